@@ -1,0 +1,76 @@
+"""What training, evaluation and recommendation know of a model."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from recjax.data.views import Batch, Queries
+from recjax.typing import Array, Params
+
+WeightedSums = dict[str, tuple[Array, Array]]
+"""Metric name -> (sum, weight): adding pairs over batches and devices keeps means unbiased."""
+
+
+@dataclass(frozen=True)
+class ItemStats:
+    """What a model's config needs to know of the catalog before it can be built.
+
+    Attributes:
+        items: catalog size; item ids are 1..items.
+        counts: int64 [items + 1], training interactions of each item (index 0 is padding, count 0).
+    """
+
+    items: int
+    counts: np.ndarray
+
+
+class Model(Protocol):
+    """A built model: pure functions of parameters; it never reads a file and never keeps state."""
+
+    items: int
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Parameters for batches shaped like `batch`."""
+        ...
+
+    def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
+        """Weighted mean loss of a batch, and sums for logging; `sums["loss"]` is (sum, weight) of that mean.
+
+        `key=None` switches dropout off and makes the loss deterministic.
+        """
+        ...
+
+    def rank(
+        self, params: Params, queries: Queries, k: int, candidates: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Best `k` items of each query: (items int32 [q, k], scores float32 [q, k]), best first.
+
+        Seen items and padding are never returned (an exhausted list ends in item 0, score -inf); ties go to
+        the smaller id. `candidates` bool [items + 1] restricts the catalog.
+        """
+        ...
+
+    def target_rank(
+        self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Rank of `targets` int32 [q] and its score: (ranks int32 [q], scores float32 [q]).
+
+        The rank is 1 + the number of unseen items that score strictly higher + ties with a smaller id; the
+        target itself always stands in the list, seen or not. A query whose scores are not all finite gets
+        rank 0 and a NaN score, which evaluation refuses. `candidates` is bool [items + 1] for one list shared
+        by all queries, or int32 [q, c] of item ids for sampled protocols.
+        """
+        ...
+
+
+class ModelConfig(Protocol):
+    """A frozen dataclass that says all about a model but the catalog."""
+
+    def build(self, stats: ItemStats) -> Model: ...
+
+
+class ShardingRulesProvider(Protocol):
+    """Models may say how their parameters are laid out: ordered (path pattern, axis names) pairs."""
+
+    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]: ...

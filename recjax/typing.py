@@ -1,0 +1,35 @@
+"""Glossary: dimension letters, mesh axis names, array aliases and the one error users see.
+
+Dimension letters used in shape annotations throughout the package:
+
+    b  rows of a packed batch            l  positions in a row
+    q  queries (users being ranked)      s  seen items of a query, padded
+    d  model width                       h  attention heads
+    v  items of the catalog, 0 included  n  items or rows of a table
+    k  length of a recommendation list   t  tokens, i.e. rows x positions flattened
+
+Item 0 is padding everywhere; a catalog of `items` items uses ids 1..items.
+"""
+
+from typing import Any, TypeAlias
+
+import jax
+from jaxtyping import Bool, Float, Int
+
+Array: TypeAlias = jax.Array
+Params: TypeAlias = Any
+"""A Flax parameter tree: nested dicts of arrays."""
+
+DATA_AXIS = "data"
+MODEL_AXIS = "model"
+SEQ_AXIS = "seq"
+MESH_AXES = (DATA_AXIS, MODEL_AXIS, SEQ_AXIS)
+
+__all__ = ["DATA_AXIS", "MESH_AXES", "MODEL_AXIS", "SEQ_AXIS", "Array", "Bool", "Float", "InputError", "Int", "Params"]
+
+
+class InputError(ValueError):
+    """Bad input or bad usage, in the user's words: what was found, where, and what was expected.
+
+    The command line prints the message alone and exits with status 2.
+    """

@@ -1,0 +1,32 @@
+"""Test session: CPU, eight host devices, and the XLA:CPU fusion that returns garbage switched off."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_experimental_ynn_fusion_type="
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+SHARED = Path(os.environ.get("RECJAX_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        pytest.skip(f"needs the datasets folder {path.name!r} beside the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
+def uniform_data() -> Path:
+    """Folder of real datasets in the uniform csv form; skips where it is absent."""
+    return _folder(SHARED / "data")
+
+
+@pytest.fixture(scope="session")
+def native_data() -> Path:
+    """Folder of real datasets in their publishers' formats; skips where it is absent."""
+    return _folder(SHARED / "data-native")
