@@ -1,23 +1,32 @@
 """The canonical dataset: validated tables of users, items and events, with a fingerprint."""
 
 import difflib
-import hashlib
 import json
+import logging
+import shutil
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from recjax.data.locate import locate
+from recjax.data import records
+from recjax.data.fingerprint import fingerprint
+from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Events, Preparation, prepare
 from recjax.typing import InputError
 
 if TYPE_CHECKING:
     from recjax.data.importers import RawLogs
 
-__all__ = ["Dataset", "Preparation", "build", "find"]
+__all__ = ["Dataset", "Preparation", "build", "find", "load", "save"]
+
+DESCRIPTION = "dataset.json"
+CATALOG = "catalog.parquet"
+FORMAT = "recjax dataset 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,31 +152,13 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
     return Dataset(name=raw.name, **content, description=description, fingerprint=fingerprint(**content))
 
 
-def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  # noqa: B008 (frozen)
-    """The dataset called `name_or_path`, prepared with `options`.
-
-    Args:
-        name_or_path: a folder (raw or prepared), the name of a dataset under `$RECJAX_DATA` (one folder of datasets, or
-            several separated by `os.pathsep`), or "synthetic", the embedded one.
-        options: filters.
-
-    Raises:
-        InputError: nothing goes by that name; says where it looked, what is there, and the nearest name.
-    """
-    from recjax.data.importers import read
-    from recjax.data.synthetic import NAMES, synthetic
-
-    if name_or_path in NAMES:
-        return build(synthetic(name_or_path), options)
-    return build(read(locate(name_or_path, NAMES)), options)
-
-
 def _validated(interactions: pl.DataFrame, name: str) -> pl.DataFrame:
     expected = ("user_id", "item_id", "timestamp")
     missing = [column for column in expected if column not in interactions.columns]
     if missing:
         raise InputError(
-            f"dataset {name!r}: interactions lack the column {', '.join(missing)} (found: {', '.join(interactions.columns)})"
+            f"dataset {name!r}: interactions lack the column {', '.join(missing)} "
+            f"(found: {', '.join(interactions.columns)})"
         )
     if not interactions["timestamp"].dtype.is_integer():
         kind = interactions["timestamp"].dtype
@@ -206,7 +197,8 @@ def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 def _catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.DataFrame, dict[str, int]]:
     """One row a kept item, in item order; items that the catalog lacks get empty text and are counted."""
     if "item_id" not in catalog.columns:
-        raise InputError(f"dataset {name!r}: the catalog lacks the column item_id (found: {', '.join(catalog.columns)})")
+        found = ", ".join(catalog.columns)
+        raise InputError(f"dataset {name!r}: the catalog lacks the column item_id (found: {found})")
     catalog = catalog.with_columns(pl.col("item_id").cast(pl.String))
     duplicated = catalog["item_id"].filter(catalog["item_id"].is_duplicated()).unique(maintain_order=True)
     if len(duplicated):
@@ -225,36 +217,126 @@ def _catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.
     return rows, counts
 
 
-def fingerprint(
-    user_ids: list[str],
-    item_ids: list[str],
-    offsets: np.ndarray,
-    items: np.ndarray,
-    timestamps: np.ndarray,
-    values: np.ndarray | None,
-    catalog: pl.DataFrame,
-) -> str:
-    """sha256 (hex) of the content, independent of machine, library versions, column order and files."""
-    digest = hashlib.sha256(b"recjax dataset 1")
+def save(dataset: Dataset, folder: Path) -> None:
+    """Writes a prepared dataset: TFDS ArrayRecord shards, `catalog.parquet` and `dataset.json`.
 
-    def add(label: str, data: bytes) -> None:
-        digest.update(f"{label}:{len(data)};".encode())
-        digest.update(data)
+    The folder appears complete or not at all. An older prepared dataset at that place is replaced; any other folder
+    that is not empty is left alone.
 
-    def add_texts(label: str, texts: list[str | None]) -> None:
-        encoded = [b"" if text is None else text.encode() for text in texts]
-        sizes = np.array([-1 if text is None else len(data) for text, data in zip(texts, encoded, strict=True)], "<i8")
-        add(label, sizes.tobytes() + b"".join(encoded))
+    Raises:
+        InputError: `folder` holds something that is not a prepared dataset.
+    """
+    folder = Path(folder)
+    if folder.exists() and not is_prepared(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not a prepared dataset: it will not be overwritten")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        scratch.chmod(0o755)  # mkdtemp makes it private; what other users may read is the umask's business
+        records.write(
+            records.Records(dataset.user_ids, dataset.offsets, dataset.items, dataset.timestamps, dataset.values),
+            scratch,
+        )
+        dataset.catalog.write_parquet(scratch / CATALOG)
+        header = {
+            "format": FORMAT,
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+            "interactions": dataset.n_interactions,
+            "description": dataset.description,
+        }
+        (scratch / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(old / "dataset")
+            scratch.rename(folder)
+            shutil.rmtree(old)
+        else:
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
-    add_texts("users", list(user_ids))
-    add_texts("items", list(item_ids))
-    add("offsets", offsets.astype("<i8").tobytes())
-    add("events", items.astype("<i4").tobytes())
-    add("times", timestamps.astype("<i8").tobytes())
-    if values is not None:
-        canonical = np.where(np.isnan(values), np.float32("nan"), values)  # one bit pattern for every NaN
-        add("values", canonical.astype("<f4").tobytes())
-    for column in sorted(catalog.columns):
-        texts = catalog[column].to_list()
-        add_texts(f"catalog {column}", [None if t is None else t if isinstance(t, str) else json.dumps(t, default=str) for t in texts])
-    return digest.hexdigest()
+
+def is_prepared(folder: Path) -> bool:
+    """Whether `folder` is one that `save` wrote."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def load(folder: Path) -> Dataset:
+    """Reads a prepared dataset, through TFDS's `as_data_source` and without TensorFlow.
+
+    Raises:
+        InputError: not a prepared dataset, damaged, or its content does not have the recorded fingerprint.
+    """
+    folder = Path(folder)
+    if not is_prepared(folder):
+        raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
+    try:
+        header = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        catalog = pl.read_parquet(folder / CATALOG)
+    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
+    if header.get("format") != FORMAT:
+        raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
+    columns = records.read(folder)
+    content = {
+        "user_ids": columns.user_ids,
+        "item_ids": ["", *catalog["item_id"].to_list()],
+        "offsets": columns.offsets,
+        "items": columns.items,
+        "timestamps": columns.timestamps,
+        "values": columns.values,
+        "catalog": catalog,
+    }
+    found = fingerprint(**content)
+    if found != header["fingerprint"]:
+        raise InputError(
+            f"the prepared dataset in {folder} is damaged: "
+            f"its fingerprint is {found[:12]}, expected {header['fingerprint'][:12]}"
+        )
+    return Dataset(name=header["name"], **content, description=header["description"], fingerprint=found)
+
+
+def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  # noqa: B008 (frozen)
+    """The dataset called `name_or_path`, prepared with `options`.
+
+    Raw data are prepared at first use and kept in `$RECJAX_CACHE` (default `~/.cache/recjax`) under a key made of the
+    content of the files and of the options, so neither a changed file nor a changed option is ever missed.
+
+    Args:
+        name_or_path: a folder (raw or prepared), the name of one under `$RECJAX_DATA` (a folder of datasets, or several
+            separated by `os.pathsep`) or `$RECJAX_CACHE`, or the name of an embedded dataset ("synthetic").
+        options: filters. A folder that is already prepared keeps its own; asking it for others is an error.
+
+    Raises:
+        InputError: nothing goes by that name; says where it looked, what is there, and the nearest name.
+    """
+    from recjax.data.importers import read
+    from recjax.data.synthetic import NAMES, synthetic
+
+    if name_or_path in NAMES:
+        return build(synthetic(name_or_path), options)
+    place = locate(name_or_path, NAMES)
+    if is_prepared(place):
+        dataset = load(place)
+        recorded = dataset.description["options"]
+        if options != Preparation() and options.to_json() != recorded:
+            raise InputError(
+                f"{place} is already prepared with {recorded}, not with {options.to_json()}; give the raw data"
+            )
+        return dataset
+    key = content_key(place, [FORMAT, json.dumps(options.to_json(), sort_keys=True)])
+    cached = cache_folder() / "prepared" / f"{place.name}-{key}"
+    if is_prepared(cached):
+        try:
+            return load(cached)
+        except InputError as error:  # a damaged copy costs nothing but the time to make it again
+            logging.getLogger(__name__).warning("%s; preparing it again", error)
+    dataset = build(read(place), options)
+    try:
+        save(dataset, cached)
+    except OSError as error:
+        logging.getLogger(__name__).warning("cannot keep the prepared dataset in %s: %s", cached, error)
+    return dataset

@@ -1,6 +1,7 @@
 """Where datasets live: `$RECJAX_DATA`, the cache, and the message when a name is not there."""
 
 import difflib
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,8 @@ def data_folders() -> list[Path]:
 def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
     """The file or folder that `name_or_path` means.
 
-    A name is looked for under each folder of `$RECJAX_DATA`, then as a path; anything with a separator is a path.
+    A name is looked for under each folder of `$RECJAX_DATA`, in the cache, then as a path; whatever has a separator
+    is a path.
 
     Raises:
         InputError: nothing is there; says where it looked, what is there, and the nearest name.
@@ -33,7 +35,7 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
         raise InputError("the dataset's name is empty, expected a name or a folder")
     path = Path(name_or_path).expanduser()
     is_name = os.sep not in name_or_path and name_or_path not in (".", "..")
-    folders = data_folders() if is_name else []
+    folders = [*data_folders(), cache_folder()] if is_name else []
     places = [folder / name_or_path for folder in folders] + [path]
     for place in places:
         if place.exists():
@@ -41,23 +43,33 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
     raise InputError(_not_found(name_or_path, is_name, folders, list(embedded)))
 
 
+def content_key(place: Path, settings: list[str]) -> str:
+    """16 hex digits that stand for the content of a raw file or folder (its top-level files) and for `settings`."""
+    files = [place] if place.is_file() else sorted(entry for entry in place.iterdir() if entry.is_file())
+    digest = hashlib.sha256(repr(settings).encode())
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()};".encode())
+    return digest.hexdigest()[:16]
+
+
 def _not_found(name: str, is_name: bool, folders: list[Path], embedded: list[str]) -> str:
     if not is_name:
         return f"no dataset at {name!r}: there is no such file or folder"
     lines = [f"no dataset named {name!r}"]
     known = list(embedded)
-    if not folders:
-        lines.append(f"${DATA_VARIABLE} is not set; set it to a folder of datasets, or give the path of one")
+    if not os.environ.get(DATA_VARIABLE):
+        lines.append(f"${DATA_VARIABLE} is not set: set it to a folder of datasets, or give the path of one")
     for folder in folders:
         if not folder.is_dir():
-            lines.append(f"${DATA_VARIABLE} names {folder}, which is not a folder")
+            lines.append(f"looked in {folder}, which is not a folder")
             continue
-        there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        there = sorted(e.name for e in folder.iterdir() if not e.name.startswith(".") and e.name != "prepared")
         known += there
         shown = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         lines.append(f"looked in {folder}, which has: {shown or 'nothing'}")
-    lines.append(f"looked for the folder {Path(name).absolute()}")
-    lines.append(f"embedded: {', '.join(embedded)}" if embedded else "")
-    if near := difflib.get_close_matches(name, known, n=1):
+    if embedded:
+        lines.append(f"embedded: {', '.join(embedded)}")
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
         lines.append(f"did you mean {near[0]!r}?")
-    return "; ".join(line for line in lines if line)
+    return "; ".join(lines)

@@ -50,7 +50,10 @@ class Events:
     """Events as columns, one row an event; `users` and `items` are dense codes from 0.
 
     Attributes:
-        users: int32 [n]. items: int32 [n]. times: int64 [n], unix seconds. values: float32 [n] (NaN = not rated) or None.
+        users: int32 [n].
+        items: int32 [n].
+        times: int64 [n], unix seconds.
+        values: float32 [n] (NaN = not rated) or None.
     """
 
     users: np.ndarray
