@@ -1,0 +1,141 @@
+"""Models that score an item by the dot product of a user state and the item's vector: the part SASRec, gSASRec and
+BERT4Rec share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recjax.data.views import Batch, Queries
+from recjax.mixers.mixer import SeqContext
+from recjax.mixers.stack import Encoder, Stack
+from recjax.models.model import ItemStats, WeightedSums
+from recjax.models.objectives import Objective
+from recjax.nn.dropout import Dropout
+from recjax.nn.norm import LayerNorm
+from recjax.ops.embedding import lookup, table_rows
+from recjax.ops.topk import masked_rank, masked_topk
+from recjax.typing import Array, Float, Params
+
+
+class ItemSequenceEncoder(nn.Module):
+    """Item ids to user states: embedding, positions, encoder.
+
+    Attributes:
+        ids: item ids including padding and special tokens, i.e. largest id + 1.
+        max_length: rows of the position table.
+        stack: the encoder.
+        tied: score with the input table; otherwise a second table `output` of the same shape.
+        scale: multiply embeddings by sqrt(width), as SASRec does.
+        input_norm: normalise the sum of embeddings and positions, as BERT does.
+        transform: dense + GELU + LN between encoder and scores, as BERT's masked-token head has.
+        bias: a learned bias per item.
+        init_scale: standard deviation of the tables.
+    """
+
+    ids: int
+    max_length: int
+    stack: Stack
+    tied: bool = True
+    scale: bool = True
+    input_norm: bool = False
+    transform: bool = False
+    bias: bool = False
+    init_scale: float = 0.02
+
+    @nn.compact
+    def __call__(
+        self, items: Array, positions: Array, segments: Array, timestamps: Array | None = None, last: Array | None = None
+    ) -> Float[Array, "b l d"]:
+        width, dtype = self.stack.width, jnp.dtype(self.stack.dtype)
+        init = nn.initializers.normal(self.init_scale)
+        rows = table_rows(self.ids)
+        table = self.param("items", init, (rows, width))
+        if not self.tied:
+            self.param("output", init, (rows, width))
+        if self.bias:
+            self.param("bias", nn.initializers.zeros, (rows,))
+
+        x = lookup(table, items) * (width**0.5 if self.scale else 1.0)
+        x += jnp.take(self.param("positions", init, (self.max_length, width)), positions, axis=0, mode="clip")
+        if self.input_norm:
+            x = LayerNorm(name="input_norm")(x)
+        x = Dropout(self.stack.dropout)(x.astype(dtype))
+        x = Encoder(self.stack, name="encoder")(x, SeqContext(segments, positions, timestamps), last)
+        if self.transform:
+            x = nn.Dense(width, dtype=dtype, kernel_init=init, name="transform")(x)
+            x = LayerNorm(dtype=dtype, name="transform_norm")(jax.nn.gelu(x))
+        return x
+
+
+@dataclass(frozen=True)
+class DotProductModel:
+    """A `Model` made of an `ItemSequenceEncoder` and an objective."""
+
+    module: ItemSequenceEncoder
+    objective: Objective
+    stats: ItemStats
+
+    @property
+    def items(self) -> int:
+        return self.stats.items
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        return self.module.init(key, batch.items, batch.positions, batch.segments, batch.timestamps)["params"]
+
+    def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
+        dropout, sampling = jax.random.split(jax.random.key(0) if key is None else key)
+        hidden = self._apply(
+            params, batch.items, batch.positions, batch.segments, batch.timestamps, key=None if key is None else dropout
+        )
+        total = self.objective(hidden, self.table(params), params.get("bias"), batch, sampling, self.stats)
+        weight = jnp.sum(batch.weights)
+        return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
+
+    def users(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
+        """User states at the last token of each query; only that position of the last layer is computed."""
+        length = queries.items.shape[1]
+        segments = (jnp.arange(length)[None] < queries.lengths[:, None]).astype(jnp.int32)
+        last = jnp.maximum(queries.lengths - 1, 0)
+        hidden = self._apply(params, queries.items, queries.positions, segments, queries.timestamps, last=last)
+        return hidden.astype(jnp.float32)
+
+    def table(self, params: Params) -> Float[Array, "n d"]:
+        """Item vectors that user states are compared with."""
+        return params["items"] if self.module.tied else params["output"]
+
+    def rank(
+        self, params: Params, queries: Queries, k: int, candidates: Array | None = None
+    ) -> tuple[Array, Array]:
+        return masked_topk(
+            self.users(params, queries),
+            self.table(params),
+            queries.seen,
+            k,
+            bias=params.get("bias"),
+            candidates=candidates,
+            n_items=self.items,
+        )
+
+    def target_rank(
+        self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
+    ) -> tuple[Array, Array]:
+        return masked_rank(
+            self.users(params, queries),
+            self.table(params),
+            targets,
+            queries.seen,
+            bias=params.get("bias"),
+            candidates=candidates,
+            n_items=self.items,
+        )
+
+    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """Item tables by rows over the model axis; everything else, which is small, on every device."""
+        return [(r"(^|/)(items|output)$", ("model", None)), (r"(^|/)bias$", ()), (r".*", ())]
+
+    def _apply(self, params, *inputs, key: Array | None = None, last: Array | None = None) -> Array:
+        rngs = None if key is None else {"dropout": key}
+        return self.module.apply({"params": params}, *inputs, last=last, rngs=rngs)  # pyright: ignore[reportReturnType]

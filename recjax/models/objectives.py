@@ -1,0 +1,205 @@
+"""Training objectives of models that score an item by a dot product with its vector.
+
+An objective is a frozen dataclass; called, it returns the weighted sum of losses over the positions of a batch. The
+sampled ones differ in where negatives come from and in what they do with the scores.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.data.views import Batch
+from recjax.models.model import ItemStats
+from recjax.ops.embedding import lookup
+from recjax.ops.losses import bpr, full_softmax, gbce, gbce_beta, sampled_softmax
+from recjax.typing import Array, Bool, Float, Int
+
+Sampling = Literal["uniform", "popularity", "in-batch"]
+Sharing = Literal["position", "row", "batch"]
+
+
+@dataclass(frozen=True)
+class FullSoftmax:
+    """Cross-entropy over the whole catalog, in chunks (see `recjax.ops.losses`).
+
+    Attributes:
+        chunk_elements: most logits on a device at a time.
+    """
+
+    chunk_elements: int = 2**22
+
+    def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
+        tokens = batch.items.size
+        return full_softmax(
+            hidden.reshape(tokens, -1),
+            table,
+            bias,
+            batch.targets.reshape(tokens),
+            batch.weights.reshape(tokens),
+            items=stats.items,
+            chunk_elements=self.chunk_elements,
+        )
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Where the negatives of a position come from.
+
+    Attributes:
+        count: negatives per position; for "in-batch" they are the targets of `count` random positions.
+        sampling: "uniform" over the catalog, "popularity" by training counts, or "in-batch".
+        share: "position" draws afresh for each position, "row" once per packed row, "batch" once for all: shared
+            negatives turn a gather of `count` vectors a position into one matrix product.
+        outside_history: redraw (up to three times) negatives that stand in the same history; needs share "position".
+    """
+
+    count: int = 1
+    sampling: Sampling = "uniform"
+    share: Sharing = "position"
+    outside_history: bool = False
+
+    def draw(self, batch: Batch, key: Array, stats: ItemStats) -> Int[Array, "..."]:
+        """Item ids: [b, l, n], [b, n] or [n], by `share`."""
+        rows, length = batch.items.shape
+        shape = {"position": (rows, length), "row": (rows,), "batch": ()}[self.share] + (self.count,)
+        drawn = self._draw(key, shape, batch, stats)
+        if self.outside_history:
+            for attempt in range(3):
+                again = self._draw(jax.random.fold_in(key, attempt + 1), shape, batch, stats)
+                drawn = jnp.where(_in_history(drawn, batch), again, drawn)
+        return drawn
+
+    def _draw(self, key: Array, shape: tuple[int, ...], batch: Batch, stats: ItemStats) -> Array:
+        if self.sampling == "uniform":
+            return jax.random.randint(key, shape, 1, stats.items + 1)
+        if self.sampling == "popularity":
+            uniform = jax.random.uniform(key, shape)
+            share = np.cumsum(stats.counts / max(stats.counts.sum(), 1)).astype(np.float32)
+            return jnp.clip(jnp.searchsorted(share, uniform, side="right"), 1, stats.items).astype(jnp.int32)
+        # Targets stand in rows; a draw among all positions, weighted by whether there is a target.
+        present = (batch.weights > 0).reshape(-1)
+        order = jnp.argsort(~present, stable=True)
+        pick = jax.random.uniform(key, shape) * jnp.maximum(present.sum(), 1)
+        return batch.targets.reshape(-1)[order[pick.astype(jnp.int32)]]
+
+    def log_rate(self, ids: Array, stats: ItemStats) -> Array:
+        """log of the expected number of draws of an item, count x q(item): what logQ correction subtracts."""
+        if self.sampling == "uniform":
+            return jnp.full(ids.shape, np.log(self.count / stats.items), jnp.float32)
+        share = np.maximum(stats.counts, 1e-3) / max(stats.counts.sum(), 1)
+        return jnp.asarray(np.log(self.count * share), jnp.float32)[ids]
+
+
+def _in_history(drawn: Int[Array, "b l n"], batch: Batch) -> Bool[Array, "b l n"]:
+    """Whether a drawn item stands in the same history of the same row, or is its target."""
+    same = batch.segments[:, :, None] == batch.segments[:, None, :]
+    found = [
+        jnp.any(same & (drawn[:, :, n, None] == batch.items[:, None, :]), axis=-1) for n in range(drawn.shape[2])
+    ]
+    return jnp.stack(found, axis=-1) | (drawn == batch.targets[..., None])
+
+
+def _scores(hidden, table, bias, batch: Batch, drawn: Array):
+    """Scores of targets [b, l] and negatives [b, l, n], and which negatives are not the target [b, l, n]."""
+    target = lookup(table, batch.targets).astype(hidden.dtype)
+    positive = jnp.sum(hidden * target, axis=-1, dtype=jnp.float32)
+    if drawn.ndim == 3:
+        rows, length, count = drawn.shape
+        vectors = lookup(table, drawn.reshape(rows, length * count)).reshape(rows, length, count, -1)
+        negative = jnp.einsum("bld,blnd->bln", hidden, vectors.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        ids = drawn
+    elif drawn.ndim == 2:
+        vectors = lookup(table, drawn).astype(hidden.dtype)
+        negative = jnp.einsum("bld,bnd->bln", hidden, vectors, preferred_element_type=jnp.float32)
+        ids = drawn[:, None, :]
+    else:
+        vectors = jnp.take(table, drawn, axis=0, mode="clip").astype(hidden.dtype)
+        negative = jnp.einsum("bld,nd->bln", hidden, vectors, preferred_element_type=jnp.float32)
+        ids = drawn[None, None, :]
+    if bias is not None:
+        positive = positive + bias[batch.targets]
+        negative = negative + bias[ids]
+    allowed = jnp.broadcast_to(ids != batch.targets[..., None], negative.shape)
+    return positive, negative, allowed, ids
+
+
+def _weighted(losses: Array, batch: Batch) -> Array:
+    return jnp.sum(jnp.where(batch.weights > 0, batch.weights * losses, 0.0))
+
+
+@dataclass(frozen=True)
+class SampledSoftmax:
+    """Softmax cross-entropy against sampled negatives.
+
+    Attributes:
+        negatives: number of them.
+        sampling: see `Negatives`.
+        share: see `Negatives`.
+        log_q: subtract the log of the expected number of draws from each negative's score, which makes the sampled
+            normaliser an unbiased estimate of the full one (Bengio & Senecal 2008; Yi et al. 2019).
+    """
+
+    negatives: int = 256
+    sampling: Sampling = "uniform"
+    share: Sharing = "row"
+    log_q: bool = False
+
+    def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
+        source = Negatives(self.negatives, self.sampling, self.share)
+        positive, negative, allowed, ids = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
+        if self.log_q:
+            negative = negative - source.log_rate(ids, stats)
+        return _weighted(sampled_softmax(positive, negative, allowed), batch)
+
+
+@dataclass(frozen=True)
+class BCE:
+    """Binary cross-entropy with negatives outside the history, SASRec's own loss (Kang & McAuley 2018, eq. 6)."""
+
+    negatives: int = 1
+
+    def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
+        source = Negatives(self.negatives, outside_history=True)
+        positive, negative, allowed, _ = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
+        return _weighted(gbce(positive, negative, allowed) * (1 + self.negatives), batch)
+
+
+@dataclass(frozen=True)
+class GBCE:
+    """Generalised binary cross-entropy, gSASRec's loss (Petrov & Macdonald 2023).
+
+    Attributes:
+        negatives: number of them.
+        t: calibration; 0 is the binary cross-entropy, 1 gives calibrated probabilities.
+        sampling: see `Negatives`.
+        share: see `Negatives`; the paper draws per position.
+    """
+
+    negatives: int = 256
+    t: float = 0.75
+    sampling: Sampling = "uniform"
+    share: Sharing = "row"
+
+    def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
+        source = Negatives(self.negatives, self.sampling, self.share)
+        positive, negative, allowed, _ = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
+        beta = gbce_beta(stats.items, self.negatives, self.t)
+        return _weighted(gbce(positive, negative, allowed, beta), batch)
+
+
+@dataclass(frozen=True)
+class BPR:
+    """Bayesian personalised ranking with negatives outside the history (Rendle et al. 2009)."""
+
+    negatives: int = 1
+
+    def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
+        source = Negatives(self.negatives, outside_history=True)
+        positive, negative, allowed, _ = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
+        return _weighted(bpr(positive, negative, allowed), batch)
+
+
+Objective = FullSoftmax | SampledSoftmax | BCE | GBCE | BPR

@@ -1,0 +1,38 @@
+"""Position-wise feed-forward network."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recjax.nn.dropout import Dropout
+from recjax.typing import Array
+
+Activation = Literal["relu", "gelu"]
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}
+
+
+class FeedForward(nn.Module):
+    """Two dense layers with an activation between them (Vaswani et al. 2017, eq. 2).
+
+    Attributes:
+        inner: width between the layers.
+        activation: "relu" or "gelu".
+        dropout: rate after each layer, as SASRec has it.
+        init: initialiser of the kernels.
+        dtype: compute type; parameters are float32.
+    """
+
+    inner: int
+    activation: Activation = "relu"
+    dropout: float = 0.0
+    init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        hidden = nn.Dense(self.inner, kernel_init=self.init, dtype=self.dtype, name="up")(x)
+        hidden = Dropout(self.dropout)(ACTIVATIONS[self.activation](hidden))
+        return Dropout(self.dropout)(nn.Dense(x.shape[-1], kernel_init=self.init, dtype=self.dtype, name="down")(hidden))
