@@ -4,7 +4,9 @@ Every history is a prefix of a user's whole sequence, so the target's place in t
 `offsets[user] + len(history)`; the audit relies on it.
 """
 
+import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -149,4 +151,133 @@ class LeaveOneOut:
                 notes={"train_only_users": int((~long).sum())},
             ),
             "leave-one-out needs users with three events or more",
+        )
+
+
+@dataclass(frozen=True)
+class GlobalTime:
+    """One calendar for all users: training sees nothing at or after the validation cut.
+
+    Attributes:
+        validation: where validation begins: a share of all events in time order (0.8), an ISO date ("2014-01-01") or a
+            date and time (UTC where it says nothing else), or unix seconds.
+        test: where the test begins, likewise.
+        target: which events of each user's window are asked: its "first", its "last", or "all" (one example an event,
+            each with its whole history: memory grows with events x history length).
+
+    An event at exactly a cut belongs to the later part. A target without any event before it is left out and counted.
+    """
+
+    validation: float | int | str = 0.8
+    test: float | int | str = 0.9
+    target: Literal["first", "last", "all"] = "first"
+
+    def __post_init__(self) -> None:
+        if self.target not in ("first", "last", "all"):
+            raise InputError(f"target is {self.target!r}, expected 'first', 'last' or 'all'")
+
+    def split(self, dataset: Dataset) -> Split:
+        cuts = [_cut(value, name, dataset) for name, value in (("validation", self.validation), ("test", self.test))]
+        if cuts[0] >= cuts[1]:
+            shown = " and ".join(_date(cut) for cut in cuts)
+            raise InputError(f"the test must begin after validation, but the cuts are {shown}")
+        everyone = np.arange(dataset.n_users)
+        owner = np.repeat(everyone, np.diff(dataset.offsets))
+        # Events are sorted by time inside a user, so counting those before a cut gives the place of the first after it.
+        before = [np.bincount(owner[dataset.timestamps < cut], minlength=dataset.n_users) for cut in cuts]
+        trained = before[0] > 0
+        notes: dict[str, Any] = {
+            "validation_from": _date(cuts[0]),
+            "test_from": _date(cuts[1]),
+            "users_without_training": int((~trained).sum()),
+        }
+        parts = []
+        for part, first, stop in (
+            ("validation", before[0], before[1]),
+            ("test", before[1], np.diff(dataset.offsets)),
+        ):
+            users, places = self._targets(first, stop)
+            known = places > 0
+            notes[f"{part}_targets_without_history"] = int((~known).sum())
+            parts.append(_examples(dataset, users[known], places[known]))
+        return _require(
+            Split(
+                name=f"global time (validation from {_date(cuts[0])}, test from {_date(cuts[1])}, {self.target} target)",
+                train=_histories(dataset, everyone[trained], before[0][trained]),
+                validation=parts[0],
+                test=parts[1],
+                notes=notes,
+            ),
+            "move the cuts inside the time span of the events",
+        )
+
+    def _targets(self, first: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(users, places) of the targets among events `first` to `stop` of each user."""
+        users = np.flatnonzero(stop > first)
+        if self.target == "first":
+            return users, first[users]
+        if self.target == "last":
+            return users, stop[users] - 1
+        sizes = (stop - first)[users]
+        starts = np.cumsum(sizes) - sizes
+        return np.repeat(users, sizes), np.repeat(first[users] - starts, sizes) + np.arange(sizes.sum())
+
+
+def _cut(value: float | int | str, name: str, dataset: Dataset) -> int:
+    """Unix seconds of a cut given as a share of events, a date or seconds."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise InputError(f"the {name} cut is {value!r}, expected a date such as 2014-01-31") from None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return math.ceil(moment.timestamp())
+    if isinstance(value, int):
+        return value
+    if not 0 < value < 1:
+        raise InputError(
+            f"the {name} cut is {value}, expected a share of the events between 0 and 1, a date or seconds"
+        )
+    return int(np.quantile(dataset.timestamps, value, method="higher"))
+
+
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ").removesuffix("+00:00").removesuffix(" 00:00:00")
+
+
+@dataclass(frozen=True)
+class ByUser:
+    """Whole users are held out: the model meets them only at evaluation, with their history, and ranks their last item.
+
+    Attributes:
+        validation: share of the users who have two events or more.
+        test: likewise.
+        seed: chooses them.
+    """
+
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = (self.validation, self.test)
+        if not (min(shares) > 0 and sum(shares) < 1):
+            raise InputError(f"held-out shares are {shares}, expected positive numbers that sum to less than 1")
+
+    def split(self, dataset: Dataset) -> Split:
+        lengths = np.diff(dataset.offsets)
+        able = np.flatnonzero(lengths >= 2)
+        drawn = np.random.default_rng(self.seed).permutation(able)
+        sizes = [round(share * len(able)) for share in (self.validation, self.test)]
+        validation, test = np.sort(drawn[: sizes[0]]), np.sort(drawn[sizes[0] : sum(sizes)])
+        train = np.setdiff1d(np.arange(len(lengths)), drawn[: sum(sizes)])
+        return _require(
+            Split(
+                name=f"by user (validation {self.validation:g}, test {self.test:g}, seed {self.seed})",
+                train=_histories(dataset, train, lengths[train]),
+                validation=_examples(dataset, validation, lengths[validation] - 1),
+                test=_examples(dataset, test, lengths[test] - 1),
+                notes={"train_only_users": int((lengths < 2).sum())},
+            ),
+            "it needs more users with two events or more",
         )
