@@ -1,0 +1,280 @@
+"""Settings inside trees of frozen dataclasses: checked against their declared types, listed, set by key from text."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from recjax.typing import InputError
+
+Config = TypeVar("Config")
+
+
+def check(config: Any, key: str = "") -> None:
+    """Raises InputError, naming the key, where a value of the tree is not of its declared type."""
+    hints = _hints(type(config))
+    for field in dataclasses.fields(config):
+        value, inner = getattr(config, field.name), join(key, field.name)
+        if not _fits(value, hints[field.name]):
+            raise InputError(f"{inner} is {show(value)}, expected {describe(hints[field.name])}")
+        _check_inside(value, inner)
+
+
+def _check_inside(value: Any, key: str) -> None:
+    if is_config(value):
+        check(value, key)
+    elif isinstance(value, tuple):
+        for index, entry in enumerate(value):
+            _check_inside(entry, f"{key}[{index}]")
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            _check_inside(entry, join(key, str(name)))
+
+
+def is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the annotation alone."""
+    return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    members = _members(annotation)
+    if len(members) > 1:
+        return any(_fits(value, member) for member in members)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation is Any:
+        return _storable(value)
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in args)
+    if annotation is bool or isinstance(value, bool):
+        return isinstance(value, bool) and annotation is bool
+    if annotation is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    if origin is tuple or annotation is tuple:
+        return isinstance(value, tuple) and _fits_tuple(value, args)
+    if origin is dict or annotation is dict:
+        return isinstance(value, dict) and all(
+            isinstance(name, str) and _fits(entry, args[1] if args else Any) for name, entry in value.items()
+        )
+    if getattr(annotation, "_is_protocol", False):
+        return is_config(value)
+    return isinstance(annotation, type) and isinstance(value, annotation)
+
+
+def _fits_tuple(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+    if not args or args == (Any, ...):
+        return all(_storable(entry) for entry in value)
+    if len(args) == 2 and args[1] is Ellipsis:
+        return all(_fits(entry, args[0]) for entry in value)
+    return len(args) == len(value) and all(_fits(entry, arg) for entry, arg in zip(value, args, strict=True))
+
+
+def _storable(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, tuple):
+        return all(_storable(entry) for entry in value)
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _storable(entry) for name, entry in value.items())
+    return value is None or isinstance(value, bool | int | str) or is_config(value)
+
+
+def describe(annotation: Any) -> str:
+    """The type in the user's words: `int`, `one of 'pre', 'post'`, `float or none`."""
+    members = _members(annotation)
+    if len(members) > 1:
+        return " or ".join(describe(member) for member in members)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is None or annotation is type(None):
+        return "none"
+    if annotation is Any:
+        return "a number, text, true, false, none, a tuple of these or a configuration"
+    if origin is Literal:
+        return "one of " + ", ".join(repr(option) for option in args)
+    if origin is tuple:
+        inner = [describe(arg) for arg in args if arg is not Ellipsis]
+        return f"{', '.join(inner)}, ..." if Ellipsis in args else f"({', '.join(inner)})"
+    if annotation is float:
+        return "a finite number"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def show(value: Any) -> str:
+    return type(value).__name__ if is_config(value) else repr(value)
+
+
+def join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+# --- Overrides --------------------------------------------------------------------------------------------------------
+
+
+def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that can be set, with its value: leaves, and parts that are none or chosen among classes."""
+    hints = _hints(type(config))
+    for field in dataclasses.fields(config):
+        value, key = getattr(config, field.name), join(prefix, field.name)
+        if not is_config(value):
+            yield key, value
+            continue
+        if _choices(hints[field.name]):
+            yield key, type(value).__name__
+        yield from keys(value, key)
+
+
+def override(config: Config, key: str, text: str) -> Config:
+    """A copy of `config` with one value replaced, e.g. `override(config, "model.width", "128")`.
+
+    Text is read by the declared type of the field: numbers, `true`/`false`, `none` where the field may be none, one of
+    the options of a Literal, `1,2,3` for a tuple. Where a field accepts several dataclasses (`model.loss`), the name of
+    one selects it with its defaults.
+
+    Raises:
+        InputError: there is no such key (names the nearest one), or the text does not read as its type.
+    """
+    changed = _override(config, key.split("."), text, key, config)
+    check(changed)
+    return changed
+
+
+def override_all(config: Config, settings: Iterable[str]) -> Config:
+    """`override` for each `key=value` of the command line, in order."""
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            raise InputError(f"--set {setting!r}: expected key=value, such as model.width=128")
+        config = override(config, key.strip(), text.strip())
+    return config
+
+
+def _override(config: Any, path: list[str], text: str, key: str, root: Any) -> Any:
+    hints = _hints(type(config))
+    name, rest = path[0], path[1:]
+    if name not in {field.name for field in dataclasses.fields(config)}:
+        raise InputError(_no_key(key, root))
+    value = getattr(config, name)
+    if rest and not is_config(value):
+        held = key[: -len(".".join(rest)) - 1]
+        raise InputError(f"{key} cannot be set: {held} is {show(value)} here and has no settings inside")
+    new = _override(value, rest, text, key, root) if rest else _parse(text, hints[name], value, key)
+    return dataclasses.replace(config, **{name: new})
+
+
+def _no_key(key: str, root: Any) -> str:
+    known = [name for name, _ in keys(root)]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not near:  # the last word alone often says what is meant: `width` for `model.width`
+        ends = {name.rpartition(".")[2]: name for name in reversed(known)}
+        near = [ends[end] for end in difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)]
+    if not near:
+        return f"there is no setting {key!r}; there are: {', '.join(known)}"
+    annotation, value = _declared(root, near[0])
+    return f"there is no setting {key!r}; did you mean {near[0]!r} ({describe(annotation)}, now {show(value)})?"
+
+
+def _declared(root: Any, key: str) -> tuple[Any, Any]:
+    annotation = Any
+    for name in key.split("."):
+        annotation, root = _hints(type(root))[name], getattr(root, name)
+    return annotation, root
+
+
+def _choices(annotation: Any) -> dict[str, type]:
+    """Dataclasses that the command line may select by name: those the field declares."""
+    members = _members(annotation)
+    return {cls.__name__: cls for cls in members if isinstance(cls, type) and dataclasses.is_dataclass(cls)}
+
+
+class _UnreadableError(ValueError):
+    pass
+
+
+def _parse(text: str, annotation: Any, current: Any, key: str) -> Any:
+    if is_config(current) and not _choices(annotation):
+        inside = ", ".join(name for name, _ in keys(current, key))
+        raise InputError(f"{key} is a group of settings ({type(current).__name__}); set one of: {inside}")
+    try:
+        return _read(text, annotation)
+    except _UnreadableError:
+        raise InputError(f"{key}={text}: expected {describe(annotation)}, found {text!r}") from None
+
+
+def _read(text: str, annotation: Any) -> Any:
+    members = _members(annotation)
+    if len(members) > 1:
+        # `none` before text, numbers before text: a string accepts anything, so it comes last.
+        for member in sorted(members, key=lambda member: member is str):
+            try:
+                return _read(text, member)
+            except _UnreadableError:
+                continue
+        raise _UnreadableError
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is type(None):
+        return _choose(text.lower(), {"none": None, "null": None})
+    if annotation is Any:
+        return _read(text, type(None) | bool | int | float | str)
+    if annotation is bool:
+        return _choose(text.lower(), {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False})
+    if annotation is int:
+        return _read_int(text)
+    if annotation is float:
+        return _number(text)
+    if annotation is str:
+        return text
+    if origin is Literal:
+        return _choose(text, {str(option): option for option in args})
+    if origin is tuple:
+        return _read_tuple(text, args)
+    if dataclasses.is_dataclass(annotation):
+        return _choose(text, _choices(annotation))()
+    raise _UnreadableError
+
+
+def _choose(text: str, options: dict[str, Any]) -> Any:
+    if text not in options:
+        raise _UnreadableError
+    return options[text]
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise _UnreadableError from None
+    if not math.isfinite(number):
+        raise _UnreadableError
+    return number
+
+
+def _read_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        number = _number(text)  # so that 1e5 reads as a count
+    if not number.is_integer():
+        raise _UnreadableError
+    return int(number)
+
+
+def _read_tuple(text: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    text = text.strip().removeprefix("(").removesuffix(")").strip()
+    parts = [part.strip() for part in text.rstrip(",").split(",")] if text else []
+    if len(args) == 2 and args[1] is Ellipsis:
+        args = (args[0],) * len(parts)
+    if len(parts) != len(args):
+        raise _UnreadableError
+    return tuple(_read(part, arg) for part, arg in zip(parts, args, strict=True))
