@@ -1,10 +1,17 @@
 """What one training sample is, and what the model is asked at evaluation time."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import jax
+import numpy as np
 
-from recjax.typing import Array, Bool, Float, Int
+from recjax.data.draws import draw, threshold
+from recjax.data.ranges import ranges
+from recjax.typing import Array, Bool, Float, InputError, Int
+
+if TYPE_CHECKING:
+    from recjax.data.splits import Histories
 
 
 @jax.tree_util.register_dataclass
@@ -51,3 +58,227 @@ class Queries:
     @property
     def valid(self) -> Bool[Array, " q"]:
         return self.lengths > 0
+
+
+Align = Literal["right", "left"]
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where samples stand in a block of packed rows.
+
+    Attributes:
+        histories: int [k], index of each sample's history.
+        lengths: int [k], tokens of each sample.
+        starts: int [k], flat position (row x row_length + column) of each sample's first token.
+        segments: int [k], number of each sample in its row, from 1.
+        epochs: int [k], the epoch each sample belongs to.
+        rows: rows of the block.
+        row_length: positions of a row.
+    """
+
+    histories: np.ndarray
+    lengths: np.ndarray
+    starts: np.ndarray
+    segments: np.ndarray
+    epochs: np.ndarray
+    rows: int
+    row_length: int
+
+
+class View(Protocol):
+    """What the loader asks of a view."""
+
+    @property
+    def max_length(self) -> int: ...
+
+    def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """int64 [n], tokens of the training sample of histories with `lengths` items; 0 = no sample."""
+        ...
+
+    def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
+        """Packed rows, as NumPy arrays."""
+        ...
+
+    def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """int64 [n], tokens of the query of histories with `lengths` items."""
+        ...
+
+    def queries(self, source: "Histories", length: int, n_items: int) -> Queries:
+        """One query a history, as NumPy arrays of `length` positions; `seen` has no columns."""
+        ...
+
+
+def _checked(view: Any) -> None:
+    if view.max_length < 2:
+        raise InputError(f"max_length is {view.max_length}, expected at least 2")
+    if view.align not in ("right", "left"):
+        raise InputError(f"align is {view.align!r}, expected 'right' or 'left'")
+
+
+def _first_position(view: Any, lengths: np.ndarray) -> np.ndarray:
+    """Position of the first token, so that the last (right) or the first (left) token has a fixed one."""
+    return view.max_length - lengths if view.align == "right" else np.zeros_like(lengths)
+
+
+def _seconds(timestamps: np.ndarray) -> np.ndarray:
+    """Unix seconds as int32, JAX's default integer; it lasts until January 2038."""
+    return timestamps.astype(np.int32)
+
+
+def _empty_batch(placement: Placement, with_times: bool) -> Batch:
+    shape = (placement.rows, placement.row_length)
+    items, segments, positions, targets = (np.zeros(shape, np.int32) for _ in range(4))
+    times = np.zeros(shape, np.int32) if with_times else None
+    return Batch(items, segments, positions, targets, np.zeros(shape, np.float32), times)  # pyright: ignore
+
+
+def _scatter(array: Any, places: np.ndarray, values: Any) -> None:
+    array.reshape(-1)[places] = values
+
+
+def _query_arrays(
+    view: Any, source: "Histories", kept: np.ndarray, tokens: np.ndarray, length: int
+) -> tuple[Queries, np.ndarray]:
+    """Queries that hold the last `kept` items of each history, and the flat place of each query's last token."""
+    rows = len(source)
+    items, positions = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
+    starts = np.arange(rows) * length
+    read, write = ranges(source.offsets[1:] - kept, kept), ranges(starts, kept)
+    _scatter(items, write, source.items[read])
+    _scatter(positions, ranges(starts, tokens), ranges(_first_position(view, tokens), tokens))
+    times = None
+    if view.times:
+        times = np.zeros((rows, length), np.int32)
+        _scatter(times, write, _seconds(source.timestamps[read]))
+    seen = np.zeros((rows, 0), np.int32)
+    return Queries(items, positions, tokens.astype(np.int32), seen, times), starts + tokens - 1  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Next item at every position: what causal models train on.
+
+    A history of m items gives its last `max_length + 1` items, i.e. min(m - 1, max_length) tokens, each with the item
+    after it as target; older items are not used. A history of one item gives no sample.
+
+    Attributes:
+        max_length: most tokens of a sample, and of a query.
+        align: "right" numbers positions so that the last token always has position max_length - 1, as left-padding
+            would; "left" counts from 0 at the first token.
+        times: carry timestamps (of the input items).
+    """
+
+    max_length: int = 200
+    align: Align = "right"
+    times: bool = False
+
+    def __post_init__(self) -> None:
+        _checked(self)
+
+    def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        return np.clip(lengths - 1, 0, self.max_length)
+
+    def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
+        lengths = placement.lengths
+        batch = _empty_batch(placement, self.times)
+        read = ranges(source.offsets[1:][placement.histories] - lengths - 1, lengths)
+        write = ranges(placement.starts, lengths)
+        _scatter(batch.items, write, source.items[read])
+        _scatter(batch.targets, write, source.items[read + 1])
+        _scatter(batch.segments, write, np.repeat(placement.segments, lengths))
+        _scatter(batch.positions, write, ranges(_first_position(self, lengths), lengths))
+        _scatter(batch.weights, write, 1.0)
+        if self.times:
+            _scatter(batch.timestamps, write, _seconds(source.timestamps[read]))
+        return batch
+
+    def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        return np.minimum(lengths, self.max_length)
+
+    def queries(self, source: "Histories", length: int, n_items: int) -> Queries:
+        tokens = self.query_lengths(source.lengths)
+        return _query_arrays(self, source, tokens, tokens, length)[0]
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """Masked items, predicted from both sides (BERT4Rec, Sun et al. 2019, section 3.6).
+
+    A history of m items gives its last `max_length` items with some replaced by the mask id, `n_items + 1`; only
+    masked positions have a target. Masks are fresh in every epoch and a function of (seed, epoch, history) alone; a
+    sample in which chance masks nothing has one position masked. A query is the last `max_length - 1` items and a mask.
+
+    With `last_copy`, one pass in `random_copies + 1` over a history masks its last item only, which is what a query
+    looks like. The paper writes `duplicates` randomly masked copies of the data and one such copy; here an epoch is one
+    pass, and the history's turn comes round as (history + epoch) does, so the share is the same in every epoch and
+    exact for every history over `random_copies + 1` epochs, and the extra copies cost no extra rows.
+
+    Attributes:
+        max_length: most tokens of a sample, and of a query.
+        mask_prob: share of items masked.
+        last_copy: include samples with only the last item masked.
+        random_copies: randomly masked samples for each of those; 10 in the paper's code.
+        align: see `Shifted`.
+        times: carry timestamps (a query's mask has the time of the last event).
+    """
+
+    max_length: int = 200
+    mask_prob: float = 0.2
+    last_copy: bool = True
+    random_copies: int = 10
+    align: Align = "right"
+    times: bool = False
+
+    def __post_init__(self) -> None:
+        _checked(self)
+        if not 0.0 < self.mask_prob < 1.0:
+            raise InputError(f"mask_prob is {self.mask_prob}, expected a number between 0 and 1")
+        if self.random_copies < 1:
+            raise InputError(f"random_copies is {self.random_copies}, expected at least 1")
+
+    def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        return np.where(lengths < 2, 0, np.minimum(lengths, self.max_length))
+
+    def masks(self, placement: Placement, seed: int) -> np.ndarray:
+        """bool [tokens], which tokens are masked, sample after sample."""
+        lengths, histories, epochs = placement.lengths, placement.histories, placement.epochs
+        first = np.cumsum(lengths) - lengths
+        keys = np.repeat(draw(seed, epochs, histories), lengths)
+        drawn = draw(0, keys ^ ranges(0, lengths).astype(np.uint64))
+        lowest = np.repeat(np.minimum.reduceat(drawn, first), lengths)
+        masked = (drawn < threshold(self.mask_prob)) | (drawn == lowest)
+        if self.last_copy:
+            turn = (histories + epochs) % (self.random_copies + 1) == self.random_copies
+            masked &= ~np.repeat(turn, lengths)
+            masked[(first + lengths - 1)[turn]] = True
+        return masked
+
+    def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
+        lengths = placement.lengths
+        batch = _empty_batch(placement, self.times)
+        if not len(lengths):
+            return batch
+        read = ranges(source.offsets[1:][placement.histories] - lengths, lengths)
+        write = ranges(placement.starts, lengths)
+        masked = self.masks(placement, seed)
+        items = source.items[read]
+        _scatter(batch.items, write, np.where(masked, np.int32(n_items + 1), items))
+        _scatter(batch.targets, write, np.where(masked, items, 0))
+        _scatter(batch.segments, write, np.repeat(placement.segments, lengths))
+        _scatter(batch.positions, write, ranges(_first_position(self, lengths), lengths))
+        _scatter(batch.weights, write, masked)
+        if self.times:
+            _scatter(batch.timestamps, write, _seconds(source.timestamps[read]))
+        return batch
+
+    def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        return np.minimum(lengths, self.max_length - 1) + 1
+
+    def queries(self, source: "Histories", length: int, n_items: int) -> Queries:
+        tokens = self.query_lengths(source.lengths)
+        queries, last = _query_arrays(self, source, tokens - 1, tokens, length)
+        _scatter(queries.items, last, n_items + 1)
+        if self.times:
+            _scatter(queries.timestamps, last, _seconds(source.timestamps[source.offsets[1:] - 1]))
+        return queries
