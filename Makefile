@@ -1,0 +1,56 @@
+# recjax: `make quickstart` shows what it does, `make test` checks that it works. Needs python3 (3.11 or 3.12) and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/quickstart
+UV ?= uv
+
+.PHONY: help quickstart test pytest lint types lock clean
+
+help:
+	@echo "make quickstart  install into $(VENV), train SASRec on the embedded dataset, print it beside the floors"
+	@echo "make test        install the development tools, lint, run the tests"
+	@echo "make lint        ruff and the import order of the rooms"
+	@echo "make types       pyright"
+	@echo "make lock        resolve the requirements again (needs uv)"
+	@echo "make clean       remove $(VENV) and $(RUN)"
+
+quickstart: $(VENV)/.runtime
+	$(BIN)/recjax train quickstart --run $(RUN)
+
+test: lint pytest
+
+pytest: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	$(BIN)/pyright
+
+# A stamp beside each environment: installed again when the lock or the package's metadata changes.
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "recjax needs Python 3.11 or 3.12; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements-dev.lock
+	@touch $@
+
+# One resolution for both Pythons; no index address enters the files.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade pyproject.toml
+
+lock:
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra tpu -c requirements.lock -o requirements-tpu.txt
+
+clean:
+	rm -rf $(VENV) $(RUN)
