@@ -1,0 +1,242 @@
+"""Configurations: types, overrides, JSON."""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recjax import config as configs
+from recjax.config import RunConfig, diff, from_json, keys, override, override_all, to_json
+from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
+from recjax.models.sasrec import SASRec
+from recjax.typing import InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    count: int = 1
+    rate: float = 0.5
+    flag: bool = False
+    label: str = "a"
+    mode: Literal["slow", "fast"] = "slow"
+    limit: int | None = None
+    clip: float | None = None
+    sizes: tuple[int, ...] = (1, 2)
+    pair: tuple[int, str] = (1, "x")
+    extra: Any = None
+
+
+@dataclass(frozen=True)
+class Other:
+    depth: int = 3
+
+
+@dataclass(frozen=True)
+class Holder:
+    inner: Part | Other = field(default_factory=Part)
+
+
+def run_config(**parts: Any) -> RunConfig:
+    default = {part: Part() for part in ("data", "optim", "mesh", "train", "evaluate")}
+    return RunConfig(**({"name": "test", "model": SASRec(width=32)} | default | parts))
+
+
+HERE = sys.modules[__name__]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("train.count", "7", 7),
+        ("train.count", "-3", -3),
+        ("train.count", "1e5", 100_000),
+        ("train.rate", "1e-3", 1e-3),
+        ("train.rate", "2", 2.0),
+        ("train.flag", "true", True),
+        ("train.flag", "False", False),
+        ("train.flag", "1", True),
+        ("train.label", "none", "none"),
+        ("train.label", "12", "12"),
+        ("train.label", "a=b", "a=b"),
+        ("train.mode", "fast", "fast"),
+        ("train.limit", "4", 4),
+        ("train.limit", "none", None),
+        ("train.clip", "None", None),
+        ("train.clip", "1.5", 1.5),
+        ("train.sizes", "3,4,5", (3, 4, 5)),
+        ("train.sizes", "(3, 4)", (3, 4)),
+        ("train.sizes", "7", (7,)),
+        ("train.sizes", "", ()),
+        ("train.pair", "2,y", (2, "y")),
+        ("train.extra", "2.5", 2.5),
+        ("train.extra", "word", "word"),
+        ("seed", "11", 11),
+        ("model.width", "128", 128),
+        ("model.norm", "post", "post"),
+    ],
+)
+def test_override_reads_text_by_declared_type(key, text, value):
+    config = run_config()
+    changed = override(config, key, text)
+    found = changed
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert found == value and type(found) is type(value)
+    assert config == run_config()  # the original is untouched
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.widht=1", r"no setting 'model.widht'; did you mean 'model.width' \(int, now 32\)"),
+        ("width=1", "did you mean 'model.width'"),
+        ("model.width=wide", "model.width=wide: expected int, found 'wide'"),
+        ("model.width=1.5", "expected int"),
+        ("model.norm=middle", "expected one of 'sasrec', 'pre', 'post'"),
+        ("train.flag=maybe", "expected bool"),
+        ("train.rate=nan", "expected a finite number"),
+        ("train.limit=x", "expected int or none"),
+        ("train.sizes=1,x", "expected int, ..."),
+        ("train.pair=1", r"expected \(int, str\)"),
+        ("model.loss=Hinge", "expected FullSoftmax or SampledSoftmax"),
+        ("model=3", "model is a group of settings .SASRec.; set one of: model.width"),
+        ("text.width=3", "text is None here"),
+        ("train.count.bits=3", "train.count is 1 here"),
+        ("zzzzzz=1", "there are: name"),
+        ("model.width", "expected key=value"),
+        ("=3", "expected key=value"),
+    ],
+)
+def test_bad_overrides_say_what_is_wrong(setting, message):
+    with pytest.raises(InputError, match=message):
+        override_all(run_config(), [setting])
+
+
+def test_a_class_is_chosen_by_name_and_then_set():
+    changed = override_all(run_config(), ["model.loss=SampledSoftmax", "model.loss.negatives=64"])
+    assert changed.model.loss == SampledSoftmax(negatives=64)
+    nested = override_all(run_config(train=Holder()), ["train.inner=Other", "train.inner.depth=9"])
+    assert nested.train == Holder(Other(9))
+
+
+def test_every_listed_key_can_be_set_to_its_own_value():
+    config = run_config(train=Holder())
+    for key, value in keys(config):
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        if key not in ("text", "tokenizer"):
+            assert override(config, key, text) == config, key
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"model": SASRec(width="64")}, "model.width is '64', expected int"),  # pyright: ignore[reportArgumentType]
+        ({"model": SASRec(width=True)}, "model.width is True, expected int"),
+        ({"model": SASRec(norm="none")}, "model.norm"),  # pyright: ignore[reportArgumentType]
+        ({"model": SASRec(loss=Part())}, "model.loss is Part"),  # pyright: ignore[reportArgumentType]
+        ({"train": Part(rate=float("nan"))}, "train.rate is nan"),
+        ({"train": Part(sizes=[1])}, "train.sizes is .1., expected int, ..."),  # pyright: ignore[reportArgumentType]
+        ({"train": Part(extra=object())}, "train.extra"),
+        ({"train": Part}, "train is .*expected a configuration"),
+        ({"train": None}, "train is None"),
+        ({"seed": 0.5}, "seed is 0.5, expected int"),
+    ],
+)
+def test_types_are_checked_when_composed(parts, message):
+    with pytest.raises(InputError, match=message):
+        run_config(**parts)
+
+
+def test_json_round_trip(tmp_path: Path):
+    config = run_config(train=Part(sizes=(4, 5), extra=(1, "x")), model=SASRec(loss=BCE(2)), optim=Holder(Other()))
+    tree = json.loads(json.dumps(to_json(config)))
+    assert tree["model"]["type"] == "recjax.models.sasrec:SASRec"
+    assert tree["train"]["type"] == "recipe:Part"
+    assert from_json(tree, HERE) == config
+
+    configs.save(config, tmp_path / "config.json")
+    assert configs.load(tmp_path / "config.json", HERE) == config
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@given(
+    st.builds(
+        Part,
+        count=st.integers(),
+        rate=st.floats(allow_nan=False, allow_infinity=False),
+        flag=st.booleans(),
+        label=st.text(),
+        limit=st.none() | st.integers(),
+        sizes=st.lists(st.integers()).map(tuple),
+        extra=st.recursive(
+            st.none() | st.booleans() | st.text() | st.integers(), lambda s: st.lists(s).map(tuple), max_leaves=4
+        ),
+    )
+)
+def test_any_part_survives_json(part: Part):
+    assert from_json(json.loads(json.dumps(to_json(part))), HERE) == part
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "os:system",
+        "subprocess:Popen",
+        "recjax.config:importlib",
+        "recjax.config:RunConfig.name",
+        "recjax.config:to_json",
+        "recjax.models.gsasrec:ItemStats",  # imported there, not defined there
+        "recjax.absent:Thing",
+        "recjaxx.config:RunConfig",
+        "recipe:json",
+        "recipe:Absent",
+        "RunConfig",
+        "recjax.config:__class__.x",
+        7,
+    ],
+)
+def test_tags_resolve_to_configurations_only(tag):
+    with pytest.raises(InputError, match=r"configuration|module"):
+        from_json({"type": tag}, HERE)
+
+
+def test_recipe_tags_need_the_recipe():
+    with pytest.raises(InputError, match="--recipe"):
+        from_json(to_json(Part()))
+
+
+def test_json_with_unknown_or_missing_settings():
+    tree = to_json(SASRec())
+    with pytest.raises(InputError, match=r"no setting 'widht'.*did you mean 'width'"):
+        from_json(tree | {"widht": 3})
+    with pytest.raises(InputError, match="required positional argument"):
+        from_json({"type": "recjax.config:RunConfig", "name": "x"})
+    del tree["dropout"]  # a setting added since then takes its default
+    assert from_json(tree) == SASRec()
+
+
+@pytest.mark.parametrize("content", ["{", "\udcff", "[1]", '{"type": "recjax.models.sasrec:SASRec"}'])
+def test_a_damaged_file_is_one_message(tmp_path: Path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(InputError, match=r"config\.json"):
+        configs.load(path)
+    with pytest.raises(InputError, match="not a run folder"):
+        configs.load(tmp_path / "absent" / "config.json")
+
+
+def test_diff_names_the_keys():
+    before = run_config(model=SASRec(loss=FullSoftmax()))
+    after = replace(override(before, "model.loss", "BCE"), seed=4)
+    assert diff(before, before) == {}
+    assert diff(before, after) == {
+        "model.loss": ("recjax.models.objectives:FullSoftmax", "recjax.models.objectives:BCE"),
+        "model.loss.chunk_elements": (FullSoftmax().chunk_elements, None),
+        "model.loss.negatives": (None, 1),
+        "seed": (0, 4),
+    }
