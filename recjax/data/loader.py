@@ -1,21 +1,22 @@
 """From histories to batches on devices: training rows by step, evaluation queries by user."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import grain
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from recjax.data.dataset import Dataset, Preparation, find
 from recjax.data.packing import Packing, Plan, pack
-from recjax.data.ranges import ranges
-from recjax.data.splits import Histories, LeaveOneOut, Split
-from recjax.data.views import Batch, Placement, Shifted, View
-from recjax.typing import DATA_AXIS, InputError
+from recjax.data.ranges import exclusive_sum, ranges
+from recjax.data.splits import Examples, Histories, LeaveOneOut, Split
+from recjax.data.views import Batch, Placement, Queries, Shifted, View
+from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
+from recjax.typing import InputError
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Loader:
 
     def host_batch(self, step: int) -> Batch:
         """The rows of batch `step` that this process's devices hold, as NumPy arrays."""
-        return self._fill(step, _local_rows(self._sharding(), self.rows))
+        return self._fill(step, local_rows(self._sharding(), self.rows))
 
     def batch(self, step: int) -> Batch:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
@@ -120,12 +121,12 @@ class Loader:
         return _prefetched(range(start, stop), self._make(self._sharding()), threads, ahead)
 
     def _make(self, sharding: NamedSharding | None):
-        local = _local_rows(sharding, self.rows)
-        return lambda step: _to_devices(self._fill(int(step), local), sharding, self.rows)
+        local = local_rows(sharding, self.rows)
+        return lambda step: to_devices(self._fill(int(step), local), sharding, self.rows)
 
     def _sharding(self) -> NamedSharding | None:
-        sharding = _row_sharding()
-        size = 1 if sharding is None else sharding.mesh.shape[DATA_AXIS]
+        sharding = row_sharding()
+        size = data_size(sharding)
         if self.rows % size:
             assert sharding is not None
             shape = ", ".join(f"{axis}={n}" for axis, n in sharding.mesh.shape.items())
@@ -164,34 +165,114 @@ class Loader:
         return members, lengths, starts, ranges(1, counts), np.full(len(members), epoch)
 
 
-def _row_sharding() -> NamedSharding | None:
-    """Rows over the data axis of the current mesh; None when no mesh is set (one process only)."""
-    mesh = jax.sharding.get_mesh()
-    if mesh.empty:
-        if jax.process_count() > 1:
-            raise InputError(f"{jax.process_count()} processes but no mesh: set one with jax.set_mesh")
-        return None
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def query_batches(
+    examples: Examples | Histories,
+    view: View,
+    n_items: int,
+    users_per_batch: int = 256,
+    *,
+    mask_seen: Literal["history", "none"] = "history",
+    shapes: int = 5,
+    threads: int = 2,
+    ahead: int = 4,
+) -> Iterator[tuple[Queries, np.ndarray]]:
+    """Every history once, as batches of queries of similar length, in few shapes.
+
+    Histories are sorted from long to short and cut into batches of `users_per_batch`; only the last batch is filled
+    up. The widths of `items` and `seen` are those of the longest history of a group of consecutive batches, rounded up;
+    the groups are the at most `shapes` ones that need the fewest positions.
+
+    Args:
+        examples: histories, with or without targets.
+        view: how a history becomes a query.
+        n_items: catalog size.
+        users_per_batch: queries of a global batch; rounded up to a multiple of the mesh's data axis, and no more than
+            there are.
+        mask_seen: "history" puts the whole history (repeats included) into `seen`, "none" nothing (one column of 0).
+        shapes: most distinct shapes, i.e. compilations of whatever consumes the batches.
+        threads: how many make batches.
+        ahead: batches ready in advance.
+
+    Returns:
+        Pairs: queries as global arrays, rows sharded over the data axis of the mesh current at the call; and, on every
+        process, int32 [users_per_batch], the row of `examples` that each query asks for, -1 where it only fills up
+        (dataset user: `histories.users[row]`).
+
+    Raises:
+        InputError: a history is empty, or an argument is out of range.
+    """
+    histories = examples.histories if isinstance(examples, Examples) else examples
+    lengths = histories.lengths
+    if len(histories) and not lengths.min():
+        empty = np.flatnonzero(lengths == 0)
+        raise InputError(f"{len(empty)} histories are empty, first of user number {histories.users[empty[0]]}")
+    if users_per_batch < 1 or shapes < 1 or mask_seen not in ("history", "none"):
+        raise InputError(
+            f"users_per_batch={users_per_batch}, shapes={shapes}, mask_seen={mask_seen!r}: expected numbers from 1 "
+            "and 'history' or 'none'"
+        )
+    sharding = row_sharding()
+    size = -(-min(users_per_batch, len(histories)) // data_size(sharding)) * data_size(sharding)
+    local = local_rows(sharding, size) if size else np.zeros(0, np.int64)
+    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    longest = lengths[order[::size]] if size else lengths
+    widths = _widths(view, longest, mask_seen == "history", shapes)
+
+    def make(number: int) -> tuple[Queries, np.ndarray]:
+        rows = order[number * size : (number + 1) * size]
+        here = local[local < len(rows)]
+        batch = _queries(histories.take(rows[here]), view, n_items, *widths[number], len(local))
+        return to_devices(batch, sharding, size), np.pad(rows, (0, size - len(rows)), constant_values=-1)
+
+    return _prefetched(range(len(longest)), make, threads, ahead)
 
 
-def _local_rows(sharding: NamedSharding | None, rows: int) -> np.ndarray:
-    """int64, the rows of a global batch that this process's devices hold, in order."""
-    if sharding is None:
-        return np.arange(rows)
-    held = {part[0].indices(rows)[:2] for part in sharding.addressable_devices_indices_map((rows,)).values() if part}
-    return np.concatenate([np.arange(*bounds) for bounds in sorted(held)])
+def _queries(histories: Histories, view: View, n_items: int, width: int, seen_width: int, rows: int) -> Queries:
+    """Queries of `rows` rows, the last ones empty where there are fewer histories."""
+    queries = view.queries(histories, width, n_items)
+    seen = np.zeros((rows, max(seen_width, 1)), np.int32)
+    if seen_width:
+        seen.reshape(-1)[ranges(np.arange(len(histories)) * seen_width, histories.lengths)] = histories.items
+    fill = rows - len(histories)
+    filled = jax.tree.map(lambda array: np.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1)), queries)
+    return replace(filled, seen=seen)
 
 
-def _to_devices(local: Any, sharding: NamedSharding | None, rows: int) -> Any:
-    """A tree of NumPy arrays with this process's rows -> global arrays of `rows` rows."""
-    if sharding is None or jax.process_count() == 1:
-        return jax.device_put(local, sharding)
-    return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(sharding, array, (rows, *array.shape[1:])), local
-    )
+SEEN_COST = 0.125
+"""What a column of `seen` costs beside a position of a query, which goes through the encoder."""
 
 
-def _prefetched(source, make, threads: int, ahead: int) -> Iterator[Any]:
+def _widths(view: View, longest: np.ndarray, with_seen: bool, shapes: int) -> list[tuple[int, int]]:
+    """(positions, seen columns) of each batch, given its longest history, from long to short.
+
+    Batches of a shape are consecutive, so the cheapest choice is a shortest path: dynamic programming over how many of
+    the distinct needs the first groups cover.
+    """
+    if not len(longest):
+        return []
+    positions = np.minimum(-(-view.query_lengths(longest) // 8) * 8, view.max_length)
+    # Half powers of two keep the candidates few, and equal for parts of a dataset that differ by an event a user.
+    power = 2 ** np.ceil(np.log2(np.maximum(longest, 16))).astype(np.int64)
+    seen = np.where(longest <= power * 3 // 4, power * 3 // 4, power) * with_seen
+    needs, counts = np.unique(np.stack([-positions, -seen], axis=1), axis=0, return_counts=True)
+    needs, before = -needs, exclusive_sum(counts)
+    first, stop = np.arange(len(needs))[:, None], np.arange(len(needs) + 1)[None]
+    cost = (needs @ np.array([1.0, SEEN_COST]))[:, None] * (before[stop] - before[first])
+    cost = np.where(first < stop, cost, np.inf)  # of one shape for needs first .. stop - 1
+    best, choices = np.where(stop[0] == 0, 0.0, np.inf), []
+    for _ in range(min(shapes, len(needs))):
+        total = best[:-1, None] + cost
+        choices.append(total.argmin(axis=0))
+        best = total.min(axis=0)
+    bounds = [len(needs)]
+    for choice in reversed(choices):
+        bounds.append(int(choice[bounds[-1]]))
+    firsts = np.array(bounds[:0:-1])
+    group = np.searchsorted(firsts, np.arange(len(needs)), side="right") - 1
+    return [(int(width), int(columns)) for width, columns in np.repeat(needs[firsts[group]], counts, axis=0)]
+
+
+def _prefetched(source: Any, make: Callable[[Any], Any], threads: int, ahead: int) -> Iterator[Any]:
     """`make(x)` for each x of `source`, in order, made by Grain's threads up to `ahead` in advance."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     iterator = iter(grain.MapDataset.source(source).map(make).to_iter_dataset(options))

@@ -123,6 +123,8 @@ def _first_position(view: Any, lengths: np.ndarray) -> np.ndarray:
 
 def _seconds(timestamps: np.ndarray) -> np.ndarray:
     """Unix seconds as int32, JAX's default integer; it lasts until January 2038."""
+    if len(timestamps) and np.abs(timestamps).max() > np.iinfo(np.int32).max:
+        raise InputError(f"timestamp {timestamps[np.abs(timestamps).argmax()]} is no time in unix seconds before 2038")
     return timestamps.astype(np.int32)
 
 

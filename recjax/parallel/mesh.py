@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -45,7 +46,7 @@ class MeshShape:
         data, model, seq = (rest if size == -1 else size for size in asked)
         return data, model, seq
 
-    def build(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    def build(self, devices: Sequence[Any] | None = None) -> Mesh:
         """The mesh over `devices` (default: all of them, of every process); activate it with `jax.set_mesh`.
 
         Axes are `Auto`: `jax.make_mesh` would make them `Explicit`, under which Linen's `Embed` and `Dropout` fail.
