@@ -47,7 +47,7 @@ def masked_topk(
         seen: ids never to be returned, in any order, repeats allowed, padded with 0.
         k: length of the lists; may exceed the catalog.
         bias: added to each item's score.
-        candidates: the only items that may be returned, indexed by id; shorter than the table where the table is padded.
+        candidates: the only items that may be returned, by id; shorter than the table where that is padded.
         n_items: largest item id; `v - 1` by default.
         chunk: most items scored at a time.
 
@@ -150,16 +150,22 @@ def _over_mesh(
 def _over_blocks(part: Callable, users: Array, queries: tuple, rows: _Rows):
     """Runs `part` on at most `QUERY_BLOCK` queries at a time and joins the results."""
     count = users.shape[0]
-    if count <= QUERY_BLOCK:
-        return part(users, *queries, rows)
-    blocks = -(-count // QUERY_BLOCK)
+    # A product with a single vector may sum the last few items in another order than the rest, so that equal items
+    # no longer tie; one with several vectors does not.
+    block = min(QUERY_BLOCK, -(-count // 8) * 8)
+    blocks = -(-count // block)
 
     def blocked(x: Array) -> Array:
-        x = jnp.pad(x, [(0, blocks * QUERY_BLOCK - count)] + [(0, 0)] * (x.ndim - 1))
-        return x.reshape(blocks, QUERY_BLOCK, *x.shape[1:])
+        x = jnp.pad(x, [(0, blocks * block - count)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(blocks, block, *x.shape[1:])
 
-    result = jax.lax.map(lambda block: part(block[0], *block[1], rows), jax.tree.map(blocked, (users, queries)))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], result)
+    def ranked(inputs):
+        return part(inputs[0], *inputs[1], rows)
+
+    inputs = jax.tree.map(blocked, (users, queries))
+    if blocks == 1:
+        return jax.tree.map(lambda x: x[:count], ranked(jax.tree.map(lambda x: x[0], inputs)))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], jax.lax.map(ranked, inputs))
 
 
 class _Scored(NamedTuple):
@@ -242,7 +248,10 @@ def _topk_part(users: Array, seen: Array, rows: _Rows, *, k: int, n_items: int, 
 
 
 def _merge(scores: Array, ids: Array, more: Array, more_ids: Array, k: int | None = None) -> tuple[Array, Array]:
-    """Best `k` (default: as many as `scores` has) of two lists; ids of `more` are larger, so the stable top-k obeys the tie rule."""
+    """Best `k` (default: as many as `scores` has) of two lists.
+
+    Ids of `more` are larger, so the top-k, which prefers the earlier of equals, obeys the tie rule.
+    """
     k = scores.shape[1] if k is None else k
     scores, place = jax.lax.top_k(jnp.concatenate([scores, more], axis=1), k)
     return scores, jnp.take_along_axis(jnp.concatenate([ids, more_ids], axis=1), place, axis=1)

@@ -134,17 +134,19 @@ def test_never_holds_queries_by_items():
 
 
 @pytest.mark.parametrize("chunk", [10_000, 100])
-@pytest.mark.parametrize("rows", [1 + 37, 1 + 3_416])
-def test_constant_scores_earn_nothing(rows, chunk):
+@pytest.mark.parametrize("queries", [1, 50])
+@pytest.mark.parametrize("rows", [1 + 37, 1 + 3_416, 12_102])
+def test_constant_scores_earn_nothing(rows, queries, chunk):
     rng = np.random.default_rng(0)
-    users = rng.normal(size=(50, 33)).astype(np.float32)
-    table = np.tile(rng.normal(size=33).astype(np.float32), (rows, 1))
-    targets = rng.integers(1, rows, 50).astype(np.int32)
-    seen = np.zeros((50, 1), np.int32)
+    users = rng.normal(size=(queries, 100)).astype(np.float32)
+    table = np.tile(rng.normal(size=100).astype(np.float32), (rows, 1))
+    targets = rng.integers(1, rows, queries).astype(np.int32)
+    targets[0] = rows - 1
+    seen = np.zeros((queries, 1), np.int32)
     ranks, _ = masked_rank(users, table, targets, seen, chunk=chunk)
     np.testing.assert_array_equal(ranks, targets)
     items, _ = masked_topk(users, table, seen, 10, chunk=chunk)
-    np.testing.assert_array_equal(items, np.tile(np.arange(1, 11), (50, 1)))
+    np.testing.assert_array_equal(items, np.tile(np.arange(1, 11), (queries, 1)))
 
 
 def test_positive_and_negative_zero_tie():
