@@ -145,32 +145,42 @@ def override(config: Config, key: str, text: str) -> Config:
     Raises:
         InputError: there is no such key (names the nearest one), or the text does not read as its type.
     """
-    changed = _override(config, key.split("."), text, key, config)
-    check(changed)
-    return changed
+    return _changed(config, {key: text})
 
 
 def override_all(config: Config, settings: Iterable[str]) -> Config:
-    """`override` for each `key=value` of the command line, in order."""
+    """`override` for the `key=value` of the command line, all at once, so that they may depend on each other."""
+    texts = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise InputError(f"--set {setting!r}: expected key=value, such as model.width=128")
-        config = override(config, key.strip(), text.strip())
-    return config
+        texts[key.strip()] = text.strip()
+    return _changed(config, texts)
 
 
-def _override(config: Any, path: list[str], text: str, key: str, root: Any) -> Any:
-    hints = _hints(type(config))
-    name, rest = path[0], path[1:]
-    if name not in {field.name for field in dataclasses.fields(config)}:
-        raise InputError(_no_key(key, root))
-    value = getattr(config, name)
-    if rest and not is_config(value):
-        held = key[: -len(".".join(rest)) - 1]
-        raise InputError(f"{key} cannot be set: {held} is {show(value)} here and has no settings inside")
-    new = _override(value, rest, text, key, root) if rest else _parse(text, hints[name], value, key)
-    return dataclasses.replace(config, **{name: new})
+def _changed(config: Config, texts: dict[str, str]) -> Config:
+    changed = _replaced(config, {tuple(key.split(".")): text for key, text in texts.items()}, (), config)
+    check(changed)
+    return changed
+
+
+def _replaced(config: Any, texts: dict[tuple[str, ...], str], held: tuple[str, ...], root: Any) -> Any:
+    """`config`, which stands at the key `held`, with the values at the given paths below it replaced."""
+    hints, changes = _hints(type(config)), {}
+    for name in dict.fromkeys(path[0] for path in texts):
+        key = ".".join((*held, name))
+        own = {path[1:]: text for path, text in texts.items() if path[0] == name}
+        if name not in {field.name for field in dataclasses.fields(config)}:
+            raise InputError(_no_key(".".join((key, *next(iter(own)))), root))
+        value = getattr(config, name)
+        if () in own:  # a part chosen by name comes before the settings inside it
+            value = _parse(own.pop(()), hints[name], value, key)
+        if own and not is_config(value):
+            inside = ".".join((key, *next(iter(own))))
+            raise InputError(f"{inside} cannot be set: {key} is {show(value)} here and has no settings inside")
+        changes[name] = _replaced(value, own, (*held, name), root) if own else value
+    return dataclasses.replace(config, **changes)
 
 
 def _no_key(key: str, root: Any) -> str:

@@ -37,6 +37,16 @@ class Other:
 
 
 @dataclass(frozen=True)
+class EitherOr:
+    steps: int | None = None
+    epochs: int | None = 5
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise InputError("give one")
+
+
+@dataclass(frozen=True)
 class Holder:
     inner: Part | Other = field(default_factory=Part)
 
@@ -122,6 +132,14 @@ def test_a_class_is_chosen_by_name_and_then_set():
     assert changed.model.loss == SampledSoftmax(negatives=64)
     nested = override_all(run_config(train=Holder()), ["train.inner=Other", "train.inner.depth=9"])
     assert nested.train == Holder(Other(9))
+    assert override_all(run_config(train=Holder()), ["train.inner.depth=9", "train.inner=Other"]) == nested
+
+
+def test_settings_that_depend_on_each_other_change_together():
+    changed = override_all(run_config(train=EitherOr()), ["train.steps=20", "train.epochs=none"])
+    assert changed.train == EitherOr(steps=20, epochs=None)
+    with pytest.raises(InputError, match="give one"):
+        override_all(run_config(train=EitherOr()), ["train.steps=20"])
 
 
 def test_every_listed_key_can_be_set_to_its_own_value():
