@@ -1,0 +1,33 @@
+"""recjax train sasrec_beauty
+
+SASRec under sampled softmax on Amazon Beauty (2014, 5-core): one block and 256 uniform negatives, the settings of
+the SASRec baseline of eSASRec (RecSys 2025), whose figure is 0.0531.
+
+Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
+Time:      pending
+Hardware:  pending
+"""
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.objectives import SampledSoftmax
+from recjax.models.sasrec import SASRec
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import Adam
+
+
+def config() -> RunConfig:
+    length = 50
+    return RunConfig(
+        name="sasrec_beauty",
+        # 16 packed rows hold about as many events as 128 users of this dataset.
+        data=Data("amazon-beauty-2014", view=Shifted(max_length=length), rows=16),
+        model=SASRec(width=256, layers=1, heads=1, dropout=0.2, max_length=length, loss=SampledSoftmax(negatives=256)),
+        optim=Adam(learning_rate=1e-3),
+        mesh=MeshShape(),
+        train=Train(epochs=200, patience=20),
+        evaluate=Evaluate(),
+    )
