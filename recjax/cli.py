@@ -1,0 +1,125 @@
+"""The `recjax` command: parses, calls one function of another room, prints.
+
+Exit status: 0 success, 1 a run failed, 2 bad usage or bad input. Bad input is one message; `--debug` adds a traceback.
+Rooms are imported inside the commands, so that `recjax --help` does not wait for them.
+"""
+
+import argparse
+import hashlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from recjax import __version__
+
+RUNS = Path("runs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = parser().parse_args(arguments)
+    from recjax import commands
+    from recjax.parallel.startup import initialize
+    from recjax.typing import InputError
+
+    try:
+        initialize()
+        return getattr(commands, options.command)(options)
+    except InputError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"recjax {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"recjax {options.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def default_run(name: str, settings: Sequence[str]) -> Path:
+    """The run folder of a recipe and its overrides: the same command always names the same one, and so goes on."""
+    if not settings:
+        return RUNS / name
+    digest = hashlib.sha256("\n".join(setting.replace(" ", "") for setting in settings).encode()).hexdigest()
+    return RUNS / f"{name}-{digest[:8]}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    root = argparse.ArgumentParser(
+        prog="recjax",
+        description="Train, evaluate and use sequential recommenders in JAX.",
+        epilog="A dataset is a folder, or a name looked for under $RECJAX_DATA; prepared datasets are kept in "
+        "$RECJAX_CACHE (default ~/.cache/recjax).",
+    )
+    root.add_argument("--version", action="version", version=f"recjax {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", parents=[shared])
+
+    _prepare(command("prepare", "turn raw logs into a dataset; print counts, fingerprint and an audit"))
+    _train(command("train", "train a recipe, or go on where its run folder has a checkpoint; then evaluate"))
+    _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
+    _recommend(command("recommend", "recommend items for a history, or for a file of users"))
+    _inspect(command("inspect", "show a run: parameters, step, configuration, dataset, results"))
+    return root
+
+
+def _prepare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("dataset", metavar="DATASET", help="its name, e.g. ml-1m")
+    command.add_argument(
+        "--raw", type=Path, metavar="PATH", help="file or folder of raw logs; without it a known dataset is downloaded"
+    )
+    command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where to write it (default data/DATASET)")
+    command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
+    command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
+    command.add_argument(
+        "--duplicates",
+        choices=("keep", "consecutive", "pair"),
+        help="keep repeats (default), drop an item that directly follows itself, or keep each user-item pair once",
+    )
+    command.add_argument("--min-rating", type=float, metavar="X", help="drop events rated below this")
+
+
+def _train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change a setting of the recipe, e.g. model.width=128; may be repeated",
+    )
+    command.add_argument(
+        "--run", type=Path, metavar="DIR", help="run folder (default runs/RECIPE, with a hash when --set is used)"
+    )
+    command.add_argument("--no-evaluate", action="store_true", help="stop after training")
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder; several are compared")
+    command.add_argument("--predictions", type=Path, metavar="FILE", help="score lists of another library instead")
+    command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
+    command.add_argument("--split", choices=("test", "validation"), default="test", help="(default test)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+
+
+def _recommend(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    who = command.add_mutually_exclusive_group(required=True)
+    who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
+    who.add_argument("--users", type=Path, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
+    command.add_argument("--out", type=Path, metavar="FILE.parquet", help="where to write lists for --users")
+    command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
+    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+
+
+def _inspect(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
