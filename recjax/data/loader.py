@@ -71,7 +71,7 @@ class Loader:
     """
 
     def __init__(
-        self, histories: Histories, view: View, rows: int, row_length: int | None = None, seed: int = 0, *, n_items: int
+        self, histories: Histories, view: View, rows: int, row_length: int | None, seed: int, n_items: int
     ):
         row_length = view.max_length if row_length is None else row_length
         if rows < 1:

@@ -1,0 +1,53 @@
+"""What one of several processes does in `test_loader.py`: load batches and queries, and write down what it holds."""
+
+import sys
+
+from recjax.parallel.startup import barrier, initialize
+
+initialize()
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from recjax.data.loader import Loader, query_batches
+from recjax.data.views import Cloze
+from recjax.parallel.mesh import MeshShape
+from recjax.typing import InputError
+from tests.data.handmade import histories
+
+folder, model = sys.argv[1], int(sys.argv[2])
+
+source = histories(np.random.default_rng(0).integers(1, 40, 60))
+n_items = int(source.items.max())
+loader = Loader(source, Cloze(20), 8, None, 0, n_items)
+try:
+    loader.batch(0)
+    raise SystemExit("no mesh was set, and nobody said so")
+except InputError as error:
+    assert "processes but no mesh" in str(error)
+
+mesh = MeshShape(model=model).build()
+held: dict[str, np.ndarray] = {}
+
+
+def note(name: str, array: jax.Array) -> None:
+    """Write down this process's shards of a global array, and where they stand in it."""
+    assert array.sharding.spec == P("data")
+    for shard in array.addressable_shards:
+        start, stop, _ = shard.index[0].indices(array.shape[0])
+        held[f"{name}/{start}:{stop}"] = np.asarray(shard.data)
+
+
+with jax.set_mesh(mesh):
+    for step, batch in enumerate(loader.iterate(0, 5)):
+        note(f"items/{step}", batch.items)
+        note(f"targets/{step}", batch.targets)
+        held[f"sum/{step}"] = np.asarray(jax.jit(lambda targets: targets.sum())(batch.targets))
+    held["local_rows"] = np.asarray(len(loader.host_batch(0).items))
+    for number, (queries, rows) in enumerate(query_batches(source, Cloze(20), n_items, 7)):
+        held[f"users/{number}"] = rows
+        note(f"queries/{number}", queries.items)
+        note(f"seen/{number}", queries.seen)
+np.savez(f"{folder}/{jax.process_index()}.npz", **held)
+barrier("written")

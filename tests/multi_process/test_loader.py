@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recjax.data.loader import Loader, query_batches
+from recjax.data.views import Cloze
+from tests.data.handmade import histories
+from tests.multi_process.launch import launch
+
+PROGRAM = Path(__file__).with_name("loader_program.py")
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "model", "local_rows"),
+    [(2, 2, 1, 4), (2, 1, 2, 8), (4, 1, 1, 2)],
+    ids=["two processes of two devices", "model axis across processes", "four processes"],
+)
+def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path, processes, devices, model, local_rows):
+    launch(PROGRAM, processes, [str(tmp_path), str(model)], devices)
+    files = [dict(np.load(tmp_path / f"{number}.npz")) for number in range(processes)]
+
+    source = histories(np.random.default_rng(0).integers(1, 40, 60))
+    n_items = int(source.items.max())
+    loader = Loader(source, Cloze(20), 8, None, 0, n_items)
+    assert all(file["local_rows"] == local_rows for file in files)
+    for step in range(5):
+        expected = loader.host_batch(step)
+        np.testing.assert_array_equal(assembled(files, f"items/{step}/"), expected.items)
+        np.testing.assert_array_equal(assembled(files, f"targets/{step}/"), expected.targets)
+        assert all(file[f"sum/{step}"] == expected.targets.sum() for file in files)
+
+    size = -(-7 * model // (processes * devices)) * processes * devices // model
+    for number, (queries, rows) in enumerate(query_batches(source, Cloze(20), n_items, size)):
+        assert all((file[f"users/{number}"] == rows).all() for file in files)
+        np.testing.assert_array_equal(assembled(files, f"queries/{number}/"), queries.items)
+        np.testing.assert_array_equal(assembled(files, f"seen/{number}/"), queries.seen)
+
+
+def assembled(files, name):
+    """A global array from the shards that the processes wrote down; shards held twice agree."""
+    parts = {}
+    for file in files:
+        for key, value in file.items():
+            if key.startswith(name):
+                place = int(key.removeprefix(name).split(":")[0])
+                np.testing.assert_array_equal(parts.setdefault(place, value), value)
+    return np.concatenate([parts[place] for place in sorted(parts)])
