@@ -1,0 +1,77 @@
+"""Where numbers go: `metrics.jsonl`, one object a line, and TensorBoard event files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from recjax.typing import InputError
+
+
+class MetricLog:
+    """Appends to a run's `metrics.jsonl` and `tensorboard/`.
+
+    A run that resumes at some step takes up the log there: lines of later steps, written by a process that was killed
+    before its next checkpoint, are dropped, and so is a line that was cut short.
+
+    Args:
+        folder: of the run.
+        step: step at which the run resumes; 0 starts an empty log.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        self._path = folder / "metrics.jsonl"
+        kept = [line for line in _lines(self._path) if line["step"] <= step] if step else []
+        partial = self._path.with_name(self._path.name + ".partial")
+        partial.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
+        partial.replace(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+        # Event files only grow; TensorBoard itself drops events at or after a purge step.
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a line for each value; they are in the file when this returns."""
+        self._file.write("".join(_dump({"step": step, "name": n, "value": float(v)}) for n, v in values.items()))
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+
+def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The curves in a run's `metrics.jsonl`: name -> (step, value) pairs in order.
+
+    Raises:
+        InputError: the run has none.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        raise InputError(f"{path} does not exist, so {folder} is not the folder of a run that has started")
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in _lines(path):
+        curves.setdefault(line["name"], []).append((line["step"], line["value"]))
+    return curves
+
+
+def _dump(line: Mapping[str, object]) -> str:
+    return json.dumps(line) + "\n"
+
+
+def _lines(path: Path) -> list[dict]:
+    """The complete lines of the log; a process killed while writing leaves at most one that is not, at the end."""
+    if not path.exists():
+        return []
+    parsed = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            parsed.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return parsed

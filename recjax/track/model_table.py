@@ -1,0 +1,46 @@
+"""A table of a model's parameters: path, shape, type, layout, bytes."""
+
+import math
+from typing import Any
+
+import jax
+import rich.box
+from rich.table import Table
+
+
+def model_table(params: Any, title: str = "parameters") -> Table:
+    """One row a parameter and the totals.
+
+    Args:
+        params: a tree of arrays, real or abstract; abstract ones may carry shardings.
+        title: of the table.
+    """
+    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    table.add_column("path", overflow="fold")
+    for name in ("shape", "dtype", "sharding"):
+        table.add_column(name, no_wrap=True)
+    for name in ("bytes", "a device"):
+        table.add_column(name, justify="right", no_wrap=True)
+    count, total, held = 0, 0, 0
+    for path, leaf in jax.tree.leaves_with_path(params):
+        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        local = _local_bytes(leaf, size)
+        count, total, held = count + math.prod(leaf.shape), total + size, held + local
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        table.add_row(name, str(tuple(leaf.shape)), str(leaf.dtype), _layout(leaf), f"{size:,}", f"{local:,}")
+    table.add_section()
+    table.add_row(f"{count:,} parameters", "", "", "", f"{total:,}", f"{held:,}")
+    return table
+
+
+def _layout(leaf: Any) -> str:
+    spec = getattr(getattr(leaf, "sharding", None), "spec", None)
+    axes = [] if spec is None else [a if isinstance(a, str) else "+".join(a) if a else "-" for a in spec]
+    return ", ".join(axes) if any(a != "-" for a in axes) else "replicated"
+
+
+def _local_bytes(leaf: Any, size: int) -> int:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        return size
+    return math.prod(sharding.shard_shape(tuple(leaf.shape))) * leaf.dtype.itemsize

@@ -1,0 +1,39 @@
+"""Pictures of a run."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from recjax.track.metrics import read_metrics
+
+PANELS = (
+    ("loss", ("loss",)),
+    ("validation", ("validation/ndcg@10", "validation/hr@10", "validation/mrr")),
+    ("gradient norm", ("grad_norm",)),
+    ("learning rate", ("learning_rate",)),
+)
+"""Title of each panel and the curves in it."""
+
+
+def plot_curves(folder: Path) -> Path | None:
+    """Draws the curves of a run's `metrics.jsonl` into `curves.png` beside it; None where there is nothing to draw."""
+    curves = read_metrics(folder)
+    panels = [(title, [name for name in names if name in curves]) for title, names in PANELS]
+    panels = [(title, names) for title, names in panels if names]
+    if not panels:
+        return None
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name in names:
+            steps, values = zip(*curves[name], strict=True)
+            axes.plot(steps, values, marker="." if len(steps) < 40 else "", label=name.removeprefix("validation/"))
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(frameon=False)
+    path = folder / "curves.png"
+    partial = path.with_name("curves.partial.png")
+    figure.savefig(partial, dpi=120)
+    partial.replace(path)
+    return path

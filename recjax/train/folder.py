@@ -1,0 +1,56 @@
+"""A run folder belongs to one configuration and one dataset."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from recjax import config as configs
+from recjax.config import RunConfig
+from recjax.typing import InputError
+
+CONFIG = "config.json"
+FREE_SETTINGS = ("mesh", "train.log_every", "train.save_every", "train.keep")
+"""Settings that may change when a run goes on, for they change nothing of what is computed."""
+
+
+def check_config(run_dir: Path, config: RunConfig) -> None:
+    """Checks that the folder is empty of runs or holds one of this configuration.
+
+    Raises:
+        InputError: it holds a run of another configuration; names the first settings that differ.
+    """
+    path = run_dir / CONFIG
+    if not path.exists():
+        return
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    differing = {key: values for key, values in configs.diff(held, config).items() if not _free(key)}
+    if differing:
+        shown = "; ".join(f"{key} is {old!r} there and {new!r} now" for key, (old, new) in differing.items())
+        raise InputError(f"{run_dir} holds a run of another configuration: {shown}. Give the run another folder")
+
+
+def claim(run_dir: Path, config: RunConfig) -> None:
+    """Makes the folder the configuration's; once a task could be opened, so that a bad setting claims nothing."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        configs.save(config, run_dir / CONFIG)
+
+
+def _free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE_SETTINGS)
+
+
+def check_dataset(run_dir: Path, record: dict[str, Any], name: str, fingerprint: str) -> None:
+    """Raises InputError where a checkpoint's record names another dataset than the one to go on with."""
+    held = record["dataset"]
+    if held["fingerprint"] != fingerprint:
+        raise InputError(
+            f"{run_dir} was trained on dataset {held['name']!r} with fingerprint {held['fingerprint']}, but "
+            f"{name!r} has fingerprint {fingerprint} now: its content or preparation has changed. "
+            "Give the run another folder"
+        )

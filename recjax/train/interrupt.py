@@ -1,0 +1,48 @@
+"""Stopping on request: SIGTERM and SIGINT ask the loop to save and return."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Interrupt:
+    """While entered, SIGTERM and SIGINT no longer end the process but are remembered; more of them change nothing.
+
+    On one process a flag is enough. On several, all must stop after the same step: JAX's preemption service listens
+    for SIGTERM on every process and agrees on the step, so SIGTERM is left to it and SIGINT handed on to it.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            several = jax.process_count() > 1
+            for number in (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._hand_on if several else self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def asked(self, step: int) -> bool:
+        """Whether to stop now; every process calls this once after every step and gets the same answer."""
+        if jax.process_count() == 1:
+            return self._asked
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._asked = True
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,106 @@
+"""What a step reports, read one step late so that the device never waits for the host."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from recjax.data.views import Batch
+from recjax.models.model import WeightedSums
+from recjax.track.console import Reporter
+from recjax.track.metrics import MetricLog
+from recjax.train.progress import Progress
+from recjax.train.schedule import Calendar
+
+
+class NonFiniteError(ArithmeticError):
+    """A step whose loss or gradient was infinite or not a number.
+
+    Attributes:
+        step: its number, counted from 1.
+        loss: its loss.
+        norm: its gradient's norm.
+    """
+
+    def __init__(self, step: int, loss: float, norm: float):
+        super().__init__(step, loss, norm)
+        self.step, self.loss, self.norm = step, loss, norm
+
+
+class Journal:
+    """Collects the sums of steps, and logs their means and the speed when the calendar says so.
+
+    Args:
+        progress: carries the sums from line to line, and through checkpoints.
+        calendar: says which steps are logged.
+        log: where lines go, None on processes that do not write.
+        reporter: what the user sees.
+    """
+
+    def __init__(self, progress: Progress, calendar: Calendar, log: MetricLog | None, reporter: Reporter):
+        self._progress, self._calendar, self._log, self._reporter = progress, calendar, log, reporter
+        self._pending: tuple[int, WeightedSums] | None = None
+        self._warm = False
+        self.restart()
+
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the time it takes counts as waiting."""
+        began = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - began
+        return batch
+
+    def push(self, step: int, sums: WeightedSums, last: bool = False) -> None:
+        """Takes the sums of a step under way and reads those of the step before; if `last`, reads both.
+
+        Raises:
+            NonFiniteError: a step that was read was not finite.
+        """
+        for leaf in jax.tree.leaves(sums):
+            leaf.copy_to_host_async()
+        self._read()
+        self._pending = step, sums
+        if last:
+            self._read()
+
+    def validated(self, step: int, metrics: dict[str, float], metric: str, better: bool) -> None:
+        """Logs and shows a validation."""
+        if self._log is not None:
+            self._log.write(step, {f"validation/{name}": value for name, value in metrics.items()})
+        note = "  best so far" if better else f"  best {self._progress.best_value:.4f} at {self._progress.best_step}"
+        self._reporter.line(f"step {step}  validation {metric} {metrics[metric]:.4f}{note}")
+
+    def _read(self) -> None:
+        if self._pending is None:
+            return
+        (step, pending), self._pending = self._pending, None
+        sums: dict[str, Any] = jax.device_get(pending)
+        loss, weight = sums["loss"]
+        if not sums.pop("finite")[0]:
+            if self._log is not None:
+                self._log.write(step, {"non_finite": 1.0})
+            raise NonFiniteError(step, float(loss) / max(float(weight), 1e-9), float(sums["grad_norm"][0]))
+        self._progress.add(sums)
+        self._targets += float(weight)
+        self._reporter.step(step)
+        if self._calendar.logs(step):
+            self._write(step)
+        if not self._warm:  # the first step was compiled; the clock starts after it
+            self._warm = True
+            self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock anew: what has passed since the last line was not spent on steps."""
+        self._began, self._waited, self._targets = time.perf_counter(), 0.0, 0.0
+
+    def _write(self, step: int) -> None:
+        values = self._progress.means()
+        seconds = time.perf_counter() - self._began
+        if self._warm and self._targets:
+            values["interactions_per_second"] = self._targets / seconds
+            values["data_wait"] = self._waited / seconds
+        if self._log is not None:
+            self._log.write(step, values)
+        self._reporter.numbers(step, values)
+        self.restart()

@@ -1,0 +1,201 @@
+"""The training loop."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from recjax import config as configs
+from recjax.config import RunConfig
+from recjax.data.views import Batch
+from recjax.parallel.sharding import ShardingRules
+from recjax.track.console import Reporter
+from recjax.track.metrics import MetricLog
+from recjax.track.model_table import model_table
+from recjax.track.plots import plot_curves
+from recjax.train import folder
+from recjax.train.checkpoint import Checkpoints
+from recjax.train.errors import TrainingError
+from recjax.train.interrupt import Interrupt
+from recjax.train.journal import Journal, NonFiniteError
+from recjax.train.progress import Progress
+from recjax.train.schedule import Calendar, Train
+from recjax.train.state import TrainState, initial_state
+from recjax.train.step import TrainStep, make_train_step
+from recjax.train.task import Task, open_task
+
+__all__ = ["Result", "Train", "TrainingError", "fit"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        step: steps taken.
+        total: steps it was to take.
+        best_step: step of the best validation, or None without validation.
+        best_value: the validation metric there.
+        preempted: a signal ended it; the same call goes on.
+        stopped: why it ended before `total` otherwise, or None.
+    """
+
+    step: int
+    total: int
+    best_step: int | None
+    best_value: float | None
+    preempted: bool
+    stopped: str | None
+
+
+def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
+    """Trains, or goes on training, in a run folder.
+
+    Args:
+        config: of the run.
+        run_dir: its folder; made if absent. Where it has checkpoints, training goes on after the latest.
+        task: what to train, by default what `config` says.
+
+    Raises:
+        InputError: the folder belongs to another configuration or dataset, or a setting cannot be.
+        TrainingError: the loss or the gradient was infinite or not a number.
+    """
+    mesh = config.mesh.build()
+    with jax.set_mesh(mesh), Interrupt() as interrupt, ExitStack() as stack:
+        # --- what to train, and how far it is
+        folder.check_config(run_dir, config)
+        task = task or open_task(config)
+        calendar = _calendar(config.train, task)
+        folder.claim(run_dir, config)
+        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", config.train.keep))
+        start, progress = checkpoints.latest or 0, Progress()
+        if start:
+            record = checkpoints.record(start)
+            folder.check_dataset(run_dir, record, task.dataset, task.fingerprint)
+            progress = Progress(**record["progress"])
+
+        # --- the state and the step
+        state, train_step = _prepare(config, task, calendar.total, mesh, checkpoints)
+
+        # --- what the user sees
+        main = jax.process_index() == 0
+        reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
+        log = stack.enter_context(MetricLog(run_dir, start)) if main else None
+        journal = Journal(progress, calendar, log, reporter)
+        _announce(reporter, task, mesh, state, start, calendar)
+
+        # --- steps
+        step, preempted = start, False
+        batches = task.loader.iterate(start, calendar.total)
+        while step < calendar.total and not (progress.stopped or preempted):
+            with jax.transfer_guard("disallow"), _diverging(checkpoints):
+                state, sums = train_step(state, journal.next(batches))
+                step += 1
+                preempted = interrupt.asked(step)
+                due = preempted or calendar.anything(step)
+                journal.push(step, sums, last=due)
+            if not due:
+                continue
+            if calendar.validates(step) and task.validate is not None:
+                metrics = task.validate(state.evaluated)
+                better = progress.validated(step, metrics, config.train.metric, config.train.patience)
+                journal.validated(step, metrics, config.train.metric, better)
+            if preempted or calendar.saves(step) or progress.stopped or progress.best_step == step:
+                checkpoints.save(step, state, _record(config, task, progress), progress.best_step)
+            journal.restart()
+
+        # --- the end
+        checkpoints.wait()
+        done = step == calendar.total or progress.stopped is not None
+        if main and done:
+            plot_curves(run_dir)
+        result = Result(step, calendar.total, progress.best_step, progress.best_value, not done, progress.stopped)
+        reporter.line(_farewell(result, config.train.metric))
+        return result
+
+
+def _calendar(train: Train, task: Task) -> Calendar:
+    epoch = task.loader.steps(1)
+    total = train.steps or task.loader.steps(train.epochs or 0)
+    return Calendar.of(train, total, epoch, validated=task.validate is not None)
+
+
+def _prepare(
+    config: RunConfig, task: Task, total: int, mesh: Mesh, checkpoints: Checkpoints
+) -> tuple[TrainState, TrainStep]:
+    """The state, fresh or from the latest checkpoint, laid out by the model's rules; and the step that updates it."""
+    train, optimiser = config.train, config.optim.build(total)
+    rules = ShardingRules(tuple(getattr(task.model, "sharding_rules", lambda: [(".*", ())])()))
+
+    def start(key: jax.Array, batch: Batch) -> TrainState:
+        return initial_state(task.model, optimiser, batch, key, train.ema is not None)
+
+    key, batch = jax.random.key(config.seed), task.loader.batch(0)
+    abstract = jax.eval_shape(start, key, batch)
+    shardings = rules.shard_state(abstract, abstract.params, mesh)
+    latest = checkpoints.latest
+    if latest is None:
+        state = jax.jit(start, out_shardings=shardings)(key, batch)
+    else:
+        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+        state = checkpoints.restore(latest, target)
+    step = make_train_step(
+        task.model,
+        optimiser,
+        accumulate=train.accumulate,
+        ema=train.ema,
+        rate=config.optim.rate(total),
+        shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
+    )
+    return state, step
+
+
+def _record(config: RunConfig, task: Task, progress: Progress) -> dict[str, Any]:
+    """What is saved beside the arrays."""
+    return {
+        "config": configs.to_json(config),
+        "dataset": {"name": task.dataset, "fingerprint": task.fingerprint},
+        "progress": progress.to_json(),
+    }
+
+
+@contextmanager
+def _diverging(checkpoints: Checkpoints) -> Iterator[None]:
+    """Turns a step that was not finite into the end of the run, with the last good checkpoint complete."""
+    try:
+        yield
+    except NonFiniteError as error:
+        checkpoints.wait()
+        good = checkpoints.latest
+        kept = "there is no checkpoint before it" if good is None else f"the checkpoint of step {good} is kept"
+        raise TrainingError(
+            f"step {error.step}: the loss is {error.loss:g} and the gradient's norm {error.norm:g}, so the run stops; "
+            f"{kept}. A lower optim.learning_rate, optim.clip or a warm-up may help; they need another run folder"
+        ) from None
+
+
+def _announce(reporter: Reporter, task: Task, mesh: Mesh, state: TrainState, start: int, calendar: Calendar) -> None:
+    shape = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    reporter.console.print(model_table(state.params))
+    device = mesh.devices.flat[0].device_kind
+    reporter.line(f"dataset {task.dataset} ({task.fingerprint})")
+    reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
+    if start:
+        reporter.line(f"goes on after the checkpoint of step {start}")
+
+
+def _every(calendar: Calendar) -> str:
+    validation = f"validation every {calendar.evaluate_every}" if calendar.evaluate_every else "no validation"
+    return f"{validation}, checkpoint every {calendar.save_every}"
+
+
+def _farewell(result: Result, metric: str) -> str:
+    if result.preempted:
+        return f"stopped by a signal after step {result.step} of {result.total}, saved; the same command goes on"
+    ended = f"trained {result.step} steps" + (f": {result.stopped}" if result.stopped else "")
+    best = "" if result.best_value is None else f"; best {metric} {result.best_value:.4f} at step {result.best_step}"
+    return ended + best

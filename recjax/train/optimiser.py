@@ -1,0 +1,112 @@
+"""Optimisers and learning-rate schedules: configurations that build optax transformations."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import optax
+
+from recjax.typing import InputError, Params
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba, ICLR 2015) with warm-up, a schedule and clipping of the gradient's global norm.
+
+    Attributes:
+        learning_rate: peak learning rate.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        clip: largest global norm of the gradient, or None.
+        warmup_steps: steps over which the rate rises linearly from 0.
+        schedule: "constant", or "linear" or "cosine" decay from the peak to `final_share` of it at the last step.
+        final_share: where decay ends, as a share of `learning_rate`.
+    """
+
+    learning_rate: float = 1e-3
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-8
+    clip: float | None = None
+    warmup_steps: int = 0
+    schedule: Schedule = "constant"
+    final_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise InputError(f"optim.learning_rate is {self.learning_rate}, expected a number above 0")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"optim.clip is {self.clip}, expected a number above 0, or none")
+        if self.warmup_steps < 0:
+            raise InputError(f"optim.warmup_steps is {self.warmup_steps}, expected 0 or more")
+
+    def rate(self, total_steps: int) -> optax.Schedule:
+        """Learning rate as a function of the step, for a run of `total_steps` steps.
+
+        Raises:
+            InputError: the warm-up is longer than the run.
+        """
+        if self.warmup_steps >= max(total_steps, 1) and self.warmup_steps > 0:
+            raise InputError(f"optim.warmup_steps is {self.warmup_steps}, but the run has only {total_steps} steps")
+        decay_steps = max(total_steps - self.warmup_steps, 1)
+        peak, final = self.learning_rate, self.learning_rate * self.final_share
+        after = {
+            "constant": optax.constant_schedule(peak),
+            "linear": optax.linear_schedule(peak, final, decay_steps),
+            "cosine": optax.cosine_decay_schedule(peak, decay_steps, alpha=self.final_share),
+        }[self.schedule]
+        if self.warmup_steps == 0:
+            return after
+        # Starts at peak / warmup rather than at 0, so that no step is wasted.
+        rise = optax.linear_schedule(peak / self.warmup_steps, peak, self.warmup_steps)
+        return optax.join_schedules([rise, after], [self.warmup_steps])
+
+    def build(self, total_steps: int) -> optax.GradientTransformation:
+        """The transformation that turns gradients into updates, for a run of `total_steps` steps."""
+        parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
+        return optax.chain(*parts, *self._update(self.rate(total_steps)))
+
+    def _update(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
+        return [optax.adam(rate, self.b1, self.b2, self.eps)]
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019).
+
+    Attributes:
+        weight_decay: share of a parameter that is taken off per step, times the learning rate.
+        no_decay: regular expressions; a parameter whose path (`encoder/block_0/norm/scale`) has a match for one of
+            them is not decayed. The default leaves out biases, norms and embeddings.
+    """
+
+    weight_decay: float = 0.0
+    no_decay: tuple[str, ...] = (r"(^|/)bias$", r"norm", r"(^|/)scale$", r"(^|/)(items|output|positions)$", r"embed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in self.no_decay:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(f"optim.no_decay has {pattern!r}, which is no regular expression: {error}") from None
+
+    def _update(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
+        return [
+            optax.adamw(
+                rate, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=lambda tree: self.decayed(tree)
+            )
+        ]
+
+    def decayed(self, params: Params) -> Any:
+        """A tree like `params` of booleans: which of them decay."""
+
+        def decays(path: tuple[Any, ...], _: Any) -> bool:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return not any(re.search(pattern, name) for pattern in self.no_decay)
+
+        return jax.tree_util.tree_map_with_path(decays, params)

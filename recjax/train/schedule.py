@@ -1,0 +1,98 @@
+"""When a run validates, saves and ends, in steps."""
+
+from dataclasses import dataclass
+
+from recjax.typing import InputError
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long to train, and what is done on the way.
+
+    Attributes:
+        steps: optimiser steps; give this or `epochs`.
+        epochs: passes over the training data.
+        evaluate_every: steps between validations, or None for once an epoch; 0 = never.
+        patience: validations without a better `metric` after which training ends, or None.
+        metric: what "better" is measured by; larger is better.
+        validation_users: how many users validation looks at, or None for all.
+        accumulate: parts a batch is split into to save memory; the result is that of the whole batch.
+        ema: decay of a moving average of the parameters, which is then what is evaluated and used; None for none.
+        save_every: steps between checkpoints, or None for one at each validation. The best is always saved.
+        keep: latest checkpoints that are kept, beside the best.
+        log_every: steps between lines of the log.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    evaluate_every: int | None = None
+    patience: int | None = None
+    metric: str = "ndcg@10"
+    validation_users: int | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    save_every: int | None = None
+    keep: int = 1
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise InputError("train: give either steps or epochs, and leave the other none")
+        counts = ("steps", "patience", "validation_users", "accumulate", "save_every", "keep", "log_every")
+        for name in ("epochs", *counts):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"train.{name} is {value}, expected a number above 0")
+        if self.evaluate_every is not None and self.evaluate_every < 0:
+            raise InputError(f"train.evaluate_every is {self.evaluate_every}, expected 0 (never) or more")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise InputError(f"train.ema is {self.ema}, expected a number between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The steps at which something is due.
+
+    Attributes:
+        total: steps of the run.
+        evaluate_every: steps between validations; 0 = never.
+        save_every: steps between checkpoints.
+        log_every: steps between lines of the log.
+    """
+
+    total: int
+    evaluate_every: int
+    save_every: int
+    log_every: int
+
+    @classmethod
+    def of(cls, train: Train, total: int, epoch: int, validated: bool) -> "Calendar":
+        """The calendar of a run of `total` steps, `epoch` to a pass over the data.
+
+        Args:
+            train: the settings.
+            total: steps of the run.
+            epoch: steps of an epoch.
+            validated: whether there is anything to validate on.
+
+        Raises:
+            InputError: patience without validation.
+        """
+        every = epoch if train.evaluate_every is None else train.evaluate_every
+        every = every if validated else 0
+        if train.patience is not None and not every:
+            raise InputError("train.patience is set, but the split or evaluate_every = 0 rules out validation")
+        return cls(total, every, train.save_every or every or epoch, train.log_every)
+
+    def validates(self, step: int) -> bool:
+        return bool(self.evaluate_every) and (step % self.evaluate_every == 0 or step == self.total)
+
+    def saves(self, step: int) -> bool:
+        return step % self.save_every == 0 or step == self.total
+
+    def logs(self, step: int) -> bool:
+        return step % self.log_every == 0 or step == self.total
+
+    def anything(self, step: int) -> bool:
+        """Whether the loop has something to do after this step beside going on."""
+        return self.validates(step) or self.saves(step)

@@ -1,0 +1,48 @@
+"""What a training step reads and writes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from recjax.data.views import Batch
+from recjax.models.model import Model
+from recjax.typing import Array, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that training carries from step to step; each step's arrays are donated to the next.
+
+    Attributes:
+        step: int32 [], steps taken.
+        params: float32 parameters.
+        opt_state: the optimiser's.
+        ema: exponential moving average of `params`, or None.
+        key: the run's random key; step s uses `fold_in(key, s)`, so nothing random is carried.
+    """
+
+    step: Array
+    params: Params
+    opt_state: Any
+    ema: Params | None
+    key: Array
+
+    @property
+    def evaluated(self) -> Params:
+        """The parameters that evaluation and recommendation use: the average where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def initial_state(
+    model: Model, optimiser: optax.GradientTransformation, batch: Batch, key: Array, ema: bool
+) -> TrainState:
+    """The state before the first step, for batches shaped like `batch`; jit it with the shardings wanted."""
+    init_key, step_key = jax.random.split(key)
+    params = model.init(init_key, batch)
+    # A copy, not an alias: both are donated.
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, step_key)

@@ -1,0 +1,88 @@
+"""One training step: gradients, accumulation, the guard against non-finite numbers, the update."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from recjax.data.views import Batch
+from recjax.models.model import Model, WeightedSums
+from recjax.train.state import TrainState
+from recjax.typing import Array, Params
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, WeightedSums]]
+
+
+def make_train_step(
+    model: Model,
+    optimiser: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    ema: float | None = None,
+    rate: optax.Schedule | None = None,
+    shardings: Any = None,
+) -> TrainStep:
+    """The compiled function (state, batch) -> (state, sums); the state passed in is donated.
+
+    The sums are those of the model's loss and `grad_norm`, `finite` (0 where the loss or the gradient's norm was not
+    finite: such a step changes nothing but the step number) and, given `rate`, `learning_rate`.
+
+    Args:
+        model: whose loss is minimised.
+        optimiser: turns gradients into updates.
+        accumulate: parts into which a batch's rows are split, one after another, to save memory. The gradient is
+            that of the whole batch: parts count by their weight.
+        ema: decay of the moving average of parameters; the state must carry one.
+        rate: learning rate by step, to be reported.
+        shardings: of the state and of the sums, so that the state leaves the step laid out as it came.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
+        key = jax.random.fold_in(state.key, state.step)
+        grads, sums = _gradients(model, state.params, batch, key, accumulate)
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
+        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
+        new = (params, opt_state, average)
+        old = (state.params, state.opt_state, state.ema)
+        params, opt_state, average = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        one = jnp.ones((), jnp.float32)
+        sums = {**sums, "grad_norm": (norm, one), "finite": (finite.astype(jnp.float32), one)}
+        if rate is not None:
+            sums["learning_rate"] = (jnp.asarray(rate(state.step), jnp.float32), one)
+        return TrainState(state.step + 1, params, opt_state, average, state.key), sums
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+
+
+def _gradients(model: Model, params: Params, batch: Batch, key: Array, accumulate: int) -> tuple[Params, WeightedSums]:
+    """Gradient of the weighted mean loss of the whole batch, and the sums of all parts."""
+    compute = jax.grad(model.loss, has_aux=True)
+    if accumulate == 1:
+        return compute(params, batch, key)
+    parts = jax.tree.map(lambda x: _split_rows(x, accumulate), batch)
+
+    def add(total: Params, part: tuple[Array, Batch]) -> tuple[Params, WeightedSums]:
+        index, rows = part
+        grads, sums = compute(params, rows, jax.random.fold_in(key, index))
+        weight = sums["loss"][1]
+        return jax.tree.map(lambda t, g: t + weight * g, total, grads), sums
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, sums = jax.lax.scan(add, zeros, (jnp.arange(accumulate), parts))
+    sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+    weight = jnp.maximum(sums["loss"][1], 1e-9)
+    return jax.tree.map(lambda t: t / weight, total), sums
+
+
+def _split_rows(x: Array, parts: int) -> Array:
+    """[b, ...] -> [parts, b / parts, ...], part p holding rows p, p + parts, ...
+
+    Strided, because rows are sharded in contiguous blocks: each device then finds its share of every part in its own
+    rows, and nothing moves.
+    """
+    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
