@@ -1,0 +1,128 @@
+"""Every shipped recipe trains, at a tiny size; recipes are found and faults in them are told."""
+
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recjax import cli, recipes
+from recjax.config import from_json, override_all, to_json
+from recjax.data.synthetic import synthetic
+from recjax.typing import InputError
+
+FOLDER = Path(__file__).resolve().parents[1] / "experiments"
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
+TINY = (
+    "model.width=8",
+    "model.max_length=12",
+    "data.view.max_length=12",
+    "data.rows=8",
+    "train.steps=3",
+    "train.epochs=none",
+    "train.evaluate_every=2",
+    "train.validation_users=20",
+)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small made-up dataset under every name that a recipe asks for."""
+    folder, raw = tmp_path_factory.mktemp("data"), synthetic(users=120, items=100)
+    for name in {recipes.read(recipe).config.data.dataset for recipe in SHIPPED}:
+        (folder / name).mkdir()
+        raw.interactions.write_csv(folder / name / "interactions.csv")
+        raw.catalog.write_csv(folder / name / "items.csv")
+    return folder
+
+
+def test_the_names_that_others_use_are_shipped():
+    assert set(SHIPPED) >= {
+        "quickstart",
+        "sasrec_ml1m",
+        "sasrec_beauty",
+        "sasrec_sports",
+        "sasrec_toys",
+        "gsasrec_ml1m",
+        "bert4rec_ml1m",
+    }
+    assert set(recipes.names()) >= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_header_says_command_figure_time_and_hardware(name):
+    recipe = recipes.read(name)
+    header = recipe.module.__doc__ or ""
+    assert header.startswith(f"recjax train {name}\n")
+    for label in ("Expected:", "Time:", "Hardware:"):
+        assert re.search(rf"^{label} +\S", header, re.MULTILINE), label
+    assert recipe.config.name == name
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_config_survives_json(name):
+    config = recipes.read(name).config
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RECJAX_DATA", str(datasets))
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    settings += ["--set", f"data.dataset={datasets / 'ml-1m'}"] if name == "quickstart" else []
+    run = tmp_path / "run"
+    assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
+
+    records = pl.read_ndjson(run / "metrics.jsonl")
+    losses = records.filter(pl.col("name") == "loss")["value"]
+    assert len(losses) and losses.is_finite().all()
+    assert json.loads((run / "config.json").read_text())["model"]["width"] == 8
+    assert any((run / "checkpoints").iterdir())
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_recipe_may_define_its_own_parts(tmp_path: Path):
+    text = FOLDER.joinpath("quickstart.py").read_text()
+    own = (
+        "\nfrom dataclasses import dataclass, replace\n"
+        "@dataclass(frozen=True)\nclass Mine(SASRec):\n    extra: int = 1\n"
+        "\n_shipped = config\ndef config():\n    return replace(_shipped(), model=Mine())\n"
+    )
+    recipe = recipes.read(write(tmp_path / "mine.py", text + own))
+    tree = to_json(override_all(recipe.config, ["model.extra=5"]))
+    assert tree["model"]["type"] == "recipe:Mine"
+    assert from_json(tree, recipe.module).model.extra == 5
+    with pytest.raises(InputError, match="--recipe"):
+        from_json(tree)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def config(:", r"mine\.py, line 1: "),
+        ("\n\nimport absent_library\n", r"mine\.py, line 3: ModuleNotFoundError: .*absent_library"),
+        ("x = 1", "defines no config"),
+        ("def config():\n    return 1 / 0", r"mine\.py, line 2: ZeroDivisionError"),
+        ("def config():\n    return {}", "returned dict, expected RunConfig"),
+        (
+            "from recjax.data.views import Shifted\ndef config():\n    return Shifted(0)",
+            r"mine\.py, line 3: max_length",
+        ),
+    ],
+)
+def test_faults_of_a_recipe_are_one_message(tmp_path: Path, text, message):
+    with pytest.raises(InputError, match=message):
+        recipes.read(write(tmp_path / "mine.py", text))
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'sasrec_beauty'"):
+        recipes.read("sasrec_beuty")
+    with pytest.raises(InputError, match="no such file"):
+        recipes.read("experiments/absent.py")
