@@ -11,7 +11,7 @@ and only lists of `k` items, or counts, cross the model axis.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,17 +133,16 @@ def _over_mesh(
         first = jax.lax.axis_index(MODEL_AXIS) * table.shape[0]
         return _over_blocks(part, users, queries, _Rows(table, bias, candidates, first, MODEL_AXIS))
 
-    def padded(x: Array | None, parts: int) -> Array | None:
-        return None if x is None else jnp.pad(x, [(0, -x.shape[0] % parts)] + [(0, 0)] * (x.ndim - 1))
+    def padded(tree: Any, parts: int) -> Any:
+        return jax.tree.map(lambda x: jnp.pad(x, [(0, -x.shape[0] % parts)] + [(0, 0)] * (x.ndim - 1)), tree)
 
     count = users.shape[0]
-    users, queries = jax.tree.map(lambda x: padded(x, data), (users, queries))
     by_data, by_model = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS)
     # Lists are equal on all devices of the model axis after the exchange, which the checker cannot see.
     island = jax.shard_map(
         local, in_specs=(by_data, by_data, by_model, by_model, by_model), out_specs=by_data, check_vma=False
     )
-    result = island(users, queries, padded(table, model), padded(bias, model), padded(candidates, model))
+    result = island(*padded((users, queries), data), *padded((table, bias, candidates), model))
     return jax.tree.map(lambda x: x[:count], result)
 
 

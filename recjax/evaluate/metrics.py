@@ -1,0 +1,87 @@
+"""Metrics of one held-out target a user, from the rank of the target alone; and of the lists, from the items in them.
+
+With a single relevant item, HR@k is Recall@k, and NDCG@k is 1 / log2(1 + rank) within the first k and 0 beyond (the
+ideal DCG is 1). MRR is taken over the whole ranking.
+"""
+
+import numpy as np
+
+MISS = np.int64(2**62)
+"""The rank of a target that is not in the ranking at all."""
+
+CUTOFFS = {"hr": (1, 5, 10, 20), "ndcg": (5, 10, 20)}
+ACCURACY = (*(f"{name}@{k}" for name, cutoffs in CUTOFFS.items() for k in cutoffs), "mrr")
+"""Names of the metrics that depend on ranks alone, in the order in which they are printed."""
+
+LIST_LENGTH = 10
+"""Items of a list that coverage, novelty and popularity lift look at."""
+
+
+def user_metrics(ranks: np.ndarray) -> dict[str, np.ndarray]:
+    """Every accuracy metric of every user, float64 [n].
+
+    Args:
+        ranks: int64 [n], from 1; `MISS` where the target was not ranked.
+    """
+    ranks = np.asarray(ranks, np.int64)
+    if len(ranks) and ranks.min() < 1:
+        raise ValueError(f"rank {ranks.min()} found, expected 1 or more")
+    gain = 1.0 / np.log2(1.0 + ranks)
+    values = {f"hr@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS["hr"]}
+    values |= {f"ndcg@{k}": np.where(ranks <= k, gain, 0.0) for k in CUTOFFS["ndcg"]}
+    return values | {"mrr": np.where(ranks < MISS, 1.0 / ranks, 0.0)}
+
+
+def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
+    """Every accuracy metric, averaged over users."""
+    return {name: float(values.mean()) for name, values in user_metrics(ranks).items()}
+
+
+def coverage(lists: np.ndarray, n_items: int) -> float:
+    """Share of the catalog that stands in at least one list.
+
+    Args:
+        lists: int [n, k], item ids, 0 where a list ran out.
+        n_items: catalog size.
+    """
+    items = np.unique(lists)
+    return float((items > 0).sum() / n_items)
+
+
+def novelty(lists: np.ndarray, counts: np.ndarray) -> float:
+    """Mean self-information of the recommended items in bits, -log2 p(item) (Zhou et al. 2010, PNAS 107).
+
+    p is the share of training events, with one event added to every item so that unseen items count and stay finite.
+
+    Args:
+        lists: int [n, k], item ids, 0 where a list ran out.
+        counts: int [v], training events of each item.
+    """
+    bits = -np.log2((counts + 1.0) / (counts[1:] + 1.0).sum())
+    items = lists[lists > 0]
+    return float(bits[items].mean()) if len(items) else 0.0
+
+
+def popularity_lift(
+    lists: np.ndarray, profile_items: np.ndarray, profile_lengths: np.ndarray, counts: np.ndarray
+) -> float:
+    """How much more popular recommended items are than those users chose themselves (Abdollahpouri et al. 2020).
+
+    (mean over users of the mean training count in their lists) / (the same in their histories) - 1: 0 is no bias, 1 is
+    twice as popular. Users without a list or a history are left out.
+
+    Args:
+        lists: int [n, k], item ids, 0 where a list ran out.
+        profile_items: int [m], the users' histories one after another.
+        profile_lengths: int [n], their lengths.
+        counts: int [v], training events of each item.
+    """
+    row = np.repeat(np.arange(len(profile_lengths)), profile_lengths)
+    chosen = np.bincount(row, counts[profile_items], minlength=len(profile_lengths))
+    listed = (lists > 0).sum(axis=1)
+    use = (listed > 0) & (profile_lengths > 0)
+    if not use.any():
+        return 0.0
+    shown = np.where(lists > 0, counts[lists], 0).sum(axis=1)[use] / listed[use]
+    base = float((chosen[use] / profile_lengths[use]).mean())
+    return float(shown.mean()) / base - 1.0 if base else 0.0

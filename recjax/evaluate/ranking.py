@@ -1,0 +1,150 @@
+"""Runs a model over users: the rank of each user's target, and the best items."""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from rich.console import Console
+from rich.progress import track
+
+from recjax.data.loader import query_batches
+from recjax.data.splits import Examples
+from recjax.data.views import Queries, View
+from recjax.evaluate.metrics import MISS
+from recjax.evaluate.slices import repeats
+from recjax.models.model import Model
+from recjax.parallel.sharding import local_rows, row_sharding, to_devices
+from recjax.typing import Array, Params
+
+T = TypeVar("T")
+
+IN_FLIGHT = 2
+"""Batches whose results have not been fetched yet, so that the device never waits for the host."""
+
+
+class NonFiniteScoresError(ArithmeticError):
+    """A model gave scores that are NaN or infinite; such users have no rank."""
+
+    @classmethod
+    def of(cls, users: Sequence[str]) -> "NonFiniteScoresError":
+        shown = ", ".join(repr(user) for user in users[:5]) + (", ..." if len(users) > 5 else "")
+        noun = "user" if len(users) == 1 else "users"
+        return cls(
+            f"scores that are not finite for {len(users):,} {noun}: {shown}; the parameters are damaged or diverged"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Rankings:
+    """What is known of the ranking of each user, in the order of the examples.
+
+    Attributes:
+        ranks: int64 [n], rank of the target, or `metrics.MISS`.
+        lists: int32 [n, k], best items, 0 where a list ran out; None where lists make no sense.
+    """
+
+    ranks: np.ndarray
+    lists: np.ndarray | None
+
+
+class _Identity:
+    """Makes a model usable as a static argument: the same object is the same model."""
+
+    def __init__(self, model: Model):
+        self.model = model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.model is self.model
+
+
+@partial(jax.jit, static_argnames=("identity", "k"))
+def _ranked(
+    identity: _Identity, params: Params, queries: Queries, targets: Array, candidates: Array | None, k: int
+) -> tuple[Array, Array | None]:
+    """Ranks and lists of a batch; the compiler merges the two forward passes that they ask for."""
+    ranks, _ = identity.model.target_rank(params, queries, targets, candidates)
+    lists = identity.model.rank(params, queries, k)[0] if k else None
+    return jax.tree.map(replicated, (ranks, lists))
+
+
+def replicated(x: Array) -> Array:
+    """The whole array on every device, so that every process can read it."""
+    empty = jax.sharding.get_abstract_mesh().empty
+    return x if empty else jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * jnp.ndim(x)))
+
+
+def rank_users(
+    model: Model,
+    params: Params,
+    examples: Examples,
+    view: View,
+    user_name: Callable[[int], str],
+    *,
+    mask_seen: Literal["history", "none"] = "history",
+    users_per_batch: int = 256,
+    k: int = 0,
+    candidates: np.ndarray | None = None,
+    progress: bool = False,
+) -> Rankings:
+    """Ranks the target of every example, on all devices of the current mesh.
+
+    Args:
+        model: what ranks.
+        params: its parameters.
+        examples: histories and targets.
+        view: how a history becomes a query.
+        user_name: number of a dataset user -> what to call the user in an error message.
+        mask_seen: "history" takes the items of the history out of the ranking; a target among them is a miss.
+        users_per_batch: queries of a batch over all devices.
+        k: length of the lists; 0 asks for ranks alone.
+        candidates: int32 [n, c], the items that compete with each target; None for the whole catalog.
+        progress: show a progress bar where the output is a terminal.
+
+    Raises:
+        NonFiniteScoresError: names the users.
+    """
+    ranks = np.zeros(len(examples), np.int64)
+    lists = np.zeros((len(examples), k), np.int32) if k else None
+    identity, sharding = _Identity(model), row_sharding()
+    pending: deque[tuple[np.ndarray, Any]] = deque()
+
+    def settle(limit: int) -> None:
+        while len(pending) > limit:
+            rows, (found, best) = pending.popleft()
+            used = rows >= 0
+            ranks[rows[used]] = np.asarray(found)[used]
+            if lists is not None:
+                lists[rows[used]] = np.asarray(best)[used]
+
+    batches = query_batches(examples, view, model.items, users_per_batch, mask_seen=mask_seen)
+    total = -(-len(examples) // max(users_per_batch, 1))
+    for queries, rows in tracked(batches, total, "ranking", progress):
+        mine = rows[local_rows(sharding, len(rows))]
+        asked = np.where(mine >= 0, examples.targets[mine], 0).astype(np.int32)
+        among = None if candidates is None else candidates[mine]
+        asked, among = to_devices((asked, among), sharding, len(rows))
+        pending.append((rows, _ranked(identity, params, queries, asked, among, k)))
+        settle(IN_FLIGHT)
+    settle(0)
+    if not ranks.all():
+        raise NonFiniteScoresError.of([user_name(user) for user in examples.histories.users[ranks == 0].tolist()])
+    if mask_seen == "history":
+        ranks[repeats(examples)] = MISS
+    return Rankings(ranks, lists)
+
+
+def tracked(iterable: Iterable[T], total: int, label: str, show: bool) -> Iterable[T]:
+    """The same elements behind a progress bar on standard error, where that is a terminal."""
+    if not (show and sys.stderr.isatty()):
+        return iterable
+    return track(iterable, f"{label:>12}", total, console=Console(stderr=True), transient=True)

@@ -1,0 +1,55 @@
+"""Groups of users whose figures are reported apart.
+
+| slice  | users whose target ...                                                                      |
+|--------|---------------------------------------------------------------------------------------------|
+| novel  | does not stand in their history                                                             |
+| repeat | stands in their history (with `mask_seen="history"` a miss, since masking removes it)       |
+| cold   | occurs in no training event                                                                 |
+| head   | is one of the fifth of the catalog with the most training events (ties: smaller id)         |
+| tail   | is one of the other four fifths, cold items included                                        |
+"""
+
+import numpy as np
+
+from recjax.data.splits import Examples
+
+HEAD_SHARE = 0.2
+"""Share of the catalog, rounded up, that is called head."""
+
+SLICES = ("novel", "repeat", "cold", "head", "tail")
+
+
+def repeats(examples: Examples) -> np.ndarray:
+    """bool [n]: the target stands in its own history."""
+    histories = examples.histories
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    return np.bincount(row[histories.items == examples.targets[row]], minlength=len(histories)) > 0
+
+
+def head_items(counts: np.ndarray) -> np.ndarray:
+    """bool [v]: the most popular fifth of the catalog.
+
+    Args:
+        counts: int [v], training events of each item; index 0 is padding.
+    """
+    order = np.argsort(-counts[1:], kind="stable") + 1
+    head = np.zeros(len(counts), bool)
+    head[order[: int(np.ceil(HEAD_SHARE * (len(counts) - 1)))]] = True
+    return head
+
+
+def slices(examples: Examples, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Name of each slice -> bool [n], whether each example belongs to it.
+
+    Args:
+        examples: histories and targets.
+        counts: int [v], training events of each item.
+    """
+    repeat, head = repeats(examples), head_items(counts)[examples.targets]
+    return {
+        "novel": ~repeat,
+        "repeat": repeat,
+        "cold": counts[examples.targets] == 0,
+        "head": head,
+        "tail": ~head,
+    }
