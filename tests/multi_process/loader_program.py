@@ -2,10 +2,6 @@
 
 import sys
 
-from recjax.parallel.startup import barrier, initialize
-
-initialize()
-
 import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
@@ -13,10 +9,12 @@ from jax.sharding import PartitionSpec as P
 from recjax.data.loader import Loader, query_batches
 from recjax.data.views import Cloze
 from recjax.parallel.mesh import MeshShape
+from recjax.parallel.startup import barrier, initialize
 from recjax.typing import InputError
 from tests.data.handmade import histories
 
-folder, model = sys.argv[1], int(sys.argv[2])
+initialize()  # importing the package must not have started a backend
+folder, models = sys.argv[1], [int(model) for model in sys.argv[2].split(",")]
 
 source = histories(np.random.default_rng(0).integers(1, 40, 60))
 n_items = int(source.items.max())
@@ -27,8 +25,8 @@ try:
 except InputError as error:
     assert "processes but no mesh" in str(error)
 
-mesh = MeshShape(model=model).build()
 held: dict[str, np.ndarray] = {}
+total = jax.jit(lambda targets: targets.sum())
 
 
 def note(name: str, array: jax.Array) -> None:
@@ -39,15 +37,16 @@ def note(name: str, array: jax.Array) -> None:
         held[f"{name}/{start}:{stop}"] = np.asarray(shard.data)
 
 
-with jax.set_mesh(mesh):
-    for step, batch in enumerate(loader.iterate(0, 5)):
-        note(f"items/{step}", batch.items)
-        note(f"targets/{step}", batch.targets)
-        held[f"sum/{step}"] = np.asarray(jax.jit(lambda targets: targets.sum())(batch.targets))
-    held["local_rows"] = np.asarray(len(loader.host_batch(0).items))
-    for number, (queries, rows) in enumerate(query_batches(source, Cloze(20), n_items, 7)):
-        held[f"users/{number}"] = rows
-        note(f"queries/{number}", queries.items)
-        note(f"seen/{number}", queries.seen)
+for model in models:
+    with jax.set_mesh(MeshShape(model=model).build()):
+        for step, batch in enumerate(loader.iterate(0, 5)):
+            note(f"{model}/items/{step}", batch.items)
+            note(f"{model}/targets/{step}", batch.targets)
+            held[f"{model}/sum/{step}"] = np.asarray(total(batch.targets))
+        held[f"{model}/local_rows"] = np.asarray(len(loader.host_batch(0).items))
+        for number, (queries, rows) in enumerate(query_batches(source, Cloze(20), n_items, 7)):
+            held[f"{model}/users/{number}"] = rows
+            note(f"{model}/queries/{number}", queries.items)
+            note(f"{model}/seen/{number}", queries.seen)
 np.savez(f"{folder}/{jax.process_index()}.npz", **held)
 barrier("written")

@@ -12,29 +12,30 @@ PROGRAM = Path(__file__).with_name("loader_program.py")
 
 
 @pytest.mark.parametrize(
-    ("processes", "devices", "model", "local_rows"),
-    [(2, 2, 1, 4), (2, 1, 2, 8), (4, 1, 1, 2)],
-    ids=["two processes of two devices", "model axis across processes", "four processes"],
+    ("processes", "devices", "models"),
+    [(2, 2, {1: 4, 4: 8}), (4, 1, {1: 2})],  # rows a process holds, by devices along the model axis
+    ids=["two processes of two devices", "four processes"],
 )
-def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path, processes, devices, model, local_rows):
-    launch(PROGRAM, processes, [str(tmp_path), str(model)], devices)
+def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path, processes, devices, models):
+    launch(PROGRAM, processes, [str(tmp_path), ",".join(map(str, models))], devices)
     files = [dict(np.load(tmp_path / f"{number}.npz")) for number in range(processes)]
 
     source = histories(np.random.default_rng(0).integers(1, 40, 60))
     n_items = int(source.items.max())
     loader = Loader(source, Cloze(20), 8, None, 0, n_items)
-    assert all(file["local_rows"] == local_rows for file in files)
-    for step in range(5):
-        expected = loader.host_batch(step)
-        np.testing.assert_array_equal(assembled(files, f"items/{step}/"), expected.items)
-        np.testing.assert_array_equal(assembled(files, f"targets/{step}/"), expected.targets)
-        assert all(file[f"sum/{step}"] == expected.targets.sum() for file in files)
+    for model, local_rows in models.items():
+        assert all(file[f"{model}/local_rows"] == local_rows for file in files)
+        for step in range(5):
+            expected = loader.host_batch(step)
+            np.testing.assert_array_equal(assembled(files, f"{model}/items/{step}/"), expected.items)
+            np.testing.assert_array_equal(assembled(files, f"{model}/targets/{step}/"), expected.targets)
+            assert all(file[f"{model}/sum/{step}"] == expected.targets.sum() for file in files)
 
-    size = -(-7 * model // (processes * devices)) * processes * devices // model
-    for number, (queries, rows) in enumerate(query_batches(source, Cloze(20), n_items, size)):
-        assert all((file[f"users/{number}"] == rows).all() for file in files)
-        np.testing.assert_array_equal(assembled(files, f"queries/{number}/"), queries.items)
-        np.testing.assert_array_equal(assembled(files, f"seen/{number}/"), queries.seen)
+        data = processes * devices // model
+        for number, (queries, rows) in enumerate(query_batches(source, Cloze(20), n_items, -(-7 // data) * data)):
+            assert all((file[f"{model}/users/{number}"] == rows).all() for file in files)
+            np.testing.assert_array_equal(assembled(files, f"{model}/queries/{number}/"), queries.items)
+            np.testing.assert_array_equal(assembled(files, f"{model}/seen/{number}/"), queries.seen)
 
 
 def assembled(files, name):
