@@ -46,17 +46,18 @@ class Checkpoints:
     Args:
         folder: where they are; made if absent.
         keep: latest ones to keep, beside the best.
+        writes: whether to save to it; if so, what a killed run left half-written is removed first.
     """
 
-    def __init__(self, folder: Path, keep: int = 1):
+    def __init__(self, folder: Path, keep: int = 1, *, writes: bool = True):
         if keep < 1:
             raise InputError(f"train.keep is {keep}, expected at least 1 checkpoint")
         self._retention = _Retention(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            folder.resolve(),
+            str(folder.resolve()),
             save_decision_policy=_Always(),
             preservation_policy=self._retention,
-            cleanup_tmp_directories=True,  # what a killed run left half-written
+            cleanup_tmp_directories=writes,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -88,7 +89,8 @@ class Checkpoints:
 
     def record(self, step: int) -> Record:
         """The record saved with a checkpoint."""
-        return dict(self._checkpointer.checkpointables_metadata(step).custom_metadata or {})
+        record: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
+        return record
 
     def restore(self, step: int, target: TrainState) -> TrainState:
         """The state saved at `step`.

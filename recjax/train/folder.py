@@ -11,6 +11,7 @@ from recjax.config import RunConfig
 from recjax.typing import InputError
 
 CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
 FREE_SETTINGS = ("mesh", "train.log_every", "train.save_every", "train.keep")
 """Settings that may change when a run goes on, for they change nothing of what is computed."""
 

@@ -12,7 +12,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.views import Batch
-from recjax.parallel.sharding import ShardingRules
 from recjax.track.console import Reporter
 from recjax.track.metrics import MetricLog
 from recjax.track.model_table import model_table
@@ -24,7 +23,7 @@ from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
 from recjax.train.progress import Progress
 from recjax.train.schedule import Calendar, Train
-from recjax.train.state import TrainState, initial_state
+from recjax.train.state import TrainState, abstract_state, initial_state
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 
@@ -71,7 +70,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         task = task or open_task(config)
         calendar = _calendar(config.train, task)
         folder.claim(run_dir, config)
-        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", config.train.keep))
+        checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
         start, progress = checkpoints.latest or 0, Progress()
         if start:
             record = checkpoints.record(start)
@@ -129,19 +128,16 @@ def _prepare(
 ) -> tuple[TrainState, TrainStep]:
     """The state, fresh or from the latest checkpoint, laid out by the model's rules; and the step that updates it."""
     train, optimiser = config.train, config.optim.build(total)
-    rules = ShardingRules(tuple(getattr(task.model, "sharding_rules", lambda: [(".*", ())])()))
 
     def start(key: jax.Array, batch: Batch) -> TrainState:
         return initial_state(task.model, optimiser, batch, key, train.ema is not None)
 
     key, batch = jax.random.key(config.seed), task.loader.batch(0)
-    abstract = jax.eval_shape(start, key, batch)
-    shardings = rules.shard_state(abstract, abstract.params, mesh)
-    latest = checkpoints.latest
-    if latest is None:
+    target = abstract_state(jax.eval_shape(start, key, batch), mesh, task.model)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    if (latest := checkpoints.latest) is None:
         state = jax.jit(start, out_shardings=shardings)(key, batch)
     else:
-        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
         state = checkpoints.restore(latest, target)
     step = make_train_step(
         task.model,

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from recjax.data.views import Batch
 from recjax.models.model import Model
+from recjax.parallel.sharding import ShardingRules
 from recjax.typing import Array, Params
 
 
@@ -46,3 +48,15 @@ def initial_state(
     # A copy, not an alias: both are donated.
     average = jax.tree.map(jnp.copy, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, step_key)
+
+
+def sharding_rules(model: Model) -> ShardingRules:
+    """How the model wants its parameters laid out; a model that does not say has them on every device."""
+    provide = getattr(model, "sharding_rules", None)
+    return ShardingRules(tuple(provide()) if provide else ((".*", ()),))
+
+
+def abstract_state(state: TrainState, mesh: Mesh, model: Model) -> TrainState:
+    """The shapes, types and layout of a state, from one that has at least shapes and types."""
+    shardings = sharding_rules(model).shard_state(state, state.params, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

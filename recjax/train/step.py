@@ -46,7 +46,7 @@ def make_train_step(
         finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = None if ema is None else optax.incremental_update(params, state.ema, 1.0 - ema)
+        average = None if ema is None else _blend(state.ema, params, ema)
         new = (params, opt_state, average)
         old = (state.params, state.opt_state, state.ema)
         params, opt_state, average = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
@@ -57,6 +57,10 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, average, state.key), sums
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+
+
+def _blend(average: Params, params: Params, decay: float) -> Params:
+    return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
 
 
 def _gradients(model: Model, params: Params, batch: Batch, key: Array, accumulate: int) -> tuple[Params, WeightedSums]:

@@ -1,0 +1,123 @@
+"""A finished or interrupted run, read back for evaluation and recommendation."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from recjax import config as configs
+from recjax.config import RunConfig
+from recjax.data.dataset import Dataset
+from recjax.data.loader import Loader, open_data
+from recjax.data.splits import Split
+from recjax.models.model import Model
+from recjax.parallel.mesh import MeshShape
+from recjax.train.checkpoint import Checkpoints, Record
+from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
+from recjax.train.state import sharding_rules
+from recjax.train.task import item_stats
+from recjax.typing import InputError, Params
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model and what it was trained on.
+
+    Attributes:
+        config: of the run; `config.data.dataset` is the dataset opened.
+        model: built for that dataset.
+        params: parameters, laid out over `mesh`; the moving average where the run kept one.
+        dataset: the one asked for.
+        split: of that dataset.
+        step: of the checkpoint.
+        mesh: to be current (`jax.set_mesh`) where the model is used.
+    """
+
+    config: RunConfig
+    model: Model
+    params: Params
+    dataset: Dataset
+    split: Split
+    step: int
+    mesh: Mesh
+
+
+def load_run(
+    run_dir: Path,
+    dataset: str | None = None,
+    *,
+    step: int | None = None,
+    recipe: ModuleType | None = None,
+    mesh: Mesh | None = None,
+) -> Run:
+    """Reads a run folder.
+
+    Args:
+        run_dir: the folder.
+        dataset: name or folder of the dataset, by default the one of training. Models that know items by their ids
+            can only be used on that one.
+        step: which checkpoint, by default the best, or the latest where nothing was validated.
+        recipe: module that defines configurations of the run's own, if it has any.
+        mesh: where the parameters go, by default the run's mesh where it fits the devices, else all as data axis.
+
+    Raises:
+        InputError: no run, no checkpoint, or another dataset than the model can be used on.
+    """
+    config = configs.load(run_dir / CONFIG, recipe)
+    if dataset is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=dataset))
+    with _open(run_dir) as checkpoints:
+        latest = checkpoints.latest
+        assert latest is not None
+        record = checkpoints.record(latest)
+        chosen: int = step or record["progress"]["best_step"] or latest
+        opened, split = open_data(config.data)
+        check_dataset(run_dir, record, opened.name, opened.fingerprint)
+        model: Model = config.model.build(item_stats(opened, split))
+        mesh = mesh or _mesh(config)
+        with jax.set_mesh(mesh):
+            target = _abstract_params(config, model, opened, split, mesh)
+            params = checkpoints.restore_params(chosen, target, averaged=config.train.ema is not None)
+    return Run(config, model, params, opened, split, chosen, mesh)
+
+
+def read_record(run_dir: Path, step: int | None = None) -> tuple[int, Record]:
+    """The step and the record (configuration, dataset, progress) of a checkpoint, by default the latest."""
+    with _open(run_dir) as checkpoints:
+        step = step or checkpoints.latest
+        assert step is not None
+        return step, checkpoints.record(step)
+
+
+def _open(run_dir: Path) -> Checkpoints:
+    folder = run_dir / CHECKPOINTS
+    if not run_dir.is_dir():
+        raise InputError(f"there is no run folder {run_dir}")
+    checkpoints = Checkpoints(folder, writes=False) if folder.is_dir() else None
+    if checkpoints is None or checkpoints.latest is None:
+        raise InputError(f"{run_dir} has no complete checkpoint yet")
+    return checkpoints
+
+
+def _mesh(config: RunConfig) -> Mesh:
+    try:
+        return config.mesh.build()
+    except InputError:  # trained on another number of devices
+        return MeshShape().build()
+
+
+def _abstract_params(config: RunConfig, model: Model, dataset: Dataset, split: Split, mesh: Mesh) -> Any:
+    """Shapes, types and layout of the parameters; nothing is computed."""
+    data = config.data
+    rows = mesh.shape["data"] * config.train.accumulate
+    batch = Loader(split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items).batch(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        sharding_rules(model).shard(shapes, mesh),
+    )
