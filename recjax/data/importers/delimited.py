@@ -1,0 +1,196 @@
+"""Delimited text, with or without quotes, plain or gzipped: Polars for files that are sound, line by line for the others.
+
+Polars reads a sound file in a fraction of the time, but on a ragged row it stops, and it knows no line numbers. So a
+file that it refuses is read again by Python, which refuses single rows and knows where they stand.
+"""
+
+import csv
+import gzip
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+
+from recjax.data.importers.logs import Refusals, shorten
+from recjax.data.importers.rows import Rows
+from recjax.typing import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a delimited file is written.
+
+    Attributes:
+        separator: between fields; longer than one character only without quotes.
+        quoted: whether double quotes protect separators and line ends.
+        header: column names when the file has no header line; None = its first line has them.
+        latin: bytes that are not UTF-8 are Latin-1; only for formats that say so.
+    """
+
+    separator: str = ","
+    quoted: bool = True
+    header: tuple[str, ...] | None = None
+    latin: bool = False
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """A file's bytes, decompressed when it is gzipped (by content, not by name)."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def encoding(path: Path, latin: bool) -> str:
+    """The encoding of a text file, found by reading it.
+
+    Raises:
+        InputError: it is not UTF-8 and its format does not allow Latin-1; names the line.
+    """
+    try:
+        with open_binary(path) as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    line.decode("utf-8-sig")
+                except UnicodeDecodeError as error:
+                    if latin:
+                        return "latin-1"
+                    around = line[max(error.start - 20, 0) : error.start + 20].decode("latin-1")
+                    raise InputError(
+                        f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x} in {shorten(around)!r}); "
+                        f"convert the file, e.g. iconv -f latin1 -t utf-8"
+                    ) from None
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return "utf-8-sig"
+
+
+def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
+    """Every row that is not blank, header included: its line number, and its fields or what is wrong with it.
+
+    Raises:
+        InputError: not UTF-8, or a quote that is never closed.
+    """
+    with io.TextIOWrapper(open_binary(path), encoding=encoding(path, layout.latin), newline="") as stream:
+        if not layout.quoted:
+            for number, line in enumerate(stream, 1):
+                parts = line.rstrip("\r\n").split(layout.separator)
+                if any(parts):
+                    yield number, parts
+            return
+        reader = csv.reader(stream, delimiter=layout.separator, strict=True)
+        while True:
+            start = reader.line_num + 1
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "unexpected end" in str(error) or "limit" in str(error):
+                    raise InputError(f"{path}, line {start}: a quote is opened and never closed") from None
+                yield start, f"misplaced quote ({error})"
+                continue
+            if any(row):
+                yield start, row
+
+
+def header(path: Path, layout: Layout) -> list[str]:
+    """Column names.
+
+    Raises:
+        InputError: the file is empty, a name is there twice, or the first line looks like data.
+    """
+    if layout.header is not None:
+        return list(layout.header)
+    first = next(fields(path, layout), None) if path.stat().st_size else None
+    if first is None:
+        raise InputError(f"{path} is empty, expected a header line with column names")
+    if isinstance(first[1], str):
+        raise InputError(f"{path}, line {first[0]}: {first[1]} in the header")
+    names = [name.strip() for name in first[1]]
+    if repeated := [name for name in names if name and names.count(name) > 1]:
+        raise InputError(f"{path}: the column {repeated[0]!r} is there {names.count(repeated[0])} times")
+    if any(name.replace(".", "", 1).isdigit() for name in names):
+        raise InputError(f"{path}: the first line ({shorten(','.join(names))}) looks like data, expected column names")
+    return [name or f"(column {number})" for number, name in enumerate(names, 1)]
+
+
+def read(path: Path, layout: Layout, names: Sequence[str] | None = None) -> Rows:
+    """Rows of a delimited file, every column as text.
+
+    A row with fewer fields than the header has nothing in the last ones; one with more is refused. Blank lines are
+    skipped.
+
+    Args:
+        path: of the file.
+        layout: how it is written.
+        names: the columns wanted; None = all.
+
+    Raises:
+        InputError: see `fields` and `header`.
+    """
+    found = header(path, layout)
+    names = list(found if names is None else names)
+    blank = pl.all_horizontal(pl.all().is_null() | (pl.all() == ""))
+    frame = _fast(path, layout, found).filter(~blank).select(names)
+    return Rows(path, frame, partial(_locate, path, layout), again=partial(_careful, path, layout, found, names))
+
+
+def _fast(path: Path, layout: Layout, names: list[str]) -> pl.LazyFrame:
+    """The file as Polars reads it; collecting raises a Polars error when the file is not sound."""
+    whole = len(layout.separator) > 1  # Polars splits by one byte, so such a file is read line by line and split after
+    frame = pl.scan_csv(
+        path,
+        has_header=False,
+        skip_rows=0 if layout.header is not None else 1,
+        separator="\x01" if whole else layout.separator,
+        quote_char='"' if layout.quoted else None,
+        schema=dict.fromkeys(["line"] if whole else names, pl.String),
+        infer_schema=False,
+    )
+    if not whole:
+        return frame
+    parts = pl.col("line").str.strip_chars_end("\r").str.splitn(layout.separator, len(names) + 1)
+    numbered = [*names, "(rest)"]
+    return frame.select(parts.struct.rename_fields(numbered).alias("fields")).unnest("fields").select(
+        # Whatever stands behind the last column makes the cast fail, and the careful reading begins.
+        *names[:-1],
+        pl.when(pl.col("(rest)").is_not_null()).then(pl.lit("too many").cast(pl.Int8).cast(pl.String))
+        .otherwise(pl.col(names[-1])).alias(names[-1]),
+    )  # fmt: skip
+
+
+def _locate(path: Path, layout: Layout, rows: Sequence[int]) -> list[int]:
+    """Line numbers of ascending row numbers, by reading the file up to the last of them."""
+    wanted, lines = iter(rows), []
+    row = next(wanted, None)
+    offset = 0 if layout.header is not None else -1
+    for number, (line, _) in enumerate(fields(path, layout), offset):
+        if number == row:
+            lines.append(line)
+            if (row := next(wanted, None)) is None:
+                break
+    return lines
+
+
+def _careful(path: Path, layout: Layout, found: list[str], names: list[str]) -> Rows:
+    refusals, lines = Refusals(), []
+    columns: dict[str, list[str | None]] = {name: [] for name in names}
+    places = [(columns[name], found.index(name)) for name in names]
+    rows = fields(path, layout)
+    if layout.header is None:
+        next(rows)
+    for line, row in rows:
+        if isinstance(row, str):
+            refusals.add(row, line, "")
+        elif len(row) > len(found):
+            refusals.add(f"more than {len(found)} fields", line, layout.separator.join(row))
+        else:
+            lines.append(line)
+            for column, place in places:
+                column.append(row[place] if place < len(row) else None)
+    frame = pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+    return Rows(path, frame.lazy(), lambda numbers: [lines[number] for number in numbers], refusals=refusals)

@@ -1,0 +1,103 @@
+"""What every importer returns, and the account of the rows that it could not use."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recjax.typing import InputError
+
+SHOWN = 5
+"""How many refused rows are quoted."""
+
+ANONYMOUS = "no user id"
+"""The one reason that is no damage: logs of real shops are full of visitors who did not sign in."""
+
+
+@dataclass(frozen=True)
+class RawLogs:
+    """Events and catalog as the source has them, before any filter.
+
+    Attributes:
+        name: of the dataset, from its file or folder.
+        interactions: `user_id` str, `item_id` str, `timestamp` int64 (unix seconds) and, where the source has ratings,
+            `rating` float32 (null = not rated); rows in file order, which is the order of ties.
+        catalog: `item_id` str, `title` str or null, then further text columns; one row an item, and every item of
+            `interactions` has one.
+        notes: JSON-ready account: format, files, rows read, rows refused and why, how timestamps were read, what was
+            done to the catalog.
+    """
+
+    name: str
+    interactions: pl.DataFrame
+    catalog: pl.DataFrame
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may say about the files.
+
+    Attributes:
+        columns: our column names to the file's, e.g. `{"user_id": "CustomerID"}`; tables only.
+        max_refused: share of rows that may be refused; above it reading is an error.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    max_refused: float = 0.01
+
+
+class Refusals:
+    """Rows that cannot be used: counted by reason, the first five quoted with their line."""
+
+    def __init__(self) -> None:
+        self._reasons: Counter[str] = Counter()
+        self._first: list[dict[str, Any]] = []
+
+    def add(self, reason: str, line: int, found: str) -> None:
+        """One row: why it was refused, its line (from 1, the header counted) and what stands there."""
+        self._reasons[reason] += 1
+        if len(self._first) < SHOWN:
+            self._first.append({"line": line, "reason": reason, "found": shorten(found)})
+
+    def add_many(self, reasons: Mapping[str, int], first: list[dict[str, Any]]) -> None:
+        """Several rows at once: counts by reason, and the first few, each with line, reason and found."""
+        self._reasons.update(reasons)
+        known = [*self._first, *({**row, "found": shorten(row["found"])} for row in first)]
+        self._first = sorted(known, key=lambda row: row["line"])[:SHOWN]
+
+    @property
+    def total(self) -> int:
+        return self._reasons.total()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"total": self.total, "reasons": dict(self._reasons), "first": self._first}
+
+    def check(self, rows: int, limit: float, path: Path, unit: str = "line") -> None:
+        """Raises InputError when more than `limit` of `rows` are damaged, or none is left.
+
+        Rows without a user id are refused and counted but not held against the file: they are anonymous events.
+        """
+        damaged = self.total - self._reasons[ANONYMOUS]
+        if rows and damaged <= limit * rows and self.total < rows:
+            return
+        if not rows:
+            raise InputError(f"{path} holds no rows")
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in self._reasons.most_common())
+        quoted = "; ".join(f"{unit} {row['line']}: {row['reason']}, found {row['found']!r}" for row in self._first)
+        allowed = "nothing is left" if self.total >= rows else f"at most {limit:.1%} are tolerated"
+        raise InputError(f"{path}: {self.total:,} of {rows:,} rows cannot be used ({reasons}); {allowed}. {quoted}")
+
+
+def shorten(text: str, width: int = 80) -> str:
+    """At most `width` characters of `text`, in one line."""
+    text = " ".join(str(text).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def files_note(*paths: Path | None) -> list[dict[str, Any]]:
+    """Name and size of each file that was read."""
+    return [{"name": path.name, "bytes": path.stat().st_size} for path in paths if path is not None]

@@ -1,0 +1,175 @@
+"""Tables with named columns: csv, tsv (plain or gzipped) and parquet. recjax's own uniform form is one of them.
+
+The uniform form is a folder with `interactions.csv.gz` (`user_id`, `item_id`, `timestamp` and perhaps `rating`) and
+`items.csv.gz` (`item_id`, `title` and any further texts). Other tables need their columns named only where the names
+are not among the usual ones:
+
+    read(Path("online_retail.parquet"), columns={"item_id": "Description", "timestamp": "InvoiceDate"})
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recjax.data.importers import catalog, delimited
+from recjax.data.importers.logs import Options, RawLogs, files_note
+from recjax.data.importers.rows import Rows, to_events
+from recjax.typing import InputError
+
+NAME = "table"
+EXPECTED = "csv, tsv (or .gz) or parquet with columns for user, item and time; optionally items.csv or items.parquet"
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+
+EVENT_COLUMNS = {
+    "user_id": ("user_id", "user", "uid", "userid", "customer_id", "reviewerid", "visitorid"),
+    "item_id": ("item_id", "item", "iid", "itemid", "movie_id", "product_id", "parent_asin", "asin"),
+    "timestamp": ("timestamp", "time", "ts", "unixreviewtime", "datetime", "date"),
+    "rating": ("rating", "overall", "stars", "score"),
+}
+"""Our columns and the names, in order of preference, by which files call them; case, spaces, `_` and `-` aside."""
+
+ITEM_COLUMNS = {
+    "item_id": EVENT_COLUMNS["item_id"],
+    "title": ("title", "name", "movie_title", "product_name"),
+    "categories": ("categories", "category", "genres", "genre"),
+}
+
+
+def suffix(path: Path) -> str | None:
+    """Which of `SUFFIXES` a file has."""
+    return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(suffix)), None)
+
+
+def stem(path: Path) -> str:
+    return path.name.removesuffix(suffix(path) or "")
+
+
+def find(files: Sequence[Path]) -> list[Path]:
+    """The tables of events among the files of a folder: `interactions.*`, or else any but `items.*`."""
+    tables = [file for file in files if suffix(file)]
+    return [file for file in tables if stem(file) == "interactions"] or [
+        file for file in tables if stem(file) != "items"
+    ]
+
+
+def read(path: Path, options: Options) -> RawLogs:
+    """Reads a table of events, and the table `items.*` beside it when the events are called `interactions.*`.
+
+    Raises:
+        InputError: a column is missing, or see `recjax.data.importers.rows.to_events`.
+    """
+    notes: dict[str, Any] = {"format": NAME}
+    items = None
+    if stem(path) == "interactions":
+        beside = [file for file in sorted(path.parent.iterdir()) if suffix(file) and stem(file) == "items"]
+        if len(beside) > 1:
+            raise InputError(f"{path.parent} has several catalogs: {', '.join(file.name for file in beside)}; keep one")
+        items = beside[0] if beside else None
+    notes["files"] = files_note(path, items)
+    found = names(path)
+    mapping = match(found, EVENT_COLUMNS, options.columns, path, required=("user_id", "item_id", "timestamp"))
+    texts = {ours: theirs for ours, theirs in options.columns.items() if ours not in EVENT_COLUMNS}
+    if unknown := [theirs for theirs in texts.values() if theirs not in found]:
+        raise missing(unknown[0], unknown[0], found, path)
+    notes["columns"] = mapping | texts
+    rows = renamed(load(path, [*mapping.values(), *texts.values()]), mapping)
+    events = to_events(rows, options, notes, mapping)
+    if items is not None:
+        texts_frame = read_items(items)
+    else:
+        texts_frame = _items_of_events(path, mapping["item_id"], texts) if texts else None
+    return RawLogs(path.name, events, catalog.finish(texts_frame, items or path, events, notes), notes)
+
+
+def _items_of_events(path: Path, item: str, texts: Mapping[str, str]) -> pl.DataFrame:
+    """A catalog from the text columns of a table of events."""
+    rows = load(path, [item, *texts.values()])
+    columns = [pl.col(item).alias("item_id"), *(pl.col(theirs).alias(ours) for ours, theirs in texts.items())]
+    return catalog.from_events(rows.sound(lambda frame: frame.select(columns))[1])
+
+
+def names(path: Path) -> list[str]:
+    """Column names of a table."""
+    if path.name.endswith(".parquet"):
+        try:
+            return pl.scan_parquet(path).collect_schema().names()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{path} is not a readable parquet file: {error}") from error
+    return delimited.header(path, layout(path))
+
+
+def layout(path: Path) -> delimited.Layout:
+    return delimited.Layout("\t" if ".tsv" in path.name else ",")
+
+
+def load(path: Path, columns: Sequence[str]) -> Rows:
+    """Rows of a table with the columns `columns` (of the file)."""
+    columns = list(dict.fromkeys(columns))
+    if path.name.endswith(".parquet"):
+        frame = pl.scan_parquet(path).select(columns)
+        return Rows(path, frame, lambda rows: [row + 1 for row in rows], unit="row")
+    return delimited.read(path, layout(path), columns)
+
+
+def renamed(rows: Rows, mapping: Mapping[str, str]) -> Rows:
+    """Rows with our column names instead of the file's."""
+    chosen = [pl.col(theirs).alias(ours) for ours, theirs in mapping.items()]
+    return rows.mapped(lambda frame: frame.select(chosen))
+
+
+def read_items(path: Path) -> pl.DataFrame:
+    """A catalog's table, `item_id` first, with the usual names for its title and categories and all other columns."""
+    found = names(path)
+    mapping = match(found, ITEM_COLUMNS, {}, path, required=("item_id",))
+    others = [name for name in found if name not in mapping.values()]
+    columns = [pl.col(theirs).alias(ours) for ours, theirs in mapping.items()]
+    return load(path, found).sound(lambda frame: frame.select(*columns, *others))[1]
+
+
+def match(
+    found: Sequence[str],
+    usual: Mapping[str, Sequence[str]],
+    given: Mapping[str, str],
+    path: Path,
+    required: Sequence[str],
+) -> dict[str, str]:
+    """Which column of a file is which of ours.
+
+    Args:
+        found: the file's columns.
+        usual: our columns and how files call them.
+        given: our columns to the file's, as the user says.
+        path: for messages.
+        required: our columns that must be there.
+
+    Raises:
+        InputError: a required or given column is missing; names those found and the nearest.
+    """
+    plain = {_plain(name): name for name in reversed(found)}
+    mapping = {}
+    for ours, aliases in usual.items():
+        theirs = given.get(ours)
+        if theirs is not None and theirs not in found:
+            raise missing(theirs, theirs, found, path)
+        theirs = theirs or next((plain[_plain(alias)] for alias in aliases if _plain(alias) in plain), None)
+        if theirs is not None:
+            mapping[ours] = theirs
+        elif ours in required:
+            raise missing(ours, ours, found, path)
+    return mapping
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def missing(column: str, wanted: str, found: Sequence[str], path: Path) -> InputError:
+    """The error for a column that is not there."""
+    near = difflib.get_close_matches(_plain(wanted), [_plain(name) for name in found], n=1, cutoff=0.4)
+    nearest = next((name for name in found if near and _plain(name) == near[0]), None)
+    hint = f"; the nearest is {nearest!r}: if it is that one, say columns={{{column!r}: {nearest!r}}}" if nearest else ""
+    return InputError(f"{path} has no column {column!r}; found: {', '.join(found)}{hint}")
