@@ -70,9 +70,7 @@ class Loader:
         InputError: rows or row_length that cannot be, or no history long enough.
     """
 
-    def __init__(
-        self, histories: Histories, view: View, rows: int, row_length: int | None, seed: int, n_items: int
-    ):
+    def __init__(self, histories: Histories, view: View, rows: int, row_length: int | None, seed: int, n_items: int):
         row_length = view.max_length if row_length is None else row_length
         if rows < 1:
             raise InputError(f"rows is {rows}, expected at least 1")
