@@ -170,13 +170,17 @@ def _validated(interactions: pl.DataFrame, name: str) -> pl.DataFrame:
         if count := int(empty.sum()):
             rows = ", ".join(str(row + 1) for row in np.flatnonzero(empty.to_numpy())[:5])
             raise InputError(f"dataset {name!r}: {count:,} interactions have no {column} (first in rows {rows})")
-    casts = [pl.col("user_id").cast(pl.String), pl.col("item_id").cast(pl.String), pl.col("timestamp").cast(pl.Int64)]
+    columns = [
+        interactions["user_id"].cast(pl.String),
+        interactions["item_id"].cast(pl.String),
+        interactions["timestamp"].cast(pl.Int64),
+    ]
     if "rating" in interactions.columns:
         rating = interactions["rating"].cast(pl.Float32)
         if count := int(rating.is_infinite().sum()):
             raise InputError(f"dataset {name!r}: {count:,} ratings are infinite, expected finite numbers")
-        casts.append(rating.fill_null(float("nan")).alias("rating"))
-    return interactions.select(casts)
+        columns.append(rating.fill_null(float("nan")))
+    return pl.DataFrame(columns)
 
 
 def _codes(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
@@ -213,6 +217,7 @@ def _catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.
         "rows": catalog.height,
         "items_without_row": len(item_ids) - known,
         "rows_without_events": catalog.height - known,
+        "items_without_title": rows["title"].null_count(),
     }
     return rows, counts
 

@@ -94,17 +94,18 @@ def read(folder: Path) -> Records:
     from tensorflow_datasets.core.decode import DeserializeMethod
     from tensorflow_datasets.proto import tf_example_pb2
 
+    example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009 (generated: type checkers do not see it)
     try:
-        builder = tfds.builder_from_directory(str(folder))
+        builder: Any = tfds.builder_from_directory(str(folder))
         # The raw records, because TFDS's own decoding works feature by feature and takes three times as long.
         source = builder.as_data_source(split=SPLIT, deserialize_method=DeserializeMethod.RAW_BYTES)
-        names = [name for name in _COLUMNS if name in (builder.info.features or {})]
+        names = [name for name in _COLUMNS if name in builder.info.features]
         user_ids: list[str] = []
         buffers: dict[str, list[bytes]] = {name: [] for name in names}
         step = 65_536
         for start in range(0, len(source), step):
             for record in source.__getitems__(range(start, min(start + step, len(source)))):
-                feature = tf_example_pb2.Example.FromString(record).features.feature
+                feature = example.FromString(record).features.feature
                 user_ids.append(feature["user_id"].bytes_list.value[0].decode())
                 for name in names:
                     buffers[name].append(feature[name].bytes_list.value[0])

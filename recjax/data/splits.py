@@ -202,7 +202,8 @@ class GlobalTime:
             parts.append(_examples(dataset, users[known], places[known]))
         return _require(
             Split(
-                name=f"global time (validation from {_date(cuts[0])}, test from {_date(cuts[1])}, {self.target} target)",
+                name=f"global time (validation from {notes['validation_from']}, test from {notes['test_from']}, "
+                f"{self.target} target)",
                 train=_histories(dataset, everyone[trained], before[0][trained]),
                 validation=parts[0],
                 test=parts[1],

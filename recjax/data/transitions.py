@@ -38,9 +38,9 @@ def transition_counts(histories: Histories, n_items: int) -> sparse.csr_array:
         before, after = histories.items[:-gap], histories.items[gap:]
         keep = (row[:-gap] == row[gap:]) & (before != after)
         pairs = (before[keep], after[keep])
-        forward = sparse.coo_array((np.full(len(pairs[0]), weight), pairs), shape=(size, size)).tocsr()
-        counts = counts + forward + BACKWARD * forward.T.tocsr()
-    return counts.tocsr()
+        forward = sparse.csr_array((np.full(len(pairs[0]), weight), pairs), shape=(size, size))
+        counts = sparse.csr_array(counts + forward + BACKWARD * forward.T)
+    return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Transitions:
         sums = counts.sum(axis=1)
         rows = np.divide(1.0, np.sqrt(sums), out=np.zeros_like(sums), where=sums > 0)
         columns = (trained + 1.0) ** -0.25
-        weights = (sparse.diags_array(rows) @ counts @ sparse.diags_array(columns)).tocsr()
+        weights = sparse.csr_array(sparse.diags_array(rows) @ counts @ sparse.diags_array(columns))
         return cls(weights, np.asarray(trained if popularity is None else popularity, np.float64))
 
     def scores(self, histories: Histories) -> np.ndarray:
@@ -83,10 +83,9 @@ class Transitions:
         recent = histories.take(np.arange(len(histories)), last=len(RECENT))
         row = np.repeat(np.arange(len(recent)), recent.lengths)
         age = recent.offsets[1:][row] - 1 - np.arange(len(row))
-        query = sparse.coo_array(
-            (np.asarray(RECENT)[age], (row, recent.items)), shape=(len(recent), len(self.popularity))
-        )
-        scores = (query.tocsr() @ self.weights).toarray()
+        shape = (len(recent), len(self.popularity))
+        query = sparse.csr_array((np.asarray(RECENT)[age], (row, recent.items)), shape=shape)
+        scores = sparse.csr_array(query @ self.weights).toarray()
         scores += POPULARITY * self.popularity
         scores[:, 0] = -np.inf
         return scores
