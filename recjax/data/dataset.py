@@ -334,14 +334,17 @@ def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  #
         return dataset
     key = content_key(place, [FORMAT, json.dumps(options.to_json(), sort_keys=True)])
     cached = cache_folder() / "prepared" / f"{place.name}-{key}"
+    damaged = False
     if is_prepared(cached):
         try:
             return load(cached)
         except InputError as error:  # a damaged copy costs nothing but the time to make it again
             logging.getLogger(__name__).warning("%s; preparing it again", error)
+            damaged = True
     dataset = build(read(place), options)
     try:
-        save(dataset, cached)
+        if damaged or not is_prepared(cached):  # another process may have been faster
+            save(dataset, cached)
     except OSError as error:
         logging.getLogger(__name__).warning("cannot keep the prepared dataset in %s: %s", cached, error)
     return dataset

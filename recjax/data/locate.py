@@ -10,6 +10,8 @@ from recjax.typing import InputError
 
 DATA_VARIABLE = "RECJAX_DATA"
 CACHE_VARIABLE = "RECJAX_CACHE"
+_INTERNAL = ("prepared", "downloads")
+"""What the cache holds beside datasets that have a name."""
 
 
 def cache_folder() -> Path:
@@ -64,7 +66,7 @@ def _not_found(name: str, is_name: bool, folders: list[Path], embedded: list[str
         if not folder.is_dir():
             lines.append(f"looked in {folder}, which is not a folder")
             continue
-        there = sorted(e.name for e in folder.iterdir() if not e.name.startswith(".") and e.name != "prepared")
+        there = sorted(e.name for e in folder.iterdir() if e.name[0] != "." and e.name not in _INTERNAL)
         known += there
         shown = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         lines.append(f"looked in {folder}, which has: {shown or 'nothing'}")
