@@ -4,6 +4,7 @@ Polars reads a sound file in a fraction of the time, but on a ragged row it stop
 file that it refuses is read again by Python, which refuses single rows and knows where they stand.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -50,22 +51,55 @@ def encoding(path: Path, latin: bool) -> str:
     Raises:
         InputError: it is not UTF-8 and its format does not allow Latin-1; names the line.
     """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
     try:
         with open_binary(path) as stream:
-            for number, line in enumerate(stream, 1):
+            while block := stream.read(1 << 20):
+                pending = decoder.getstate()[0]  # bytes of a character that the block before left unfinished
                 try:
-                    line.decode("utf-8-sig")
+                    decoder.decode(block)
                 except UnicodeDecodeError as error:
                     if latin:
                         return "latin-1"
-                    around = line[max(error.start - 20, 0) : error.start + 20].decode("latin-1")
-                    raise InputError(
-                        f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x} in {shorten(around)!r}); "
-                        f"convert the file, e.g. iconv -f latin1 -t utf-8"
-                    ) from None
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+                    raise not_utf8(path, line + (pending + block).count(b"\n", 0, error.start), error) from None
+                line += block.count(b"\n")
+            try:
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError as error:
+                if not latin:
+                    raise not_utf8(path, line, error) from None
+                return "latin-1"
+    except (EOFError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return "utf-8-sig"
+
+
+def first_line(path: Path) -> tuple[int, str]:
+    """The first line that is not blank, without its end, and its number; "" when there is none.
+
+    Raises:
+        InputError: it is not UTF-8, or the file cannot be read.
+    """
+    try:
+        with open_binary(path) as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    return number, line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, number, error) from None
+    except (EOFError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return 0, ""
+
+
+def not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> InputError:
+    """The error for bytes that are not UTF-8."""
+    around = error.object[max(error.start - 20, 0) : error.start + 20].decode("latin-1")
+    return InputError(
+        f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x} in {shorten(around)!r}); "
+        "convert the file, e.g. with iconv -f latin1 -t utf-8"
+    )
 
 
 def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
@@ -105,12 +139,15 @@ def header(path: Path, layout: Layout) -> list[str]:
     """
     if layout.header is not None:
         return list(layout.header)
-    first = next(fields(path, layout), None) if path.stat().st_size else None
-    if first is None:
+    number, line = first_line(path)
+    if not line:
         raise InputError(f"{path} is empty, expected a header line with column names")
-    if isinstance(first[1], str):
-        raise InputError(f"{path}, line {first[0]}: {first[1]} in the header")
-    names = [name.strip() for name in first[1]]
+    try:
+        row = next(csv.reader([line], delimiter=layout.separator, strict=True)) if layout.quoted else line.split(
+            layout.separator)  # fmt: skip
+    except csv.Error as error:
+        raise InputError(f"{path}, line {number}: the header cannot be read ({error})") from None
+    names = [name.strip() for name in row]
     if repeated := [name for name in names if name and names.count(name) > 1]:
         raise InputError(f"{path}: the column {repeated[0]!r} is there {names.count(repeated[0])} times")
     if any(name.replace(".", "", 1).isdigit() for name in names):
@@ -145,7 +182,7 @@ def _fast(path: Path, layout: Layout, names: list[str]) -> pl.LazyFrame:
     frame = pl.scan_csv(
         path,
         has_header=False,
-        skip_rows=0 if layout.header is not None else 1,
+        skip_rows=0 if layout.header is not None else first_line(path)[0],
         separator="\x01" if whole else layout.separator,
         quote_char='"' if layout.quoted else None,
         schema=dict.fromkeys(["line"] if whole else names, pl.String),
@@ -154,13 +191,10 @@ def _fast(path: Path, layout: Layout, names: list[str]) -> pl.LazyFrame:
     if not whole:
         return frame
     parts = pl.col("line").str.strip_chars_end("\r").str.splitn(layout.separator, len(names) + 1)
-    numbered = [*names, "(rest)"]
-    return frame.select(parts.struct.rename_fields(numbered).alias("fields")).unnest("fields").select(
-        # Whatever stands behind the last column makes the cast fail, and the careful reading begins.
-        *names[:-1],
-        pl.when(pl.col("(rest)").is_not_null()).then(pl.lit("too many").cast(pl.Int8).cast(pl.String))
-        .otherwise(pl.col(names[-1])).alias(names[-1]),
-    )  # fmt: skip
+    frame = frame.select(parts.struct.rename_fields([*names, "(rest)"]).alias("fields")).unnest("fields")
+    # A row with anything behind its last column makes this cast fail, so the careful reading begins.
+    rest = (pl.lit("more fields: ") + pl.col("(rest)")).cast(pl.Int8).cast(pl.String)
+    return frame.select(*names[:-1], pl.coalesce(names[-1], rest).alias(names[-1]))
 
 
 def _locate(path: Path, layout: Layout, rows: Sequence[int]) -> list[int]:

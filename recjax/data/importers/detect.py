@@ -1,15 +1,19 @@
 """Which format a file or folder is in, and reading it."""
 
+import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from recjax.data.importers import tables
+from recjax.data.importers import amazon, movielens, recbole, sequences, tables
 from recjax.data.importers.logs import Options, RawLogs
 from recjax.typing import InputError
 
-_IMPORTERS: tuple[ModuleType, ...] = (tables,)
-FORMATS: dict[str, ModuleType] = {module.NAME: module for module in _IMPORTERS}
+# Tables come last: what has a format of its own may be a csv as well.
+FORMATS: dict[str, ModuleType] = {
+    module.NAME: module for module in (movielens, recbole, amazon, sequences, tables)
+}  # fmt: skip
 
 
 def read(
@@ -25,24 +29,41 @@ def read(
     Args:
         path: a file, or a folder that holds the files of one dataset.
         format: one of `FORMATS`; None = found out from the files.
-        columns: our column names to the file's, where a table calls them otherwise.
-        name: of the dataset; None = that of the folder or file.
+        columns: our column names to the file's, where a table calls them otherwise; other names than `user_id`,
+            `item_id`, `timestamp` and `rating` become texts of the items.
+        name: of the dataset; None = that of the folder, or the file's.
         max_refused: share of rows that may be damaged; above it reading is an error.
 
     Raises:
-        InputError: nothing there, no or several datasets there, an unknown format, or the content is bad.
+        InputError: nothing there, no dataset or several there, an unknown format, or the content is bad.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
     if not 0 <= max_refused <= 1:
         raise InputError(f"max_refused is {max_refused}, expected a share between 0 and 1")
+    module, paths = _detect(path, format)
+    if columns and module is not tables and module is not recbole:
+        raise InputError(f"columns can be named for tables only; {path} is read as {module.NAME}")
+    logs = module.read(paths, Options(columns or {}, max_refused))
+    return replace(logs, name=name or (path.name.split(".")[0] if path.is_file() else path.resolve().name))
+
+
+def _detect(path: Path, format: str | None) -> tuple[ModuleType, tuple[Path, ...]]:
     files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.is_file())
-    for module in _IMPORTERS:
-        found = module.find(files)
+    if format is not None and format not in FORMATS:
+        near = difflib.get_close_matches(format, FORMATS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"there is no format {format!r}, expected one of {', '.join(FORMATS)}{hint}")
+    for module in FORMATS.values() if format is None else [FORMATS[format]]:
+        found = module.find(files, format is not None)
         if len(found) > 1:
-            raise InputError(f"{path} holds several datasets: {', '.join(f.name for f in found)}; name one")
+            names = ", ".join(paths[0].name for paths in found)
+            raise InputError(f"{path} holds several datasets ({names}): give the path of one file")
         if found:
-            logs = module.read(found[0], Options(columns or {}, max_refused))
-            return RawLogs(name or path.name.split(".")[0], logs.interactions, logs.catalog, logs.notes)
-    raise InputError(f"{path} is in no format known")
+            return module, found[0]
+    supported = "; ".join(f"{name}: {module.EXPECTED}" for name, module in FORMATS.items())
+    there = ", ".join(file.name for file in files[:10]) + (", ..." if len(files) > 10 else "")
+    wanted = f"no {format} files" if format else "no dataset in a known format"
+    archive = "; unpack the archive first" if any(file.suffix in (".zip", ".tar", ".7z") for file in files) else ""
+    raise InputError(f"{path}: {wanted} (there: {there or 'nothing'}){archive}. Formats: {supported}")

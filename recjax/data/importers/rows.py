@@ -29,6 +29,7 @@ class Rows:
         unit: "line", or "row" for files that have no lines.
         refusals: rows that could not even be split into columns.
         again: the same file read carefully, for when collecting `frame` raises a Polars error.
+        notes: what else there is to say about the reading.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Rows:
     unit: str = "line"
     refusals: Refusals = field(default_factory=Refusals)
     again: Callable[[], "Rows"] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def mapped(self, change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> "Rows":
         """These rows with other columns; `change` keeps their number and order."""
@@ -102,6 +104,7 @@ def to_events(rows: Rows, options: Options, notes: dict[str, Any], names: dict[s
         *(_rating(schema["rating"]) if rated else []),
     ]
     rows, events = rows.sound(lambda frame: frame.select(wanted))
+    notes |= rows.notes
     seconds, reason, notes["timestamps"] = _seconds(events["timestamp"], rows.frame, time_type, names["timestamp"])
     events = events.with_columns(seconds.alias("timestamp"), reason.alias("reason")).with_columns(
         pl.when(pl.col("user_id").is_null()).then(pl.lit(ANONYMOUS))

@@ -48,20 +48,21 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(suffix(path) or "")
 
 
-def find(files: Sequence[Path]) -> list[Path]:
+def find(files: Sequence[Path], sure: bool) -> list[tuple[Path, ...]]:
     """The tables of events among the files of a folder: `interactions.*`, or else any but `items.*`."""
+    del sure
     tables = [file for file in files if suffix(file)]
-    return [file for file in tables if stem(file) == "interactions"] or [
-        file for file in tables if stem(file) != "items"
-    ]
+    others = [file for file in tables if stem(file) != "items"]
+    return [(file,) for file in [file for file in tables if stem(file) == "interactions"] or others]
 
 
-def read(path: Path, options: Options) -> RawLogs:
+def read(paths: Sequence[Path], options: Options) -> RawLogs:
     """Reads a table of events, and the table `items.*` beside it when the events are called `interactions.*`.
 
     Raises:
         InputError: a column is missing, or see `recjax.data.importers.rows.to_events`.
     """
+    (path,) = paths
     notes: dict[str, Any] = {"format": NAME}
     items = None
     if stem(path) == "interactions":
