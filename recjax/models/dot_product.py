@@ -47,7 +47,12 @@ class ItemSequenceEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, items: Array, positions: Array, segments: Array, timestamps: Array | None = None, last: Array | None = None
+        self,
+        items: Array,
+        positions: Array,
+        segments: Array,
+        timestamps: Array | None = None,
+        last: Array | None = None,
     ) -> Float[Array, "b l d"]:
         width, dtype = self.stack.width, jnp.dtype(self.stack.dtype)
         init = nn.initializers.normal(self.init_scale)
@@ -106,9 +111,7 @@ class DotProductModel:
         """Item vectors that user states are compared with."""
         return params["items"] if self.module.tied else params["output"]
 
-    def rank(
-        self, params: Params, queries: Queries, k: int, candidates: Array | None = None
-    ) -> tuple[Array, Array]:
+    def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
         return masked_topk(
             self.users(params, queries),
             self.table(params),

@@ -41,9 +41,7 @@ class Model(Protocol):
         """
         ...
 
-    def rank(
-        self, params: Params, queries: Queries, k: int, candidates: Array | None = None
-    ) -> tuple[Array, Array]:
+    def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
         """Best `k` items of each query: (items int32 [q, k], scores float32 [q, k]), best first.
 
         Seen items and padding are never returned (an exhausted list ends in item 0, score -inf); ties go to

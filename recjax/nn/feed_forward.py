@@ -35,4 +35,5 @@ class FeedForward(nn.Module):
     def __call__(self, x: Array) -> Array:
         hidden = nn.Dense(self.inner, kernel_init=self.init, dtype=self.dtype, name="up")(x)
         hidden = Dropout(self.dropout)(ACTIVATIONS[self.activation](hidden))
-        return Dropout(self.dropout)(nn.Dense(x.shape[-1], kernel_init=self.init, dtype=self.dtype, name="down")(hidden))
+        output = nn.Dense(x.shape[-1], kernel_init=self.init, dtype=self.dtype, name="down")(hidden)
+        return Dropout(self.dropout)(output)

@@ -51,7 +51,9 @@ def attention(
     Padding (segment 0) attends to padding: finite, and ignored by every loss.
 
     Args:
-        q: queries; `k` keys and `v` values alike.
+        q: queries.
+        k: keys.
+        v: values.
         segments: segment number of each position.
         causal: forbid the future.
         block: queries per block.
@@ -71,9 +73,7 @@ def attention(
         allowed = segments[:, start:stop, None] == segments[:, None, :seen]
         if causal:
             allowed &= (jnp.arange(start, stop)[:, None] >= jnp.arange(seen)[None, :])[None]
-        scores = jnp.einsum(
-            "bhlc,bhmc->bhlm", q[:, :, start:stop], k[:, :, :seen], preferred_element_type=jnp.float32
-        )
+        scores = jnp.einsum("bhlc,bhmc->bhlm", q[:, :, start:stop], k[:, :, :seen], preferred_element_type=jnp.float32)
         scores = jnp.where(allowed[:, None], scores * scale, MASKED)
         top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
         weights = jnp.exp(scores - top)

@@ -112,13 +112,9 @@ def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: 
         return _local(hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=1)
 
     def island(hidden, table, bias, targets, weights):
-        loss, grads = _local(
-            hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=model
-        )
+        loss, grads = _local(hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=model)
         if grads is not None:
-            grads = grads._replace(
-                table=jax.lax.psum(grads.table, DATA_AXIS), bias=jax.lax.psum(grads.bias, DATA_AXIS)
-            )
+            grads = grads._replace(table=jax.lax.psum(grads.table, DATA_AXIS), bias=jax.lax.psum(grads.bias, DATA_AXIS))
         return jax.lax.psum(loss, DATA_AXIS), grads
 
     tokens, rows = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS)

@@ -1,5 +1,6 @@
 """How a process joins the others, and how they wait for each other."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,7 +15,8 @@ _PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCE
 def initialize() -> None:
     """Prepare this process; the first thing a command does, before JAX touches a device. Harmless when repeated.
 
-    It switches off the XLA:CPU fusion that returns garbage, and joins the other processes of a launch:
+    It switches off the XLA:CPU fusion that returns garbage, gives a lone process on CPUs a device a core, and joins the
+    other processes of a launch:
 
     * `JAX_COORDINATOR_ADDRESS` (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, where they are set;
     * Slurm steps (`srun`) and Open MPI launches of several tasks, by their own variables;
@@ -30,6 +32,7 @@ def initialize() -> None:
         return
     address, count, number = _explicit_launch()
     if address is None and not (_launched_by_scheduler() or _on_tpu_hosts()):
+        spread_over_cpu_cores()
         return
     try:
         jax.distributed.initialize(address, count, number)
@@ -55,6 +58,20 @@ def disable_faulty_cpu_fusion() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if _CPU_FLAG.rstrip("=") not in flags and (_platforms() == "cpu" or not _has_tpu()):
         os.environ["XLA_FLAGS"] = f"{flags} {_CPU_FLAG}".strip()
+
+
+def spread_over_cpu_cores(most: int = 8) -> None:
+    """Make XLA:CPU offer a device a core, up to `most` and a power of two, unless the user has chosen a number.
+
+    A mesh of two host devices trains SASRec on ml-1m 1.3 times as fast as one device with two threads: the operations
+    that XLA:CPU runs on one thread then run beside each other.
+    """
+    chosen = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen > 0 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = min(len(os.sched_getaffinity(0)), most) if hasattr(os, "sched_getaffinity") else 1
+    with contextlib.suppress(RuntimeError):  # a backend is up: too late to choose
+        jax.config.update("jax_num_cpu_devices", 1 << (cores.bit_length() - 1))
 
 
 def _platforms() -> str:

@@ -40,7 +40,7 @@ def test_equals_reference_in_value_and_gradient(causal, block):
     np.testing.assert_allclose(ours(q, k, v), plain(q, k, v), rtol=2e-5, atol=2e-6)
     got = jax.jit(jax.grad(total(ours), argnums=(0, 1, 2)))(q, k, v)
     expected = jax.grad(total(plain), argnums=(0, 1, 2))(q, k, v)
-    for a, b in zip(got, expected):
+    for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 

@@ -57,7 +57,8 @@ def test_matches_float64_reference():
     logits = (logits + np.asarray(problem["bias"], np.float64))[:, 1 : problem["items"] + 1]
     log_total = np.log(np.exp(logits).sum(-1))
     targets, weights = np.asarray(problem["targets"]), np.asarray(problem["weights"], np.float64)
-    expected = sum(w * (z - row[y - 1]) for w, z, row, y in zip(weights, log_total, logits, targets) if w > 0)
+    rows = zip(weights, log_total, logits, targets, strict=True)
+    expected = sum(w * (total - row[y - 1]) for w, total, row, y in rows if w > 0)
     np.testing.assert_allclose(losses.full_softmax(**problem), expected, rtol=1e-6)
 
 

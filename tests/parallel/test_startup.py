@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -152,3 +153,19 @@ def test_the_fusion_is_still_faulty():
 
 def test_a_lone_process_waits_for_nobody():
     startup.barrier("anything")
+
+
+@pytest.mark.parametrize(("cores", "devices"), [(1, 1), (2, 2), (6, 4), (64, 8)])
+def test_a_lone_process_gets_a_device_a_core(monkeypatch, cores, devices):
+    chosen = []
+    config = SimpleNamespace(jax_num_cpu_devices=-1, update=lambda name, value: chosen.append((name, value)))
+    monkeypatch.setattr(startup, "jax", SimpleNamespace(config=config))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    startup.spread_over_cpu_cores()
+    assert chosen == [("jax_num_cpu_devices", devices)]
+
+
+def test_a_chosen_number_of_devices_stays(monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda name, value: pytest.fail(f"{name} was set to {value}"))
+    startup.spread_over_cpu_cores()  # the test session itself has chosen eight

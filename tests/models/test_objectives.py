@@ -1,0 +1,119 @@
+"""Objectives: where negatives come from, and that the sampled ones estimate what they claim to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax.data.views import Batch
+from recjax.models.model import ItemStats
+from recjax.models.objectives import BCE, BPR, GBCE, FullSoftmax, Negatives, SampledSoftmax
+from recjax.ops.losses import full_softmax_dense
+
+ITEMS = 60
+
+
+def _batch() -> Batch:
+    rng = np.random.default_rng(0)
+    items = rng.integers(1, ITEMS + 1, (4, 12)).astype(np.int32)
+    segments = np.ones((4, 12), np.int32)
+    segments[1, 6:] = 2
+    segments[2, 9:] = 0
+    weights = (segments > 0).astype(np.float32)
+    weights[:, 3] = 0
+    targets = np.where(weights > 0, rng.integers(1, ITEMS + 1, (4, 12)), 0).astype(np.int32)
+    positions = np.tile(np.arange(12, dtype=np.int32), (4, 1))
+    return Batch(*map(jnp.asarray, (items, segments, positions, targets, weights)))
+
+
+def _stats() -> ItemStats:
+    counts = np.random.default_rng(1).integers(1, 50, ITEMS + 1)
+    counts[0] = 0
+    return ItemStats(ITEMS, counts)
+
+
+def _arrays(width=8):
+    rng = np.random.default_rng(2)
+    hidden = jnp.asarray(rng.normal(size=(4, 12, width)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(128, width)), jnp.float32)
+    return hidden, table, jnp.asarray(rng.normal(size=128), jnp.float32)
+
+
+ALL = [FullSoftmax(), SampledSoftmax(8), BCE(), GBCE(8), BPR()]
+
+
+@pytest.mark.parametrize("objective", ALL, ids=lambda o: type(o).__name__)
+def test_positions_without_weight_do_not_matter(objective):
+    hidden, table, bias = _arrays()
+    batch, stats = _batch(), _stats()
+
+    def total(hidden, table):
+        return objective(hidden, table, bias, batch, jax.random.key(0), stats)
+
+    value, (by_hidden, by_table) = jax.value_and_grad(total, argnums=(0, 1))(hidden, table)
+    idle = np.asarray(batch.weights) == 0
+    assert np.isfinite(value) and value > 0
+    assert not np.any(np.asarray(by_hidden)[idle])
+    # A pairwise loss has nothing to say where its only negative happens to be the target.
+    assert np.mean(np.any(np.asarray(by_hidden)[~idle] != 0, axis=-1)) > 0.9
+    assert not np.any(np.asarray(by_table)[ITEMS + 1 :])
+    moved = jnp.where(idle[..., None], 100.0, hidden)
+    np.testing.assert_allclose(total(moved, table), value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", ["position", "row", "batch"])
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_sampled_softmax_with_log_q_estimates_the_full_one(share, sampling):
+    hidden, table, _ = _arrays()
+    hidden = 0.5 * hidden
+    batch, stats = _batch(), _stats()
+    exact = full_softmax_dense(
+        hidden.reshape(48, -1), table, None, batch.targets.reshape(48), batch.weights.reshape(48), items=ITEMS
+    )
+    objective = SampledSoftmax(2000, sampling, share, log_q=True)
+    draws = [float(objective(hidden, table, None, batch, jax.random.key(i), stats)) for i in range(6)]
+    assert abs(np.mean(draws) / exact - 1) < 0.02
+    plain = SampledSoftmax(2000, sampling, share)(hidden, table, None, batch, jax.random.key(0), stats)
+    assert plain > 1.3 * exact
+
+
+def test_in_batch_negatives_are_targets_of_the_batch():
+    batch = _batch()
+    drawn = Negatives(500, "in-batch", "batch").draw(batch, jax.random.key(0), _stats())
+    targets = np.asarray(batch.targets)[np.asarray(batch.weights) > 0]
+    assert set(np.unique(drawn)) == set(np.unique(targets))
+
+
+def test_popularity_sampling_follows_the_counts():
+    stats = _stats()
+    drawn = Negatives(200_000, "popularity", "batch").draw(_batch(), jax.random.key(0), stats)
+    share = np.bincount(np.asarray(drawn), minlength=ITEMS + 1) / drawn.size
+    np.testing.assert_allclose(share, stats.counts / stats.counts.sum(), atol=0.002)
+    assert share[0] == 0
+
+
+def test_negatives_outside_the_history():
+    batch, stats = _batch(), _stats()
+    drawn = np.asarray(Negatives(50, outside_history=True).draw(batch, jax.random.key(0), stats))
+    inside = Negatives(50).draw(batch, jax.random.key(0), stats)
+
+    def share_inside(drawn):
+        rows, length = batch.items.shape
+        hits = [
+            np.isin(drawn[r, i], np.asarray(batch.items)[r][np.asarray(batch.segments)[r] == batch.segments[r, i]])
+            for r in range(rows)
+            for i in range(length)
+        ]
+        return np.mean(hits)
+
+    assert share_inside(np.asarray(inside)) > 0.1
+    assert share_inside(drawn) < 0.005
+    assert drawn.min() >= 1 and drawn.max() <= ITEMS
+
+
+def test_a_negative_equal_to_the_target_is_left_out():
+    hidden, table, _ = _arrays()
+    batch = _batch()
+    one = ItemStats(1, np.array([0, 5]))
+    batch = Batch(batch.items, batch.segments, batch.positions, jnp.ones_like(batch.targets), batch.weights)
+    assert SampledSoftmax(4)(hidden, table, None, batch, jax.random.key(0), one) == pytest.approx(0.0, abs=1e-4)

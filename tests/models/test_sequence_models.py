@@ -1,0 +1,129 @@
+"""SASRec, gSASRec and BERT4Rec: packing isolation, ranking through the last position, norms, losses."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax.data.views import Batch, Queries
+from recjax.models.bert4rec import BERT4Rec
+from recjax.models.gsasrec import GSASRec
+from recjax.models.model import ItemStats
+from recjax.models.objectives import BCE, BPR, GBCE, SampledSoftmax
+from recjax.models.sasrec import SASRec
+from recjax.typing import InputError
+
+ITEMS, LENGTH = 50, 16
+STATS = ItemStats(ITEMS, np.arange(ITEMS + 1))
+SMALL = dict(width=16, layers=1, heads=2, max_length=LENGTH)
+CONFIGS = {
+    "sasrec-pre": SASRec(width=16, layers=2, heads=2, max_length=LENGTH),
+    "sasrec-post": SASRec(**SMALL, norm="post"),
+    "sasrec-paper": SASRec(**SMALL, norm="sasrec", loss=BCE()),
+    "sasrec-ss": SASRec(**SMALL, loss=SampledSoftmax(8)),
+    "sasrec-bpr": SASRec(**SMALL, loss=BPR()),
+    "sasrec-remat": SASRec(width=16, layers=2, heads=2, max_length=LENGTH, remat=True),
+    "sasrec-bf16": SASRec(**SMALL, dtype="bfloat16"),
+    "gsasrec": GSASRec(**SMALL, loss=GBCE(8)),
+    "bert4rec": BERT4Rec(**SMALL, inner=32),
+}
+
+
+def _batch() -> Batch:
+    rng = np.random.default_rng(0)
+    items = rng.integers(1, ITEMS + 1, (3, LENGTH)).astype(np.int32)
+    segments = np.ones((3, LENGTH), np.int32)
+    segments[0, 9:], segments[1, 5:12], segments[1, 12:] = 2, 2, 0
+    weights = (segments > 0).astype(np.float32)
+    targets = np.where(weights > 0, rng.integers(1, ITEMS + 1, items.shape), 0).astype(np.int32)
+    positions = np.tile(np.arange(LENGTH, dtype=np.int32), (3, 1))
+    return Batch(*map(jnp.asarray, (np.where(segments > 0, items, 0), segments, positions, targets, weights)))
+
+
+def _built(config):
+    model = config.build(STATS)
+    return model, model.init(jax.random.key(0), _batch())
+
+
+def _hidden(model, params, batch):
+    return model.module.apply({"params": params}, batch.items, batch.positions, batch.segments)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_loss_falls_when_trained(name):
+    model, params = _built(CONFIGS[name])
+    batch = _batch()
+
+    @jax.jit
+    def step(params, key):
+        (loss, sums), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, key)
+        return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), loss, sums
+
+    first = float(model.loss(params, batch, None)[0])
+    for i in range(30):
+        params, loss, sums = step(params, jax.random.key(i))
+    assert sums["loss"][1] == batch.weights.sum()
+    np.testing.assert_allclose(sums["loss"][0] / sums["loss"][1], loss, rtol=1e-6)
+    assert float(model.loss(params, batch, None)[0]) < first - 0.05
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_packing_isolation_is_bit_exact(name):
+    model, params = _built(CONFIGS[name])
+    batch = _batch()
+    forward = jax.jit(lambda params, items: _hidden(model, params, dataclasses.replace(batch, items=items)))
+    before = np.asarray(forward(params, batch.items), np.float32)
+    changed_item = batch.items.at[0, 10].set(batch.items[0, 10] % ITEMS + 1)
+    differs = np.any(before != np.asarray(forward(params, changed_item), np.float32), axis=-1)
+    assert not differs[0, :9].any() and not differs[1:].any()
+    assert differs[0, 10:].all()
+    assert differs[0, 9] == isinstance(CONFIGS[name], BERT4Rec)
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGS if n != "sasrec-bf16"])
+def test_user_state_is_the_last_position(name):
+    model, params = _built(CONFIGS[name])
+    batch = _batch()
+    lengths = jnp.asarray([LENGTH, 5, 0], jnp.int32)
+    valid = jnp.arange(LENGTH)[None] < lengths[:, None]
+    queries = Queries(jnp.where(valid, batch.items, 0), batch.positions, lengths, jnp.zeros((3, 1), jnp.int32))
+    users = jax.jit(model.users)(params, queries)
+    full = _hidden(model, params, dataclasses.replace(batch, items=queries.items, segments=valid.astype(jnp.int32)))
+    np.testing.assert_allclose(users[:2], np.asarray(full)[[0, 1], [LENGTH - 1, 4]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sasrec-pre", "gsasrec", "bert4rec"])
+def test_rank_and_target_rank_agree_with_brute_force(name):
+    model, params = _built(CONFIGS[name])
+    batch = _batch()
+    seen = jnp.asarray([[1, 2, 3], [7, 0, 0], [9, 9, 4]], jnp.int32)
+    queries = Queries(batch.items, batch.positions, jnp.full(3, LENGTH, jnp.int32), seen)
+    scores = np.asarray(model.users(params, queries), np.float64) @ np.asarray(model.table(params), np.float64).T
+    scores += np.asarray(params.get("bias", np.zeros(scores.shape[1])))
+    scores[:, 0] = scores[:, ITEMS + 1 :] = -np.inf
+    for row, items in enumerate(np.asarray(seen)):
+        scores[row, items] = -np.inf
+    items, best = jax.jit(model.rank, static_argnums=2)(params, queries, 10)
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    np.testing.assert_array_equal(items, order[:, :10])
+    np.testing.assert_allclose(best, np.take_along_axis(scores, order[:, :10], -1), rtol=1e-4, atol=1e-5)
+    ranks, _ = jax.jit(model.target_rank)(params, queries, jnp.asarray(order[:, 6], jnp.int32))
+    np.testing.assert_array_equal(ranks, [7, 7, 7])
+
+
+def test_remat_changes_memory_not_results():
+    batch = _batch()
+    (model, params), (other, _) = _built(CONFIGS["sasrec-pre"]), _built(CONFIGS["sasrec-remat"])
+    plain, again = (jax.grad(lambda p, m=m: m.loss(p, batch, None)[0])(params) for m in (model, other))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain, again)
+
+
+def test_wrong_compositions_are_named():
+    with pytest.raises(InputError, match="3 attention heads do not divide a width of 16"):
+        _built(SASRec(width=16, heads=3, max_length=LENGTH))
+    with pytest.raises(InputError, match="no mixer is called 'mamba'; there are: attention"):
+        SASRec(mixer="mamba").build(STATS)
+    with pytest.raises(InputError, match="at least one layer"):
+        SASRec(layers=0).build(STATS)
