@@ -30,7 +30,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 types: $(VENV)/.dev
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # A stamp beside each environment: installed again when the lock or the package's metadata changes.
 $(VENV)/.runtime: requirements.lock pyproject.toml

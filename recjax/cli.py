@@ -74,7 +74,17 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         "--raw", type=Path, metavar="PATH", help="file or folder of raw logs; without it a known dataset is downloaded"
     )
     command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
-    command.add_argument("--out", type=Path, metavar="DIR", help="where to write it (default data/DATASET)")
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        dest="columns",
+        help="what a table calls a column, e.g. user_id=CustomerID; may be repeated",
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write it (default $RECJAX_CACHE/DATASET, found by name)"
+    )
     command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
     command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
     command.add_argument(
@@ -114,7 +124,7 @@ def _recommend(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="run folder")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
-    who.add_argument("--users", type=Path, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
+    who.add_argument("--users", type=Path, metavar="FILE", help="raw logs of users, in any format that prepare reads")
     command.add_argument("--out", type=Path, metavar="FILE.parquet", help="where to write lists for --users")
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")

@@ -1,0 +1,178 @@
+"""The command line: grammar, exit status, messages, and each command on a tiny run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recjax import cli
+from recjax.data.synthetic import synthetic
+
+TINY = (
+    "data.dataset=shop",
+    "model.width=8",
+    "model.layers=1",
+    "model.max_length=12",
+    "data.view.max_length=12",
+    "data.rows=8",
+    "train.steps=4",
+    "train.epochs=none",
+    "train.evaluate_every=2",
+    "evaluate.bootstrap=20",
+)
+SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+TRAIN = ["train", "quickstart", *SETTINGS, "--run"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory):
+    """A folder of datasets with one small shop, and a cache of its own."""
+    folder, raw = tmp_path_factory.mktemp("data"), synthetic(users=120, items=100)
+    (folder / "shop").mkdir()
+    raw.interactions.write_csv(folder / "shop" / "interactions.csv")
+    raw.catalog.write_csv(folder / "shop" / "items.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECJAX_DATA", str(folder))
+        patch.setenv("RECJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def run(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps, trained and evaluated by the command."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert cli.main([*TRAIN, str(folder)]) == 0
+    return folder
+
+
+def test_help_waits_for_no_library():
+    code = (
+        "import sys; from recjax.cli import parser; parser().format_help(); "
+        "heavy = {'jax', 'numpy', 'polars', 'flax', 'rich'} & set(sys.modules); sys.exit(repr(heavy) if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["train"],
+        ["evaluate", "--split", "weekend"],
+        ["recommend", "runs/x"],
+        ["recommend", "runs/x", "--history", "1", "--users", "f"],
+        ["train", "quickstart", "--set"],
+    ],
+)
+def test_bad_usage_exits_with_2(arguments, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: recjax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "quickstrat"], "did you mean 'quickstart'"),
+        (["train", "quickstart", "--set", "model.widht=3"], "did you mean 'model.width'"),
+        (["train", "quickstart", "--set", "data.dataset=absent"], "absent"),
+        (["inspect", "absent"], "absent"),
+        (["evaluate", "absent"], "absent"),
+        (["evaluate"], "RUN"),
+        (["recommend", "absent", "--history", "1"], "absent"),
+        (["prepare", "shop", "--raw", "absent-folder"], "absent-folder"),
+    ],
+)
+def test_bad_input_is_one_message_and_exits_with_2(
+    arguments, message, shop, tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"recjax {arguments[0]}: ") and message in error
+    assert "Traceback" not in error and len(error.splitlines()) == 1
+    assert cli.main([*arguments, "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_failed_run_exits_with_1(shop, tmp_path, capsys: pytest.CaptureFixture[str]):
+    arguments = [*TRAIN, str(tmp_path / "run"), "--set", "optim.learning_rate=1e38"]
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("recjax train: ") and "Traceback" not in error
+
+
+def test_the_same_command_means_the_same_folder():
+    assert cli.default_run("quickstart", []) == Path("runs/quickstart")
+    changed = cli.default_run("quickstart", ["model.width=8"])
+    assert changed.parent == Path("runs") and changed.name.startswith("quickstart-")
+    assert cli.default_run("quickstart", ["model.width=8"]) == changed
+    assert cli.default_run("quickstart", ["model.width=9"]) != changed
+
+
+def test_train_leaves_a_complete_run_folder(run: Path):
+    assert {"config.json", "metrics.jsonl", "checkpoints", "evaluation.json"} <= {path.name for path in run.iterdir()}
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["counts"]["users"] == 120
+    assert set(evaluation["floors"]) == {"popularity", "repeat_last", "transition", "text_knn"}
+
+
+def test_the_same_command_goes_on(run: Path, capsys: pytest.CaptureFixture[str]):
+    before = (run / "metrics.jsonl").read_bytes()
+    assert cli.main([*TRAIN, str(run), "--no-evaluate"]) == 0
+    assert (run / "metrics.jsonl").read_bytes() == before  # it was done: nothing was trained again
+    assert cli.main([*TRAIN, str(run), "--set", "seed=3"]) == 2
+    assert "seed is 0 there and 3 now" in capsys.readouterr().err
+
+
+def test_prepare(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["prepare", "mine", "--raw", str(shop / "shop"), "--out", str(tmp_path / "mine")]) == 0
+    text = capsys.readouterr().out
+    assert "mine: 120 users, " in text and "fingerprint " in text and "test targets that a tie could swap" in text
+    assert cli.main(["prepare", str(tmp_path / "mine")]) == 0
+    again = capsys.readouterr().out
+    assert next(line for line in text.splitlines() if "fingerprint" in line) in again
+    assert cli.main(["prepare", "mine", "--raw", str(shop / "shop"), "--min-length", "12"]) == 0
+    fewer = capsys.readouterr().out
+    assert "after k_core 0, min_length 12: " in fewer
+    assert cli.main(["prepare", "mine"]) == 0  # found in the cache, where it was written without --out
+    assert capsys.readouterr().out.splitlines()[-9:] == fewer.splitlines()[-10:-1]
+
+
+def test_inspect(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["inspect", str(run)]) == 0
+    text = capsys.readouterr().out
+    for expected in ("parameters", "model.width = 8", "fingerprint", "ndcg@10", "step "):
+        assert expected in text
+
+
+def test_evaluate_prints_json(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["evaluate", str(run), "--json", "--split", "validation"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["protocol"]["split"] == "validation"
+    assert 0 <= report["metrics"]["all"]["ndcg@10"] <= 1
+
+
+def test_recommend_for_a_history(run: Path, capsys: pytest.CaptureFixture[str]):
+    items = synthetic(users=120, items=100).catalog["item_id"].to_list()[:2]
+    assert cli.main(["recommend", str(run), "--history", ",".join(items), "--k", "5"]) == 0
+    text = capsys.readouterr().out
+    assert not any(item in text for item in items)  # what was consumed is not recommended
+    assert cli.main(["recommend", str(run), "--history", f"{items[0]},absent"]) == 2
+    assert "'absent'" in capsys.readouterr().err
+
+
+def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
+    out = tmp_path / "lists.parquet"
+    arguments = ["recommend", str(run), "--users", str(shop / "shop" / "interactions.csv"), "--out", str(out)]
+    assert cli.main([*arguments, "--k", "3"]) == 0
+    lists = pl.read_parquet(out)
+    assert lists.columns == ["user_id", "rank", "item_id", "title", "score"]
+    assert lists.height == 120 * 3
+    seen = pl.read_csv(shop / "shop" / "interactions.csv")
+    assert lists.join(seen, on=["user_id", "item_id"], how="semi").height == 0
