@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from recjax.track.metrics import read_metrics
 
 PANELS = (
@@ -22,6 +20,8 @@ def plot_curves(folder: Path) -> Path | None:
     panels = [(title, names) for title, names in panels if names]
     if not panels:
         return None
+    from matplotlib.figure import Figure  # slow to import, and only needed when a run has ended
+
     figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name in names:

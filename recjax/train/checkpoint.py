@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from orbax.checkpoint.experimental import v1 as ocp  # the wheels of 0.12 have v1 here only
 
 from recjax.train.state import TrainState
@@ -101,11 +100,10 @@ class Checkpoints:
         """
         parts = self._load(step, _parts(target))
         return TrainState(
-            step=parts["counters"]["step"],
+            **parts["counters"],
             params=parts["params"],
             opt_state=parts["opt_state"],
             ema=parts.get("ema"),
-            key=jax.random.wrap_key_data(parts["key"]["data"]),
         )
 
     def restore_params(self, step: int, target: Params, averaged: bool) -> Params:
@@ -130,15 +128,7 @@ class Checkpoints:
 
 def _parts(state: TrainState) -> dict[str, Any]:
     """The state as the named parts that a checkpoint is made of; works on abstract states too."""
-    parts = {"counters": {"step": state.step}, "params": state.params, "opt_state": state.opt_state}
+    parts = {"counters": {"step": state.step, "key": state.key}, "params": state.params, "opt_state": state.opt_state}
     if state.ema is not None:
         parts["ema"] = state.ema
-    # Keys are saved as the integers they are made of, so that reading one back needs no special case.
-    return {**parts, "key": {"data": _key_data(state.key)}}
-
-
-def _key_data(key: Any) -> Any:
-    if isinstance(key, jax.Array):
-        return jax.random.key_data(key)
-    data = jax.eval_shape(jax.random.key_data, key)
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=key.sharding)
+    return parts

@@ -26,6 +26,7 @@ from recjax.train.schedule import Calendar, Train
 from recjax.train.state import TrainState, abstract_state, initial_state
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
+from recjax.typing import DATA_AXIS, InputError
 
 __all__ = ["Result", "Train", "TrainingError", "fit"]
 
@@ -133,6 +134,7 @@ def _prepare(
         return initial_state(task.model, optimiser, batch, key, train.ema is not None)
 
     key, batch = jax.random.key(config.seed), task.loader.batch(0)
+    _check_parts(batch, train.accumulate, mesh)
     target = abstract_state(jax.eval_shape(start, key, batch), mesh, task.model)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if (latest := checkpoints.latest) is None:
@@ -148,6 +150,15 @@ def _prepare(
         shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
     )
     return state, step
+
+
+def _check_parts(batch: Batch, accumulate: int, mesh: Mesh) -> None:
+    rows, devices = batch.items.shape[0], mesh.shape[DATA_AXIS]
+    if rows % (accumulate * devices):
+        raise InputError(
+            f"a batch of {rows} rows cannot be split into train.accumulate = {accumulate} parts on a data axis of "
+            f"{devices} devices; a multiple of {accumulate * devices} rows can"
+        )
 
 
 def _record(config: RunConfig, task: Task, progress: Progress) -> dict[str, Any]:

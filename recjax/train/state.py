@@ -1,5 +1,6 @@
 """What a training step reads and writes."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ class TrainState:
         params: float32 parameters.
         opt_state: the optimiser's.
         ema: exponential moving average of `params`, or None.
-        key: the run's random key; step s uses `fold_in(key, s)`, so nothing random is carried.
+        key: uint32 [2], data of the run's random key; step s uses `fold_in(key, s)`, so nothing random is carried.
+            Plain integers: a typed key among the arguments would cost a compiled function its fast dispatch.
     """
 
     step: Array
@@ -47,7 +49,7 @@ def initial_state(
     params = model.init(init_key, batch)
     # A copy, not an alias: both are donated.
     average = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, step_key)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, jax.random.key_data(step_key))
 
 
 def sharding_rules(model: Model) -> ShardingRules:
@@ -58,5 +60,7 @@ def sharding_rules(model: Model) -> ShardingRules:
 
 def abstract_state(state: TrainState, mesh: Mesh, model: Model) -> TrainState:
     """The shapes, types and layout of a state, from one that has at least shapes and types."""
-    shardings = sharding_rules(model).shard_state(state, state.params, mesh)
+    # The key is replicated whatever the rules say, as the step, whose place in the tree it takes here, is.
+    arrays = dataclasses.replace(state, key=state.step)
+    shardings = sharding_rules(model).shard_state(arrays, state.params, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

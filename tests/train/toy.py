@@ -1,0 +1,110 @@
+"""A model and batches small enough to train in a blink, with everything that could break an exact resume: randomness
+that depends on the step, unequal weights, several parameters with different layouts."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.config import RunConfig
+from recjax.data.views import Batch
+from recjax.parallel.mesh import MeshShape
+from recjax.parallel.sharding import local_rows, row_sharding, to_devices
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+from recjax.train.task import Task
+
+ITEMS, WIDTH, ROWS, LENGTH, EPOCH = 31, 8, 16, 6, 5
+
+
+@dataclass(frozen=True)
+class ToyModel:
+    """Embedding, dense layer, softmax over the catalog; hidden units are dropped at random."""
+
+    items: int = ITEMS
+    noise: float = 0.2
+
+    def init(self, key, batch):
+        del batch
+        keys = jax.random.split(key, 2)
+        return {
+            "items": 0.1 * jax.random.normal(keys[0], (self.items + 1, WIDTH)),
+            "dense": {"kernel": 0.1 * jax.random.normal(keys[1], (WIDTH, WIDTH)), "bias": jnp.zeros(WIDTH)},
+        }
+
+    def loss(self, params, batch, key):
+        hidden = jnp.tanh(params["items"][batch.items] @ params["dense"]["kernel"] + params["dense"]["bias"])
+        if key is not None and self.noise:
+            hidden *= jax.random.bernoulli(key, 1 - self.noise, hidden.shape)
+        losses = -jax.nn.log_softmax(hidden @ params["items"].T)
+        losses = jnp.take_along_axis(losses, batch.targets[..., None], -1)[..., 0]
+        total, weight = jnp.sum(batch.weights * losses), jnp.sum(batch.weights)
+        return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
+
+    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
+        return [(r"(^|/)items$", ("model", None)), (r".*", ())]
+
+
+@dataclass(frozen=True)
+class ToyLoader:
+    """`batch(step)` from (seed, step); the batch of step `poison` has a weight that is not a number."""
+
+    seed: int = 0
+    poison: int | None = None
+    on_step: Any = None
+
+    def steps(self, epochs: float) -> int:
+        return round(EPOCH * epochs)
+
+    def host_batch(self, step: int, rows: np.ndarray) -> Batch:
+        random = np.random.default_rng((self.seed, step))
+        items = random.integers(1, ITEMS + 1, (ROWS, LENGTH), dtype=np.int32)
+        weights = (random.random((ROWS, LENGTH)) < 0.7).astype(np.float32)
+        if step == self.poison:
+            weights[0, 0] = np.nan
+        ones = np.ones_like(items)
+        batch = Batch(items, ones, ones, (items * 3) % (ITEMS + 1), weights)
+        return jax.tree.map(lambda x: x[rows], batch)
+
+    def batch(self, step: int) -> Batch:
+        sharding = row_sharding()
+        return to_devices(self.host_batch(step, local_rows(sharding, ROWS)), sharding, ROWS)
+
+    def iterate(self, start: int, stop: int) -> Iterator[Batch]:
+        for step in range(start, stop):
+            if self.on_step is not None:
+                self.on_step(step)
+            yield self.batch(step)
+
+
+@dataclass(frozen=True)
+class OneDevice:
+    """A mesh of the first device, which compiles faster than one of all."""
+
+    def build(self):
+        return MeshShape().build(jax.devices()[:1])
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Stands for settings that a test does not need."""
+
+
+def validate(params) -> dict[str, float]:
+    """Rises and falls as parameters move, so that the best is not the last."""
+    return {"ndcg@10": float(np.cos(40 * np.float64(jax.device_get(params["dense"]["bias"])).sum())), "hr@10": 0.5}
+
+
+def toy_config(mesh: Any = OneDevice(), optim: AdamW = AdamW(learning_rate=0.02), **train: Any) -> RunConfig:  # noqa: B008
+    nothing = Nothing()
+    settings = {"steps": 12, "evaluate_every": 3, "log_every": 4, "save_every": 4, **train}
+    return RunConfig("toy", nothing, nothing, optim, mesh, Train(**settings), nothing)
+
+
+def toy_task(**changes: Any) -> Task:
+    loader = {name: changes.pop(name) for name in ("poison", "on_step", "seed") if name in changes}
+    return dataclasses.replace(Task("toy", "f00d", ToyModel(), ToyLoader(**loader), validate), **changes)
