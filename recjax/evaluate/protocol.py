@@ -1,18 +1,29 @@
 """How a model is evaluated: which users, which items compete, what is masked."""
 
+import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 
-from recjax.data.splits import Examples
+from recjax.data.audit import audit
+from recjax.data.dataset import Dataset
+from recjax.data.splits import Examples, Split
+from recjax.data.transitions import item_counts
 from recjax.data.views import View
-from recjax.evaluate.metrics import mean_metrics
-from recjax.evaluate.ranking import rank_users
+from recjax.evaluate.candidates import WARNING, sample
+from recjax.evaluate.floors import rank_floors
+from recjax.evaluate.intervals import bootstrap
+from recjax.evaluate.metrics import LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
+from recjax.evaluate.ranking import Rankings, rank_users
+from recjax.evaluate.report import Report
+from recjax.evaluate.scored import Rules
+from recjax.evaluate.slices import slices
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
-Candidates = Literal["full", "uniform100", "popularity100"]
+TIES = "equal scores rank by item id"
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Evaluate:
 
     split: Literal["test", "validation"] = "test"
     mask_seen: Literal["history", "none"] = "history"
-    candidates: Candidates = "full"
+    candidates: Literal["full", "uniform100", "popularity100"] = "full"
     users_per_batch: int = 256
     bootstrap: int = 1000
     k: int = 20
@@ -52,6 +63,155 @@ class Evaluate:
         for name, least in {"users_per_batch": 1, "bootstrap": 0, "k": 10}.items():
             if getattr(self, name) < least:
                 raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least {least}")
+
+
+def evaluate(
+    model: Model,
+    params: Params,
+    dataset: Dataset,
+    split: Split,
+    view: View,
+    config: Evaluate = Evaluate(),
+    *,
+    floors: bool = True,
+    name: str = "model",
+    vectors: np.ndarray | None = None,
+    progress: bool = True,
+) -> Report:
+    """Ranks every user's target on all devices of the current mesh, and reports it beside the floors.
+
+    Args:
+        model: what ranks.
+        params: its parameters.
+        dataset: the catalog.
+        split: its split.
+        view: how a history becomes a query.
+        config: the protocol.
+        floors: whether to rank the floors too (some seconds).
+        name: what to call the model.
+        vectors: item vectors for the text floor, see `floors.rank_floors`.
+        progress: show progress bars where standard error is a terminal.
+
+    Raises:
+        InputError: the model was built for another catalog, or the split has no such part.
+        NonFiniteScoresError: names the users with scores that are NaN or infinite.
+    """
+    if model.items != dataset.n_items:
+        raise InputError(
+            f"the model knows {model.items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}: a model of item "
+            "ids only ranks the catalog that it was trained on"
+        )
+    examples = split.examples(config.split)
+    rules = rules_of(config, dataset, split)
+    begun = time.perf_counter()
+    rankings = rank_users(
+        model,
+        params,
+        examples,
+        view,
+        lambda user: dataset.user_ids[user],
+        mask_seen=config.mask_seen,
+        users_per_batch=config.users_per_batch,
+        k=rules.k,
+        candidates=rules.candidates,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - begun
+    return report(
+        rankings,
+        dataset,
+        split,
+        config,
+        rules,
+        name=name,
+        seconds=seconds,
+        floors=floors,
+        vectors=vectors,
+        progress=progress,
+    )
+
+
+def rules_of(config: Evaluate, dataset: Dataset, split: Split) -> Rules:
+    """What competes with each target; sampled candidates are the same for every model and floor."""
+    masked = config.mask_seen == "history"
+    if config.candidates == "full":
+        return Rules(masked, config.k)
+    counts = item_counts(split.train.items, dataset.n_items)
+    return Rules(masked, 0, sample(config.candidates, split.examples(config.split), counts, config.seed))
+
+
+def report(
+    rankings: Rankings,
+    dataset: Dataset,
+    split: Split,
+    config: Evaluate,
+    rules: Rules,
+    *,
+    name: str,
+    seconds: float,
+    floors: bool = True,
+    vectors: np.ndarray | None = None,
+    progress: bool = False,
+    notes: dict[str, Any] | None = None,
+) -> Report:
+    """The report of rankings, whoever made them. Arguments as in `evaluate`."""
+    examples = split.examples(config.split)
+    counts = item_counts(split.train.items, dataset.n_items)
+    groups = {"all": np.ones(len(examples), bool)} | slices(examples, counts)
+    baselines = {}
+    if floors:
+        ranked = rank_floors(dataset, split, config.split, examples, rules, vectors=vectors, progress=progress)
+        baselines = {
+            floor: None if found is None else figures(found, groups["all"], dataset.n_items)
+            for floor, found in ranked.items()
+        }
+    metrics = {group: figures(rankings, rows, dataset.n_items) for group, rows in groups.items()}
+    if rankings.lists is not None:
+        lists, histories = rankings.lists[:, :LIST_LENGTH], examples.histories
+        metrics["all"]["novelty@10"] = novelty(lists, counts)
+        metrics["all"]["popularity_lift@10"] = popularity_lift(lists, histories.items, histories.lengths, counts)
+    protocol = {"split": config.split, "candidates": config.candidates, "mask_seen": config.mask_seen, "tie": TIES}
+    users = pl.DataFrame(
+        {
+            "user_id": [dataset.user_ids[user] for user in examples.histories.users],
+            "target": [dataset.item_ids[item] for item in examples.targets],
+            "rank": rankings.ranks,
+        }
+    ).with_columns(pl.when(pl.col("rank") < int(MISS)).then(pl.col("rank")).alias("rank"))
+    return Report(
+        name=name,
+        dataset={
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+        },
+        protocol=protocol if config.candidates == "full" else protocol | {"warning": WARNING},
+        metrics=metrics,
+        interval=bootstrap(rankings.ranks, config.bootstrap, config.seed),
+        floors=baselines,
+        counts={"users": len(examples)} | {group: int(rows.sum()) for group, rows in groups.items() if group != "all"},
+        seconds=seconds,
+        audit=audit(dataset, split).to_json(),
+        notes=notes or {},
+        users=users,
+    )
+
+
+def figures(rankings: Rankings, rows: np.ndarray, n_items: int) -> dict[str, float]:
+    """The metrics of some of the users; empty for no users.
+
+    Args:
+        rankings: of all users.
+        rows: bool [n], which users.
+        n_items: catalog size.
+    """
+    if not rows.any():
+        return {}
+    metrics = mean_metrics(rankings.ranks[rows])
+    if rankings.lists is not None:
+        metrics["coverage@10"] = coverage(rankings.lists[rows, :LIST_LENGTH], n_items)
+    return metrics
 
 
 def quick(

@@ -29,6 +29,10 @@ IN_FLIGHT = 2
 """Batches whose results have not been fetched yet, so that the device never waits for the host."""
 
 
+MANY_USERS = 20_000
+"""From here on, shorter rows save more time than compiling for more shapes costs."""
+
+
 class NonFiniteScoresError(ArithmeticError):
     """A model gave scores that are NaN or infinite; such users have no rank."""
 
@@ -126,7 +130,8 @@ def rank_users(
             if lists is not None:
                 lists[rows[used]] = np.asarray(best)[used]
 
-    batches = query_batches(examples, view, model.items, users_per_batch, mask_seen=mask_seen)
+    shapes = 3 if len(examples) < MANY_USERS else 5
+    batches = query_batches(examples, view, model.items, users_per_batch, mask_seen=mask_seen, shapes=shapes)
     total = -(-len(examples) // max(users_per_batch, 1))
     for queries, rows in tracked(batches, total, "ranking", progress):
         mine = rows[local_rows(sharding, len(rows))]

@@ -1,0 +1,86 @@
+"""How sure a figure is: bootstrap over users, spread over seeds, paired tests."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from recjax.evaluate.metrics import ACCURACY, user_metrics
+
+LEVEL = 0.95
+
+
+def bootstrap(ranks: np.ndarray, resamples: int, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
+    """Percentile bootstrap intervals of the accuracy metrics, users resampled with replacement.
+
+    A mean depends on how often each distinct rank was drawn and on nothing else, so resamples are drawn as counts of
+    distinct ranks (multinomial): the same distribution as drawing users, without `resamples x n` draws.
+
+    Args:
+        ranks: int64 [n].
+        resamples: how many; 0 gives no intervals.
+        seed: of the draw.
+        level: coverage.
+
+    Returns:
+        Metric -> [low, high].
+    """
+    if not resamples or not len(ranks):
+        return {}
+    distinct, counts = np.unique(ranks, return_counts=True)
+    values = np.stack([user_metrics(distinct)[name] for name in ACCURACY], axis=1)
+    drawn = np.random.default_rng(seed).multinomial(len(ranks), counts / len(ranks), size=resamples)
+    means = drawn @ values / len(ranks)
+    tails = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: [float(low), float(high)] for name, low, high in zip(ACCURACY, *tails, strict=True)}
+
+
+def spread(figures: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation (n - 1), smallest and largest of each metric over several seeds."""
+    shared = [name for name in figures[0] if all(name in other for other in figures)]
+    result = {}
+    for name in shared:
+        values = np.array([figure[name] for figure in figures], np.float64)
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        result[name] = {
+            "mean": float(values.mean()),
+            "std": deviation,
+            "min": float(values.min()),
+            "max": float(values.max()),
+            "runs": len(values),
+        }
+    return result
+
+
+def paired(first: Sequence[np.ndarray], second: Sequence[np.ndarray], metric: str = "ndcg@10") -> dict[str, Any]:
+    """Whether two systems differ for the same users; the seeds of each are averaged per user before.
+
+    Args:
+        first: ranks int64 [n] of one system, one array a seed.
+        second: ranks of the other, users in the same order.
+        metric: which metric.
+
+    Returns:
+        Mean of each, difference (second - first) with its 95 % interval (t), and p-values of the paired t-test and of
+        Wilcoxon's signed-rank test. p-values are 1 where no user differs.
+    """
+    a, b = (np.mean([user_metrics(ranks)[metric] for ranks in system], axis=0) for system in (first, second))
+    difference = b - a
+    result = {"metric": metric, "users": len(a), "first": float(a.mean()), "second": float(b.mean())}
+    result["difference"] = float(difference.mean())
+    if len(a) < 2 or not np.ptp(difference):
+        same = float(difference.mean())
+        return result | {
+            "interval": [same, same],
+            "p_t": 1.0 if same == 0 else 0.0,
+            "p_wilcoxon": 1.0 if same == 0 else 0.0,
+        }
+    test = stats.ttest_rel(b, a)
+    interval = test.confidence_interval(LEVEL)
+    wilcoxon: Any = stats.wilcoxon(b, a, zero_method="zsplit", method="approx")
+    return result | {
+        "interval": [float(interval.low), float(interval.high)],
+        "p_t": float(test.pvalue),
+        "p_wilcoxon": float(wilcoxon.pvalue),
+    }

@@ -1,0 +1,213 @@
+"""What an evaluation found: as JSON, as a table, as a file."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from recjax.evaluate.intervals import paired, spread
+from recjax.evaluate.metrics import MISS
+from recjax.evaluate.slices import SLICES
+from recjax.typing import InputError
+
+COLUMNS = ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "mrr", "coverage@10")
+"""Metrics that the table shows; the file has all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The result of one evaluation.
+
+    Attributes:
+        name: what was evaluated.
+        dataset: name, fingerprint, users, items.
+        protocol: split, candidates, mask_seen, tie; a warning where candidates are sampled.
+        metrics: "all" and each slice -> metric -> value; a slice without users is empty.
+        interval: metric -> [low, high], 95 % bootstrap over users.
+        floors: floor -> metric -> value, or None where the data cannot have it.
+        counts: users, and users of each slice.
+        seconds: time to rank all users, floors not counted.
+        audit: what makes the split doubtful, see `recjax.data.audit`.
+        notes: more to know, e.g. what a predictions file lacked.
+        users: user_id, target, rank (null: a miss), in the order of the examples.
+    """
+
+    name: str
+    dataset: dict[str, Any]
+    protocol: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    interval: dict[str, list[float]]
+    floors: dict[str, dict[str, float] | None]
+    counts: dict[str, int]
+    seconds: float
+    audit: dict[str, Any] | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    users: pl.DataFrame | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `evaluation.json`."""
+        keys = ("dataset", "protocol", "metrics", "interval", "floors", "counts", "seconds", "audit")
+        content = {"name": self.name} | {key: getattr(self, key) for key in keys}
+        return content | ({"notes": self.notes} if self.notes else {})
+
+    def save(self, path: Path) -> None:
+        """Writes `path` (JSON), and the rank of every user beside it as `<stem>.users.parquet`; both atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.users is not None:
+            with replacing(path.with_suffix(".users.parquet")) as temporary:
+                self.users.write_parquet(temporary)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Report":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: there is no such file, or it is no report.
+        """
+        try:
+            content = json.loads(path.read_text())
+            users = path.with_suffix(".users.parquet")
+            return cls(**content, users=pl.read_parquet(users) if users.exists() else None)
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist; `recjax evaluate` writes it") from None
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} is no evaluation report: {error}") from None
+
+    def ranks(self) -> np.ndarray:
+        """int64 [n], rank of each user's target; `metrics.MISS` where there is none."""
+        if self.users is None:
+            raise InputError(f"the report of {self.name!r} was stored without its users, which a paired test needs")
+        return self.users["rank"].fill_null(int(MISS)).to_numpy()
+
+    def table(self) -> Group:
+        """Floors above the model, then its slices; a warning above all where candidates are sampled."""
+        lines: list[Any] = [Text(self._headline(), style="bold")]
+        if "warning" in self.protocol:
+            lines.append(Text(self.protocol["warning"], style="bold red"))
+        lines += [self._main_table(), Text(), self._slice_table(), Text(self._footnote(), style="dim")]
+        lines += [Text(f"warning: {doubt}", style="yellow") for doubt in (self.audit or {}).get("warnings", [])]
+        return Group(*lines, *(Text(f"{key}: {value}") for key, value in self.notes.items()))
+
+    def _headline(self) -> str:
+        data, protocol = self.dataset, self.protocol
+        items = f"all {data['items']:,} items" if protocol["candidates"] == "full" else protocol["candidates"]
+        seen = "history masked" if protocol["mask_seen"] == "history" else "history not masked"
+        fingerprint = data["fingerprint"][:12]
+        return (
+            f"{data['name']} ({fingerprint}) · {protocol['split']}, {self.counts['users']:,} users · {items} · {seen}"
+        )
+
+    def _main_table(self) -> Table:
+        table = _columns("")
+        for name, figures in self.floors.items():
+            table.add_row(name, *_cells(figures), style="dim")
+        table.add_section()
+        table.add_row(self.name, *_cells(self.metrics["all"]), style="bold")
+        if self.interval:
+            for side, label in enumerate(("95 % low", "95 % high")):
+                table.add_row(label, *_cells({name: ends[side] for name, ends in self.interval.items()}), style="dim")
+        return table
+
+    def _slice_table(self) -> Table:
+        table = _columns("slice")
+        for name in SLICES:
+            if self.counts.get(name):
+                table.add_row(f"{name} ({self.counts[name]:,})", *_cells(self.metrics[name]))
+        return table
+
+    def _footnote(self) -> str:
+        figures = self.metrics["all"]
+        parts = [f"ties: {self.protocol['tie']}"]
+        if "novelty@10" in figures:
+            parts.append(f"novelty@10 {figures['novelty@10']:.2f} bits")
+            parts.append(f"popularity lift@10 {figures['popularity_lift@10']:+.2f}")
+        if self.seconds:
+            parts.append(f"{self.seconds:.1f} s, {self.counts['users'] / self.seconds:,.0f} users/s")
+        return " · ".join(parts)
+
+
+def compare(groups: dict[str, Sequence[Report]], metric: str = "ndcg@10") -> dict[str, Any]:
+    """Several systems, each run with one or more seeds, on the same users.
+
+    Args:
+        groups: name of a system -> its reports, one a seed.
+        metric: what the paired tests look at.
+
+    Returns:
+        "systems": name -> metric -> mean, std, min, max, runs; "tests": the first system against each other one, see
+        `intervals.paired`.
+
+    Raises:
+        InputError: the reports differ in dataset, protocol or users.
+    """
+    reports = [report for group in groups.values() for report in group]
+    for other in reports[1:]:
+        for part in ("dataset", "protocol"):
+            if getattr(other, part) != getattr(reports[0], part):
+                raise InputError(
+                    f"{reports[0].name!r} and {other.name!r} cannot be compared: their {part} differs, "
+                    f"{getattr(reports[0], part)} against {getattr(other, part)}"
+                )
+    systems = {name: spread([report.metrics["all"] for report in group]) for name, group in groups.items()}
+    ranks = {name: [report.ranks() for report in group] for name, group in groups.items()}
+    first, *others = groups
+    tests = [{"systems": [first, other]} | paired(ranks[first], ranks[other], metric) for other in others]
+    return {"systems": systems, "tests": tests}
+
+
+def comparison_table(comparison: dict[str, Any]) -> Group:
+    """The result of `compare`: mean and spread of each system, then the paired tests."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("system")
+    table.add_column("runs", justify="right")
+    shown = ("hr@10", "ndcg@10", "mrr", "coverage@10")
+    for name in shown:
+        table.add_column(name, justify="right")
+    for name, figures in comparison["systems"].items():
+        cells = [f"{figures[m]['mean']:.4f} ± {figures[m]['std']:.4f}" if m in figures else "-" for m in shown]
+        table.add_row(name, str(next(iter(figures.values()))["runs"]), *cells)
+    lines = []
+    for test in comparison["tests"]:
+        first, second = test["systems"]
+        low, high = test["interval"]
+        lines.append(
+            Text(
+                f"{second} - {first}: {test['metric']} {test['difference']:+.4f} [{low:+.4f}, {high:+.4f}], "
+                f"p = {test['p_t']:.2g} (paired t), {test['p_wilcoxon']:.2g} (Wilcoxon), {test['users']:,} users"
+            )
+        )
+    return Group(table, *lines)
+
+
+def _columns(label: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(label, no_wrap=True)
+    for name in COLUMNS:
+        table.add_column(name.replace("coverage@10", "cov@10"), justify="right", no_wrap=True)
+    return table
+
+
+def _cells(figures: dict[str, float] | None) -> list[str]:
+    return [f"{figures[name]:.4f}" if figures and name in figures else "-" for name in COLUMNS]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
