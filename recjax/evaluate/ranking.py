@@ -81,6 +81,17 @@ def _ranked(
     return jax.tree.map(replicated, (ranks, lists))
 
 
+@partial(jax.jit, static_argnames=("identity", "k"))
+def _listed(identity: _Identity, params: Params, queries: Queries, k: int) -> tuple[Array, Array]:
+    return jax.tree.map(replicated, identity.model.rank(params, queries, k))
+
+
+def best_items(model: Model, params: Params, queries: Queries, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best `k` items of a batch of queries and their scores, on the host: int32 [q, k], float32 [q, k]."""
+    items, scores = _listed(_Identity(model), params, queries, k)
+    return np.asarray(items), np.asarray(scores)
+
+
 def replicated(x: Array) -> Array:
     """The whole array on every device, so that every process can read it."""
     empty = jax.sharding.get_abstract_mesh().empty

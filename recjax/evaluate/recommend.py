@@ -1,136 +1,180 @@
-"""Lists of items for histories: one typed by hand, or those in a file of events."""
+"""Recommendations with raw ids, titles and scores, for typed histories or a file of users.
 
+An id that the catalog does not have is left out of its history and named in the result. A history of which nothing is
+left gets the most popular items, with `fallback` set.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-import jax
 import numpy as np
 import polars as pl
 
 from recjax.data.dataset import Dataset
+from recjax.data.importers import read
 from recjax.data.loader import query_batches
 from recjax.data.splits import Histories
+from recjax.data.transitions import item_counts
 from recjax.data.views import View
-from recjax.evaluate.ranking import NonFiniteScoresError, replicated
+from recjax.evaluate.ranking import NonFiniteScoresError, best_items, tracked
+from recjax.evaluate.report import replacing
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
 
 @dataclass(frozen=True, eq=False)
-class Requests:
-    """Histories to recommend for.
+class Recommendations:
+    """Lists of items, one row an item.
 
     Attributes:
-        histories: in the dataset's item numbers; `histories.users` counts 0, 1, 2, ...
-        user_ids: raw id of each.
-        unknown_items: raw item ids that the catalog does not have, with how often they occur; left out.
-        without_history: raw ids of users of whom nothing was left; left out.
+        table: user_id, rank (from 1), item_id, title, score (null in a fallback), fallback.
+        unknown: raw item ids that the catalog does not have -> how often they stood in histories.
+        fallbacks: users that got the most popular items.
     """
 
-    histories: Histories
-    user_ids: list[str]
-    unknown_items: dict[str, int]
-    without_history: list[str]
-
-
-def typed_history(dataset: Dataset, items: list[str]) -> Histories:
-    """One history from raw item ids, oldest first.
-
-    Raises:
-        InputError: it is empty, or the catalog lacks an id; names it and the nearest ones.
-    """
-    if not items:
-        raise InputError("the history is empty, expected item ids, oldest first, with commas between them")
-    return _histories(dataset.item_index(items), np.zeros(len(items), np.int64), np.array([len(items)]))
-
-
-def requests(dataset: Dataset, interactions: pl.DataFrame) -> Requests:
-    """The histories of users in a table of events.
-
-    Args:
-        dataset: whose items the model knows.
-        interactions: `user_id`, `item_id`, `timestamp`; sorted here, stably, by user and time.
-
-    Raises:
-        InputError: no event is on an item of the dataset.
-    """
-    users = interactions["user_id"].unique(maintain_order=True)
-    events = interactions.join(
-        pl.DataFrame({"user_id": users}).with_row_index("user"), on="user_id", maintain_order="left"
-    ).join(
-        pl.DataFrame({"item_id": dataset.item_ids[1:]}).with_row_index("item", 1),
-        on="item_id",
-        how="left",
-        maintain_order="left",
-    )
-    unknown = events.filter(pl.col("item").is_null())["item_id"].value_counts(sort=True)
-    events = events.drop_nulls("item").sort("user", "timestamp", maintain_order=True)
-    if not len(events):
-        shown = ", ".join(map(repr, unknown["item_id"].head(5)))
-        raise InputError(f"none of the {len(unknown):,} item ids is in dataset {dataset.name!r}, e.g. {shown}")
-    lengths = np.bincount(events["user"].to_numpy(), minlength=len(users))
-    return Requests(
-        histories=_histories(
-            events["item"].to_numpy().astype(np.int32), events["timestamp"].to_numpy(), lengths[lengths > 0]
-        ),
-        user_ids=users.filter(pl.Series(lengths > 0)).to_list(),
-        unknown_items=dict(unknown.iter_rows()),
-        without_history=users.filter(pl.Series(lengths == 0)).to_list(),
-    )
-
-
-def _histories(items: np.ndarray, timestamps: np.ndarray, lengths: np.ndarray) -> Histories:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Histories(offsets, items, timestamps, np.arange(len(lengths), dtype=np.int32))
+    table: pl.DataFrame
+    unknown: dict[str, int]
+    fallbacks: list[str]
 
 
 def recommend(
-    model: Model, params: Params, histories: Histories, view: View, k: int, users_per_batch: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best `k` items for every history, none of its own among them, on all devices of the current mesh.
+    model: Model,
+    params: Params,
+    dataset: Dataset,
+    view: View,
+    histories: Sequence[Sequence[str]] | Path,
+    *,
+    k: int = 10,
+    mask_seen: Literal["history", "none"] = "history",
+    users_per_batch: int = 256,
+    progress: bool = True,
+) -> Recommendations:
+    """The best items for every history.
 
     Args:
         model: what ranks.
         params: its parameters.
-        histories: none of them empty.
+        dataset: the catalog.
         view: how a history becomes a query.
-        k: length of the lists.
+        histories: raw item ids of each user, oldest first (the users are called "1", "2", ...); or a table file with
+            user, item and time.
+        k: length of the lists; they are shorter where the catalog runs out.
+        mask_seen: whether items of the history may be recommended again.
         users_per_batch: queries of a batch over all devices.
-
-    Returns:
-        items int32 [n, k], 0 where a list ran out, and scores float32 [n, k], -inf there.
+        progress: show a progress bar where standard error is a terminal.
 
     Raises:
-        InputError: `k` is not positive.
-        NonFiniteScoresError: names the histories by their number.
+        InputError: k is less than 1, the model was built for another catalog, or the file cannot be read.
+        NonFiniteScoresError: names the users with scores that are NaN or infinite.
     """
     if k < 1:
         raise InputError(f"k is {k}, expected at least 1")
-    k = min(k, model.items)
-    items, scores = np.zeros((len(histories), k), np.int32), np.zeros((len(histories), k), np.float32)
-    ranked = jax.jit(lambda params, queries: jax.tree.map(replicated, model.rank(params, queries, k)))
-    for queries, rows in query_batches(histories, view, model.items, users_per_batch):
-        best, values = ranked(params, queries)
+    if model.items != dataset.n_items:
+        raise InputError(f"the model knows {model.items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}")
+    events, names = _file_events(histories) if isinstance(histories, Path) else _typed_events(histories)
+    known, unknown = _known(events, dataset)
+    lists, scores = _ranked(
+        model, params, known, view, names, min(k, dataset.n_items), mask_seen, users_per_batch, progress
+    )
+    without = np.flatnonzero(np.bincount(known.users, minlength=len(names)) == 0)
+    popular = np.argsort(-item_counts(dataset.items, dataset.n_items)[1:], kind="stable")[:k] + 1
+    lists[without], scores[without] = popular, np.nan
+    return Recommendations(_table(lists, scores, without, names, dataset), unknown, [names[user] for user in without])
+
+
+def save(recommendations: Recommendations, path: Path) -> None:
+    """Writes the table as parquet, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        recommendations.table.write_parquet(temporary)
+
+
+@dataclass(frozen=True, eq=False)
+class _Events:
+    """Raw events, each user's oldest first.
+
+    Attributes:
+        users: int64 [m], number of the user, ascending.
+        items: [m], raw item ids, or int32 item numbers once they are known.
+        times: int64 [m], unix seconds.
+    """
+
+    users: np.ndarray
+    items: Any
+    times: np.ndarray
+
+
+def _typed_events(histories: Sequence[Sequence[str]]) -> tuple[_Events, list[str]]:
+    users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    items = [str(item) for history in histories for item in history]
+    return _Events(users, items, np.zeros(len(items), np.int64)), [str(user + 1) for user in range(len(histories))]
+
+
+def _file_events(path: Path) -> tuple[_Events, list[str]]:
+    rows = read(path, "table").interactions
+    names = rows["user_id"].unique(maintain_order=True)
+    numbers = pl.DataFrame({"user_id": names}).with_row_index("user")
+    rows = rows.join(numbers, on="user_id", maintain_order="left").sort("user", "timestamp", maintain_order=True)
+    times = rows["timestamp"].to_numpy()
+    return _Events(rows["user"].to_numpy().astype(np.int64), rows["item_id"].to_list(), times), names.to_list()
+
+
+def _known(events: _Events, dataset: Dataset) -> tuple[_Events, dict[str, int]]:
+    """Events with item numbers, those on unknown items taken out; and the unknown ids with their counts."""
+    numbers = {raw: number for number, raw in enumerate(dataset.item_ids) if number}
+    items = np.array([numbers.get(raw, 0) for raw in events.items], np.int32)
+    unknown: dict[str, int] = {}
+    for row in np.flatnonzero(items == 0):
+        unknown[events.items[row]] = unknown.get(events.items[row], 0) + 1
+    kept = items > 0
+    return _Events(events.users[kept], items[kept], events.times[kept]), unknown
+
+
+def _ranked(
+    model: Model,
+    params: Params,
+    events: _Events,
+    view: View,
+    names: list[str],
+    k: int,
+    mask_seen: Literal["history", "none"],
+    users_per_batch: int,
+    progress: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists int32 [users, k] and scores float32 [users, k] of the users that have events."""
+    lists, scores = np.zeros((len(names), k), np.int32), np.full((len(names), k), np.nan, np.float32)
+    users, lengths = np.unique(events.users, return_counts=True)
+    if not len(users):
+        return lists, scores
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    histories = Histories(offsets, np.asarray(events.items, np.int32), events.times, users.astype(np.int32))
+    batches = query_batches(histories, view, model.items, users_per_batch, mask_seen=mask_seen)
+    for queries, rows in tracked(batches, -(-len(users) // users_per_batch), "recommending", progress):
+        found = best_items(model, params, queries, k)
         used = rows >= 0
-        items[rows[used]], scores[rows[used]] = np.asarray(best)[used], np.asarray(values)[used]
-    bad = np.isnan(scores).any(axis=1)
-    if bad.any():
-        raise NonFiniteScoresError.of([str(row) for row in np.flatnonzero(bad)])
-    return items, scores
+        lists[users[rows[used]]], scores[users[rows[used]]] = found[0][used], found[1][used]
+    broken = [names[user] for user in users if np.isnan(scores[user]).any()]
+    if broken:
+        raise NonFiniteScoresError.of(broken)
+    return lists, scores
 
 
-def lists_table(dataset: Dataset, user_ids: list[str], items: np.ndarray, scores: np.ndarray) -> pl.DataFrame:
-    """Lists as a table: `user_id`, `rank` from 1, `item_id`, `title`, `score`; one row an item, in order."""
-    users, width = items.shape
-    flat, titles = items.reshape(-1), dataset.catalog["title"]
-    table = pl.DataFrame(
+def _table(
+    lists: np.ndarray, scores: np.ndarray, without: np.ndarray, names: list[str], dataset: Dataset
+) -> pl.DataFrame:
+    user, place = np.nonzero(lists)
+    item = lists[user, place]
+    titles = dataset.catalog["title"]
+    fallback = np.isin(user, without)
+    return pl.DataFrame(
         {
-            "user_id": np.repeat(np.array(user_ids, object), width),
-            "rank": np.tile(np.arange(1, width + 1, dtype=np.int32), users),
-            "item": flat,
-            "score": scores.reshape(-1),
-        },
-        schema={"user_id": pl.String, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float32},
-    ).filter(pl.col("item") > 0)
-    names = pl.DataFrame({"item_id": dataset.item_ids[1:], "title": titles}).with_row_index("item", 1)
-    named = table.join(names.cast({"item": pl.Int32}), on="item", how="left", maintain_order="left")
-    return named.select("user_id", "rank", "item_id", "title", "score")
+            "user_id": pl.Series(names, dtype=pl.String).gather(user),
+            "rank": (place + 1).astype(np.int32),
+            "item_id": pl.Series(dataset.item_ids, dtype=pl.String).gather(item),
+            "title": titles.gather(item - 1),
+            "score": pl.Series(scores[user, place], dtype=pl.Float32).fill_nan(None),
+            "fallback": fallback,
+        }
+    )
