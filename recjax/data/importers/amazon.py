@@ -21,7 +21,7 @@ import polars as pl
 from recjax.data.importers import catalog, delimited, json_lines
 from recjax.data.importers.delimited import Layout
 from recjax.data.importers.logs import Options, RawLogs, files_note
-from recjax.data.importers.rows import Rows, to_events
+from recjax.data.importers.rows import to_events
 from recjax.data.importers.tables import match, renamed
 from recjax.typing import InputError
 
@@ -50,7 +50,7 @@ def find(files: Sequence[Path], sure: bool) -> list[tuple[Path, ...]]:
             continue
         if _JSON.search(file.name):
             keys = set(json_lines.first_keys(file))
-            if sure or keys & {"reviewerID", "unixReviewTime"} or {"user_id", "asin"} <= keys:
+            if (sure and len(files) == 1) or keys & {"reviewerID", "unixReviewTime"} or {"user_id", "asin"} <= keys:
                 found.append((file,))
         elif _CSV.search(file.name) and "parent_asin" in delimited.first_line(file)[1]:
             found.append((file,))
@@ -96,14 +96,12 @@ def _metadata_of(path: Path) -> Path | None:
 def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     """Columns `item_id`, `title`, `categories`, `brand`, `price`, `description`, as plain text."""
     found = json_lines.first_keys(path)
+    if not found:
+        raise InputError(f"the metadata {path} has no rows: fill it, or remove it to go on without item texts")
     keys = [key for key in _ITEMS if key in found]
     if not {"asin", "parent_asin"} & set(keys):
         raise InputError(f"{path} has no product id: expected the key asin or parent_asin, found {', '.join(found)}")
-    rows, frame = json_lines.read(path, keys).sound()
-    total = frame.height + rows.refusals.total
-    rows.refusals.check(total, options.max_refused, path)
-    notes["catalog_rows_refused"] = rows.refusals.to_json()
-    notes |= {f"catalog_{key}": value for key, value in rows.notes.items()}
+    frame = catalog.collect(json_lines.read(path, keys), options, notes)
 
     def first(*candidates: str) -> pl.Expr:
         there = [pl.col(key) for key in candidates if key in keys]
@@ -120,7 +118,7 @@ def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     )
     return frame.select(
         "item_id",
-        *[catalog.unescape(column) for column in ("title",)],
+        catalog.unescape("title"),
         catalog.unescape("categories").fill_null(pl.col("main_category")),
         catalog.unescape("brand"),
         pl.when(pl.col("price").str.contains(_PRICE)).then(pl.col("price")).alias("price"),

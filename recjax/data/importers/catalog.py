@@ -6,12 +6,14 @@ from typing import Any
 
 import polars as pl
 
-from recjax.data.importers.logs import SHOWN
-from recjax.data.importers.rows import identifier, text
+from recjax.data.importers.logs import SHOWN, Options
+from recjax.data.importers.rows import Rows, identifier, text
 from recjax.typing import InputError
 
 
-def finish(catalog: pl.DataFrame | None, path: Path | None, events: pl.DataFrame, notes: dict[str, Any]) -> pl.DataFrame:
+def finish(
+    catalog: pl.DataFrame | None, path: Path | None, events: pl.DataFrame, notes: dict[str, Any]
+) -> pl.DataFrame:
     """Cleans a catalog and completes it from the events; adds `catalog` to `notes`.
 
     Duplicate ids: the first row is kept and the others are counted. Rows without id are dropped and counted. Items with
@@ -30,21 +32,35 @@ def finish(catalog: pl.DataFrame | None, path: Path | None, events: pl.DataFrame
         InputError: there is a catalog and it is empty.
     """
     if catalog is None:
-        catalog = pl.DataFrame(schema={"item_id": pl.String, "title": pl.String})
+        rows = pl.DataFrame(schema={"item_id": pl.String, "title": pl.String})
         note: dict[str, Any] = {"file": None, "rows": 0}
     else:
         if not catalog.height:
             raise InputError(f"the catalog {path} has no rows: fill it, or remove it to go on without item texts")
-        catalog, note = _cleaned(catalog)
+        rows, note = _cleaned(catalog)
         note = {"file": path.name if path else None} | note
-        if not catalog.height:
+        if not rows.height:
             raise InputError(f"the catalog {path} has no row with an item id")
-    missing = events.select(pl.col("item_id").unique(maintain_order=True)).join(catalog, on="item_id", how="anti",
-                                                                                 maintain_order="left")  # fmt: skip
+    known = events.select(pl.col("item_id").unique(maintain_order=True))
+    missing = known.join(rows, on="item_id", how="anti", maintain_order="left")
     note["items_without_row"] = missing.height
     note["first_without_row"] = missing["item_id"].head(SHOWN).to_list()
     notes["catalog"] = note
-    return pl.concat([catalog, missing], how="diagonal")
+    return pl.concat([rows, missing], how="diagonal")
+
+
+def collect(rows: Rows, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
+    """The rows of a catalog's file; adds `catalog_rows_refused` to `notes`.
+
+    Raises:
+        InputError: more rows are refused than `options.max_refused`.
+    """
+    rows, frame = rows.sound()
+    if total := frame.height + rows.refusals.total:
+        rows.refusals.check(total, options.max_refused, rows.path)
+    notes["catalog_rows_refused"] = rows.refusals.to_json()
+    notes |= {f"catalog_{key}": value for key, value in rows.notes.items()}
+    return frame
 
 
 def _cleaned(catalog: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -70,6 +86,7 @@ def _cleaned(catalog: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
 def from_events(frame: pl.DataFrame) -> pl.DataFrame:
     """A catalog from rows of events that carry item columns: of each item the first value that is not missing."""
     columns = [column for column in frame.columns if column != "item_id"]
+    frame = frame.with_columns(identifier("item_id", frame.schema["item_id"]))
     first = [text(column).drop_nulls().first() for column in columns]
     return frame.group_by("item_id", maintain_order=True).agg(first)
 

@@ -1,4 +1,4 @@
-"""Delimited text, with or without quotes, plain or gzipped: Polars for files that are sound, line by line for the others.
+"""Delimited text, with or without quotes, plain or gzipped: Polars for sound files, line by line for the others.
 
 Polars reads a sound file in a fraction of the time, but on a ragged row it stops, and it knows no line numbers. So a
 file that it refuses is read again by Python, which refuses single rows and knows where they stand.
@@ -8,6 +8,7 @@ import codecs
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,9 @@ import polars as pl
 from recjax.data.importers.logs import Refusals, shorten
 from recjax.data.importers.rows import Rows
 from recjax.typing import InputError
+
+UNREADABLE = (EOFError, OSError, zlib.error)
+"""What reading a damaged file raises."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def encoding(path: Path, latin: bool) -> str:
                 if not latin:
                     raise not_utf8(path, line, error) from None
                 return "latin-1"
-    except (EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return "utf-8-sig"
 
@@ -81,14 +85,15 @@ def first_line(path: Path) -> tuple[int, str]:
     Raises:
         InputError: it is not UTF-8, or the file cannot be read.
     """
+    number = 0
     try:
         with open_binary(path) as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    return number, line.decode("utf-8-sig").rstrip("\r\n")
+            for number, raw in enumerate(stream, 1):
+                if (line := raw.decode("utf-8-sig")).strip():
+                    return number, line.rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise not_utf8(path, number, error) from None
-    except (EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return 0, ""
 
@@ -150,7 +155,7 @@ def header(path: Path, layout: Layout) -> list[str]:
     names = [name.strip() for name in row]
     if repeated := [name for name in names if name and names.count(name) > 1]:
         raise InputError(f"{path}: the column {repeated[0]!r} is there {names.count(repeated[0])} times")
-    if any(name.replace(".", "", 1).isdigit() for name in names):
+    if 2 * sum(name.replace(".", "", 1).isdigit() for name in names) >= len(names):
         raise InputError(f"{path}: the first line ({shorten(','.join(names))}) looks like data, expected column names")
     return [name or f"(column {number})" for number, name in enumerate(names, 1)]
 

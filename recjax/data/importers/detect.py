@@ -11,9 +11,7 @@ from recjax.data.importers.logs import Options, RawLogs
 from recjax.typing import InputError
 
 # Tables come last: what has a format of its own may be a csv as well.
-FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (movielens, recbole, amazon, sequences, tables)
-}  # fmt: skip
+FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (movielens, recbole, amazon, sequences, tables)}
 
 
 def read(
@@ -46,7 +44,7 @@ def read(
     if columns and module is not tables and module is not recbole:
         raise InputError(f"columns can be named for tables only; {path} is read as {module.NAME}")
     logs = module.read(paths, Options(columns or {}, max_refused))
-    return replace(logs, name=name or (path.name.split(".")[0] if path.is_file() else path.resolve().name))
+    return replace(logs, name=name or (logs.name if path.is_file() else path.resolve().name))
 
 
 def _detect(path: Path, format: str | None) -> tuple[ModuleType, tuple[Path, ...]]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from recjax.data.importers.delimited import encoding, open_binary
+from recjax.data.importers.delimited import UNREADABLE, encoding, open_binary
 from recjax.data.importers.logs import Refusals, shorten
 from recjax.data.importers.rows import Rows
+from recjax.typing import InputError
 
 
 def read(path: Path, keys: Sequence[str]) -> Rows:
@@ -27,12 +28,16 @@ def read(path: Path, keys: Sequence[str]) -> Rows:
 def first_keys(path: Path, lines: int = 100) -> list[str]:
     """The keys of the objects in the first few lines, in order; empty when the first is no object."""
     keys: dict[str, None] = {}
-    with open_binary(path) as stream:
-        for number, line in zip(range(lines), stream, strict=False):
-            entry = _parse(line.decode("utf-8", "replace"))[0]
-            if entry is None and number == 0:
-                return []
-            keys |= dict.fromkeys(entry or {})
+    try:
+        with open_binary(path) as stream:
+            filled = (line for line in stream if line.strip())
+            for number, line in zip(range(lines), filled, strict=False):
+                entry = _parse(line.decode("utf-8-sig", "replace"))[0]
+                if entry is None and number == 0:
+                    return []
+                keys |= dict.fromkeys(entry or {})
+    except UNREADABLE as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     return list(keys)
 
 

@@ -21,9 +21,9 @@ NAME = "movielens"
 EXPECTED = "u.data and u.item (100K), ratings.dat and movies.dat (1M, 10M), ratings.csv and movies.csv (20M and later)"
 
 _GENRES = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
-    "Mystery Romance Sci-Fi Thriller War Western"
-).split()
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
 """The last 19 columns of `u.item`, each 0 or 1."""
 
 _EVENTS = ("user_id", "item_id", "rating", "timestamp")
@@ -57,7 +57,7 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
         "files": files_note(path, movies if movies.is_file() else None),
     }
     rows = delimited.read(path, layout)
-    names = dict(zip(_EVENTS, _EVENTS, strict=True))
+    names: dict[str, str] = dict(zip(_EVENTS, _EVENTS, strict=True))
     if layout.header is None:
         usual = {ours: (theirs,) for ours, theirs in _CSV.items()}
         names = match(delimited.header(path, layout), usual, {}, path, required=_EVENTS)
@@ -73,13 +73,12 @@ def _movies(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame
         rows = delimited.read(path, Layout())
         usual = {"item_id": ("movieId",), "title": ("title",), "categories": ("genres",)}
         names = match(delimited.header(path, Layout()), usual, {}, path, required=tuple(usual))
-        frame = renamed(rows, names).sound()[1]
+        frame = catalog.collect(renamed(rows, names), options, notes)
         return frame.with_columns(pl.col("categories").replace("(no genres listed)", None))
     layout = Layout("|" if path.name == "u.item" else "::", quoted=False, latin=True)
     width = 5 + len(_GENRES) if path.name == "u.item" else 3
     refusals, kept = Refusals(), []
-    total = 0
-    for total, (line, fields) in enumerate(delimited.fields(path, layout), 1):
+    for line, fields in delimited.fields(path, layout):
         if len(fields) != width or isinstance(fields, str):
             found = layout.separator.join(fields)
             refusals.add(f"{width} fields expected", line, found)
@@ -88,9 +87,11 @@ def _movies(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame
         if path.name == "u.item":
             genres = "|".join(genre for genre, flag in zip(_GENRES, fields[5:], strict=True) if flag == "1")
         kept.append((fields[0], fields[1], genres))
+    total = len(kept) + refusals.total
     if not total:
         raise InputError(f"the catalog {path} has no rows: fill it, or remove it to go on without item texts")
     refusals.check(total, options.max_refused, path)
     notes["catalog_rows_refused"] = refusals.to_json()
     schema = {"item_id": pl.String, "title": pl.String, "categories": pl.String}
-    return pl.DataFrame(kept, schema=schema, orient="row")
+    frame = pl.DataFrame(kept, schema=schema, orient="row")
+    return frame.with_columns(catalog.unescape("title"))  # one title of 1M has an HTML entity

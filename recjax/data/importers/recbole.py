@@ -15,8 +15,8 @@ import polars as pl
 
 from recjax.data.importers import catalog, delimited
 from recjax.data.importers.delimited import Layout
-from recjax.data.importers.logs import Options, RawLogs, Refusals, files_note
-from recjax.data.importers.rows import Rows, to_events
+from recjax.data.importers.logs import Options, RawLogs, files_note
+from recjax.data.importers.rows import to_events
 from recjax.data.importers.tables import match, renamed
 from recjax.typing import InputError
 
@@ -75,7 +75,7 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
             parts.append(to_events(rows, options, part, names))
             notes |= part if len(paths) == 1 else {path.name: part}
         events = pl.concat(parts, how="diagonal")
-    frame = _items(items) if items else None
+    frame = _items(items, options, notes) if items else None
     return RawLogs(name, events, catalog.finish(frame, items, events, notes), notes)
 
 
@@ -92,12 +92,12 @@ def _header(path: Path) -> dict[str, str]:
     return {name.rpartition(":")[0]: name for name in found}
 
 
-def _items(path: Path) -> pl.DataFrame:
+def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     header = _header(path)
     names = match(list(header), _ITEMS, {}, path, required=("item_id",))
     mapping = {ours: header[base] for ours, base in names.items()}
     mapping |= {base: typed for base, typed in header.items() if base not in names.values() and base not in mapping}
-    frame = renamed(delimited.read(path, _LAYOUT), mapping).sound()[1]
+    frame = catalog.collect(renamed(delimited.read(path, _LAYOUT), mapping), options, notes)
     if names.get("categories") in ("class", "genre", "genres") and mapping["categories"].endswith(":token_seq"):
         frame = frame.with_columns(pl.col("categories").str.replace_all(" ", "|"))  # one word each, by the format
     return frame
@@ -117,7 +117,7 @@ def _from_histories(
         total = frame.height + rows.refusals.total
         for number, (user, history, item) in enumerate(frame.select("user_id", "history", "item_id").iter_rows()):
             if user and item:
-                users[user].append(((history or "").split(), item))
+                users[user].append((str(history or "").split(), item))
             else:
                 missing = "user" if not user else "item"
                 rows.refusals.add(f"no {missing} id", rows.lines([number])[0], f"{user}\t{history}\t{item}")

@@ -49,7 +49,7 @@ class Rows:
         """Collects `frame(self.frame)`; the rows are those read carefully where the fast way fails."""
         try:
             return self, frame(self.frame).collect()
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, OSError) as error:  # an OSError where a gzip stream is cut or damaged
             if self.again is None:
                 raise InputError(f"{self.path} cannot be read: {error}") from error
             rows = self.again()

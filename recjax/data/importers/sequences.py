@@ -1,8 +1,8 @@
 """Id sequences: `user item item ...`, one user a line, oldest item first (S3-Rec and those who share its files).
 
-A user may stand on several lines, which are read one after another; so files with one `user item` pair a line (SASRec's)
-are read as well. There are no times: an event's timestamp is its place in the history. The attributes of S3-Rec
-(`NAME_item2attributes.json`) become the text column `attributes`.
+A user may stand on several lines, which are read one after another; so files with one `user item` pair a line
+(SASRec's) are read as well. There are no times: an event's timestamp is its place in the history. The attributes of
+S3-Rec (`NAME_item2attributes.json`) become the text column `attributes`.
 """
 
 import json
@@ -14,7 +14,7 @@ import polars as pl
 
 from recjax.data.importers import catalog, delimited
 from recjax.data.importers.delimited import Layout
-from recjax.data.importers.logs import Options, RawLogs, files_note
+from recjax.data.importers.logs import SHOWN, Options, RawLogs, files_note
 from recjax.data.importers.rows import Rows
 from recjax.typing import InputError
 
@@ -47,15 +47,15 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
     if not delimited.first_line(path)[1]:
         raise InputError(f"{path} is empty, expected lines of `user item item ...`")
     rows, frame = _words(path)
-    short = frame["words"].list.len() < 2
-    for row in short.arg_true().to_list():
-        refusals_line = rows.lines([row])[0] if rows.refusals.total < 5 else 0
-        rows.refusals.add("a user without items", refusals_line, frame["words"][row][0])
-    notes["rows_read"], notes["rows_refused"] = frame.height, rows.refusals.to_json()
-    rows.refusals.check(frame.height, options.max_refused, path)
+    sizes = frame["words"].list.len()
+    for row in (sizes == 1).arg_true().to_list():
+        line = rows.lines([row])[0] if rows.refusals.total < SHOWN else 0
+        rows.refusals.add("a user without items", line, frame["words"][row][0])
+    notes["rows_read"], notes["rows_refused"] = int((sizes > 0).sum()), rows.refusals.to_json()
+    rows.refusals.check(notes["rows_read"], options.max_refused, path)
     notes["timestamps"] = {"unit": "place in the history (the source has no times)"}
     events = (
-        frame.filter(~short)
+        frame.filter(sizes > 1)
         .select(pl.col("words").list.first().alias("user_id"), pl.col("words").list.slice(1).alias("item_id"))
         .explode("item_id")
         .with_columns(pl.int_range(pl.len(), dtype=pl.Int64).over("user_id").alias("timestamp"))

@@ -80,10 +80,10 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
     rows = renamed(load(path, [*mapping.values(), *texts.values()]), mapping)
     events = to_events(rows, options, notes, mapping)
     if items is not None:
-        texts_frame = read_items(items)
+        texts_frame = read_items(items, options, notes)
     else:
         texts_frame = _items_of_events(path, mapping["item_id"], texts) if texts else None
-    return RawLogs(path.name, events, catalog.finish(texts_frame, items or path, events, notes), notes)
+    return RawLogs(stem(path), events, catalog.finish(texts_frame, items or path, events, notes), notes)
 
 
 def _items_of_events(path: Path, item: str, texts: Mapping[str, str]) -> pl.DataFrame:
@@ -104,7 +104,11 @@ def names(path: Path) -> list[str]:
 
 
 def layout(path: Path) -> delimited.Layout:
-    return delimited.Layout("\t" if ".tsv" in path.name else ",")
+    """Tabs in `.tsv`, and in `.csv` what the header has most of: commas, semicolons or tabs."""
+    if ".tsv" in path.name:
+        return delimited.Layout("\t")
+    line = delimited.first_line(path)[1]
+    return delimited.Layout(max(",;\t", key=line.count))
 
 
 def load(path: Path, columns: Sequence[str]) -> Rows:
@@ -122,13 +126,14 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> Rows:
     return rows.mapped(lambda frame: frame.select(chosen))
 
 
-def read_items(path: Path) -> pl.DataFrame:
+def read_items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     """A catalog's table, `item_id` first, with the usual names for its title and categories and all other columns."""
     found = names(path)
     mapping = match(found, ITEM_COLUMNS, {}, path, required=("item_id",))
     others = [name for name in found if name not in mapping.values()]
     columns = [pl.col(theirs).alias(ours) for ours, theirs in mapping.items()]
-    return load(path, found).sound(lambda frame: frame.select(*columns, *others))[1]
+    rows = load(path, found).mapped(lambda frame: frame.select(*columns, *others))
+    return catalog.collect(rows, options, notes)
 
 
 def match(
@@ -172,5 +177,7 @@ def missing(column: str, wanted: str, found: Sequence[str], path: Path) -> Input
     """The error for a column that is not there."""
     near = difflib.get_close_matches(_plain(wanted), [_plain(name) for name in found], n=1, cutoff=0.4)
     nearest = next((name for name in found if near and _plain(name) == near[0]), None)
-    hint = f"; the nearest is {nearest!r}: if it is that one, say columns={{{column!r}: {nearest!r}}}" if nearest else ""
+    hint = (
+        f"; the nearest is {nearest!r}: if it is that one, say columns={{{column!r}: {nearest!r}}}" if nearest else ""
+    )
     return InputError(f"{path} has no column {column!r}; found: {', '.join(found)}{hint}")
