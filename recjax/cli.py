@@ -20,17 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = parser().parse_args(arguments)
     from recjax import commands
+    from recjax.evaluate.ranking import NonFiniteScoresError
     from recjax.parallel.startup import initialize
+    from recjax.train.errors import TrainingError
     from recjax.typing import InputError
 
     try:
         initialize()
         return getattr(commands, options.command)(options)
-    except InputError as error:
+    except (InputError, NonFiniteScoresError, TrainingError) as error:
         if options.debug:
             traceback.print_exc()
         print(f"recjax {options.command}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print(f"recjax {options.command}: interrupted", file=sys.stderr)
         return 130
@@ -115,7 +117,15 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder; several are compared")
     command.add_argument("--predictions", type=Path, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
-    command.add_argument("--split", choices=("test", "validation"), default="test", help="(default test)")
+    command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change the protocol, e.g. evaluate.mask_seen=none; may be repeated",
+    )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 
@@ -124,7 +134,7 @@ def _recommend(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="run folder")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
-    who.add_argument("--users", type=Path, metavar="FILE", help="raw logs of users, in any format that prepare reads")
+    who.add_argument("--users", type=Path, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
     command.add_argument("--out", type=Path, metavar="FILE.parquet", help="where to write lists for --users")
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")

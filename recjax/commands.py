@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from recjax import recipes
 from recjax.cli import default_run
-from recjax.config import keys, override_all
+from recjax.config import RunConfig, diff, keys, override_all
 from recjax.data.audit import audit
 from recjax.data.dataset import Dataset, build, find, save
 from recjax.data.importers import download, read
@@ -22,11 +23,15 @@ from recjax.data.locate import cache_folder, locate
 from recjax.data.preparation import Preparation
 from recjax.data.splits import LeaveOneOut
 from recjax.data.synthetic import NAMES
-from recjax.evaluate.recommend import Requests, lists_table, requests, typed_history
-from recjax.evaluate.recommend import recommend as rank
+from recjax.evaluate import protocol as protocols
+from recjax.evaluate import recommend as recommending
+from recjax.evaluate.predictions import evaluate_predictions
+from recjax.evaluate.protocol import Evaluate
+from recjax.evaluate.recommend import Recommendations
+from recjax.evaluate.report import Report, compare, comparison_table
 from recjax.track.model_table import model_table
 from recjax.train.loop import fit
-from recjax.train.run import load_run
+from recjax.train.run import Run, load_run
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
@@ -88,11 +93,87 @@ def train(options: Namespace) -> int:
     """A recipe to a run folder, and its evaluation."""
     recipe = recipes.read(options.recipe)
     config = override_all(recipe.config, options.settings)
-    folder = options.run or default_run(recipe.name, options.settings)
+    folder: Path = options.run or default_run(recipe.name, options.settings)
     result = fit(config, folder)
-    if result.preempted or options.no_evaluate:
-        return 0
+    if not (result.preempted or options.no_evaluate):
+        report = _report(load_run(folder, recipe=recipe.module), recipe.name, config.evaluate)
+        _save(report, folder)
+        _console().print(report.table())
     return 0
+
+
+def evaluate(options: Namespace) -> int:
+    """Runs, or another library's lists, to reports."""
+    console = _console()
+    if bool(options.runs) == bool(options.predictions):
+        raise InputError("give a RUN or several, or --predictions FILE --data NAME")
+    reports: list[Report] = []
+    configs: list[RunConfig] = []
+    if options.predictions:
+        if options.data is None:
+            raise InputError("--predictions needs --data NAME, the dataset that the lists are for")
+        dataset = find(options.data)
+        split, protocol = LeaveOneOut().split(dataset), _protocol(Evaluate(), options)
+        reports.append(evaluate_predictions(options.predictions, dataset, split, protocol))
+    else:
+        for folder in options.runs:
+            run = load_run(folder, options.data, recipe=_recipe(options))
+            name = str(folder) if len(options.runs) > 1 else folder.resolve().name
+            reports.append(_report(run, name, _protocol(run.config.evaluate, options), floors=not reports))
+            configs.append(run.config)
+            if options.data is None and options.split is None and not options.settings and len(options.runs) == 1:
+                _save(reports[0], folder)
+    compared = compare(_systems(reports, configs)) if len(reports) > 1 else None
+    if options.json:
+        found = [report.to_json() for report in reports]
+        print(json.dumps({"runs": found, "comparison": compared} if compared else found[0], indent=2))
+        return 0
+    for report in reports:
+        console.print(report.table())
+    if compared:
+        console.print(comparison_table(compared))
+    return 0
+
+
+def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Report:
+    with jax.set_mesh(run.mesh):
+        return protocols.evaluate(
+            run.model,
+            run.params,
+            run.dataset,
+            run.split,
+            run.config.data.view,
+            protocol,
+            floors=floors,
+            name=name,
+        )
+
+
+def _protocol(protocol: Evaluate, options: Namespace) -> Evaluate:
+    """The protocol of a run with what the command line changes of it."""
+    prefix = "evaluate."
+    for setting in options.settings:
+        if not setting.startswith(prefix):
+            raise InputError(f"--set {setting}: only the protocol can change after training, {prefix}KEY=VALUE")
+    settings = [setting.removeprefix(prefix) for setting in options.settings]
+    return override_all(protocol, settings + ([f"split={options.split}"] if options.split else []))
+
+
+def _systems(reports: list[Report], configs: list[RunConfig]) -> dict[str, Sequence[Report]]:
+    """Reports by system: runs that differ in nothing but the seed are one system, called as the first of them."""
+    systems: list[tuple[RunConfig, list[Report]]] = []
+    for report, config in zip(reports, configs, strict=True):
+        alike = (group for first, group in systems if set(diff(first, config)) <= {"seed"})
+        if (group := next(alike, None)) is not None:
+            group.append(report)
+        else:
+            systems.append((config, [report]))
+    return {group[0].name: group for _, group in systems}
+
+
+def _save(report: Report, folder: Path) -> None:
+    if jax.process_index() == 0:
+        report.save(folder / EVALUATION)
 
 
 def recommend(options: Namespace) -> int:
@@ -100,44 +181,47 @@ def recommend(options: Namespace) -> int:
     if options.out is not None and options.users is None:
         raise InputError("--out goes with --users; a typed history is printed")
     run = load_run(options.run, recipe=_recipe(options))
-    console = _console()
-    if options.users is None:
-        typed = [item.strip() for item in options.history.split(",") if item.strip()]
-        asked = Requests(typed_history(run.dataset, typed), ["typed"], {}, [])
-    else:
-        asked = requests(run.dataset, read(options.users).interactions)
+    typed = [item.strip() for item in (options.history or "").split(",") if item.strip()]
     with jax.set_mesh(run.mesh):
-        items, scores = rank(run.model, run.params, asked.histories, run.config.data.view, options.k)
-    lists = lists_table(run.dataset, asked.user_ids, items, scores)
-    for line in _left_out(asked, run.dataset.name):
+        found = recommending.recommend(
+            run.model,
+            run.params,
+            run.dataset,
+            run.config.data.view,
+            options.users or [typed],
+            k=options.k,
+            mask_seen=run.config.evaluate.mask_seen,
+        )
+    console = _console()
+    for line in _left_out(found, run.dataset, options.users is None):
         console.print(line, markup=False, highlight=False)
     if options.out is None:
-        console.print(_list_table(lists, options.history is not None))
+        console.print(_list_table(found.table, options.users is None))
     elif jax.process_index() == 0:
-        partial = options.out.with_name(options.out.name + ".partial")
-        lists.write_parquet(partial)
-        partial.replace(options.out)
-        console.print(f"{len(asked.user_ids):,} users, {lists.height:,} rows written to {options.out}", highlight=False)
+        recommending.save(found, options.out)
+        users = found.table["user_id"].n_unique()
+        console.print(f"{users:,} users, {found.table.height:,} rows written to {options.out}", highlight=False)
     return 0
 
 
-def _left_out(asked: Requests, dataset: str) -> list[str]:
+def _left_out(found: Recommendations, dataset: Dataset, typed: bool) -> list[str]:
+    """What could not be used, by name."""
     lines = []
-    if unknown := asked.unknown_items:
-        shown = ", ".join(map(repr, list(unknown)[:5])) + (", ..." if len(unknown) > 5 else "")
-        events = sum(unknown.values())
-        lines.append(
-            f"{events:,} events left out: dataset {dataset} does not have the items {shown} ({len(unknown):,})"
-        )
-    if users := asked.without_history:
+    if unknown := found.unknown:
+        try:
+            dataset.item_index(list(unknown))
+        except InputError as error:  # its message names the ids and the nearest ones that there are
+            lines.append(f"{error}; events left out: {sum(unknown.values()):,}")
+    if users := found.fallbacks:
         shown = ", ".join(map(repr, users[:5])) + (", ..." if len(users) > 5 else "")
-        lines.append(f"{len(users):,} users left out, with no event on a known item: {shown}")
+        who = "nothing of the history is left" if typed else f"nothing is left of {len(users):,} users: {shown}"
+        lines.append(f"{who}; these are the most popular items")
     return lines
 
 
 def _list_table(lists: pl.DataFrame, one_user: bool) -> Table:
     table = Table(box=rich.box.SIMPLE_HEAD)
-    names = [name for name in lists.columns if not (one_user and name == "user_id")]
+    names = ["rank", "item_id", "title", "score"] if one_user else ["user_id", "rank", "item_id", "title", "score"]
     for name in names:
         table.add_column(name, justify="right" if name in ("rank", "score") else "left", overflow="fold")
     for row in lists.select(names).iter_rows():

@@ -1,6 +1,7 @@
 """The command line: grammar, exit status, messages, and each command on a tiny run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,13 +159,55 @@ def test_evaluate_prints_json(run: Path, capsys: pytest.CaptureFixture[str]):
     assert 0 <= report["metrics"]["all"]["ndcg@10"] <= 1
 
 
+def test_evaluate_with_another_protocol(run: Path, capsys: pytest.CaptureFixture[str]):
+    before = (run / "evaluation.json").read_bytes()
+    assert cli.main(["evaluate", str(run), "--json", "--set", "evaluate.mask_seen=none"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["mask_seen"] == "none"
+    assert (run / "evaluation.json").read_bytes() == before  # the file always is of the recipe's own protocol
+    assert cli.main(["evaluate", str(run), "--set", "model.width=9"]) == 2
+    assert "only the protocol can change" in capsys.readouterr().err
+
+
+def test_evaluate_compares_runs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    seed, other = shutil.copytree(run, tmp_path / "seed"), shutil.copytree(run, tmp_path / "other")
+    text = (run / "config.json").read_text()
+    (seed / "config.json").write_text(text.replace('"seed": 0\n}', '"seed": 1\n}'))
+    (other / "config.json").write_text(text.replace('"dropout": 0.2', '"dropout": 0.3'))
+    assert cli.main(["evaluate", str(run), str(seed), str(other), "--json"]) == 0
+    comparison = json.loads(capsys.readouterr().out)["comparison"]
+    assert {name: figures["ndcg@10"]["runs"] for name, figures in comparison["systems"].items()} == {
+        str(run): 2,
+        str(other): 1,
+    }
+    (test,) = comparison["tests"]
+    assert test["systems"] == [str(run), str(other)] and test["difference"] == 0
+
+
+def test_evaluate_scores_lists_of_another_library(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    events = pl.read_csv(shop / "shop" / "interactions.csv").sort("user_id", "timestamp", maintain_order=True)
+    last = events.group_by("user_id", maintain_order=True).last().select("user_id", "item_id", rank=pl.lit(1))
+    last.write_csv(tmp_path / "lists.csv")
+    arguments = ["evaluate", "--predictions", str(tmp_path / "lists.csv"), "--json"]
+    assert cli.main([*arguments, "--data", "shop"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    repeats = report["counts"]["repeat"]  # a list that repeats history is wrong by the protocol
+    assert report["metrics"]["all"]["hr@1"] == pytest.approx(1 - repeats / 120)
+    assert cli.main(arguments) == 2
+    assert "--data" in capsys.readouterr().err
+
+
 def test_recommend_for_a_history(run: Path, capsys: pytest.CaptureFixture[str]):
     items = synthetic(users=120, items=100).catalog["item_id"].to_list()[:2]
     assert cli.main(["recommend", str(run), "--history", ",".join(items), "--k", "5"]) == 0
     text = capsys.readouterr().out
     assert not any(item in text for item in items)  # what was consumed is not recommended
-    assert cli.main(["recommend", str(run), "--history", f"{items[0]},absent"]) == 2
-    assert "'absent'" in capsys.readouterr().err
+    assert cli.main(["recommend", str(run), "--history", f"{items[0]},absent"]) == 0
+    text = capsys.readouterr().out
+    assert "no item id 'absent'" in text and "events left out: 1" in text
+    assert cli.main(["recommend", str(run), "--history", "absent"]) == 0
+    assert "most popular" in capsys.readouterr().out
+    assert cli.main(["recommend", str(run), "--history", items[0], "--out", "lists.parquet"]) == 2
+    assert "--out goes with --users" in capsys.readouterr().err
 
 
 def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
@@ -172,7 +215,7 @@ def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
     arguments = ["recommend", str(run), "--users", str(shop / "shop" / "interactions.csv"), "--out", str(out)]
     assert cli.main([*arguments, "--k", "3"]) == 0
     lists = pl.read_parquet(out)
-    assert lists.columns == ["user_id", "rank", "item_id", "title", "score"]
+    assert lists.columns[:5] == ["user_id", "rank", "item_id", "title", "score"]
     assert lists.height == 120 * 3
     seen = pl.read_csv(shop / "shop" / "interactions.csv")
     assert lists.join(seen, on=["user_id", "item_id"], how="semi").height == 0
