@@ -123,13 +123,12 @@ def _file_events(path: Path) -> tuple[_Events, list[str]]:
 
 def _known(events: _Events, dataset: Dataset) -> tuple[_Events, dict[str, int]]:
     """Events with item numbers, those on unknown items taken out; and the unknown ids with their counts."""
-    numbers = {raw: number for number, raw in enumerate(dataset.item_ids) if number}
-    items = np.array([numbers.get(raw, 0) for raw in events.items], np.int32)
-    unknown: dict[str, int] = {}
-    for row in np.flatnonzero(items == 0):
-        unknown[events.items[row]] = unknown.get(events.items[row], 0) + 1
+    catalog = pl.DataFrame({"item": dataset.item_ids[1:]}, schema={"item": pl.String}).with_row_index("number", 1)
+    asked = pl.DataFrame({"item": events.items}, schema={"item": pl.String})
+    items = asked.join(catalog, on="item", how="left", maintain_order="left")["number"].fill_null(0).to_numpy()
+    unknown = dict(asked.filter(items == 0)["item"].value_counts(sort=True).iter_rows())
     kept = items > 0
-    return _Events(events.users[kept], items[kept], events.times[kept]), unknown
+    return _Events(events.users[kept], items[kept].astype(np.int32), events.times[kept]), unknown
 
 
 def _ranked(
