@@ -56,6 +56,7 @@ class Refusals:
     def __init__(self) -> None:
         self._reasons: Counter[str] = Counter()
         self._first: list[dict[str, Any]] = []
+        self._hint = ""
 
     def add(self, reason: str, line: int, found: str) -> None:
         """One row: why it was refused, its line (from 1, the header counted) and what stands there."""
@@ -63,8 +64,9 @@ class Refusals:
         if len(self._first) < SHOWN:
             self._first.append({"line": line, "reason": reason, "found": shorten(found)})
 
-    def add_many(self, reasons: Mapping[str, int], first: list[dict[str, Any]]) -> None:
-        """Several rows at once: counts by reason, and the first few, each with line, reason and found."""
+    def add_many(self, reasons: Mapping[str, int], first: list[dict[str, Any]], hint: str = "") -> None:
+        """Several rows at once: counts by reason; the first few, each with line, reason and found; how to mend them."""
+        self._hint = hint or self._hint
         self._reasons.update(reasons)
         known = [*self._first, *({**row, "found": shorten(row["found"])} for row in first)]
         self._first = sorted(known, key=lambda row: row["line"])[:SHOWN]
@@ -89,7 +91,10 @@ class Refusals:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in self._reasons.most_common())
         quoted = "; ".join(f"{unit} {row['line']}: {row['reason']}, found {row['found']!r}" for row in self._first)
         allowed = "nothing is left" if self.total >= rows else f"at most {limit:.1%} are tolerated"
-        raise InputError(f"{path}: {self.total:,} of {rows:,} rows cannot be used ({reasons}); {allowed}. {quoted}")
+        hint = f". {self._hint}" if self._hint else ""
+        raise InputError(
+            f"{path}: {self.total:,} of {rows:,} rows cannot be used ({reasons}); {allowed}. {quoted}{hint}"
+        )
 
 
 def shorten(text: str, width: int = 80) -> str:

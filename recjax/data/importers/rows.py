@@ -175,7 +175,8 @@ def _refuse(rows: Rows, reason: pl.Series, names: dict[str, str]) -> None:
     details = []
     for number, line, row in zip(first, rows.lines(first), quoted.iter_rows(named=True), strict=True):
         key = column.get(reason[number], "timestamp")
-        hint = f"; {timestamps.FIX}" if reason[number] == _TIME else ""
-        why = f"{reason[number]} (column {names.get(key, key)}{hint})"
+        why = f"{reason[number]} (column {names.get(key, key)})"
         details.append({"line": line, "reason": why, "found": "" if row[key] is None else str(row[key])})
-    rows.refusals.add_many(dict(zip(*counts.to_dict(as_series=False).values(), strict=True)), details)
+    by_reason = dict(zip(*counts.to_dict(as_series=False).values(), strict=True))
+    hint = f"Timestamps: {timestamps.FIX}" if _TIME in by_reason else ""
+    rows.refusals.add_many(by_reason, details, hint)

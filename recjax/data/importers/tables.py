@@ -166,6 +166,9 @@ def match(
             mapping[ours] = theirs
         elif ours in required:
             raise missing(ours, ours, found, path)
+    for theirs in mapping.values():
+        if len(users := [ours for ours, column in mapping.items() if column == theirs]) > 1:
+            raise InputError(f"{path}: the column {theirs!r} is named as {' and as '.join(users)}; name another")
     return mapping
 
 

@@ -124,6 +124,11 @@ def test_missing_column_names_those_found_and_the_nearest(tmp_path: Path) -> Non
         read(path, columns={"item_id": "artcle", "timestamp": "timestamps"})
 
 
+def test_one_column_cannot_be_two_things(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the column 'item_id' is named as user_id and as item_id"):
+        read(table(tmp_path, GOOD), columns={"user_id": "item_id"})
+
+
 def test_headers_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="looks like data, expected column names"):
         read(table(tmp_path, ["A1,B2,4,1400000001"], header="A39HTATAQ9V7YF,0205616461,5.0,1369699200"))
