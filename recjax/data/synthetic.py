@@ -6,18 +6,20 @@ How text comes to say something about what is consumed together, and why reading
   collector), a *style*, a *kind* and a *brand*. Its title and description mention words of these, each only sometimes
   and in one of several words, and about one item in twelve shows words of a wrong theme. So the texts of items that go
   together share words, but never all of them; and a text neighbour has the same role, which users have just left.
-* A user follows two *threads* at once and mostly alternates between them, so the next item usually goes with the last
-  but one. A thread has a theme from the user's taste, which drifts slowly, and walks the ring of roles: mostly on in
-  the direction it came from, sometimes it rests or turns around. The direction cannot be seen in one item, only in the
-  last two *of the same thread*. Counts of what follows what see neither the alternation nor the direction; a model
-  that reads positions can.
+* A user follows two *threads*, leaves one for the other now and then, and resumes each where it was left. A thread has
+  a theme from the user's taste, which drifts slowly, and walks the ring of roles: mostly on in the direction it came
+  from, sometimes it rests or turns around. The direction cannot be seen in one item, only in the last two *of the same
+  thread*: counting pairs leaves both neighbours of a role open, a model of whole histories need not.
 * Which item of the theme and role is taken depends on its popularity, on the user's taste for styles and kinds, and on
-  a hidden favourite successor of the thread's previous item, which no text tells.
+  a hidden favourite successor of the thread's previous item, which no text tells. What the user has is mostly avoided.
 * Some events follow the crowd, some repeat an earlier item, some items are released late (so that test targets may be
   cold), some events share their second with the one before (ties).
 
 The domains share themes, styles, roles and the users' way of walking them, expressed in the same words, but no item,
 user, brand, kind or successor: what a model learns from the texts of some of them can be carried to another.
+
+NDCG@10 on the defaults (leave-one-out, full ranking, history masked): popularity 0.021, text neighbours 0.05,
+transition counts 0.255, a small SASRec 0.29 after 15 epochs and still rising.
 """
 
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ class _Items:
     cells: np.ndarray  # int64 [themes, roles, width]
 
 
-def synthetic(name: str = "synthetic", seed: int = 0, users: int = 4_000, items: int = 960) -> RawLogs:
+def synthetic(name: str = "synthetic", seed: int = 0, users: int = 4_000, items: int = 600) -> RawLogs:
     """Generates an embedded dataset: the same bits for the same arguments.
 
     Args:
@@ -129,8 +131,8 @@ def _walk(rng: np.random.Generator, catalog: _Items, users: int) -> tuple[np.nda
     everyone = np.arange(users)
     # Tastes: six themes a user, two of them to begin with; styles and kinds liked more or less.
     liked = rng.random((users, themes)).argsort(axis=1)[:, :6]
-    style_taste = rng.normal(0.0, 1.4, (users, len(STYLES)))
-    kind_taste = rng.normal(0.0, 1.0, (users, 8))
+    style_taste = rng.normal(0.0, 0.8, (users, len(STYLES)))
+    kind_taste = rng.normal(0.0, 0.6, (users, 8))
     theme = liked[:, :2].copy()  # of each of the two threads, [users, 2]
     role = rng.integers(0, roles, (users, 2))
     turn = (rng.random((users, 2)) < 0.4).astype(int)  # 0: onwards, 1: backwards
@@ -143,12 +145,12 @@ def _walk(rng: np.random.Generator, catalog: _Items, users: int) -> tuple[np.nda
     times = np.zeros_like(items)
     owned = np.zeros((users, len(catalog.theme)), bool)
     for step in range(lengths.max()):
-        thread = np.where(rng.random(users) < 0.8, 1 - thread, thread)
+        thread = np.where(rng.random(users) < 0.2, 1 - thread, thread)
         at = (everyone, thread)
-        drift = rng.random(users) < 0.1
+        drift = rng.random(users) < 0.08
         theme[at] = np.where(drift, liked[everyone, rng.integers(0, 6, users)], theme[at])
         luck = rng.random(users)
-        turn[at] = np.where(luck > 0.93, 1 - turn[at], turn[at])
+        turn[at] = np.where(luck > 0.95, 1 - turn[at], turn[at])
         moves = (last[at] >= 0) & (luck > 0.1)
         role[at] = np.where(moves, (role[at] + np.where(turn[at] == 0, 1, -1)) % roles, role[at])
         options = catalog.cells[theme[at], role[at]]
@@ -156,7 +158,7 @@ def _walk(rng: np.random.Generator, catalog: _Items, users: int) -> tuple[np.nda
         score += style_taste[everyone[:, None], catalog.style[options]]
         score += kind_taste[everyone[:, None], catalog.kind[options]]
         favourite = np.where(last[at] >= 0, catalog.successor[last[at], turn[at]], -1)
-        score += 0.8 * (options == favourite[:, None])
+        score += 0.4 * (options == favourite[:, None])
         score -= 3.0 * owned[everyone[:, None], options]
         score[(options < 0) | (catalog.released[options] > clock[:, None])] = -np.inf
         item = options[everyone, score.argmax(axis=1)]
