@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+PLAIN_WIDTH = 120
+"""Columns of tables in files and pipes, which have no width of their own."""
+
 
 class Reporter:
     """Shows how a run goes. Only the first process should make one that is not silent.
@@ -19,6 +22,8 @@ class Reporter:
 
     def __init__(self, total: int, step: int = 0, *, silent: bool = False, console: Console | None = None):
         self.console = console or Console(quiet=silent, highlight=False)
+        if console is None and not self.console.is_terminal:
+            self.console.width = PLAIN_WIDTH
         self._total = total
         self._first: tuple[int, float] | None = None
         self._bar: Progress | None = None

@@ -11,8 +11,10 @@ from recjax.data.dataset import Dataset
 from recjax.data.loader import Loader, open_data
 from recjax.data.splits import Split
 from recjax.data.views import Batch
+from recjax.evaluate.metrics import ACCURACY
+from recjax.evaluate.protocol import quick
 from recjax.models.model import ItemStats, Model
-from recjax.typing import Params
+from recjax.typing import InputError, Params
 
 
 class Batches(Protocol):
@@ -60,9 +62,9 @@ def open_task(config: RunConfig) -> Task:
 
 
 def _validation(config: RunConfig, model: Model, split: Split, n_items: int) -> Callable[[Any], dict[str, float]]:
-    from recjax.evaluate.protocol import quick
-
-    users = config.train.validation_users
+    users, metric = config.train.validation_users, config.train.metric
+    if metric not in ACCURACY:
+        raise InputError(f"train.metric is {metric!r}, but validation measures: {', '.join(ACCURACY)}")
 
     def validate(params: Params) -> dict[str, float]:
         return quick(model, params, split.validation, config.data.view, n_items, config.evaluate, users)

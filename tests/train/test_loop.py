@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import signal
 
@@ -12,36 +11,10 @@ from recjax.train import loop
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.loop import TrainingError, fit
 from recjax.train.optimiser import AdamW
-from recjax.train.state import abstract_state, initial_state
 from recjax.typing import InputError
-from tests.train.toy import OneDevice, ToyLoader, ToyModel, toy_config, toy_task
+from tests.train.toy import ToyLoader, interrupt_at, saved, toy_config, toy_task
 
 TIMING = ("interactions_per_second", "data_wait")
-
-
-def interrupt_at(step, times=1, number=signal.SIGTERM):
-    """For a loader's `on_step`: signals this process while the batch of `step` is made."""
-
-    def on_step(now):
-        if now == step:
-            for _ in range(times):
-                os.kill(os.getpid(), number)
-
-    return on_step
-
-
-def saved(folder, step=None, ema=False, optim=AdamW(0.02), total=12):  # noqa: B008
-    """What the checkpoint of `step` (default: the latest) holds, on the host."""
-    with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh := OneDevice().build()):
-        model, optimiser = ToyModel(), optim.build(total)
-
-        def start(key, batch):
-            return initial_state(model, optimiser, batch, key, ema)
-
-        shapes = jax.eval_shape(start, jax.random.key(0), ToyLoader().batch(0))
-        step = checkpoints.latest if step is None else step
-        state = checkpoints.restore(step, abstract_state(shapes, mesh, model))
-        return jax.device_get(state), checkpoints.record(step)
 
 
 def assert_same(a, b):

@@ -2,6 +2,9 @@
 that depends on the step, unequal weights, several parameters with different layouts."""
 
 import dataclasses
+import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +17,10 @@ from recjax.config import RunConfig
 from recjax.data.views import Batch
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
+from recjax.train.checkpoint import Checkpoints
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
+from recjax.train.state import abstract_state, initial_state
 from recjax.train.task import Task
 
 ITEMS, WIDTH, ROWS, LENGTH, EPOCH = 31, 8, 16, 6, 5
@@ -51,11 +56,15 @@ class ToyModel:
 
 @dataclass(frozen=True)
 class ToyLoader:
-    """`batch(step)` from (seed, step); the batch of step `poison` has a weight that is not a number."""
+    """`batch(step)` from (seed, step); the batch of step `poison` has a weight that is not a number.
+
+    `on_step(step)` is called before each batch is made, which takes `pause` seconds.
+    """
 
     seed: int = 0
     poison: int | None = None
     on_step: Any = None
+    pause: float = 0.0
 
     def steps(self, epochs: float) -> int:
         return round(EPOCH * epochs)
@@ -72,12 +81,15 @@ class ToyLoader:
 
     def batch(self, step: int) -> Batch:
         sharding = row_sharding()
-        return to_devices(self.host_batch(step, local_rows(sharding, ROWS)), sharding, ROWS)
+        # The real loader sends batches from threads of its own, to which the loop's transfer guard does not apply.
+        with jax.transfer_guard("allow"):
+            return to_devices(self.host_batch(step, local_rows(sharding, ROWS)), sharding, ROWS)
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
         for step in range(start, stop):
             if self.on_step is not None:
                 self.on_step(step)
+            time.sleep(self.pause)
             yield self.batch(step)
 
 
@@ -96,7 +108,8 @@ class Nothing:
 
 def validate(params) -> dict[str, float]:
     """Rises and falls as parameters move, so that the best is not the last."""
-    return {"ndcg@10": float(np.cos(40 * np.float64(jax.device_get(params["dense"]["bias"])).sum())), "hr@10": 0.5}
+    bias = np.asarray(jax.device_get(params["dense"]["bias"]), np.float64)
+    return {"ndcg@10": float(np.cos(40 * bias.sum())), "hr@10": 0.5}
 
 
 def toy_config(mesh: Any = OneDevice(), optim: AdamW = AdamW(learning_rate=0.02), **train: Any) -> RunConfig:  # noqa: B008
@@ -106,5 +119,30 @@ def toy_config(mesh: Any = OneDevice(), optim: AdamW = AdamW(learning_rate=0.02)
 
 
 def toy_task(**changes: Any) -> Task:
-    loader = {name: changes.pop(name) for name in ("poison", "on_step", "seed") if name in changes}
+    loader = {name: changes.pop(name) for name in ("poison", "on_step", "pause", "seed") if name in changes}
     return dataclasses.replace(Task("toy", "f00d", ToyModel(), ToyLoader(**loader), validate), **changes)
+
+
+def interrupt_at(step, times=1, number=signal.SIGTERM):
+    """For a loader's `on_step`: signals this process while the batch of `step` is made."""
+
+    def on_step(now):
+        if now == step:
+            for _ in range(times):
+                os.kill(os.getpid(), number)
+
+    return on_step
+
+
+def saved(folder, step=None, ema=False, optim=AdamW(0.02), total=12):  # noqa: B008
+    """What the checkpoint of `step` (default: the latest) holds, on the host."""
+    with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh := OneDevice().build()):
+        model, optimiser = ToyModel(), optim.build(total)
+
+        def start(key, batch):
+            return initial_state(model, optimiser, batch, key, ema)
+
+        shapes = jax.eval_shape(start, jax.random.key(0), ToyLoader().batch(0))
+        step = checkpoints.latest if step is None else step
+        state = checkpoints.restore(step, abstract_state(shapes, mesh, model))
+        return jax.device_get(state), checkpoints.record(step)

@@ -1,0 +1,66 @@
+"""A real process is sent real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from recjax.train.loop import fit
+from tests.train.toy import saved, toy_config, toy_task
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import sys
+from pathlib import Path
+from recjax.train.loop import fit
+from tests.train.toy import toy_config, toy_task
+
+fit(toy_config(steps=16, log_every=1), Path(sys.argv[1]), toy_task(pause=float(sys.argv[2])))
+"""
+
+
+def start(folder, pause):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder), str(pause)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process):
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def test_sigterm_saves_and_ends_with_status_0_and_the_same_command_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, pause=0.25)
+    try:
+        deadline = time.monotonic() + 120
+        while not (log := folder / "metrics.jsonl").exists() or len(log.read_text().splitlines()) < 4:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.02)
+        assert "stopped by a signal after step" in ended(process)
+    finally:
+        process.kill()
+    stopped = int(saved(folder, total=16)[0].step)
+    assert 0 < stopped < 16
+
+    assert f"goes on after the checkpoint of step {stopped}" in ended(start(folder, pause=0.0))
+    unbroken = tmp_path / "unbroken"
+    fit(toy_config(steps=16, log_every=1), unbroken, toy_task())
+    expected, actual = (saved(path, total=16) for path in (unbroken, folder))
+    jax.tree.map(np.testing.assert_array_equal, expected[0], actual[0])
+    assert expected[1] == actual[1]
