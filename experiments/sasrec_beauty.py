@@ -23,11 +23,11 @@ def config() -> RunConfig:
     length = 50
     return RunConfig(
         name="sasrec_beauty",
-        # 16 packed rows hold about as many events as 128 users of this dataset.
-        data=Data("amazon-beauty-2014", view=Shifted(max_length=length), rows=16),
+        # A packed row of 50 positions holds about eight users.
+        data=Data("amazon-beauty-2014", view=Shifted(max_length=length), rows=128),
         model=SASRec(width=256, layers=1, heads=1, dropout=0.2, max_length=length, loss=SampledSoftmax(negatives=256)),
         optim=Adam(learning_rate=1e-3),
         mesh=MeshShape(),
-        train=Train(epochs=200, patience=20),
+        train=Train(epochs=60, evaluate_every=42, patience=4),
         evaluate=Evaluate(),
     )
