@@ -181,7 +181,7 @@ def median(values: Sequence[float], form: str = ",.0f") -> str:
 
 
 def gigabytes(size: float) -> str:
-    return f"{size / 2**30:.2f} GB"
+    return f"{size / 2**30:.2f} GB" if size >= 2**30 / 10 else f"{size / 2**20:.0f} MB"
 
 
 def arguments(description: str, names: Sequence[str]) -> argparse.ArgumentParser:

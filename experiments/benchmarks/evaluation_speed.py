@@ -47,10 +47,10 @@ def measure(options: Any) -> dict[str, Any]:
 
 
 def show(record: dict[str, Any]) -> None:
-    s, passes = record["settings"], record["passes"]
+    s, passes, data = record["settings"], record["passes"], record["dataset"]
     title = (
-        f"{record['dataset']['name']}, {record['dataset']['users']:,} users, {s['items']:,} items, length {s['length']}, "
-        f"{s['threads']} threads, load {record['load'][0]:.1f}-{record['load'][1]:.1f}"
+        f"{data['name']}, {data['users']:,} users, {s['items']:,} items, length {s['length']}, {s['threads']} threads, "
+        f"load {record['load'][0]:.1f}-{record['load'][1]:.1f}"
     )
     columns = ("side", "users/s", "recjax is x times", "goal", "users/CPU-s", "first pass", "peak memory")
     rates = {side: [p["users"] / p["seconds"] for p in of] for side, of in passes.items()}

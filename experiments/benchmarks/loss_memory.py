@@ -25,9 +25,7 @@ def one(kind: str, items: int, tokens: int, width: int, run: bool) -> dict[str, 
     import jax
     import jax.numpy as jnp
     import numpy as np
-
-    sys.path.insert(0, str(contest.FOLDER / "peers"))
-    from turns import forget_peak, memory_peak
+    from peers.turns import forget_peak, memory_peak
 
     from recjax.ops.losses import full_softmax, full_softmax_dense
     from recjax.parallel.startup import disable_faulty_cpu_fusion
@@ -46,6 +44,7 @@ def one(kind: str, items: int, tokens: int, width: int, run: bool) -> dict[str, 
     )
     compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(*shapes).compile()
     plan = compiled.memory_analysis()
+    assert plan is not None
     result = {"temporary": plan.temp_size_in_bytes, "results": plan.output_size_in_bytes}
     if run:
         random = np.random.default_rng(0)

@@ -90,8 +90,8 @@ def reached(curve: list[dict[str, Any]], goal: float) -> float | None:
 def show(record: dict[str, Any], goal: float) -> None:
     curves = record["curves"]
     s, data = record["settings"], record["dataset"]
-    title = f"{data['name']}, length {s['length']}, loss {s['loss']}, {s['threads']} threads: training to {METRIC} {goal}"
-    columns = ("side", f"to {goal}", "recjax is x times", "from the start", "recjax is x times", "last", "best", "trained")
+    title = f"{METRIC} {goal}: {data['name']}, length {s['length']}, loss {s['loss']}, {s['threads']} threads"
+    columns = ("side", "trained to it", "recjax x", "from the start", "recjax x", "last", "best", "trained in all")
     shown = contest.table(title, columns)
     times = {side: reached(curve, goal) for side, curve in curves.items()}
     whole = {side: None if t is None else t + record["facts"][side]["ready"] for side, t in times.items()}

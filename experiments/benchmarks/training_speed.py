@@ -89,9 +89,10 @@ def show(record: dict[str, Any]) -> None:
         )
     contest.CONSOLE.print(shown)
     if ours:
-        waited = sum(b["waited"] for b in blocks["recjax"]) / sum(b["seconds"] for b in blocks["recjax"])
+        waited, whole = (sum(b[key] for b in blocks["recjax"]) for key in ("waited", "seconds"))
         compiled = record["facts"]["recjax"]["compile_seconds"]
-        contest.CONSOLE.print(f"recjax: compiled the step in {compiled:.1f} s; waited for data {waited:.2%} of the time")
+        line = f"recjax: compiled the step in {compiled:.1f} s; waited for data {waited / whole:.2%} of the time"
+        contest.CONSOLE.print(line)
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def start(s: Settings, source: Histories, view: Shifted) -> Run:
         loss=loss,
     )
     mesh = jax.sharding.get_mesh()
-    model = config.build(ItemStats(s.items, np.bincount(source.items, minlength=s.items + 1)))
+    model: Any = config.build(ItemStats(s.items, np.bincount(source.items, minlength=s.items + 1)))
     rows = rows_for(s, view.token_lengths(source.lengths), mesh.shape["data"])
     loader = Loader(source, view, rows, None, s.seed, s.items)
     optimiser = Adam(learning_rate=s.learning_rate).build(1)

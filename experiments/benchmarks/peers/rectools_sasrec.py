@@ -39,7 +39,7 @@ def main() -> None:
     torch.set_num_threads(s.threads)
     seed_everything(s.seed)
     events = pd.read_csv(s.events)
-    users = np.sort(events["user"].unique())
+    users = np.unique(events["user"].to_numpy())
     events = events.rename(columns={"user": Columns.User, "item": Columns.Item})
     events[Columns.Datetime] = pd.to_datetime(events.pop("timestamp"), unit="s")
     events[Columns.Weight] = 1.0

@@ -1,6 +1,7 @@
 # pyright: reportMissingImports=false
 """SASRec of RePlay (`replay-rec[torch]`): its model, its parquet reader, its filter of seen items, under Lightning."""
 
+import itertools
 import sys
 import tempfile
 import warnings
@@ -68,7 +69,7 @@ def trainer(*callbacks: lightning.Callback, **options) -> lightning.Trainer:
 def write(s: Settings, folder: Path) -> dict:
     """The histories as parquet, items from 0; what the reader is told of the columns."""
     offsets, items = histories(s.events)
-    lists = [items[start:stop] - 1 for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    lists = [items[start:stop] - 1 for start, stop in itertools.pairwise(offsets)]
     column = pa.array(lists, pa.list_(pa.int64()))
     table = pa.table({"user_id": np.arange(len(lists)), "item_id": column, "seen_ids": column})
     pq.write_table(table, folder / "events.parquet")

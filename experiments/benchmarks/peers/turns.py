@@ -3,15 +3,17 @@
 A driver is started as `python DRIVER SETTINGS.json`. It sets up, makes its warm-up steps, and says `ready`; then it
 answers one line of JSON with one line of JSON:
 
-    {"do": "train", "seconds": 10}             trains for about so long       -> steps, targets, seconds, cpu_seconds, ...
-    {"do": "recommend", "out": "lists.npy"}    ten unseen items for everyone  -> users, seconds, cpu_seconds, ...
+    {"do": "train", "seconds": 10}           trains for about so long       -> steps, targets, seconds, cpu_seconds ...
+    {"do": "recommend", "out": "lists.npy"}  ten unseen items for everyone  -> users, seconds, cpu_seconds ...
     {"do": "stop"}
 
 Everything else that a library prints goes to standard error. Only NumPy is needed, so that all environments share this
 file; it knows neither recjax nor any peer.
 """
 
+import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import sys
@@ -21,8 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-BORN = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - float(
-    Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK"))
+
+def _born() -> float:
+    ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+BORN = _born()
 """When this process started, in unix seconds: imports made before this file count too."""
 
 
@@ -86,7 +93,7 @@ def histories(path: str) -> tuple[np.ndarray, np.ndarray]:
 def padded(offsets: np.ndarray, items: np.ndarray, length: int) -> np.ndarray:
     """int64 [users, length]: the last items of each history at the right, 0 before them."""
     rows = np.zeros((len(offsets) - 1, length), np.int64)
-    for user, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for user, (start, stop) in enumerate(itertools.pairwise(offsets)):
         kept = items[max(start, stop - length) : stop]
         rows[user, length - len(kept) :] = kept
     return rows
@@ -102,10 +109,8 @@ def memory_peak() -> int:
 
 def forget_peak() -> None:
     """Measures the peak anew from here, where the system allows it."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 class Block:
