@@ -11,30 +11,15 @@ import pytest
 
 from recjax import cli
 from recjax.data.synthetic import synthetic
+from tests.tiny import SETTINGS, tiny_datasets
 
-TINY = (
-    "data.dataset=shop",
-    "model.width=8",
-    "model.layers=1",
-    "model.max_length=12",
-    "data.view.max_length=12",
-    "data.rows=8",
-    "train.steps=4",
-    "train.epochs=none",
-    "train.evaluate_every=2",
-    "evaluate.bootstrap=20",
-)
-SETTINGS = [part for setting in TINY for part in ("--set", setting)]
-TRAIN = ["train", "quickstart", *SETTINGS, "--run"]
+TRAIN = ["train", "quickstart", *SETTINGS, "--set", "data.dataset=shop", "--run"]
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory):
     """A folder of datasets with one small shop, and a cache of its own."""
-    folder, raw = tmp_path_factory.mktemp("data"), synthetic(users=120, items=100)
-    (folder / "shop").mkdir()
-    raw.interactions.write_csv(folder / "shop" / "interactions.csv")
-    raw.catalog.write_csv(folder / "shop" / "items.csv")
+    folder = tiny_datasets(tmp_path_factory.mktemp("data"), ["shop"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECJAX_DATA", str(folder))
         patch.setenv("RECJAX_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -3,6 +3,7 @@
 import itertools
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.config import override_all
+from tests.tiny import SETTINGS, tiny_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
@@ -49,6 +51,22 @@ def test_every_command_is_one_that_exists(page: Path, words: list[str]):
             assert option not in ("-r", "-c") or (ROOT / value).is_file(), value
     else:
         assert program == "export", f"{page}: nothing tests {program!r}"
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In order, as they stand there, but on little data and for few steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RECJAX_DATA", str(tiny_datasets(tmp_path / "data", ["tiny"])))
+    shutil.copytree(tmp_path / "data" / "tiny", tmp_path / "logs")
+    tiny = [*SETTINGS, "--set", "data.dataset=tiny"]
+    assert cli.main(["train", "quickstart", "--no-evaluate", *tiny, "--run", "runs/quickstart"]) == 0
+    section = re.split(r"^## ", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    (block,) = BLOCK.findall(next(part for part in section if part.startswith("Use it")))
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert {words[1] for words in lines} == {"prepare", "train", "evaluate", "recommend", "inspect"}
+    for words in lines:
+        assert cli.main([*words[1:], *(SETTINGS if words[1] == "train" else [])]) == 0, words
 
 
 def test_pages_link_to_files_that_exist():

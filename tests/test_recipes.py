@@ -9,32 +9,18 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.config import from_json, override_all, to_json
-from recjax.data.synthetic import synthetic
 from recjax.typing import InputError
+from tests.tiny import SETTINGS, tiny_datasets
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
-TINY = (
-    "model.width=8",
-    "model.max_length=12",
-    "data.view.max_length=12",
-    "data.rows=8",
-    "train.steps=3",
-    "train.epochs=none",
-    "train.evaluate_every=2",
-    "train.validation_users=20",
-)
 
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small made-up dataset under every name that a recipe asks for."""
-    folder, raw = tmp_path_factory.mktemp("data"), synthetic(users=120, items=100)
-    for name in {recipes.read(recipe).config.data.dataset for recipe in SHIPPED}:
-        (folder / name).mkdir()
-        raw.interactions.write_csv(folder / name / "interactions.csv")
-        raw.catalog.write_csv(folder / name / "items.csv")
-    return folder
+    names = {recipes.read(recipe).config.data.dataset for recipe in SHIPPED}
+    return tiny_datasets(tmp_path_factory.mktemp("data"), names)
 
 
 def test_the_names_that_others_use_are_shipped():
@@ -70,8 +56,7 @@ def test_config_survives_json(name):
 def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RECJAX_DATA", str(datasets))
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
-    settings = [part for setting in TINY for part in ("--set", setting)]
-    settings += ["--set", f"data.dataset={datasets / 'ml-1m'}"] if name == "quickstart" else []
+    settings = [*SETTINGS, "--set", f"data.dataset={datasets / recipes.read(name).config.data.dataset}"]
     run = tmp_path / "run"
     assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
 

@@ -1,0 +1,30 @@
+"""What makes a shipped recipe small enough for a test."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from recjax.data.synthetic import synthetic
+
+TINY = (
+    "model.width=8",
+    "model.layers=1",
+    "model.max_length=12",
+    "data.view.max_length=12",
+    "data.rows=8",
+    "train.steps=4",
+    "train.epochs=none",
+    "train.evaluate_every=2",
+    "train.validation_users=20",
+    "evaluate.bootstrap=20",
+)
+SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+
+
+def tiny_datasets(folder: Path, names: Iterable[str]) -> Path:
+    """Writes the same small dataset (120 users, 100 items) in the uniform form under every name."""
+    raw = synthetic(users=120, items=100)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        raw.interactions.write_csv(folder / name / "interactions.csv")
+        raw.catalog.write_csv(folder / name / "items.csv")
+    return folder
