@@ -42,9 +42,9 @@ def hashed_vectors(texts: Sequence[str | None], width: int = 128, *, seed: int =
     characters = _weighted(known, analyzer="char_wb", ngram_range=(3, 5))
     features: Any = sparse.csr_array(sparse.hstack([words, CHARACTER_SHARE * characters]))
     # What a single text has says nothing of its likeness to others, and most features are such.
-    shared = np.bincount(features.indices, minlength=features.shape[1]) > 1
-    features = features[:, shared] if shared.sum() > width else features
-    rank = min(width, len(known) - 1, BUCKETS)
+    occurs = np.bincount(features.indices, minlength=features.shape[1])
+    features = features[:, occurs > (1 if (occurs > 1).sum() > width else 0)]
+    rank = min(width, *(size - 1 for size in features.shape))
     if rank < 1:  # one text: its direction is all there is
         vectors[filled, 0] = 1.0
         return vectors
