@@ -97,7 +97,7 @@ class Report:
             lines.append(Text(self.protocol["warning"], style="bold red"))
         lines += [self._main_table(), Text(), self._slice_table(), Text(self._footnote(), style="dim")]
         lines += [Text(f"warning: {doubt}", style="yellow") for doubt in (self.audit or {}).get("warnings", [])]
-        return Group(*lines, *(Text(f"{key}: {value}") for key, value in self.notes.items()))
+        return Group(*lines, *(Text(_sentence(key, value)) for key, value in self.notes.items()))
 
     def _headline(self) -> str:
         data, protocol = self.dataset, self.protocol
@@ -200,6 +200,12 @@ def _columns(label: str) -> Table:
 
 def _cells(figures: dict[str, float] | None) -> list[str]:
     return [f"{figures[name]:.4f}" if figures and name in figures else "-" for name in COLUMNS]
+
+
+def _sentence(label: str, value: Any) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(_sentence(key, inner) for key, inner in value.items())
+    return f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}"
 
 
 @contextmanager
