@@ -74,7 +74,7 @@ def _is_here(dataset: str) -> bool:
 def _account(dataset: Dataset) -> list[str]:
     """Counts of a dataset: rows refused, what each filter left, text, fingerprint."""
     source, lines = dataset.description.get("source", {}), []
-    if refused := source.get("refused"):
+    if (refused := source.get("rows_refused", {})).get("total"):
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refused["reasons"].items())
         lines.append(f"rows refused  {refused['total']:,}" + (f" ({reasons})" if reasons else ""))
         lines += [f"  line {row['line']}: {row['reason']}, found {row['found']!r}" for row in refused["first"]]
