@@ -84,11 +84,11 @@ class Checkpoints:
             best: step of the best checkpoint, which is kept.
         """
         self._retention.best = best
-        self._checkpointer.save_checkpointables_async(step, _parts(state), custom_metadata=record)
+        self._checkpointer.save_async(step, _tree(state), custom_metadata=record)
 
     def record(self, step: int) -> Record:
         """The record saved with a checkpoint."""
-        record: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
+        record: Any = self._checkpointer.metadata(step).custom_metadata
         return record
 
     def restore(self, step: int, target: TrainState) -> TrainState:
@@ -98,24 +98,23 @@ class Checkpoints:
             step: which checkpoint.
             target: an abstract state: shapes, dtypes and the shardings wanted, whatever they were when it was saved.
         """
-        parts = self._load(step, _parts(target))
-        return TrainState(
-            **parts["counters"],
-            params=parts["params"],
-            opt_state=parts["opt_state"],
-            ema=parts.get("ema"),
-        )
+        return TrainState(**{"ema": None, **self._load(step, _tree(target), ocp.Context())})
 
     def restore_params(self, step: int, target: Params, averaged: bool) -> Params:
         """Only the parameters (their average where the run kept one), onto the shardings of `target`."""
         name = "ema" if averaged else "params"
-        return self._load(step, {name: target})[name]
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True
+        return self._load(step, {name: target}, context)[name]
 
-    def _load(self, step: int, parts: dict[str, Any]) -> dict[str, Any]:
-        if step not in self.steps:
-            known = ", ".join(map(str, self.steps)) or "none"
-            raise InputError(f"{self._checkpointer.directory} has no checkpoint of step {step}; it has: {known}")
-        return self._checkpointer.load_checkpointables(step, parts)
+    def _load(self, step: int, target: dict[str, Any], context: ocp.Context) -> dict[str, Any]:
+        known = {checkpoint.step: checkpoint for checkpoint in self._checkpointer.checkpoints}
+        if step not in known:
+            there = ", ".join(map(str, known)) or "none"
+            raise InputError(f"{self._checkpointer.directory} has no checkpoint of step {step}; it has: {there}")
+        with context:
+            tree: Any = ocp.load(known[step].path, target)
+            return tree
 
     def wait(self) -> None:
         """Returns when everything asked for is saved."""
@@ -126,9 +125,7 @@ class Checkpoints:
         self._checkpointer.close()
 
 
-def _parts(state: TrainState) -> dict[str, Any]:
-    """The state as the named parts that a checkpoint is made of; works on abstract states too."""
-    parts = {"counters": {"step": state.step, "key": state.key}, "params": state.params, "opt_state": state.opt_state}
-    if state.ema is not None:
-        parts["ema"] = state.ema
-    return parts
+def _tree(state: TrainState) -> dict[str, Any]:
+    """The state as the tree that is saved, in one piece: each more would cost a save its own files and threads."""
+    tree = {"step": state.step, "key": state.key, "params": state.params, "opt_state": state.opt_state}
+    return tree if state.ema is None else {**tree, "ema": state.ema}

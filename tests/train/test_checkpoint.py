@@ -38,7 +38,7 @@ def test_what_is_saved_is_not_touched_by_later_steps(tmp_path):
 
 
 def test_retention_and_records(tmp_path):
-    state = big_state(8)
+    state, record = big_state(8), {"nested": {"value": 0.1, "none": None, "list": [1, "a"]}}
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest is None
         for step, best in [(1, 1), (2, 1), (3, 1), (5, 5), (8, 5), (9, 5), (10, None)]:
@@ -50,7 +50,7 @@ def test_retention_and_records(tmp_path):
         assert checkpoints.steps == [9, 10]
     with Checkpoints(tmp_path, writes=False) as checkpoints:
         assert checkpoints.steps == [9, 10]
-        assert checkpoints.record(9) == {"step": 9, "nested": {"value": 0.1, "none": None, "list": [1, "a"]}}
+        assert checkpoints.record(9) == {"step": 9, **record}
         with pytest.raises(InputError, match="no checkpoint of step 3; it has: 9, 10"):
             checkpoints.restore(3, abstract(state))
 
