@@ -9,7 +9,7 @@
 | text_knn    | similarity of its text with that of the user's last ten items, each step back counting half        |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,7 @@ def rank_floors(
     rules: Rules,
     *,
     vectors: np.ndarray | None = None,
+    only: Sequence[str] = FLOORS,
     progress: bool = False,
 ) -> dict[str, Rankings | None]:
     """Ranks every example by every floor.
@@ -51,6 +52,7 @@ def rank_floors(
         rules: what competes.
         vectors: float [v, d] item vectors for the text floor instead of hashed n-grams of the catalog's text; a row of
             zeros is an item without text.
+        only: which floors.
         progress: show a progress bar where the output is a terminal.
 
     Returns:
@@ -64,7 +66,7 @@ def rank_floors(
         "text_knn": lambda: text_scorer(dataset, vectors),
     }
     rankings: dict[str, Rankings | None] = {}
-    for name in tracked(FLOORS, len(FLOORS), "floors", progress):
+    for name in tracked(only, len(only), "floors", progress):
         score = scorers[name]()
         rankings[name] = None if score is None else rank_scored(score, examples, dataset.n_items, rules)
     return rankings

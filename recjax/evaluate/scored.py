@@ -95,11 +95,11 @@ def top_items(scores: np.ndarray, k: int) -> np.ndarray:
     """
     count, size = scores.shape
     groups = size // GROUP
-    floor = np.full(count, -np.inf)
+    floor = np.full(count, np.finfo(np.float64).min)  # above -inf
     if groups >= k:
         best = scores[:, : groups * GROUP].reshape(count, GROUP, groups).max(axis=1)
-        floor = np.partition(best, groups - k, axis=1)[:, groups - k]
-    rows, ids = np.nonzero((scores >= floor[:, None]) & (scores > -np.inf))
+        floor = np.maximum(floor, np.partition(best, groups - k, axis=1)[:, groups - k])
+    rows, ids = np.nonzero(scores >= floor[:, None])
     order = np.lexsort((ids, -scores[rows, ids], rows))
     rows, ids = rows[order], ids[order]
     place = np.arange(len(rows)) - np.searchsorted(rows, rows)
