@@ -37,7 +37,7 @@ def measure(options: Any) -> dict[str, Any]:
                 passes.setdefault(side.name, []).append(side.recommend())
             contest.print_machine(contest.machine(), sides)
     return {
-        "settings": settings,
+        "settings": {key: value for key, value in settings.items() if key != "events"},
         "dataset": {"name": data.name, "fingerprint": data.fingerprint, "users": len(data.targets)},
         "machine": contest.machine(),
         "load": [min(loads), max(loads)],

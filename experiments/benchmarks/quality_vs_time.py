@@ -67,7 +67,7 @@ def measure(options: Any) -> dict[str, Any]:
             facts = {side.name: side.facts for side in sides}
             contest.print_machine(contest.machine(), sides)
     return {
-        "settings": settings,
+        "settings": {key: value for key, value in settings.items() if key != "events"},
         "ours": ours,
         "dataset": {"name": data.name, "fingerprint": data.fingerprint, "users": len(data.targets)},
         "machine": contest.machine(),

@@ -55,7 +55,7 @@ def measure(name: str, options: Any) -> dict[str, Any]:
             contest.print_machine(contest.machine(), sides)
     return {
         "setting": name,
-        "settings": settings,
+        "settings": {key: value for key, value in settings.items() if key != "events"},
         "dataset": {"name": data.name, "fingerprint": data.fingerprint, "users": len(data.targets)},
         "machine": contest.machine(),
         "load": [min(loads), max(loads)],
