@@ -7,6 +7,7 @@ equal those of the undisturbed run, bit for bit. Prints a table; exits with 1 wh
 """
 
 import argparse
+import os
 import random
 import re
 import signal
@@ -76,12 +77,16 @@ def latest(folder: Path) -> int:
     return max((int(name) for name in checkpoints(folder) if name.isdecimal()), default=0)
 
 
-def live(folder: Path, steps: int, delay: float) -> Life:
-    """Starts the run and kills it `delay` seconds after the first step that it logs."""
+def live(command: list[str], folder: Path, delay: float) -> Life:
+    """Starts a command that trains in `folder` and kills it `delay` seconds after the first step that it logs."""
     before, output = latest(folder), folder.with_name("output.txt")
     with output.open("w") as file:
-        command = [sys.executable, __file__, "--train", str(folder), "--steps", str(steps)]
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        # Compiled code is kept for the next life.
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": str(folder.with_name("compiled")),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | cache)
     first = None
     while process.poll() is None and (first is None or time.monotonic() < first + delay):
         time.sleep(0.005)
@@ -148,7 +153,7 @@ def table(lives: list[Life]) -> Table:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
@@ -161,14 +166,18 @@ def main() -> int:
 
     folder = options.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    whole = live(folder / "unbroken", options.steps, float("inf")).seconds
+    commands = {
+        name: [sys.executable, __file__, "--train", str(folder / name), "--steps", str(options.steps)]
+        for name in ("unbroken", "killed")
+    }
+    whole = live(commands["unbroken"], folder / "unbroken", float("inf")).seconds
     draw = random.Random(options.seed)
     lives: list[Life] = []
     while not (lives and lives[-1].done):
         left = options.kills - len(lives)
         # Half of the steps fall to the lives that are cut short, so that there are steps left for every kill.
         delay = draw.uniform(0, whole / options.kills) if left > 0 else float("inf")
-        lives.append(live(folder / "killed", options.steps, delay))
+        lives.append(live(commands["killed"], folder / "killed", delay))
 
     Console(width=120).print(table(lives))
     kills, wrong = len(lives) - 1, differences(folder / "killed", folder / "unbroken")

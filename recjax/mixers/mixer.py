@@ -1,7 +1,7 @@
 """The one interface of sequence mixers, and the context they share."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 
@@ -59,6 +59,6 @@ class SequenceMixer(Protocol):
 class MixerConfig(Protocol):
     """The recipe of a mixer: a frozen dataclass."""
 
-    capabilities: Capabilities
+    capabilities: ClassVar[Capabilities]
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> SequenceMixer: ...

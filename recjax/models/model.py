@@ -28,7 +28,10 @@ class ItemStats:
 class Model(Protocol):
     """A built model: pure functions of parameters; it never reads a file and never keeps state."""
 
-    items: int
+    @property
+    def items(self) -> int:
+        """Catalog size."""
+        ...
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Parameters for batches shaped like `batch`."""

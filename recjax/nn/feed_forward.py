@@ -21,19 +21,19 @@ class FeedForward(nn.Module):
         inner: width between the layers.
         activation: "relu" or "gelu".
         dropout: rate after each layer, as SASRec has it.
-        init: initialiser of the kernels.
+        kernel_init: initialiser of the kernels.
         dtype: compute type; parameters are float32.
     """
 
     inner: int
     activation: Activation = "relu"
     dropout: float = 0.0
-    init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+    kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        hidden = nn.Dense(self.inner, kernel_init=self.init, dtype=self.dtype, name="up")(x)
+        hidden = nn.Dense(self.inner, kernel_init=self.kernel_init, dtype=self.dtype, name="up")(x)
         hidden = Dropout(self.dropout)(ACTIVATIONS[self.activation](hidden))
-        output = nn.Dense(x.shape[-1], kernel_init=self.init, dtype=self.dtype, name="down")(hidden)
+        output = nn.Dense(x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name="down")(hidden)
         return Dropout(self.dropout)(output)

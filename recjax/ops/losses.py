@@ -15,7 +15,7 @@ logits of its own rows, and only per-token maxima, sums and input gradients cros
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,11 @@ class _Limits(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    hidden: Array
-    table: Array
-    bias: Array
+    """Of the sum, by input; or the partition specs of these."""
+
+    hidden: Any
+    table: Any
+    bias: Any
 
 
 def full_softmax(
@@ -148,7 +150,7 @@ def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients:
         y = jnp.take(targets, index, mode="fill", fill_value=0)
         w = jnp.take(weights, index, mode="fill", fill_value=0)
         chunk_loss, chunk_grads = rule(x, y, w)
-        if gradients:
+        if grads is not None:
             grads = _Gradients(
                 grads.hidden.at[index].set(chunk_grads.hidden.astype(hidden.dtype), mode="drop"),
                 grads.table + chunk_grads.table,
@@ -165,7 +167,7 @@ def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients:
     return jax.lax.fori_loop(0, chunks, body, (jnp.zeros((), jnp.float32), start))
 
 
-def _chunk(table, bias, first, item_chunk, items, gradients, shards, x, y, w):
+def _chunk(table, bias, first, item_chunk, items, gradients, shards, x, y, w) -> tuple[Array, Any]:
     """Loss and gradients of one chunk of tokens: `x` [c, d], targets `y` [c], weights `w` [c]."""
     rows = table.shape[0]
     pieces = -(-rows // item_chunk)
