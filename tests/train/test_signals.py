@@ -1,6 +1,6 @@
 """A real process is sent real signals."""
 
-import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
+from experiments.benchmarks.kill_resume import live, metrics
 from recjax.train.loop import fit
 from tests.train.toy import saved, toy_config, toy_task
 
@@ -20,19 +22,23 @@ from pathlib import Path
 from recjax.train.loop import fit
 from tests.train.toy import toy_config, toy_task
 
-fit(toy_config(steps=16, log_every=1), Path(sys.argv[1]), toy_task(pause=float(sys.argv[2])))
+folder, steps, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+fit(toy_config(steps=steps, log_every=1, save_every=2), folder, toy_task(pause=pause))
 """
 
 
+def command(folder, steps, pause=0.0):
+    return [sys.executable, "-c", PROGRAM, str(folder), str(steps), str(pause)]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")  # as in this process, so that results are the same bits
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
 def start(folder, pause):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), str(pause)],
-        cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return subprocess.Popen(command(folder, 16, pause), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def ended(process):
@@ -60,7 +66,23 @@ def test_sigterm_saves_and_ends_with_status_0_and_the_same_command_goes_on(tmp_p
 
     assert f"goes on after the checkpoint of step {stopped}" in ended(start(folder, pause=0.0))
     unbroken = tmp_path / "unbroken"
-    fit(toy_config(steps=16, log_every=1), unbroken, toy_task())
+    fit(toy_config(steps=16, log_every=1, save_every=2), unbroken, toy_task())
     expected, actual = (saved(path, total=16) for path in (unbroken, folder))
     jax.tree.map(np.testing.assert_array_equal, expected[0], actual[0])
     assert expected[1] == actual[1]
+
+
+def test_killed_at_random_moments_it_ends_as_the_unbroken_run(tmp_path):
+    """The short form of experiments/benchmarks/kill_resume.py; a save is always under way when the kill comes."""
+    folder, unbroken, steps = tmp_path / "killed", tmp_path / "unbroken", 40
+    draw = random.Random(1)
+    for _ in range(2):
+        life = live(command(folder, steps, pause=0.02), folder, delay=draw.uniform(0.0, 0.4))
+        assert life.resumed == life.latest
+        assert not life.done
+    assert live(command(folder, steps), folder, delay=float("inf")).done
+    fit(toy_config(steps=steps, log_every=1, save_every=2), unbroken, toy_task())
+    expected, actual = (saved(path, total=steps) for path in (unbroken, folder))
+    jax.tree.map(np.testing.assert_array_equal, expected[0], actual[0])
+    assert expected[1] == actual[1]
+    assert metrics(folder) == metrics(unbroken)
