@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType
 from rich.console import Console
 
+from recjax.evaluate import ranking
 from recjax.evaluate.metrics import MISS, mean_metrics
 from recjax.evaluate.protocol import Evaluate, evaluate, quick
 from recjax.evaluate.ranking import NonFiniteScoresError
@@ -182,3 +183,18 @@ def test_systems_with_several_seeds_are_compared():
     assert "paired t" in rendered(comparison_table(comparison))
     with pytest.raises(InputError, match="cannot be compared"):
         compare({"one": groups["one"], "two": [run(dataclasses.replace(SMALL, mask_seen="none"), floors=False)]})
+
+
+def test_validation_compiles_once():
+    quick(MODEL, PARAMS, SPLIT.test, toy.VIEW, DATA.n_items, SMALL, None)
+    compiled = ranking._ranked._cache_size()
+    other = {name: table + 1 for name, table in PARAMS.items()}
+    quick(MODEL, other, SPLIT.test, toy.VIEW, DATA.n_items, SMALL, None)
+    assert ranking._ranked._cache_size() == compiled
+
+
+def test_progress_is_shown_on_terminals_only(monkeypatch, capsys):
+    assert ranking.tracked([1], 1, "x", True) == [1]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert list(ranking.tracked([1, 2], 2, "ranking", True)) == [1, 2]
+    assert ranking.tracked([1], 1, "x", False) == [1]
