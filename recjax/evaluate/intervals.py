@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from recjax.evaluate.metrics import ACCURACY, user_metrics
 
@@ -76,6 +75,8 @@ def paired(first: Sequence[np.ndarray], second: Sequence[np.ndarray], metric: st
             "p_t": 1.0 if same == 0 else 0.0,
             "p_wilcoxon": 1.0 if same == 0 else 0.0,
         }
+    from scipy import stats  # slow to import, and training imports this file
+
     test = stats.ttest_rel(b, a)
     interval = test.confidence_interval(LEVEL)
     wilcoxon: Any = stats.wilcoxon(b, a, zero_method="zsplit", method="approx")

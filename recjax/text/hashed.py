@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-from sklearn.preprocessing import normalize
 
 BUCKETS = 2**18
 """Hash values of words, and of character n-grams."""
@@ -33,6 +30,8 @@ def hashed_vectors(texts: Sequence[str | None], width: int = 128, *, seed: int =
         width: most columns; fewer texts or features than that leave the last columns 0.
         seed: of the randomised decomposition.
     """
+    from sklearn.decomposition import TruncatedSVD  # takes seconds, which training must not wait for
+
     filled = np.array([bool(text and text.strip()) for text in texts])
     vectors = np.zeros((len(texts), width), np.float32)
     known = [text for text in texts if text and text.strip()]
@@ -54,6 +53,9 @@ def hashed_vectors(texts: Sequence[str | None], width: int = 128, *, seed: int =
 
 
 def _weighted(texts: list[str], **options: Any) -> sparse.csr_array:
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+    from sklearn.preprocessing import normalize
+
     options |= {"n_features": BUCKETS, "alternate_sign": False, "norm": None, "dtype": np.float32}
     counts = HashingVectorizer(strip_accents="unicode", **options)
     return sparse.csr_array(normalize(TfidfTransformer(sublinear_tf=True).fit_transform(counts.transform(texts))))
