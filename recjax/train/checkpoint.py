@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from orbax.checkpoint.experimental import v1 as ocp  # the wheels of 0.12 have v1 here only
 
 from recjax.train.state import TrainState
@@ -105,7 +106,14 @@ class Checkpoints:
         name = "ema" if averaged else "params"
         context = ocp.Context()
         context.pytree.loading.partial_load = True
-        return self._load(step, {name: target}, context)[name]
+        params = self._load(step, {name: target}, context)[name]
+        missing = [path for path, leaf in jax.tree.leaves_with_path(params) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        if missing:  # a partial load leaves what it does not find as it was asked for
+            raise InputError(
+                f"checkpoint {step} in {self._checkpointer.directory} lacks {name}{jax.tree_util.keystr(missing[0])}: "
+                "it was written by another version of recjax or for another model"
+            )
+        return params
 
     def _load(self, step: int, target: dict[str, Any], context: ocp.Context) -> dict[str, Any]:
         known = {checkpoint.step: checkpoint for checkpoint in self._checkpointer.checkpoints}

@@ -95,6 +95,9 @@ def test_restores_onto_another_layout(tmp_path, shapes):
                 state = checkpoints.restore(1, target)
                 alone = checkpoints.restore_params(1, target.params, averaged=True)
                 jax.tree.map(np.testing.assert_array_equal, state.ema, alone)
+                absent = {"absent": jax.tree.leaves(target.params)[0]}
+                with pytest.raises(InputError, match=r"checkpoint 1 in .* lacks params\['absent'\]"):
+                    checkpoints.restore_params(1, absent, averaged=False)
             assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, target)
             states.append(jax.device_get(dataclasses.replace(state)))
     jax.tree.map(np.testing.assert_array_equal, *states)
