@@ -23,10 +23,10 @@ def config() -> RunConfig:
     length = 50
     return RunConfig(
         name="quickstart",
-        data=Data("synthetic", view=Shifted(max_length=length), rows=64),
-        model=SASRec(width=64, layers=2, heads=1, dropout=0.2, max_length=length, loss=FullSoftmax()),
-        optim=Adam(learning_rate=2e-3),
+        data=Data("synthetic", view=Shifted(max_length=length), rows=32),
+        model=SASRec(width=64, layers=2, heads=2, dropout=0.2, max_length=length, loss=FullSoftmax()),
+        optim=Adam(learning_rate=4e-3),
         mesh=MeshShape(),
-        train=Train(epochs=30, patience=4),
+        train=Train(epochs=60, evaluate_every=200, validation_users=1000, ema=0.99),
         evaluate=Evaluate(),
     )
