@@ -3,9 +3,9 @@
 SASRec under full cross-entropy on MovieLens-1M: the recipe of "Turning Dross Into Gold Loss" (Klenitskiy & Vasilev,
 RecSys 2023), whose own figure is 0.1821.
 
-Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.1752 (test split, leave-one-out, full ranking, history masked)
+Time:      1 h 43 for 74 epochs, on cores shared with other work
+Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig

@@ -3,9 +3,9 @@
 SASRec under sampled softmax on Amazon Sports and Outdoors (2014, 5-core): one block and 256 uniform negatives, the
 settings of the SASRec baseline of eSASRec (RecSys 2025), whose figure is 0.0314.
 
-Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.0297 (test split, leave-one-out, full ranking, history masked)
+Time:      8 minutes
+Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
