@@ -57,8 +57,9 @@ class Journal:
         Raises:
             NonFiniteError: a step that was read was not finite.
         """
-        for leaf in jax.tree.leaves(sums):
-            leaf.copy_to_host_async()
+        with jax.transfer_guard_device_to_host("allow"):  # the guard would take this for an oversight
+            for leaf in jax.tree.leaves(sums):
+                leaf.copy_to_host_async()
         self._read()
         self._pending = step, sums
         if last:

@@ -95,8 +95,8 @@ def read_record(run_dir: Path, step: int | None = None) -> tuple[int, Record]:
 
 def _open(run_dir: Path) -> Checkpoints:
     folder = run_dir / CHECKPOINTS
-    if not run_dir.is_dir():
-        raise InputError(f"there is no run folder {run_dir}")
+    if not (run_dir / CONFIG).exists():
+        raise InputError(f"{run_dir} is not a run folder")
     checkpoints = Checkpoints(folder, writes=False) if folder.is_dir() else None
     if checkpoints is None or checkpoints.latest is None:
         raise InputError(f"{run_dir} has no complete checkpoint yet")

@@ -1,0 +1,16 @@
+"""What one of several processes does in `test_train.py`: a real model, loader and validation under the loop's guard."""
+
+import sys
+from pathlib import Path
+
+import jax
+
+from recjax.parallel.startup import barrier, initialize
+from recjax.train.loop import fit
+from tests.train.real import real_config
+
+initialize()
+folder = Path(sys.argv[1])
+result = fit(real_config(), folder)
+(folder / f"result{jax.process_index()}").write_text(f"{result.step} {result.best_step} {result.best_value}")
+barrier("written")
