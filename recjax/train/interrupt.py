@@ -13,11 +13,15 @@ from jax.experimental import multihost_utils
 class Interrupt:
     """While entered, SIGTERM and SIGINT no longer end the process but are remembered; more of them change nothing.
 
+    SIGINT does so only once `armed`: before the first step there is nothing to save, and who presses Ctrl-C while a
+    dataset is prepared wants the prompt back.
+
     On one process a flag is enough. On several, all must stop after the same step: JAX's preemption service listens
     for SIGTERM on every process and agrees on the step, so SIGTERM is left to it and SIGINT handed on to it.
     """
 
     def __init__(self) -> None:
+        self.armed = False
         self._asked = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -40,9 +44,11 @@ class Interrupt:
         return multihost_utils.reached_preemption_sync_point(step)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        if number == signal.SIGINT and not self.armed:
+            signal.default_int_handler(number, frame)
         self._asked = True
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        if not self.armed:
+            signal.default_int_handler(number, frame)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -89,7 +89,8 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         _announce(reporter, task, mesh, state, start, calendar)
 
         # --- steps
-        step, preempted = start, False
+        interrupt.armed = True
+        step, preempted = start, interrupt.asked(start)
         batches = task.loader.iterate(start, calendar.total)
         while step < calendar.total and not (progress.stopped or preempted):
             with jax.transfer_guard("disallow"), _diverging(checkpoints):
@@ -202,7 +203,8 @@ def _every(calendar: Calendar) -> str:
 
 def _farewell(result: Result, metric: str) -> str:
     if result.preempted:
-        return f"stopped by a signal after step {result.step} of {result.total}, saved; the same command goes on"
+        saved = "saved" if result.step else "nothing to save"
+        return f"stopped by a signal after step {result.step} of {result.total}, {saved}; the same command goes on"
     ended = f"trained {result.step} steps" + (f": {result.stopped}" if result.stopped else "")
     best = "" if result.best_value is None else f"; best {metric} {result.best_value:.4f} at step {result.best_step}"
     return ended + best

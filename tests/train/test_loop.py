@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 
@@ -83,6 +84,21 @@ def test_signals_may_come_again_and_again(tmp_path, number):
     result = fit(toy_config(), tmp_path, toy_task(on_step=interrupt_at(4, times=5, number=number)))
     assert result.preempted and result.step == 5
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_before_the_first_step(tmp_path):
+    """SIGTERM ends the run before it takes a step; SIGINT gives the prompt back at once."""
+
+    class Early(ToyLoader):
+        def batch(self, step):
+            os.kill(os.getpid(), self.on_step)
+            return super().batch(step)
+
+    result = fit(toy_config(), tmp_path, toy_task(loader=Early(on_step=signal.SIGTERM)))
+    assert result.preempted and result.step == 0
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_config(), tmp_path, toy_task(loader=Early(on_step=signal.SIGINT)))
+    assert fit(toy_config(), tmp_path, toy_task()).step == 12
 
 
 def test_keeps_the_latest_and_the_best(tmp_path):
