@@ -3,8 +3,8 @@
 SASRec under full cross-entropy on the embedded dataset, the first thing to run after an install (`make quickstart`): it
 trains, checkpoints, ranks the whole catalog for every user and prints the model beside the floors.
 
-Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
-Time:      pending
+Expected:  ndcg@10 0.261 (test split, leave-one-out, full ranking, history masked)
+Time:      5 minutes on cores shared with other work
 Hardware:  2 CPU cores
 """
 
