@@ -29,6 +29,7 @@ from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import Recommendations
 from recjax.evaluate.report import Report, compare, comparison_table
+from recjax.track.console import PLAIN_WIDTH
 from recjax.track.model_table import model_table
 from recjax.train.loop import fit
 from recjax.train.run import Run, load_run
@@ -251,4 +252,7 @@ def _recipe(options: Namespace) -> ModuleType | None:
 
 def _console() -> Console:
     """Standard output of the first process; the others say nothing."""
-    return Console(quiet=jax.process_index() != 0)
+    console = Console(quiet=jax.process_index() != 0)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
