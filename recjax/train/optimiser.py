@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from recjax.typing import InputError, Params
+from recjax.ops.norms import global_norm
+from recjax.typing import Array, InputError, Params
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -67,11 +69,22 @@ class Adam:
 
     def build(self, total_steps: int) -> optax.GradientTransformation:
         """The transformation that turns gradients into updates, for a run of `total_steps` steps."""
-        parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
+        parts = [] if self.clip is None else [_clip(self.clip)]
         return optax.chain(*parts, *self._update(self.rate(total_steps)))
 
     def _update(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
         return [optax.adam(rate, self.b1, self.b2, self.eps)]
+
+
+def _clip(limit: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm`, except that it may be told the norm rather than compute it once more."""
+
+    def update(updates: Params, state: Any, params: Params = None, *, grad_norm: Array | None = None, **_: Any):
+        norm = global_norm(updates) if grad_norm is None else grad_norm
+        scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-30))
+        return jax.tree.map(lambda leaf: leaf * scale, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import optax
 
 from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
+from recjax.ops.norms import global_norm
 from recjax.train.state import TrainState
 from recjax.typing import Array, Params
 
@@ -31,7 +32,7 @@ def make_train_step(
 
     Args:
         model: whose loss is minimised.
-        optimiser: turns gradients into updates.
+        optimiser: turns gradients into updates; it is told the gradient's norm, `grad_norm`.
         accumulate: parts into which a batch's rows are split, one after another, to save memory. The gradient is
             that of the whole batch: parts count by their weight.
         ema: decay of the moving average of parameters; the state must carry one.
@@ -39,17 +40,22 @@ def make_train_step(
         shardings: of the state and of the sums, so that the state leaves the step laid out as it came.
     """
 
+    update = optax.with_extra_args_support(optimiser).update
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         grads, sums = _gradients(model, state.params, batch, key, accumulate)
-        norm = optax.tree.norm(grads)
+        norm = global_norm(grads)
         finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
-        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = None if ema is None else _blend(state.ema, params, ema)
-        new = (params, opt_state, average)
         old = (state.params, state.opt_state, state.ema)
-        params, opt_state, average = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        def take() -> tuple[Params, Any, Params | None]:
+            updates, opt_state = update(grads, state.opt_state, state.params, grad_norm=norm)
+            params = optax.apply_updates(state.params, updates)
+            return params, opt_state, None if ema is None else _blend(state.ema, params, ema)
+
+        # A branch rather than a choice between old and new arrays, which would keep both in memory.
+        params, opt_state, average = jax.lax.cond(finite, take, lambda: old)
         one = jnp.ones((), jnp.float32)
         sums = {**sums, "grad_norm": (norm, one), "finite": (finite.astype(jnp.float32), one)}
         if rate is not None:
