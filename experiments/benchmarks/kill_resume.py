@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+LOG_EVERY = 5
 TIMINGS = ("interactions_per_second", "data_wait")
 
 
@@ -42,7 +43,12 @@ def config(steps: int):
         optim=AdamW(learning_rate=1e-3, clip=1.0, schedule="cosine"),
         mesh=MeshShape(),
         train=Train(
-            steps=steps, evaluate_every=max(steps // 6, 1), validation_users=100, save_every=2, log_every=5, ema=0.99
+            steps=steps,
+            evaluate_every=max(steps // 6, 1),
+            validation_users=100,
+            save_every=2,
+            log_every=LOG_EVERY,
+            ema=0.99,
         ),
         evaluate=Evaluate(),
     )
@@ -77,8 +83,12 @@ def latest(folder: Path) -> int:
     return max((int(name) for name in checkpoints(folder) if name.isdecimal()), default=0)
 
 
-def live(command: list[str], folder: Path, delay: float) -> Life:
-    """Starts a command that trains in `folder` and kills it `delay` seconds after the first step that it logs."""
+def logged_steps(output: Path) -> list[int]:
+    return [int(step) for step in re.findall(r"^step (\d+)/", output.read_text(), re.MULTILINE)]
+
+
+def live(command: list[str], folder: Path, advance: float = float("inf"), delay: float = 0.0) -> Life:
+    """Starts a command that trains in `folder`, and kills it once it has taken `advance` steps and `delay` seconds."""
     before, output = latest(folder), folder.with_name("output.txt")
     with output.open("w") as file:
         # Compiled code is kept for the next life.
@@ -87,11 +97,14 @@ def live(command: list[str], folder: Path, delay: float) -> Life:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | cache)
-    first = None
-    while process.poll() is None and (first is None or time.monotonic() < first + delay):
-        time.sleep(0.005)
-        if first is None and re.search(r"^step ", output.read_text(), re.MULTILINE):
+    first, kill_at = None, float("inf")
+    while process.poll() is None and time.monotonic() < kill_at:
+        time.sleep(0.002)
+        steps = logged_steps(output)
+        if steps and first is None:
             first = time.monotonic()
+        if kill_at == float("inf") and steps and steps[-1] >= before + advance:
+            kill_at = time.monotonic() + delay
     done = process.poll() is not None
     seconds = time.monotonic() - (first or time.monotonic())
     if not done:
@@ -101,9 +114,9 @@ def live(command: list[str], folder: Path, delay: float) -> Life:
     if done and process.returncode:
         raise SystemExit(f"the run failed after {before} steps:\n{text[-4000:]}")
     resumed = re.search(r"goes on after the checkpoint of step (\d+)", text)
-    logged = [int(step) for step in re.findall(r"^step (\d+)/", text, re.MULTILINE)]
+    reached = max(logged_steps(output), default=0)
     half_written = sum(not name.isdecimal() for name in checkpoints(folder))
-    return Life(before, int(resumed[1]) if resumed else 0, max(logged, default=0), seconds, half_written, done)
+    return Life(before, int(resumed[1]) if resumed else 0, reached, seconds, half_written, done)
 
 
 def train(folder: Path, steps: int) -> None:
@@ -170,14 +183,15 @@ def main() -> int:
         name: [sys.executable, __file__, "--train", str(folder / name), "--steps", str(options.steps)]
         for name in ("unbroken", "killed")
     }
-    whole = live(commands["unbroken"], folder / "unbroken", float("inf")).seconds
+    live(commands["unbroken"], folder / "unbroken")
     draw = random.Random(options.seed)
     lives: list[Life] = []
     while not (lives and lives[-1].done):
-        left = options.kills - len(lives)
-        # Half of the steps fall to the lives that are cut short, so that there are steps left for every kill.
-        delay = draw.uniform(0, whole / options.kills) if left > 0 else float("inf")
-        lives.append(live(commands["killed"], folder / "killed", delay))
+        if len(lives) < options.kills:  # so far at most, on average half of it, that steps remain for every kill
+            advance, delay = draw.uniform(0, options.steps / options.kills - 2 * LOG_EVERY), draw.uniform(0, 0.1)
+            lives.append(live(commands["killed"], folder / "killed", advance, delay))
+        else:
+            lives.append(live(commands["killed"], folder / "killed"))
 
     Console(width=120).print(table(lives))
     kills, wrong = len(lives) - 1, differences(folder / "killed", folder / "unbroken")
