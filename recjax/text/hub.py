@@ -1,0 +1,57 @@
+"""Where the folders of sentence encoders are: a path, a name under `$RECJAX_ENCODERS`, or the Hugging Face hub."""
+
+import os
+from pathlib import Path
+
+from recjax.typing import InputError
+
+VARIABLE = "RECJAX_ENCODERS"
+CONFIG = "config.json"
+WANTED = ("*.json", "*/config.json", "model.safetensors", "*/model.safetensors")
+"""What is fetched from the hub: no pickle, no weights of other frameworks."""
+
+
+def find_folder(name: str) -> Path:
+    """The folder that `name` means.
+
+    Args:
+        name: a path; or a name such as `all-MiniLM-L6-v2` or `sentence-transformers/all-MiniLM-L6-v2`, looked for under
+            each folder of `$RECJAX_ENCODERS`, whole and by its last part; or an `owner/name` of the hub, fetched into
+            the hub's own cache where `huggingface_hub` is installed.
+
+    Raises:
+        InputError: nothing is there; says where it looked and why the hub did not help.
+    """
+    if not name:
+        raise InputError("the sentence encoder's folder is empty, expected a folder or the name of a model")
+    roots = [Path(entry).expanduser() for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
+    given = Path(name).expanduser()
+    places = [given, *(root / part for root in roots for part in dict.fromkeys((name, given.name)))]
+    for place in places:
+        if _has_config(place):
+            return place
+    if given.is_dir():
+        raise InputError(f"{given} has no {CONFIG}: it is not the folder of a sentence encoder")
+    looked = f"no sentence encoder at {name!r}; looked at {', '.join(map(str, places))}"
+    if not roots:
+        looked += f" (${VARIABLE}, a folder of encoders, is not set)"
+    if name.count("/") != 1 or given.is_absolute() or name[0] in ".~":
+        raise InputError(f"{looked}; an id of the Hugging Face hub would be 'owner/name'")
+    return _from_hub(name, looked)
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() or (folder / "modules.json").is_file()
+
+
+def _from_hub(name: str, looked: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import CacheNotFound, RevisionResolutionError
+    except ImportError:
+        raise InputError(f"{looked}; to fetch it from the hub: pip install 'recjax[hub]'") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
+    except (OSError, ValueError, CacheNotFound, RevisionResolutionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{looked}; the Hugging Face hub did not give it: {reason}") from error
