@@ -1,9 +1,9 @@
 """Best items of a catalog, and the rank of one item in it, without ever holding `[queries, items]` scores.
 
-The score of an item is `user . item (+ bias)`, in float32 at the highest matmul precision, on every backend. Both
-functions walk over blocks of queries and, inside them, over chunks of items, so that no more than `QUERY_BLOCK x chunk`
-scores exist at a time. The order of items is total: higher score first, then smaller id; equal scores (0.0 and -0.0
-are equal) never help anyone.
+The score of an item is `user . item (+ bias)`, in float32 at the highest matmul precision, on every backend; `topk_by`
+and `rank_by` take any other `Scorer`. All walk over blocks of queries and, inside them, over chunks of items, so that
+no more than `QUERY_BLOCK x chunk` scores exist at a time. The order of items is total: higher score first, then smaller
+id; equal scores (0.0 and -0.0 are equal) never help anyone.
 
 With a mesh, queries are sharded over the data axis and table rows over the model axis: each device ranks its own rows,
 and only lists of `k` items, or counts, cross the model axis.
@@ -25,6 +25,20 @@ QUERY_BLOCK = 256
 
 ITEM_CHUNK = 16_384
 """Most items scored at a time on a device: 16 MB of scores for a block of queries."""
+
+
+class Scorer(NamedTuple):
+    """How queries score the rows of a table; both are pytrees of arrays with a common leading axis.
+
+    Attributes:
+        rows: (queries [q, ...], rows [c, ...]) -> float32 [q, c].
+        pairs: (queries [q, ...], rows [q, c, ...]) -> float32 [q, c], each query with rows of its own.
+        multiple: the number of queries scored at a time is a multiple of this.
+    """
+
+    rows: Callable[[Any, Any], Array]
+    pairs: Callable[[Any, Any], Array]
+    multiple: int = 1
 
 
 @partial(jax.jit, static_argnames=("k", "n_items", "chunk"))
@@ -55,8 +69,8 @@ def masked_topk(
         Items and scores, best first. A list that runs out ends in item 0 with score -inf. A query with a score that is
         not finite gets items 0 and scores NaN.
     """
-    part = partial(_topk_part, k=k, n_items=table.shape[0] - 1 if n_items is None else n_items, chunk=chunk)
-    return _over_mesh(part, users, (seen,), table, bias, candidates)
+    last = table.shape[0] - 1 if n_items is None else n_items
+    return topk_by(DOT_PRODUCT, users, (table, bias), seen, k, candidates=candidates, n_items=last, chunk=chunk)
 
 
 @partial(jax.jit, static_argnames=("n_items", "chunk"))
@@ -89,30 +103,69 @@ def masked_rank(
     Returns:
         Ranks, and scores of the targets. A query with a score that is not finite gets rank 0 and score NaN.
     """
-    limit = table.shape[0] - 1 if n_items is None else n_items
+    last = table.shape[0] - 1 if n_items is None else n_items
+    return rank_by(DOT_PRODUCT, users, (table, bias), targets, seen, candidates=candidates, n_items=last, chunk=chunk)
+
+
+def topk_by(
+    scorer: Scorer,
+    users: Any,
+    table: Any,
+    seen: Int[Array, "q s"],
+    k: int,
+    *,
+    candidates: Bool[Array, " n"] | None = None,
+    start: Array | int = 0,
+    n_items: Array | int,
+    chunk: int = ITEM_CHUNK,
+) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
+    """`masked_topk` with any scores: item i (1 to `n_items`) is row `start + i` of `table`; both may be traced."""
+    part = partial(_topk_part, k=k, chunk=chunk)
+    return _over_mesh(part, scorer, users, (seen,), table, candidates, start, n_items)
+
+
+def rank_by(
+    scorer: Scorer,
+    users: Any,
+    table: Any,
+    targets: Int[Array, " q"],
+    seen: Int[Array, "q s"],
+    *,
+    candidates: Array | None = None,
+    start: Array | int = 0,
+    n_items: Array | int,
+    chunk: int = ITEM_CHUNK,
+) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
+    """`masked_rank` with any scores: item i (1 to `n_items`) is row `start + i` of `table`; both may be traced."""
     if candidates is not None and candidates.dtype != jnp.bool_:
-        part = partial(_rank_among_part, n_items=limit)
-        return _over_mesh(part, users, (seen, targets, candidates), table, bias, None)
-    part = partial(_rank_part, n_items=limit, chunk=chunk)
-    return _over_mesh(part, users, (seen, targets), table, bias, candidates)
+        inputs = (seen, targets, candidates)
+        return _over_mesh(_rank_among_part, scorer, users, inputs, table, None, start, n_items)
+    part = partial(_rank_part, chunk=chunk)
+    return _over_mesh(part, scorer, users, (seen, targets), table, candidates, start, n_items)
 
 
 class _Rows(NamedTuple):
     """The rows of the table that this device owns.
 
     Attributes:
-        table: [r, d].
-        bias: [r] or None.
+        scorer: what scores them.
+        table: pytree of arrays [r, ...].
         candidates: bool [r] or None.
-        first: global id of row 0.
+        first: id of row 0, below 1 where the catalog starts further down.
+        last: largest item id.
         axis: name of the mesh axis that rows are sharded over, or None.
     """
 
-    table: Array
-    bias: Array | None
+    scorer: Scorer
+    table: Any
     candidates: Array | None
     first: Array | int
+    last: Array | int
     axis: str | None
+
+    @property
+    def count(self) -> int:
+        return _length(self.table)
 
     def total(self, x: Array) -> Array:
         """Sum over all owners of rows."""
@@ -120,38 +173,62 @@ class _Rows(NamedTuple):
 
 
 def _over_mesh(
-    part: Callable, users: Array, queries: tuple, table: Array, bias: Array | None, candidates: Array | None
+    part: Callable,
+    scorer: Scorer,
+    users: Any,
+    queries: tuple,
+    table: Any,
+    candidates: Array | None,
+    start: Array | int,
+    last: Array | int,
 ):
     """Runs `part(users, *queries, rows)` over blocks of queries, inside a `shard_map` island where there is a mesh."""
-    if candidates is not None:
-        candidates = jnp.pad(candidates, (0, table.shape[0] - candidates.shape[0]))
+    candidates = _by_row(candidates, _length(table), start)
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
     if data * model == 1:
-        return _over_blocks(part, users, queries, _Rows(table, bias, candidates, 0, None))
+        return _over_blocks(part, users, queries, _Rows(scorer, table, candidates, -start, last, None))
 
-    def local(users: Array, queries: tuple, table: Array, bias: Array | None, candidates: Array | None):
-        first = jax.lax.axis_index(MODEL_AXIS) * table.shape[0]
-        return _over_blocks(part, users, queries, _Rows(table, bias, candidates, first, MODEL_AXIS))
+    def local(users: Any, queries: tuple, table: Any, candidates: Array | None, start: Array, last: Array):
+        first = jax.lax.axis_index(MODEL_AXIS) * _length(table) - start
+        return _over_blocks(part, users, queries, _Rows(scorer, table, candidates, first, last, MODEL_AXIS))
 
     def padded(tree: Any, parts: int) -> Any:
         return jax.tree.map(lambda x: jnp.pad(x, [(0, -x.shape[0] % parts)] + [(0, 0)] * (x.ndim - 1)), tree)
 
-    count = users.shape[0]
-    by_data, by_model = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS)
+    count = _length(users)
+    by_data, by_model, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS), PartitionSpec()
     # Lists are equal on all devices of the model axis after the exchange, which the checker cannot see.
     island = jax.shard_map(
-        local, in_specs=(by_data, by_data, by_model, by_model, by_model), out_specs=by_data, check_vma=False
+        local,
+        in_specs=(by_data, by_data, by_model, by_model, everywhere, everywhere),
+        out_specs=by_data,
+        check_vma=False,
     )
-    result = island(*padded((users, queries), data), *padded((table, bias, candidates), model))
+    bounds = (jnp.asarray(start, jnp.int32), jnp.asarray(last, jnp.int32))
+    result = island(*padded((users, queries), data), *padded((table, candidates), model), *bounds)
     return jax.tree.map(lambda x: x[:count], result)
 
 
-def _over_blocks(part: Callable, users: Array, queries: tuple, rows: _Rows):
+def _length(tree: Any) -> int:
+    """The common leading axis."""
+    return jax.tree.leaves(tree)[0].shape[0]
+
+
+def _by_row(candidates: Array | None, rows: int, start: Array | int) -> Array | None:
+    """Candidates by row of the table, from candidates by item id."""
+    if candidates is None:
+        return None
+    if isinstance(start, int) and start == 0:
+        return jnp.pad(candidates, (0, rows - candidates.shape[0]))
+    item = jnp.arange(rows) - start
+    item = jnp.where(item < 0, candidates.shape[0], item)
+    return candidates.at[item].get(mode="fill", fill_value=False)
+
+
+def _over_blocks(part: Callable, users: Any, queries: tuple, rows: _Rows):
     """Runs `part` on at most `QUERY_BLOCK` queries at a time and joins the results."""
-    count = users.shape[0]
-    # A product with a single vector may sum the last few items in another order than the rest, so that equal items
-    # no longer tie; one with several vectors does not.
-    block = min(QUERY_BLOCK, -(-count // 8) * 8)
+    count, multiple = _length(users), rows.scorer.multiple
+    block = min(QUERY_BLOCK, -(-count // multiple) * multiple)
     blocks = -(-count // block)
 
     def blocked(x: Array) -> Array:
@@ -194,9 +271,9 @@ class _Scored(NamedTuple):
         return self.open & ~hidden
 
 
-def _chunks(users: Array, rows: _Rows, n_items: int, chunk: int) -> tuple[int, Callable[[Array | int], _Scored]]:
+def _chunks(users: Any, rows: _Rows, chunk: int) -> tuple[int, Callable[[Array | int], _Scored]]:
     """How many chunks the rows fall into, and a function that scores chunk number i."""
-    size = rows.table.shape[0]
+    size = rows.count
     count = max(1, -(-size // max(chunk, 1)))
     width = -(-size // count)
 
@@ -207,11 +284,9 @@ def _chunks(users: Array, rows: _Rows, n_items: int, chunk: int) -> tuple[int, C
         def cut(x: Array) -> Array:
             return x if count == 1 else jax.lax.dynamic_slice_in_dim(x, start, width)
 
-        scores = _dot("qd,cd->qc", users, cut(rows.table))
-        if rows.bias is not None:
-            scores += cut(rows.bias)
+        scores = rows.scorer.rows(users, jax.tree.map(cut, rows.table))
         ids = rows.first + start + jnp.arange(width)
-        items = (ids >= 1) & (ids <= n_items) & (ids >= rows.first + i * width)
+        items = (ids >= 1) & (ids <= rows.last) & (ids >= rows.first + i * width)
         # XLA's top-k orders -0.0 below 0.0.
         scores = jnp.where(scores == 0, 0.0, scores)
         return _Scored(scores, ids, items, items if rows.candidates is None else items & cut(rows.candidates))
@@ -224,8 +299,20 @@ def _dot(equation: str, users: Array, vectors: Array) -> Array:
     return jnp.einsum(equation, users, vectors, precision=jax.lax.Precision.HIGHEST)
 
 
-def _topk_part(users: Array, seen: Array, rows: _Rows, *, k: int, n_items: int, chunk: int) -> tuple[Array, Array]:
-    count, scored = _chunks(users, rows, n_items, chunk)
+def _dot_scores(equation: str, users: Array, rows: tuple[Array, Array | None]) -> Array:
+    vectors, bias = rows
+    scores = _dot(equation, users, vectors)
+    return scores if bias is None else scores + bias
+
+
+# A product with a single vector may sum the last few items in another order than the rest, so that equal items no
+# longer tie; one with several vectors does not.
+DOT_PRODUCT = Scorer(partial(_dot_scores, "qd,cd->qc"), partial(_dot_scores, "qd,qcd->qc"), multiple=8)
+"""Users [q, d] with tables (vectors [n, d], bias [n] or None)."""
+
+
+def _topk_part(users: Any, seen: Array, rows: _Rows, *, k: int, chunk: int) -> tuple[Array, Array]:
+    count, scored = _chunks(users, rows, chunk)
 
     def step(best, i):
         scores, ids, finite = best
@@ -235,7 +322,7 @@ def _topk_part(users: Array, seen: Array, rows: _Rows, *, k: int, n_items: int, 
         scores, ids = _merge(scores, ids, top, part.ids[place])
         return (scores, ids, finite & part.finite()), None
 
-    queries = users.shape[0]
+    queries = seen.shape[0]
     best = (jnp.full((queries, k), -jnp.inf), jnp.zeros((queries, k), jnp.int32), jnp.ones(queries, bool))
     scores, ids, finite = jax.lax.scan(step, best, jnp.arange(count))[0] if count > 1 else step(best, 0)[0]
     if rows.axis is not None:
@@ -256,10 +343,8 @@ def _merge(scores: Array, ids: Array, more: Array, more_ids: Array, k: int | Non
     return scores, jnp.take_along_axis(jnp.concatenate([ids, more_ids], axis=1), place, axis=1)
 
 
-def _rank_part(
-    users: Array, seen: Array, targets: Array, rows: _Rows, *, n_items: int, chunk: int
-) -> tuple[Array, Array]:
-    count, scored = _chunks(users, rows, n_items, chunk)
+def _rank_part(users: Any, seen: Array, targets: Array, rows: _Rows, *, chunk: int) -> tuple[Array, Array]:
+    count, scored = _chunks(users, rows, chunk)
 
     def target_score(part: _Scored) -> Array:
         # Read out of the very product that others are compared in: a dot product of its own may differ in the last
@@ -281,7 +366,7 @@ def _rank_part(
         counted, finite = better(part, target), part.finite()
     else:
         # Other chunks must be compared with the target's score, so chunks are scored twice.
-        zeros = jnp.zeros(users.shape[0])
+        zeros = jnp.zeros(targets.shape[0])
         target = rows.total(
             jax.lax.scan(lambda sum_, i: (sum_ + target_score(scored(i)), None), zeros, jnp.arange(count))[0]
         )
@@ -290,26 +375,22 @@ def _rank_part(
             part = scored(i)
             return (carry[0] + better(part, target), carry[1] & part.finite()), None
 
-        start = (jnp.zeros(users.shape[0], jnp.int32), jnp.ones(users.shape[0], bool))
+        start = (jnp.zeros(targets.shape[0], jnp.int32), jnp.ones(targets.shape[0], bool))
         counted, finite = jax.lax.scan(step, start, jnp.arange(count))[0]
     broken = rows.total((~finite).astype(jnp.int32)) > 0
     return jnp.where(broken, 0, 1 + rows.total(counted)), jnp.where(broken, jnp.nan, target)
 
 
-def _rank_among_part(
-    users: Array, seen: Array, targets: Array, candidates: Array, rows: _Rows, *, n_items: int
-) -> tuple[Array, Array]:
+def _rank_among_part(users: Any, seen: Array, targets: Array, candidates: Array, rows: _Rows) -> tuple[Array, Array]:
     """Rank among a few items of each query, gathered; the target stands in the first column."""
     ids = jnp.concatenate([targets[:, None], candidates], axis=1)
     place = ids - rows.first
-    mine = (place >= 0) & (place < rows.table.shape[0])
+    mine = (place >= 0) & (place < rows.count)
     place = jnp.where(mine, place, 0)
-    scores = _dot("qd,qcd->qc", users, rows.table[place])
-    if rows.bias is not None:
-        scores += rows.bias[place]
+    scores = rows.scorer.pairs(users, jax.tree.map(lambda x: x[place], rows.table))
     scores = rows.total(jnp.where(mine, scores, 0.0))
     target = scores[:, :1]
-    competes = (ids >= 1) & (ids <= n_items) & (ids != targets[:, None])
+    competes = (ids >= 1) & (ids <= rows.last) & (ids != targets[:, None])
     hidden = jax.lax.map(lambda pair: jnp.isin(pair[0], pair[1]), (ids, jnp.where(seen > 0, seen, -1)))
     ahead = (scores > target) | ((scores == target) & (ids < targets[:, None]))
     counted = jnp.sum(ahead & competes & ~hidden, axis=1, dtype=jnp.int32)
