@@ -1,0 +1,110 @@
+"""Attention over items of several tokens: bidirectional inside an item, causal between items."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.nn.rotary import rotary
+from recjax.ops.attention import attend_last_item, hybrid_attention
+from recjax.ops.embedding import take_position
+from recjax.typing import Array, Float, InputError
+
+Positions = Literal["rotary", "none"]
+
+
+@dataclass(frozen=True)
+class HybridAttention:
+    """Multi-head attention whose units of time are items of `slots` tokens (RecGPT, Jiang et al. 2025).
+
+    A row is item-aligned: its tokens n * slots .. n * slots + slots - 1 belong to its item n. The context is that of
+    tokens: `segments` as always, and `positions` the number of the token's ITEM inside its history, the same for all
+    of an item's tokens. Rotary positions count these, so only distances between items matter: where a history stands
+    in a row, what stands beside it and on which side it is padded change nothing.
+
+    Attributes:
+        heads: number of heads; divides the width.
+        slots: tokens of an item; with 1 it is causal attention.
+        positions: "rotary", or "none" where the stream carries positions already.
+        dropout: rate on the attention weights.
+        init_scale: standard deviation of the projections, or None for Xavier uniform.
+    """
+
+    heads: int = 1
+    slots: int = 1
+    positions: Positions = "rotary"
+    dropout: float = 0.0
+    init_scale: float | None = None
+
+    capabilities: ClassVar[Capabilities] = Capabilities(causal=True, positional=True)
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise InputError(f"slots is {self.slots}, expected at least 1 token an item")
+        if self.positions not in get_args(Positions):
+            raise InputError(f"positions is {self.positions!r}, expected one of {', '.join(get_args(Positions))}")
+
+    def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "HybridAttentionMixer":
+        if width % self.heads:
+            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        if not causal:
+            raise InputError("HybridAttention is causal between items; it cannot be bidirectional")
+        return HybridAttentionMixer(self, width, dtype, name=name)
+
+
+class HybridAttentionMixer(nn.Module):
+    """See `HybridAttention`.
+
+    With `last` int32 [b], the output of those tokens alone, [b, d]; with `last` int32 [b, s], tokens of one item a row,
+    theirs, [b, s, d].
+    """
+
+    config: HybridAttention
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        context: SeqContext,
+        *,
+        source: Array | None = None,
+        last: Array | None = None,
+    ) -> Array:
+        if source is not None:
+            raise InputError("HybridAttention takes queries, keys and values from one stream")
+        batch, heads = x.shape[0], self.config.heads
+        tokens = None if last is None else last.reshape(batch, -1)
+        asking = x if tokens is None else jnp.take_along_axis(x, tokens[:, :, None], axis=1)
+        query, key, value = (
+            self._dense(name)(stream).reshape(batch, -1, heads, self.width // heads).swapaxes(1, 2)
+            for name, stream in (("query", asking), ("key", x), ("value", x))
+        )
+        if self.config.positions == "rotary":
+            places = context.positions
+            query = rotary(query, places if tokens is None else jnp.take_along_axis(places, tokens, axis=1))
+            key = rotary(key, places)
+        if tokens is None:
+            random = self.make_rng("dropout") if self.config.dropout and self.has_rng("dropout") else None
+            mixed = hybrid_attention(
+                query, key, value, context.segments, self.config.slots, dropout=self.config.dropout, key=random
+            )
+        else:
+            mixed = attend_last_item(query, key, value, self._visible(context, tokens[:, 0]))
+        mixed = self._dense("output")(mixed.swapaxes(1, 2).reshape(batch, -1, self.width))
+        return mixed[:, 0] if last is not None and last.ndim == 1 else mixed
+
+    def _visible(self, context: SeqContext, token: Array) -> Array:
+        """bool [b, l]: what the item of a token may see."""
+        slots = self.config.slots
+        items = jnp.arange(context.segments.shape[1]) // slots
+        same = context.segments == take_position(context.segments, token)[:, None]
+        return same & (items[None] <= (token // slots)[:, None])
+
+    def _dense(self, name: str) -> nn.Dense:
+        scale = self.config.init_scale
+        init = nn.initializers.xavier_uniform() if scale is None else nn.initializers.normal(scale)
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)
