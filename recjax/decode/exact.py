@@ -14,11 +14,14 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.topk import DOT_PRODUCT, ITEM_CHUNK, QUERY_BLOCK, Scorer, rank_by, topk_by
+from recjax.ops.topk import DOT_PRODUCT, ITEM_CHUNK, Scorer, rank_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 Logits: TypeAlias = Array | Sequence[Array]
 """float32 [q, slots, size], or one [q, size] for each slot where vocabularies differ."""
+
+TOGETHER = 16
+"""Queries whose logits are gathered at a time."""
 
 
 @partial(jax.jit, static_argnames=("k", "chunk"))
@@ -33,7 +36,7 @@ def exact_topk(
     candidates: Bool[Array, " m"] | None = None,
     start: Array | int = 0,
     n_items: Array | int | None = None,
-    chunk: int | None = None,
+    chunk: int = ITEM_CHUNK,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """The `k` best items of each query by the sum of the logits of their codes.
 
@@ -48,14 +51,14 @@ def exact_topk(
         start: row before the first item's; may be traced.
         n_items: items of the catalog; may be traced, so that catalogs in a table of one length share a compilation. By
             default all rows after `start`.
-        chunk: most items scored at a time; by default more for fewer queries.
+        chunk: most items scored at a time.
 
     Returns:
         Items and scores, best first, ties by the smaller id. A list that runs out ends in item 0 with score -inf. A
         query with a score that is not finite gets items 0 and scores NaN.
     """
     queries, table = _inputs(logits, codes, users, vectors)
-    last, chunk = _bounds(codes, seen, start, n_items, chunk)
+    last = codes.shape[0] - 1 - start if n_items is None else n_items
     scorer = _scorer(users)
     return topk_by(scorer, queries, table, seen, k, candidates=candidates, start=start, n_items=last, chunk=chunk)
 
@@ -72,7 +75,7 @@ def exact_rank(
     candidates: Array | None = None,
     start: Array | int = 0,
     n_items: Array | int | None = None,
-    chunk: int | None = None,
+    chunk: int = ITEM_CHUNK,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Rank of one item a query: 1 + unseen items with a higher score + unseen items with that score and a smaller id.
 
@@ -95,7 +98,7 @@ def exact_rank(
         Ranks, and scores of the targets. A query with a score that is not finite gets rank 0 and score NaN.
     """
     queries, table = _inputs(logits, codes, users, vectors)
-    last, chunk = _bounds(codes, seen, start, n_items, chunk)
+    last = codes.shape[0] - 1 - start if n_items is None else n_items
     scorer = _scorer(users)
     return rank_by(scorer, queries, table, targets, seen, candidates=candidates, start=start, n_items=last, chunk=chunk)
 
@@ -134,15 +137,6 @@ def _inputs(logits: Logits, codes: Array, users: Array | None, vectors: Array | 
     return _Queries(by_slot(logits, codes.shape[1]), users), _Table(codes, vectors)
 
 
-def _bounds(
-    codes: Array, seen: Array, start: Array | int, n_items: Array | int | None, chunk: int | None
-) -> tuple[Array | int, int]:
-    """The last item, and how many to score at a time: short lists of queries are scored in longer chunks, since a
-    chunk costs some microseconds beside its scores."""
-    last = codes.shape[0] - 1 - start if n_items is None else n_items
-    return last, chunk or max(ITEM_CHUNK, ITEM_CHUNK * 16 // max(1, min(len(seen), QUERY_BLOCK)))
-
-
 def _scorer(users: Array | None) -> Scorer:
     return Scorer(
         partial(_scores, pairs=False), partial(_scores, pairs=True), 1 if users is None else DOT_PRODUCT.multiple
@@ -150,15 +144,16 @@ def _scorer(users: Array | None) -> Scorer:
 
 
 def _scores(queries: _Queries, table: _Table, *, pairs: bool) -> Array:
-    def gathered(slot: int) -> Array:
-        logits, codes = queries.logits[slot], table.codes[..., slot]
-        if pairs:
-            codes = jnp.clip(codes, 0, logits.shape[1] - 1)
-            return jnp.take_along_axis(logits, codes, axis=1, mode="promise_in_bounds")
-        return logits.at[:, codes].get(mode="clip")
-
     # Slot by slot from the first, as a beam adds them up, so that both give an item the very same bits.
-    scores = reduce(add, (gathered(slot) for slot in range(len(queries.logits))))
+    def summed(logits: tuple[Array, ...], codes: Array) -> Array:
+        return reduce(add, (row.at[codes[:, slot]].get(mode="clip") for slot, row in enumerate(logits)))
+
+    if pairs:
+        scores = jax.vmap(summed)(queries.logits, table.codes)
+    else:
+        # The results of a loop are written to memory: XLA:CPU would otherwise gather again, and five times as slowly,
+        # inside every reduction that reads the scores.
+        scores = jax.lax.map(lambda row: summed(row, table.codes), queries.logits, batch_size=TOGETHER)
     if queries.users is None:
         return scores
     dot: Any = DOT_PRODUCT.pairs if pairs else DOT_PRODUCT.rows
