@@ -6,11 +6,15 @@ give the same vectors.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy import sparse
+
+from recjax.text.items import WORDS, ItemText
+from recjax.typing import InputError
 
 BUCKETS = 2**18
 """Hash values of words, and of character n-grams."""
@@ -18,8 +22,36 @@ BUCKETS = 2**18
 CHARACTER_SHARE = 0.5
 """Weight of character n-grams beside words; both blocks of a text have length 1 before."""
 
-TEXT_COLUMNS = ("title", "brand", "categories", "genres", "description")
-"""Columns of a catalog that hold text, in the order in which they are joined."""
+
+@dataclass(frozen=True)
+class Hashed:
+    """Vectors of item texts without a language model; see the top of this file.
+
+    Attributes:
+        width: most columns.
+        seed: of the randomised decomposition.
+        template: text of an item, see `recjax.text.items.ItemText`.
+
+    Raises:
+        InputError: `width` is not positive.
+    """
+
+    width: int = 256
+    seed: int = 0
+    template: str = WORDS
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise InputError(f"width is {self.width}, expected 1 or more")
+
+    def fingerprint(self) -> str:
+        """What the vectors depend on besides the texts."""
+        return f"hashed 1 {self.width} {self.seed}"
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
+        """Vectors of texts, float32 [n, width]; a row of zeros where there is nothing to read in one."""
+        del progress  # seconds for 10,000 texts
+        return hashed_vectors(texts, self.width, seed=self.seed)
 
 
 def hashed_vectors(texts: Sequence[str | None], width: int = 128, *, seed: int = 0) -> np.ndarray:
@@ -62,19 +94,5 @@ def _weighted(texts: list[str], **options: Any) -> sparse.csr_array:
 
 
 def catalog_texts(catalog: pl.DataFrame) -> list[str]:
-    """One text a row of a catalog: its text columns joined by spaces; "" where all are empty.
-
-    Lists and nested lists (category paths) are flattened.
-    """
-    columns = [name for name in TEXT_COLUMNS if name in catalog.columns]
-    if not columns:
-        return [""] * catalog.height
-    return [" ".join(filter(None, map(_flat, row))) for row in catalog.select(columns).iter_rows()]
-
-
-def _flat(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return " ".join(filter(None, map(_flat, value)))
-    return str(value).strip()
+    """One text a row of a catalog: the words of its text columns; "" where all are empty."""
+    return [text or "" for text in ItemText(WORDS).texts(catalog)]

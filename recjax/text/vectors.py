@@ -1,0 +1,104 @@
+"""Vectors of the items of a catalog, by any text encoder, kept in a file."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from recjax.text.items import ItemText, fingerprint
+
+
+class TextEncoder(Protocol):
+    """A config that turns texts into vectors: `Hashed` or `SentenceEncoder`."""
+
+    @property
+    def template(self) -> str:
+        """Of the text of an item."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What the vectors depend on besides the texts."""
+        ...
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
+        """Vectors of texts, float32 [n, d]; a row of zeros where there is nothing to read in one."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ItemVectors:
+    """Vectors of a catalog's items; row 0 is padding.
+
+    Attributes:
+        vectors: float32 [items + 1, d]; zeros where `known` is False.
+        known: bool [items + 1], the items that have a text; False at padding.
+        fingerprint: sha256 (hex) of the encoder and of the texts.
+    """
+
+    vectors: np.ndarray
+    known: np.ndarray
+    fingerprint: str
+
+
+def item_vectors(
+    config: TextEncoder, catalog: pl.DataFrame, cache: Path | None = None, *, progress: bool = False
+) -> ItemVectors:
+    """The vectors of a catalog.
+
+    Args:
+        config: the encoder.
+        catalog: row i describes item i + 1.
+        cache: a folder in which vectors are kept, one file for each encoder and list of texts; None: not kept.
+        progress: show a progress bar where standard error is a terminal.
+
+    Raises:
+        InputError: see `ItemText.texts` and the encoder's `encode`.
+    """
+    texts = ItemText(config.template).texts(catalog)
+    content = f"recjax item vectors 1 {config.fingerprint()} {fingerprint(texts)}"
+    key = hashlib.sha256(content.encode()).hexdigest()
+    path = None if cache is None else cache / f"vectors-{key[:16]}.safetensors"
+    if path is not None and (kept := _read(path, key)) is not None:
+        return kept
+    filled = np.flatnonzero([text is not None for text in texts])
+    encoded = config.encode([text for text in texts if text is not None], progress=progress)
+    vectors = np.zeros((len(texts) + 1, encoded.shape[1]), np.float32)
+    vectors[filled + 1] = encoded
+    result = ItemVectors(vectors, vectors.any(axis=1), key)
+    if path is not None:
+        _write(result, path)
+    return result
+
+
+def _read(path: Path, key: str) -> ItemVectors | None:
+    """The vectors in a file; None where there is none, it is damaged, or it is of something else."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return ItemVectors(file.get_tensor("vectors"), file.get_tensor("known"), key)
+    except (OSError, SafetensorError):
+        return None
+
+
+def _write(vectors: ItemVectors, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = save({"vectors": vectors.vectors, "known": vectors.known}, {"key": vectors.fingerprint})
+    # A name of its own for each writer: processes that share the folder may write the same vectors at once.
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
