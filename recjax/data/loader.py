@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from recjax.data.dataset import Dataset, Preparation, find
+from recjax.data.item_table import ItemTable
 from recjax.data.packing import Packing, Plan, pack
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories, LeaveOneOut, Split
@@ -39,6 +40,10 @@ class Data:
     rows: int = 128
     row_length: int | None = None
 
+    def on(self, dataset: str) -> "Data":
+        """The same view and filters on another dataset."""
+        return replace(self, dataset=dataset)
+
 
 def open_data(data: Data) -> tuple[Dataset, Split]:
     """The dataset, found or prepared, and its split."""
@@ -62,6 +67,7 @@ class Loader:
         row_length: positions of a row, at least `view.max_length`, or None for that.
         seed: of the shuffles and the masks.
         n_items: catalog size.
+        catalog: what its batches carry of the items, on the devices, or None.
 
     Attributes:
         skipped: histories too short for a sample of this view.
@@ -70,14 +76,23 @@ class Loader:
         InputError: rows or row_length that cannot be, or no history long enough.
     """
 
-    def __init__(self, histories: Histories, view: View, rows: int, row_length: int | None, seed: int, n_items: int):
+    def __init__(
+        self,
+        histories: Histories,
+        view: View,
+        rows: int,
+        row_length: int | None,
+        seed: int,
+        n_items: int,
+        catalog: ItemTable | None = None,
+    ):
         row_length = view.max_length if row_length is None else row_length
         if rows < 1:
             raise InputError(f"rows is {rows}, expected at least 1")
         if row_length < view.max_length:
             raise InputError(f"row_length is {row_length}, less than the view's max_length = {view.max_length}")
         self.histories, self.view, self.rows, self.row_length = histories, view, rows, row_length
-        self.seed, self.n_items = seed, n_items
+        self.seed, self.n_items, self.catalog = seed, n_items, catalog
         self._tokens = view.token_lengths(histories.lengths)
         self.skipped = int((self._tokens == 0).sum())
         if self.skipped == len(histories):
@@ -105,7 +120,7 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
-        return self._make(self._sharding())(step)
+        return self.maker()(step)
 
     def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Batch]:
         """Batches `start` to `stop - 1`, made and sent to the devices by threads while the caller computes.
@@ -116,11 +131,17 @@ class Loader:
             threads: how many make batches.
             ahead: batches ready in advance.
         """
-        return _prefetched(range(start, stop), self._make(self._sharding()), threads, ahead)
+        return prefetched(range(start, stop), self.maker(), threads, ahead)
 
-    def _make(self, sharding: NamedSharding | None):
+    def maker(self) -> Callable[[int], Batch]:
+        """Step -> batch on the mesh current at the call, for threads, which know no mesh."""
+        sharding = self._sharding()
         local = local_rows(sharding, self.rows)
-        return lambda step: to_devices(self._fill(int(step), local), sharding, self.rows)
+
+        def make(step: int) -> Batch:
+            return replace(to_devices(self._fill(int(step), local), sharding, self.rows), catalog=self.catalog)
+
+        return make
 
     def _sharding(self) -> NamedSharding | None:
         sharding = row_sharding()
@@ -222,7 +243,7 @@ def query_batches(
         batch = _queries(histories.take(rows[here]), view, n_items, *widths[number], len(local))
         return to_devices(batch, sharding, size), np.pad(rows, (0, size - len(rows)), constant_values=-1)
 
-    return _prefetched(range(len(longest)), make, threads, ahead)
+    return prefetched(range(len(longest)), make, threads, ahead)
 
 
 def _queries(histories: Histories, view: View, n_items: int, width: int, seen_width: int, rows: int) -> Queries:
@@ -270,7 +291,7 @@ def _widths(view: View, longest: np.ndarray, with_seen: bool, shapes: int) -> li
     return [(int(width), int(columns)) for width, columns in np.repeat(needs[firsts[group]], counts, axis=0)]
 
 
-def _prefetched(source: Any, make: Callable[[Any], Any], threads: int, ahead: int) -> Iterator[Any]:
+def prefetched(source: Any, make: Callable[[Any], Any], threads: int, ahead: int) -> Iterator[Any]:
     """`make(x)` for each x of `source`, in order, made by Grain's threads up to `ahead` in advance."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     iterator = iter(grain.MapDataset.source(source).map(make).to_iter_dataset(options))

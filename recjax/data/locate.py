@@ -46,12 +46,20 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
 
 
 def content_key(place: Path, settings: list[str]) -> str:
-    """16 hex digits that stand for the content of a raw file or folder (its top-level files) and for `settings`."""
+    """16 hex digits that stand for the content of a raw file or folder (its top-level files) and for `settings`.
+
+    Beside a single file lie others that its importer may read too, such as metadata: their names, sizes and times count.
+    """
     files = [place] if place.is_file() else sorted(entry for entry in place.iterdir() if entry.is_file())
     digest = hashlib.sha256(repr(settings).encode())
     for file in files:
         with file.open("rb") as stream:
             digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()};".encode())
+    if place.is_file():
+        for sibling in sorted(place.parent.iterdir()):
+            if sibling.is_file() and sibling != place:
+                found = sibling.stat()
+                digest.update(f"{sibling.name} {found.st_size} {found.st_mtime_ns};".encode())
     return digest.hexdigest()[:16]
 
 

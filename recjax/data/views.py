@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from recjax.data.draws import draw, threshold
+from recjax.data.item_table import ItemTable
 from recjax.data.ranges import ranges
 from recjax.typing import Array, Bool, Float, InputError, Int
 
@@ -26,6 +27,7 @@ class Batch:
         targets: the item to predict at each position, 0 = none.
         weights: loss weight of each position, 0 = none.
         timestamps: unix seconds of each event, or None.
+        catalog: the items' vectors and codes, for models that read them; resident on the devices.
     """
 
     items: Int[Array, "b l"]
@@ -34,6 +36,7 @@ class Batch:
     targets: Int[Array, "b l"]
     weights: Float[Array, "b l"]
     timestamps: Int[Array, "b l"] | None = None
+    catalog: ItemTable | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -47,6 +50,7 @@ class Queries:
         lengths: tokens of each row; 0 marks a row that only fills the batch up.
         seen: items never to be recommended to this user (the whole history, not only the window), 0-padded.
         timestamps: unix seconds of each event, or None.
+        catalog: as in `Batch`.
     """
 
     items: Int[Array, "q l"]
@@ -54,6 +58,7 @@ class Queries:
     lengths: Int[Array, " q"]
     seen: Int[Array, "q s"]
     timestamps: Int[Array, "q l"] | None = None
+    catalog: ItemTable | None = None
 
     @property
     def valid(self) -> Bool[Array, " q"]:

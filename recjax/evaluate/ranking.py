@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -88,7 +88,7 @@ def _listed(identity: _Identity, params: Params, queries: Queries, k: int) -> tu
 
 def best_items(model: Model, params: Params, queries: Queries, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The best `k` items of a batch of queries and their scores, on the host: int32 [q, k], float32 [q, k]."""
-    items, scores = _listed(_Identity(model), params, queries, k)
+    items, scores = _listed(_Identity(model), params, replace(queries, catalog=model.catalog), k)
     return np.asarray(items), np.asarray(scores)
 
 
@@ -149,6 +149,7 @@ def rank_users(
         asked = np.where(mine >= 0, examples.targets[mine], 0).astype(np.int32)
         among = None if candidates is None else candidates[mine]
         asked, among = to_devices((asked, among), sharding, len(rows))
+        queries = replace(queries, catalog=model.catalog)
         pending.append((rows, _ranked(identity, params, queries, asked, among, k)))
         settle(IN_FLIGHT)
     settle(0)

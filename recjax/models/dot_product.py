@@ -87,6 +87,10 @@ class DotProductModel:
     def items(self) -> int:
         return self.stats.items
 
+    @property
+    def catalog(self) -> None:
+        return None
+
     def init(self, key: Array, batch: Batch) -> Params:
         return self.module.init(key, batch.items, batch.positions, batch.segments, batch.timestamps)["params"]
 

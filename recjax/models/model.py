@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from recjax.data.item_table import ItemTable
 from recjax.data.views import Batch, Queries
 from recjax.typing import Array, Params
 
@@ -19,10 +20,14 @@ class ItemStats:
     Attributes:
         items: catalog size; item ids are 1..items.
         counts: int64 [items + 1], training interactions of each item (index 0 is padding, count 0).
+        catalog: the items' vectors and codes, where the run says how to make them.
+        code_sizes: codes that there are in each slot of the catalog's codes.
     """
 
     items: int
     counts: np.ndarray
+    catalog: ItemTable | None = None
+    code_sizes: tuple[int, ...] = ()
 
 
 class Model(Protocol):
@@ -31,6 +36,12 @@ class Model(Protocol):
     @property
     def items(self) -> int:
         """Catalog size."""
+        ...
+
+    @property
+    def catalog(self) -> ItemTable | None:
+        """Vectors and codes of the items, which whoever calls the model passes along in batches and queries; None for
+        a model that knows items by their ids."""
         ...
 
     def init(self, key: Array, batch: Batch) -> Params:

@@ -1,5 +1,6 @@
 """One training step: gradients, accumulation, the guard against non-finite numbers, the update."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -74,10 +75,12 @@ def _gradients(model: Model, params: Params, batch: Batch, key: Array, accumulat
     compute = jax.grad(model.loss, has_aux=True)
     if accumulate == 1:
         return compute(params, batch, key)
+    catalog, batch = batch.catalog, dataclasses.replace(batch, catalog=None)
     parts = jax.tree.map(lambda x: _split_rows(x, accumulate), batch)
 
     def add(total: Params, part: tuple[Array, Batch]) -> tuple[Params, WeightedSums]:
         index, rows = part
+        rows = dataclasses.replace(rows, catalog=catalog)
         grads, sums = compute(params, rows, jax.random.fold_in(key, index))
         weight = sums["loss"][1]
         return jax.tree.map(lambda t, g: t + weight * g, total, grads), sums

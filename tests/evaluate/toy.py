@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
+import pytest
 
 from recjax.data.dataset import Dataset, build
 from recjax.data.importers import RawLogs
@@ -43,6 +44,7 @@ class TwoTables:
     """A user is the sum of the `inputs` rows of the window; an item's score is its product with `outputs`."""
 
     items: int
+    catalog = None
 
     def init(self, key, batch):
         del key, batch
@@ -57,7 +59,7 @@ class TwoTables:
         return jnp.sum(jnp.asarray(params["inputs"])[queries.items] * window[..., None], axis=1)
 
     def loss(self, params, batch, key):
-        raise NotImplementedError
+        pytest.fail("evaluation asked for the training loss")
 
     def rank(self, params, queries, k, candidates=None):
         users = self.users(params, queries)

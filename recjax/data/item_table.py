@@ -1,0 +1,91 @@
+"""What is known of the items of one or several catalogs, as arrays on the devices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from recjax.typing import MODEL_AXIS, Array, Bool, Float, InputError, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ItemTable:
+    """Vectors and codes of items: what a model that reads texts looks up instead of an embedding per id.
+
+    The table is an argument of every compiled function and stays on the devices; batches carry item ids only. It may
+    hold several catalogs one after another: item i of the current one (i from 1) is row `start + i`, so going from one
+    catalog to another changes two integers and compiles nothing. Row 0 is padding.
+
+    Attributes:
+        vectors: vector of each item, zeros where it has no text.
+        codes: code of each item in each slot; no columns where the model uses none.
+        known: whether the item has text.
+        start: row before the current catalog's first item.
+        size: items of the current catalog.
+    """
+
+    vectors: Float[Array, "rows d"]
+    codes: Int[Array, "rows slots"]
+    known: Bool[Array, " rows"]
+    start: Int[Array, ""]
+    size: Int[Array, ""]
+
+    def rows(self, items: Int[Array, "..."]) -> Int[Array, "..."]:
+        """Rows of items of the current catalog; padding stays 0."""
+        return jnp.where(items > 0, self.start + items, 0)
+
+
+def item_table(vectors: np.ndarray, known: np.ndarray, codes: np.ndarray | None = None) -> ItemTable:
+    """The table of one catalog, on the host.
+
+    Args:
+        vectors: float [n + 1, d], row 0 padding.
+        known: bool [n + 1].
+        codes: int [n + 1, slots], or None.
+    """
+    rows = len(vectors)
+    codes = np.zeros((rows, 0), np.int32) if codes is None else codes.astype(np.int32)
+    if len(known) != rows or len(codes) != rows:
+        raise InputError(f"{rows} rows of vectors, but {len(known)} of known and {len(codes)} of codes")
+    arrays: Any = (vectors.astype(np.float32), codes, known.astype(bool), np.int32(0), np.int32(rows - 1))
+    return ItemTable(*arrays)
+
+
+def joined(tables: Sequence[ItemTable]) -> tuple[ItemTable, np.ndarray]:
+    """Several catalogs in one table, on the host, and the `start` of each, int32 [catalogs]."""
+    columns = {name: [np.asarray(getattr(table, name)) for table in tables] for name in ("vectors", "codes", "known")}
+    for name in ("vectors", "codes"):
+        if len(widths := {array.shape[1] for array in columns[name]}) > 1:
+            raise InputError(f"catalogs with {name} of different widths cannot share a table: {sorted(widths)}")
+    parts: Any = {name: np.concatenate([arrays[0][:1], *(a[1:] for a in arrays)]) for name, arrays in columns.items()}
+    sizes = np.array([len(array) - 1 for array in columns["vectors"]], np.int32)
+    starts = np.cumsum(sizes, dtype=np.int32) - sizes
+    return ItemTable(**parts, start=starts[0], size=sizes[0]), starts
+
+
+def on_devices(table: ItemTable, *, slack: float = 0.0) -> ItemTable:
+    """The table on the current mesh, rows over the model axis; `slack` is the share of rows left free for new items."""
+    mesh = jax.sharding.get_mesh()
+    parts = 1 if mesh.empty else mesh.shape[MODEL_AXIS]
+    rows = len(table.vectors)
+    extra = -(-int(rows * (1 + slack)) // parts) * parts - rows
+
+    def put(array: Any, axes: tuple[Any, ...]) -> Any:
+        array = np.asarray(array)
+        if array.ndim:
+            array = np.pad(array, [(0, extra)] + [(0, 0)] * (array.ndim - 1))
+        return jax.device_put(array, None if mesh.empty else NamedSharding(mesh, PartitionSpec(*axes)))
+
+    return replace(
+        table,
+        vectors=put(table.vectors, (MODEL_AXIS, None)),
+        codes=put(table.codes, (MODEL_AXIS, None)),
+        known=put(table.known, (MODEL_AXIS,)),
+        start=put(table.start, ()),
+        size=put(table.size, ()),
+    )

@@ -1,0 +1,154 @@
+"""Training on several catalogs at once: which dataset each step draws from."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from recjax.data.dataset import Dataset, Preparation
+from recjax.data.item_table import ItemTable
+from recjax.data.loader import Data, Loader, open_data, prefetched
+from recjax.data.splits import LeaveOneOut, Split
+from recjax.data.views import Batch, Shifted
+from recjax.typing import InputError
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several datasets to train one model on; each step's batch comes from one of them.
+
+    Attributes:
+        datasets: names or folders, see `recjax.data.dataset.find`.
+        held_out: a dataset that is not trained on and on whose validation targets the checkpoint is chosen: a held-out
+            catalog says what held-out events of the training catalogs cannot, namely what carries over. None
+            validates on the first dataset.
+        temperature: a dataset of n events is drawn with weight n ** temperature: 1 in proportion to its size, 0 all
+            alike.
+        view: what one training sample is.
+        split: which events train, validate and test.
+        prepare: filters.
+        rows: rows of a global batch.
+        row_length: positions of a row, or None for the view's `max_length`.
+    """
+
+    datasets: tuple[str, ...]
+    held_out: str | None = None
+    temperature: float = 0.5
+    view: Any = field(default_factory=Shifted)
+    split: Any = field(default_factory=LeaveOneOut)
+    prepare: Preparation = field(default_factory=Preparation)
+    rows: int = 128
+    row_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.datasets:
+            raise InputError("data.datasets is empty, expected names of datasets")
+        if len(set(self.datasets)) < len(self.datasets):
+            raise InputError(f"data.datasets names a dataset twice: {', '.join(self.datasets)}")
+        if self.held_out in self.datasets:
+            raise InputError(f"data.held_out {self.held_out!r} is among data.datasets, so it is not held out")
+        if not 0.0 <= self.temperature <= 1.0:
+            raise InputError(f"data.temperature is {self.temperature}, expected a number from 0 to 1")
+
+    @property
+    def dataset(self) -> str:
+        """The dataset on which the run is validated and, by default, evaluated."""
+        return self.held_out or self.datasets[0]
+
+    def on(self, dataset: str) -> Data:
+        """The same view and filters on one dataset."""
+        return Data(dataset, self.view, self.split, self.prepare, self.rows, self.row_length)
+
+    def open(self) -> list[tuple[Dataset, Split]]:
+        """The training datasets, each with its split, in the order named."""
+        return [open_data(self.on(name)) for name in self.datasets]
+
+
+class MixedLoader:
+    """Batches of several loaders: `batch(step)` is a pure function of (loaders, weights, step).
+
+    Which loader a step draws from is planned as evenly as the weights allow: the j-th batch of a loader of share w
+    stands at time (j + 1/2) / w, and steps take them in the order of time. After any number of steps each loader has
+    given its share to within a batch, and resuming needs one integer.
+
+    Args:
+        loaders: one a catalog; all with rows of the same shape.
+        weights: of each loader, positive.
+        table: the joined table of all catalogs, on the devices, or None for models that read none.
+        starts: where each catalog starts in the table.
+    """
+
+    def __init__(
+        self,
+        loaders: Sequence[Loader],
+        weights: Sequence[float],
+        table: ItemTable | None = None,
+        starts: Sequence[int] | None = None,
+    ):
+        shapes = {(loader.rows, loader.row_length) for loader in loaders}
+        if len(shapes) != 1 or len(weights) != len(loaders):
+            raise InputError("loaders of a mixture must have rows of one shape and one weight each")
+        shares = np.asarray(weights, np.float64)
+        if not (shares > 0).all():
+            raise InputError(f"weights of a mixture must be above 0, found {shares.tolist()}")
+        self.loaders, self.shares = list(loaders), shares / shares.sum()
+        self.catalogs = [None] * len(loaders) if table is None else _catalogs(table, starts, loaders)
+        self._order = np.zeros((0, 2), np.int64)
+
+    def steps(self, epochs: float) -> int:
+        """Steps of so many passes, where a pass draws as many batches as all the loaders hold."""
+        return max(1, int(np.ceil(epochs * sum(loader.steps(1) for loader in self.loaders))))
+
+    def source(self, step: int) -> tuple[int, int]:
+        """Which loader step `step` draws from, and the number of its batch there."""
+        if step < 0:
+            raise InputError(f"step is {step}, expected 0 or more")
+        if step >= len(self._order):
+            self._order = _interleaved(self.shares, max(2 * step, 1024))
+        loader, number = self._order[step]
+        return int(loader), int(number)
+
+    def batch(self, step: int) -> Batch:
+        """Batch `step` as global arrays, with the catalog it is of."""
+        loader, number = self.source(step)
+        return replace(self.loaders[loader].batch(number), catalog=self.catalogs[loader])
+
+    def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Batch]:
+        """Batches `start` to `stop - 1`; see `Loader.iterate`."""
+        if stop > start:
+            self.source(stop - 1)  # planned here, so that the threads only read the plan
+        makers: list[Callable[[int], Batch]] = [loader.maker() for loader in self.loaders]
+
+        def make(step: int) -> Batch:
+            loader, number = self.source(int(step))
+            return replace(makers[loader](number), catalog=self.catalogs[loader])
+
+        return prefetched(range(start, stop), make, threads, ahead)
+
+
+def _catalogs(table: ItemTable, starts: Sequence[int] | None, loaders: Sequence[Loader]) -> list[ItemTable]:
+    """The table as each catalog sees it: the same arrays, another start and size."""
+    starts = [0] * len(loaders) if starts is None else starts
+    sharding = getattr(table.start, "sharding", None)
+
+    def scalar(value: int) -> Any:
+        return jax.device_put(np.int32(value), sharding)
+
+    return [
+        replace(table, start=scalar(start), size=scalar(loader.n_items))
+        for start, loader in zip(starts, loaders, strict=True)
+    ]
+
+
+def _interleaved(shares: np.ndarray, steps: int) -> np.ndarray:
+    """int64 [>= steps, 2], the first steps as (loader, number of its batch); a longer plan begins with the shorter."""
+    counts = np.ceil(shares * steps).astype(np.int64) + 1
+    loader = np.repeat(np.arange(len(shares)), counts)
+    number = np.concatenate([np.arange(count) for count in counts])
+    time = (number + 0.5) / shares[loader]
+    order = np.lexsort((loader, time))
+    # Beyond the time at which the first loader runs out of planned batches the order would lack some.
+    complete = int((time <= ((counts - 0.5) / shares).min()).sum())
+    return np.stack([loader, number], axis=1)[order][: max(complete, 0)]

@@ -1,0 +1,329 @@
+"""RecGPT: recommendation from item texts alone, for any catalog (after Jiang et al., EMNLP 2025).
+
+An item is read as the codes of its text vector and, beside them, the vector itself; attention is bidirectional inside
+an item and causal between items; the codes of the next item are predicted from the slots of the last one, in parallel.
+An item's score is the sum of two dot products:
+
+* of the slots' outputs with the embeddings of the item's codes: the sum of its code logits, as published;
+* of a predicted text vector with the item's text vector. The prediction is an anchor, the decaying sum of the user's
+  last text vectors, plus what the encoder adds to it. Everything added starts at zero, so an untrained model ranks as
+  text neighbours do, and training can only move away from that where the training catalogs pay for it.
+
+The published model, weight for weight, is `recjax.models.recgpt_published`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.data.item_table import ItemTable
+from recjax.data.views import Batch, Queries
+from recjax.mixers.hybrid import HybridAttention
+from recjax.mixers.mixer import SeqContext
+from recjax.mixers.stack import Encoder, Stack
+from recjax.models.model import ItemStats, WeightedSums
+from recjax.nn.norm import LayerNorm
+from recjax.ops.catalog import log_partition
+from recjax.ops.embedding import lookup, take_position
+from recjax.ops.topk import DOT_PRODUCT, rank_by, topk_by
+from recjax.typing import Array, Float, InputError, Int, Params
+
+
+@dataclass(frozen=True)
+class RecGPT:
+    """RecGPT's network and objective.
+
+    The catalog term of the loss is the cross-entropy over the whole catalog of the batch, without the items that the
+    user has already had (they are not ranked either), against a background: with probability `1 - p` the next item is
+    any item, `p` learned. What text cannot explain is left to the background; without it, such targets, which are
+    most, pull the similarity away from the ones that it can.
+
+    Attributes:
+        width: model width.
+        layers: blocks.
+        heads: attention heads.
+        dropout: rate on attention weights, mixer and feed-forward outputs.
+        codes: read and predict item codes; False leaves text vectors alone.
+        memory: events that the anchor looks back on.
+        decay: weight of each step back at the start.
+        temperature: factor of the text score at the start.
+        metric_rank: rank of a learned correction of the similarity between texts; 0 for none.
+        positions: predictions of a packed row that the loss looks at, drawn afresh at each step; the catalog term
+            costs a product with every item for each.
+        code_weight: weight of the code cross-entropy beside the catalog term.
+        background: probability at the start that text explains the next item; 1 for no background.
+        chunk: items scored at a time in the loss.
+        dtype: compute type; parameters stay float32.
+        remat: recompute blocks in the backward pass to save memory.
+    """
+
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    dropout: float = 0.1
+    codes: bool = True
+    memory: int = 16
+    decay: float = 0.5
+    temperature: float = 12.0
+    metric_rank: int = 0
+    positions: int = 16
+    code_weight: float = 0.1
+    background: float = 0.3
+    chunk: int = 4096
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "positions", "chunk"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}, expected 1 or more")
+        if not 0.0 < self.background <= 1.0 or not 0.0 < self.decay < 1.0:
+            raise InputError(
+                f"model.background is {self.background} and model.decay {self.decay}, expected probabilities above 0"
+            )
+
+    def build(self, stats: ItemStats) -> "RecGPTModel":
+        """The model for a catalog, or for the joined catalogs of a mixture."""
+        if stats.catalog is None:
+            raise InputError("RecGPT reads item texts: the recipe needs `text`, and `tokenizer` unless model.codes=false")
+        sizes = stats.code_sizes if self.codes else ()
+        if self.codes and not sizes:
+            raise InputError("model.codes is true, but the recipe has no `tokenizer` to make them")
+        slots = max(len(sizes), 1)
+        stack = Stack(
+            pattern=(HybridAttention(heads=self.heads, slots=slots, dropout=self.dropout),),
+            layers=self.layers,
+            width=self.width,
+            causal=True,
+            norm="pre",
+            inner=4 * self.width,
+            activation="gelu",
+            dropout=self.dropout,
+            init_scale=0.02,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
+        return RecGPTModel(self, RecGPTModule(self, sizes, stats.catalog.vectors.shape[1], stack), stats)
+
+
+class RecGPTModule(nn.Module):
+    """Histories of items to user states, in the space of `RecGPTModel.represent`.
+
+    Attributes:
+        config: the recipe.
+        sizes: codes of each slot; empty for none.
+        vector_width: of the text vectors.
+        stack: the encoder.
+    """
+
+    config: RecGPT
+    sizes: tuple[int, ...]
+    vector_width: int
+    stack: Stack
+
+    @nn.compact
+    def __call__(
+        self,
+        vectors: Float[Array, "b l v"],
+        codes: Int[Array, "b l slots"],
+        known: Array,
+        segments: Int[Array, "b l"],
+        positions: Int[Array, "b l"],
+        last: Int[Array, " b"] | None = None,
+    ) -> Float[Array, "b l d"]:
+        config, width = self.config, self.stack.width
+        rows, length = segments.shape
+        slots = max(len(self.sizes), 1)
+        init = nn.initializers.normal(0.02)
+        x = self._aux(vectors, slots, init) * known[..., None, None]
+        if self.sizes:
+            table = self.param("codes", init, (sum(self.sizes), width))
+            x = x + LayerNorm(name="code_norm")(jnp.take(table, codes + offsets(self.sizes), axis=0))
+        x = x + self.param("slots", init, (slots, width))
+        repeat = lambda array: jnp.repeat(array, slots, axis=1)  # noqa: E731
+        context = SeqContext(repeat(segments), repeat(positions))
+        x = x.reshape(rows, length * slots, width).astype(self.stack.dtype)
+        x = Encoder(self.stack, name="encoder")(x, context).astype(jnp.float32)
+        x = x.reshape(rows, length, slots, width)
+
+        anchor = self._anchor(vectors, segments)
+        if last is not None:
+            x, anchor = take_position(x, last), take_position(anchor, last)
+        out = x.reshape(*x.shape[:-2], slots * width)
+        predicted = anchor + nn.Dense(self.vector_width, kernel_init=nn.initializers.zeros, name="vector")(out)
+        if config.metric_rank:
+            narrow = nn.Dense(config.metric_rank, use_bias=False, kernel_init=init, name="metric_in")(anchor)
+            wide = nn.Dense(self.vector_width, use_bias=False, kernel_init=nn.initializers.zeros, name="metric_out")
+            predicted = predicted + wide(narrow)
+        predicted = predicted * jnp.exp(self.param("gain", nn.initializers.zeros, (self.vector_width,)))
+        temperature = self.param("temperature", nn.initializers.constant(np.log(config.temperature)), ())
+        self.param("background", nn.initializers.constant(_logit(min(config.background, 0.999))), ())
+        state = predicted * jnp.exp(temperature)
+        if not self.sizes:
+            return state
+        share = self.param("code_share", nn.initializers.zeros, ())
+        return jnp.concatenate([state, out * share, out], axis=-1)
+
+    def _aux(self, vectors: Array, slots: int, init: Any) -> Array:
+        """The continuous stream: each slot's part of the vector, normalised, [b, l, slots, width]."""
+        pad = -self.vector_width % slots
+        parts = jnp.pad(vectors, [(0, 0), (0, 0), (0, pad)]).reshape(*vectors.shape[:2], slots, -1)
+        kernel = self.param("aux", nn.initializers.lecun_normal(), (slots, parts.shape[-1], self.stack.width))
+        return LayerNorm(name="aux_norm")(jnp.einsum("blsc,scw->blsw", parts, kernel))
+
+    def _anchor(self, vectors: Array, segments: Array) -> Array:
+        """Sum of the last vectors of the same history, weighted by how many events ago they were."""
+        config, length = self.config, segments.shape[1]
+        start = np.log(np.expm1(np.maximum(config.decay ** np.arange(config.memory), 1e-4)))
+        weights = jax.nn.softplus(self.param("decay", lambda _: jnp.asarray(start, jnp.float32)))
+        total = weights[0] * vectors
+        for age in range(1, min(config.memory, length)):
+            same = segments[:, age:] == segments[:, :-age]
+            total = total.at[:, age:].add(weights[age] * vectors[:, :-age] * same[..., None])
+        return total
+
+
+@dataclass(frozen=True)
+class RecGPTModel:
+    """See `RecGPT`; implements `recjax.models.model.Model`."""
+
+    config: RecGPT
+    module: RecGPTModule
+    stats: ItemStats
+
+    @property
+    def items(self) -> int:
+        return self.stats.items
+
+    @property
+    def catalog(self) -> ItemTable | None:
+        return self.stats.catalog
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        inputs = self._inputs(batch, _table(batch))
+        return self.module.init(key, *inputs, batch.segments, batch.positions)["params"]
+
+    def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
+        table = _table(batch)
+        dropout, drawing = jax.random.split(jax.random.key(0) if key is None else key)
+        rngs = None if key is None else {"dropout": dropout}
+        inputs = self._inputs(batch, table)
+        states: Any = self.module.apply({"params": params}, *inputs, batch.segments, batch.positions, rngs=rngs)
+
+        # Predictions that the loss looks at: some of each row, so that a row's stay on its device.
+        priority = jax.random.uniform(drawing, batch.weights.shape) * (batch.weights > 0)
+        weight, chosen = jax.lax.top_k(priority, min(self.config.positions, batch.items.shape[1]))
+        pick = lambda array: jnp.take_along_axis(array, chosen, axis=1)  # noqa: E731
+        hidden = jnp.take_along_axis(states, chosen[..., None], axis=1)
+        targets, place = pick(batch.targets), jnp.arange(batch.items.shape[1])
+        same = pick(batch.segments)[..., None] == batch.segments[:, None, :]
+        had = jnp.where(same & (place <= chosen[..., None]), batch.items[:, None, :], 0)
+        # What the user has had is not ranked, so it is no target either.
+        repeated = jnp.any(had == targets[..., None], axis=-1)
+        weights = jnp.where((weight > 0) & ~repeated, pick(batch.weights), 0.0)
+        flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
+        return self._objective(params, table, *map(flat, (hidden, targets, had, weights)))
+
+    def _objective(self, params, table: ItemTable, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
+        width = hidden.shape[1] - self._code_width
+        state, out = hidden[:, : width], hidden[:, width:]
+        used = self._used(params)
+        rows = {"vectors": table.vectors, "codes": table.codes}
+        normaliser = log_partition(
+            self.represent, used, rows, state, had, table.start, table.size, chunk=self.config.chunk
+        )
+        target_rows = table.rows(targets)
+        target = {"vectors": lookup(table.vectors, target_rows[None])[0], "codes": _codes(table, target_rows)}
+        score = jnp.sum(state * self.represent(used, target), axis=-1)
+        likelihood = score - normaliser
+        if self.config.background < 1.0:
+            p = params["background"]
+            rest = jax.nn.log_sigmoid(-p) - jnp.log(jnp.maximum(table.size, 1).astype(jnp.float32))
+            likelihood = jnp.logaddexp(jax.nn.log_sigmoid(p) + likelihood, rest)
+        total, weight = -jnp.sum(weights * likelihood), jnp.sum(weights)
+        sums = {"catalog_loss": (total, weight)}
+        loss = total
+        if self.module.sizes:
+            codes = self._code_loss(params, out, target["codes"], weights)
+            sums["code_loss"] = (codes, weight)
+            loss = loss + self.config.code_weight * codes
+        return loss / jnp.maximum(weight, 1.0), {"loss": (loss, weight), **sums}
+
+    def _code_loss(self, params: Params, out: Array, codes: Array, weights: Array) -> Array:
+        """Weighted sum of the cross-entropies of the next item's codes, slot by slot (mean over slots)."""
+        sizes, total = self.module.sizes, jnp.zeros((), jnp.float32)
+        parts = jnp.split(out, len(sizes), axis=-1)
+        first = offsets(sizes)
+        for slot, size in enumerate(sizes):
+            logits = parts[slot] @ params["codes"][first[slot] : first[slot] + size].T
+            picked = jnp.take_along_axis(logits, codes[:, slot, None], axis=-1)[:, 0]
+            total += jnp.sum(weights * (jax.nn.logsumexp(logits, axis=-1) - picked))
+        return total / len(sizes)
+
+    def represent(self, weights: Any, rows: Any) -> Array:
+        """What user states are multiplied with: the text vectors and the embeddings of the codes, side by side."""
+        if not self.module.sizes:
+            return rows["vectors"]
+        codes = jnp.take(weights, rows["codes"] + offsets(self.module.sizes), axis=0)
+        return jnp.concatenate([rows["vectors"], codes.reshape(codes.shape[0], -1)], axis=-1)
+
+    def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
+        users, table, where = self._queried(params, queries)
+        return topk_by(DOT_PRODUCT, users, (table, None), queries.seen, k, candidates=candidates, **where)
+
+    def target_rank(
+        self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
+    ) -> tuple[Array, Array]:
+        users, table, where = self._queried(params, queries)
+        return rank_by(DOT_PRODUCT, users, (table, None), targets, queries.seen, candidates=candidates, **where)
+
+    def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Array]]:
+        """User states at the last event, representations of all rows, and which rows are the catalog."""
+        table = _table(queries)
+        length = queries.items.shape[1]
+        segments = (jnp.arange(length)[None] < queries.lengths[:, None]).astype(jnp.int32)
+        last = jnp.maximum(queries.lengths - 1, 0)
+        inputs = self._inputs(queries, table)
+        states: Any = self.module.apply({"params": params}, *inputs, segments, queries.positions, last)
+        items = self.represent(self._used(params), {"vectors": table.vectors, "codes": table.codes})
+        return states[:, : states.shape[1] - self._code_width], items, {"start": table.start, "n_items": table.size}
+
+    @property
+    def _code_width(self) -> int:
+        return len(self.module.sizes) * self.module.stack.width
+
+    def _used(self, params: Params) -> Any:
+        return params["codes"] if self.module.sizes else ()
+
+    def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array]:
+        rows = table.rows(batch.items)
+        known = jnp.take(table.known, rows, axis=0) & (batch.items > 0)
+        codes = _codes(table, rows) if self.module.sizes else rows[..., None]
+        return lookup(table.vectors, rows), codes, known.astype(jnp.float32)
+
+    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """Small parameters, on every device; what is large, the item table, is no parameter."""
+        return [(".*", ())]
+
+
+def offsets(sizes: tuple[int, ...]) -> np.ndarray:
+    """int32 [slots]: where the codes of each slot start in the shared table of code embeddings."""
+    return np.cumsum((0, *sizes[:-1]), dtype=np.int32) if sizes else np.zeros(0, np.int32)
+
+
+def _codes(table: ItemTable, rows: Array) -> Array:
+    return jnp.take(table.codes, rows, axis=0, mode="clip")
+
+
+def _table(batch: Batch | Queries) -> ItemTable:
+    if batch.catalog is None:
+        raise InputError("a model that reads item texts was given a batch without a catalog")
+    return batch.catalog
+
+
+def _logit(p: float) -> float:
+    return float(np.log(p / (1.0 - p)))
