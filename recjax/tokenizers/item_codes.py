@@ -1,0 +1,146 @@
+"""The codes of a catalog, and the folder they are kept in."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load as read_arrays
+from safetensors.numpy import save as write_arrays
+
+from recjax.typing import InputError
+
+FORMAT = "recjax item codes 1"
+CODES, DESCRIPTION, TOKENIZER = "codes.safetensors", "codes.json", "tokenizer.safetensors"
+
+State = Mapping[str, Any]
+"""What a tokenizer learned: nested dicts of NumPy arrays."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemCodes:
+    """A tuple of codes for each item of a catalog.
+
+    Attributes:
+        codes: int32 [n + 1, slots]; code s of an item is in 0 .. sizes[s] - 1. Row 0, padding, is zeros.
+        sizes: codes there are in each slot.
+        ordered: whether a code refines the one before it (residual quantisers), so that prefixes mean something.
+    """
+
+    codes: np.ndarray
+    sizes: tuple[int, ...]
+    ordered: bool
+
+    def __post_init__(self) -> None:
+        codes, sizes = np.asarray(self.codes, np.int32), tuple(int(size) for size in self.sizes)
+        if codes.ndim != 2 or codes.shape[1] != len(sizes) or not len(codes):
+            raise InputError(f"codes have shape {codes.shape}, expected [items + 1, {len(sizes)}]")
+        if codes[0].any():
+            raise InputError(f"the codes of padding (row 0) are {codes[0].tolist()}, expected zeros")
+        outside = (codes < 0) | (codes >= np.array(sizes))
+        if outside.any():
+            item, slot = (int(index) for index in np.argwhere(outside)[0])
+            raise InputError(
+                f"item {item} has code {codes[item, slot]} in slot {slot}, expected 0 to {sizes[slot] - 1}"
+            )
+        object.__setattr__(self, "codes", codes)
+        object.__setattr__(self, "sizes", sizes)
+
+    @property
+    def n_items(self) -> int:
+        """Items of the catalog, padding not counted."""
+        return len(self.codes) - 1
+
+    @property
+    def slots(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def tuples(self) -> int:
+        """How many tuples there are."""
+        return math.prod(self.sizes)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the codes; hex."""
+        return _fingerprint(self.codes)
+
+    def save(self, folder: Path, state: State | None = None, **description: Any) -> None:
+        """Writes the folder, each file atomically, the description last.
+
+        Args:
+            folder: made if absent.
+            state: of the tokenizer, kept beside the codes.
+            description: more for `codes.json`, as JSON values.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / CODES, write_arrays({"codes": np.ascontiguousarray(self.codes)}))
+        if state is not None:
+            flat = flatten_dict(dict(state), sep="/")
+            _write(folder / TOKENIZER, write_arrays({k: np.ascontiguousarray(array) for k, array in flat.items()}))
+        entries = {
+            "format": FORMAT,
+            "items": self.n_items,
+            "sizes": list(self.sizes),
+            "ordered": self.ordered,
+            "fingerprint": self.fingerprint,
+            **description,
+        }
+        _write(folder / DESCRIPTION, (json.dumps(entries, indent=2) + "\n").encode())
+
+
+def load_codes(folder: Path) -> ItemCodes:
+    """The codes that `ItemCodes.save` wrote.
+
+    Raises:
+        InputError: a file is absent or damaged, or the two are not of one piece.
+    """
+    description = load_description(folder)
+    codes = _arrays(folder / CODES).get("codes")
+    if codes is None or description.get("fingerprint") != _fingerprint(codes):
+        raise InputError(f"{folder}: {CODES} does not hold the codes that {DESCRIPTION} describes; tokenize again")
+    return ItemCodes(codes, tuple(description["sizes"]), bool(description["ordered"]))
+
+
+def load_description(folder: Path) -> dict[str, Any]:
+    """What `codes.json` says."""
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist, so {folder} holds no item codes") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise InputError(f"{path} is not a description of item codes, expected format {FORMAT!r}")
+    return description
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The tokenizer's state that `ItemCodes.save` wrote."""
+    return unflatten_dict(_arrays(folder / TOKENIZER), sep="/")
+
+
+def _fingerprint(codes: np.ndarray) -> str:
+    return hashlib.sha256(repr(codes.shape).encode() + np.ascontiguousarray(codes, "<i4").tobytes()).hexdigest()
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_arrays(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is no safetensors file: {error}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,100 @@
+"""Residual k-means: each slot is the nearest centroid of what the slots before it left over."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.ops.kmeans import assign, kmeans
+from recjax.tokenizers.collisions import Policy, Tuple
+from recjax.tokenizers.item_codes import State
+from recjax.tokenizers.preparation import Preparation, fit_preparation, prepared
+from recjax.tokenizers.training import Trainer
+from recjax.typing import Array, InputError
+
+
+@dataclass(frozen=True)
+class RQKMeans:
+    """k-means of the vectors, then k-means of the residuals, and so on: codes from coarse to fine.
+
+    Attributes:
+        slots: levels.
+        clusters: centroids of each level.
+        iterations: of k-means, at each level.
+        prepare: "standardise", "whiten" or "none"; see `recjax.tokenizers.preparation`.
+        collisions: "none", "suffix" or "nearest-free"; see `recjax.tokenizers.collisions`.
+    """
+
+    slots: int = 4
+    clusters: int = 256
+    iterations: int = 25
+    prepare: Preparation = "none"
+    collisions: Policy = "suffix"
+
+    def __post_init__(self) -> None:
+        for name, least in (("slots", 1), ("clusters", 2), ("iterations", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"tokenizer.{name} is {getattr(self, name)}, expected at least {least}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codes there are in each slot."""
+        return (self.clusters,) * self.slots
+
+    @property
+    def ordered(self) -> bool:
+        return True
+
+    def fit(self, vectors: np.ndarray, known: np.ndarray, key: Array, trainer: Trainer | None = None) -> dict[str, Any]:
+        """Learns the preparation and the centroids, float32 [slots, clusters, d].
+
+        Args:
+            vectors: float32 [n + 1, d], row 0 padding.
+            known: bool [n + 1], the items that have one; the others are not looked at.
+            key: of the seeding.
+            trainer: not needed.
+        """
+        del trainer
+        if (count := int(known[1:].sum())) < self.clusters:
+            raise InputError(
+                f"{count:,} items have a vector, fewer than tokenizer.clusters = {self.clusters}; "
+                "lower that, or use a larger catalog"
+            )
+        preparation = fit_preparation(vectors[known], self.prepare)
+        residuals = jnp.asarray(prepared(preparation, vectors, known)[known])
+        centroids = []
+        for level in range(self.slots):
+            found = kmeans(residuals, self.clusters, jax.random.fold_in(key, level), iterations=self.iterations)
+            residuals = residuals - found[assign(residuals, found)[0]]
+            centroids.append(np.asarray(found))
+        return {"preparation": preparation, "centroids": np.stack(centroids)}
+
+    def encode(self, state: State, vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Codes int32 [n + 1, slots], row 0 zeros. An item without a vector gets those of a vector of zeros."""
+        residuals = jnp.asarray(prepared(state["preparation"], vectors, known))
+        columns = []
+        for centroids in jnp.asarray(state["centroids"]):
+            nearest, _ = assign(residuals, centroids)
+            residuals = residuals - centroids[nearest]
+            columns.append(np.asarray(nearest))
+        codes = np.stack(columns, axis=1).astype(np.int32)
+        codes[0] = 0
+        return codes
+
+    def candidates(self, state: State, vectors: np.ndarray) -> Sequence[Iterator[Tuple]]:
+        """For each vector [m, d], all tuples: first those that differ in the last level, by distance, then those that
+        differ in the level before, with the levels after it nearest first again, and so on."""
+        ready = prepared(state["preparation"], vectors, np.ones(len(vectors), bool))
+        return [_tuples(row, state["centroids"]) for row in ready]
+
+
+def _tuples(residual: np.ndarray, centroids: np.ndarray) -> Iterator[Tuple]:
+    distances = np.square(centroids[0] - residual).sum(axis=-1)
+    for code in np.argsort(distances, kind="stable").tolist():
+        if len(centroids) == 1:
+            yield (code,)
+        else:
+            yield from ((code, *rest) for rest in _tuples(residual - centroids[0][code], centroids[1:]))

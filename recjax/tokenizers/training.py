@@ -1,0 +1,129 @@
+"""Batches of vectors for tokenizers that are trained, and a plain loop for where the training loop is not at hand.
+
+The model of such a tokenizer has the `init` and `loss` of every model, and `VectorBatches` is a loader like any other,
+so `recjax.train.loop.fit` trains it in a run folder, with checkpoints and logs, through a `Trainer` given to `fit`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+
+from recjax.data.draws import permutation
+from recjax.data.loader import prefetched
+from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
+from recjax.typing import Array, Float, InputError, Int, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class VectorBatch:
+    """Vectors of some items.
+
+    Attributes:
+        items: which items they are.
+        vectors: their prepared vectors.
+        catalog: None; the training loop looks for it.
+    """
+
+    items: Int[Array, " b"]
+    vectors: Float[Array, "b d"]
+    catalog: None = None
+
+
+class VectorBatches:
+    """Training batches: `batch(step)` is a pure function of (vectors, rows, seed, step).
+
+    Batches are cut from an endless list of random orders of the items, a new one every epoch: no batch is short, and
+    every item is used exactly once in every epoch.
+
+    Args:
+        vectors: float32 [n + 1, d], prepared, row 0 padding.
+        known: bool [n + 1], the items that are used.
+        rows: of a global batch.
+        seed: of the orders.
+
+    Raises:
+        InputError: no item is known, or the rows do not divide over the mesh.
+    """
+
+    def __init__(self, vectors: np.ndarray, known: np.ndarray, rows: int, seed: int = 0):
+        self.vectors, self.rows, self.seed = vectors, rows, seed
+        self.items = np.flatnonzero(known).astype(np.int32)
+        if not len(self.items):
+            raise InputError("no item has a vector, so there is nothing to train a tokenizer on")
+        if rows < 1:
+            raise InputError(f"batch is {rows}, expected at least 1")
+        self._order = lru_cache(maxsize=2)(self._make_order)
+
+    def steps(self, epochs: float) -> int:
+        """Steps that make so many passes over the items, rounded up."""
+        return max(1, int(np.ceil(round(epochs * len(self.items) / self.rows, 6))))
+
+    def batch(self, step: int) -> VectorBatch:
+        """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
+        return self._maker()(step)
+
+    def iterate(self, start: int, stop: int) -> Iterator[VectorBatch]:
+        """Batches `start` to `stop - 1`, made by threads while the caller computes."""
+        return prefetched(range(start, stop), self._maker(), 1, 4)
+
+    def _maker(self) -> Callable[[int], VectorBatch]:
+        sharding = row_sharding()
+        if self.rows % data_size(sharding):
+            raise InputError(f"a batch of {self.rows} vectors cannot be divided over {data_size(sharding)} devices")
+        local = local_rows(sharding, self.rows)
+
+        def make(step: int) -> VectorBatch:
+            epochs, places = np.divmod(int(step) * self.rows + local, len(self.items))
+            items: Any = np.empty(len(local), np.int32)
+            for epoch in np.unique(epochs):
+                here = epochs == epoch
+                items[here] = self._order(int(epoch))[places[here]]
+            batch: Any = VectorBatch(items, self.vectors[items])
+            return to_devices(batch, sharding, self.rows)
+
+        return make
+
+    def _make_order(self, epoch: int) -> np.ndarray:
+        return self.items[permutation(len(self.items), self.seed, epoch)]
+
+
+class Trainable(Protocol):
+    """A model of vectors, and how long to train it."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    def init(self, key: Array, batch: Any) -> Params: ...
+
+    def loss(self, params: Params, batch: Any, key: Array | None) -> tuple[Array, dict[str, tuple[Array, Array]]]: ...
+
+
+Trainer = Callable[[Any, VectorBatches, Array], Params]
+"""(model, batches, key) -> trained parameters."""
+
+
+def train_plainly(model: Trainable, batches: VectorBatches, key: Array) -> Params:
+    """Adam with cosine decay for the model's `steps`, without checkpoints."""
+    optimiser = optax.adam(optax.cosine_decay_schedule(model.learning_rate, max(model.steps, 1)))
+    init_key, step_key = jax.random.split(key)
+    params = jax.jit(model.init)(init_key, batches.batch(0))
+    opt_state = jax.jit(optimiser.init)(params)
+
+    def update(params: Params, opt_state: Any, batch: VectorBatch, key: Array, step: Array) -> tuple[Params, Any]:
+        grads, _ = jax.grad(model.loss, has_aux=True)(params, batch, jax.random.fold_in(key, step))
+        updates, opt_state = optimiser.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    step_function = jax.jit(update, donate_argnums=(0, 1))
+    for step, batch in enumerate(batches.iterate(0, model.steps)):
+        params, opt_state = step_function(params, opt_state, batch, step_key, np.int32(step))
+    return params
