@@ -116,6 +116,8 @@ def train_plainly(model: Trainable, batches: VectorBatches, key: Array) -> Param
     optimiser = optax.adam(optax.cosine_decay_schedule(model.learning_rate, max(model.steps, 1)))
     init_key, step_key = jax.random.split(key)
     params = jax.jit(model.init)(init_key, batches.batch(0))
+    if not model.steps:
+        return params
     opt_state = jax.jit(optimiser.init)(params)
 
     def update(params: Params, opt_state: Any, batch: VectorBatch, key: Array, step: Array) -> tuple[Params, Any]:

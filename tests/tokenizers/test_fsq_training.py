@@ -1,0 +1,127 @@
+"""The FSQ autoencoder: trained by the plain loop, and by the training loop through a task."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax.config import RunConfig
+from recjax.parallel.mesh import MeshShape
+from recjax.tokenizers.fsq import FSQ
+from recjax.tokenizers.preparation import prepared
+from recjax.tokenizers.tokenizer import tokenize
+from recjax.tokenizers.training import VectorBatch, VectorBatches, train_plainly
+from recjax.train.checkpoint import Checkpoints
+from recjax.train.loop import Train, fit
+from recjax.train.optimiser import Adam
+from recjax.train.state import abstract_state, initial_state
+from recjax.train.task import Task
+
+ITEMS, WIDTH = 90, 12
+TINY = FSQ(slots=2, levels=(5, 4), layers=1, heads=2, dropout=0.0, steps=60, batch=16, learning_rate=0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """Stands for settings that a tokenizer does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OneDevice:
+    def build(self):
+        return MeshShape().build(jax.devices()[:1])
+
+
+def table():
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=(ITEMS + 1, 3)) @ rng.normal(size=(3, WIDTH))
+    known = np.arange(ITEMS + 1) > 0
+    return low.astype(np.float32) * known[:, None], known
+
+
+def loss_of(tokenizer, state, vectors, known):
+    loss = jax.jit(lambda params, batch: tokenizer.model(WIDTH).loss(params, batch, None)[0])
+    ready = prepared(state["preparation"], vectors, known)[1:]
+    return float(loss(state["params"], VectorBatch(jnp.arange(ITEMS), jnp.asarray(ready))))
+
+
+def test_batches_use_every_item_once_an_epoch_and_depend_on_the_step_alone():
+    vectors, known = table()
+    known[[4, 9]] = False
+    batches = VectorBatches(vectors, known, 8, seed=3)
+    assert (batches.steps(1), batches.steps(2)) == (11, 22)
+    first = [batches.batch(step) for step in range(11)]
+    items = np.concatenate([batch.items for batch in first])
+    np.testing.assert_array_equal(np.sort(items), np.flatnonzero(known))
+    np.testing.assert_array_equal(first[5].vectors, vectors[np.asarray(first[5].items)])
+    for step, batch in enumerate(batches.iterate(3, 6), start=3):
+        np.testing.assert_array_equal(batch.items, first[step].items)
+    assert not np.array_equal(batches.batch(11).items, first[0].items)
+    other = VectorBatches(vectors, known, 8, seed=4)
+    assert not np.array_equal(other.batch(0).items, first[0].items)
+
+
+def test_gradients_reach_the_projection_through_the_rounding():
+    vectors, known = table()
+    model = TINY.model(WIDTH)
+    batch = VectorBatches(vectors, known, 16).batch(0)
+    params = jax.jit(model.init)(jax.random.key(0), batch)
+    grads = jax.jit(jax.grad(lambda params: model.loss(params, batch, None)[0]))(params)
+    assert float(jnp.abs(grads["project"]["kernel"]).max()) > 1e-4
+    assert params["project"]["kernel"].shape == (WIDTH // 2, 2)
+
+
+def through_the_loop(folder):
+    """A trainer that drives `recjax.train.loop.fit` in `folder`."""
+
+    def trainer(model, batches, key):
+        nothing, optim = Nothing(), Adam(model.learning_rate, schedule="cosine")
+        train = Train(steps=model.steps, log_every=20, save_every=40, accumulate=2)
+        config = RunConfig("tokenizer", nothing, TINY, optim, OneDevice(), train, nothing, seed=int(key[1]))
+        task = Task("tiny", "f00d", model, batches, None)
+        result = fit(config, folder, task)
+        assert result.step == model.steps and not result.preempted
+
+        mesh, optimiser = OneDevice().build(), optim.build(model.steps)
+        with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh):
+            shapes = jax.eval_shape(
+                lambda key, batch: initial_state(model, optimiser, batch, key, False),
+                jax.random.key(0),
+                batches.batch(0),
+            )
+            return checkpoints.restore(result.step, abstract_state(shapes, mesh, model)).params
+
+    return lambda model, batches, key: trainer(model, batches, jax.random.key_data(key) % 1000)
+
+
+@pytest.mark.parametrize("by", ["plain", "loop"])
+def test_training_lowers_the_reconstruction_error(by, tmp_path):
+    vectors, known = table()
+    trainer = train_plainly if by == "plain" else through_the_loop(tmp_path)
+    start = dataclasses.replace(TINY, steps=0).fit(vectors, known, jax.random.key(0))
+    before = loss_of(TINY, start, vectors, known)
+    found = tokenize(TINY, vectors, known, jax.random.key(0), trainer=trainer)
+    after = loss_of(TINY, found.state, vectors, known)
+    assert after < 0.6 * before
+    assert found.after.colliding == 0
+    if by == "loop":
+        assert (tmp_path / "metrics.jsonl").exists()
+
+
+def test_the_same_key_trains_the_same_tokenizer():
+    vectors, known = table()
+    short = dataclasses.replace(TINY, steps=3, dropout=0.2)
+    states = [short.fit(vectors, known, jax.random.key(5)) for _ in range(2)]
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_published_decoder_reads_the_last_slot_only():
+    vectors, known = table()
+    batch = VectorBatches(vectors, known, 4).batch(0)
+    for published in (False, True):
+        model = dataclasses.replace(TINY, published=published).model(WIDTH)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+        assert shapes["hidden"]["kernel"].shape == (WIDTH // 2 if published else WIDTH, WIDTH)
