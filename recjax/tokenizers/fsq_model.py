@@ -1,7 +1,7 @@
 """The autoencoder behind FSQ: sub-vectors to digits, and digits back to the vector."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -94,7 +94,8 @@ class FSQModel:
         Beside it the cosine between vectors and reconstructions is summed.
         """
         rngs = None if key is None else {"dropout": key}
-        _, found = self.module.apply({"params": params}, batch.vectors, rngs=rngs)
+        outputs: Any = self.module.apply({"params": params}, batch.vectors, rngs=rngs)
+        found: Array = outputs[1]
         error = jnp.abs(found - batch.vectors) if self.distance == "l1" else jnp.square(found - batch.vectors)
         total, weight = jnp.sum(jnp.mean(error, axis=-1)), jnp.float32(len(batch.vectors))
         lengths = jnp.linalg.norm(found, axis=-1) * jnp.linalg.norm(batch.vectors, axis=-1)

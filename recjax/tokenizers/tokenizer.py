@@ -119,7 +119,7 @@ def tokenize(
         # Items of equal vectors share an iterator: what one of them passed over is taken for the others too.
         _, first, which = np.unique(groups_of(vectors[[0, *items]])[1:], return_index=True, return_inverse=True)
         iterators = tokenizer.candidates(state, vectors[items[first]])
-        return [iterators[number] for number in which.reshape(-1)]
+        return [iterators[number] for number in which.reshape(-1).tolist()]
 
     resolved = resolve(raw, tokenizer.sizes, tokenizer.collisions, known, candidates)
     return Tokenized(

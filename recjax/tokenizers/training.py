@@ -84,8 +84,8 @@ class VectorBatches:
             for epoch in np.unique(epochs):
                 here = epochs == epoch
                 items[here] = self._order(int(epoch))[places[here]]
-            batch: Any = VectorBatch(items, self.vectors[items])
-            return to_devices(batch, sharding, self.rows)
+            vectors: Any = self.vectors[items]
+            return to_devices(VectorBatch(items, vectors), sharding, self.rows)
 
         return make
 

@@ -88,7 +88,7 @@ def test_bad_input():
         tokenize(FSQ(slots=3), table, known, jax.random.key(0))
     with pytest.raises(InputError, match="heads = 8 does not divide sub-vectors of 4"):
         tokenize(FSQ(), table, known, jax.random.key(0))
-    with pytest.raises(InputError, match="298 items have a vector, fewer than tokenizer.clusters = 512"):
+    with pytest.raises(InputError, match=r"298 items have a vector, fewer than tokenizer.clusters = 512"):
         tokenize(RQKMeans(clusters=512), table, known, jax.random.key(0))
     with pytest.raises(InputError, match="needs a key"):
         tokenize(SMALL, table, known)
