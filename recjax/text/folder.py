@@ -136,7 +136,8 @@ def _pooling(path: Path) -> Pooling:
     config = _json(path)
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
-        chosen = [{"mean": "mean_tokens", "cls": "cls_token"}.get(mode, mode) for mode in np.atleast_1d(modes).tolist()]
+        chosen = [str(mode) for mode in (modes if isinstance(modes, list) else [modes])]
+        chosen = [{"mean": "mean_tokens", "cls": "cls_token"}.get(mode, mode) for mode in chosen]
     else:
         chosen = [key.removeprefix("pooling_mode_") for key, on in config.items() if "pooling_mode_" in key and on]
     if len(chosen) != 1 or chosen[0] not in POOLINGS:

@@ -72,7 +72,7 @@ def item_vectors(
     encoded = config.encode([text for text in texts if text is not None], progress=progress)
     vectors = np.zeros((len(texts) + 1, encoded.shape[1]), np.float32)
     vectors[filled + 1] = encoded
-    result = ItemVectors(vectors, vectors.any(axis=1), key)
+    result = ItemVectors(vectors, np.asarray(vectors.any(axis=1)), key)
     if path is not None:
         _write(result, path)
     return result

@@ -127,7 +127,7 @@ def test_half_precision_stays_close():
     vectors = SentenceEncoder(str(TWINS / "mpnet"), max_tokens=24, dtype="bfloat16").encode(TITLES[:6])
     exact = SentenceEncoder(str(TWINS / "mpnet"), max_tokens=24).encode(TITLES[:6])
     assert vectors.dtype == np.float32
-    assert 0 < np.abs(vectors - exact).max() and cosine(vectors, exact).min() > 0.99
+    assert np.abs(vectors - exact).max() > 0 and cosine(vectors, exact).min() > 0.99
 
 
 def test_other_spellings_of_the_same_encoder_are_read(tmp_path):
@@ -188,7 +188,7 @@ def test_unsupported_folders_say_what_was_expected(twin):
 def test_folders_are_found_by_path_and_name(tmp_path, monkeypatch):
     monkeypatch.delenv("RECJAX_ENCODERS", raising=False)
     assert find_folder(str(TWINS / "bert")) == TWINS / "bert"
-    with pytest.raises(InputError, match="RECJAX_ENCODERS, a folder of encoders, is not set.*owner/name"):
+    with pytest.raises(InputError, match=r"RECJAX_ENCODERS, a folder of encoders, is not set.*owner/name"):
         find_folder("mpnet-twin")
     monkeypatch.setenv("RECJAX_ENCODERS", f"{tmp_path}{os.pathsep}{TWINS}")
     assert find_folder("mpnet") == find_folder("someone/mpnet") == TWINS / "mpnet"

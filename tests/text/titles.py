@@ -15,8 +15,8 @@ TITLES = [
     "Puzzle: map of the world, 1000 pieces",
     "Dog collar",
     "Electric toothbrush with 4 heads",
-    "A very long title for a garden hose that is told in every detail, with its length of 25 metres, its brass fittings, "
-    "its spray gun with seven patterns, its wall holder, and the promise that it neither kinks nor leaks",
+    "A very long title for a garden hose that is told in every detail, with its length of 25 metres, its brass "
+    "fittings, its spray gun with seven patterns, its wall holder, and the promise that it neither kinks nor leaks",
     "Yoga mat 6mm",
     "Acoustic guitar strings (light gauge)",
     "Kids' raincoat, yellow",
