@@ -10,7 +10,7 @@ at fewer items than there are, which pays on large catalogs.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,21 +68,23 @@ def beam_topk(
     if (found := tuple(part.shape[1] for part in parts)) != trie.sizes:
         raise InputError(f"logits of vocabularies {found}, but the trie's are {trie.sizes}")
     trie = trie if allowed is None else trie.only(allowed)
-    seen = jnp.zeros((len(parts[0]), 0), jnp.int32) if seen is None else seen
-    plan = _Plan(k, beam, seen.shape[1] if spare is None else spare, strip)
+    hidden = jnp.zeros((len(parts[0]), 0), jnp.int32) if seen is None else seen
+    plan = _Plan(k, beam, hidden.shape[1] if spare is None else spare, strip)
+    queries = (parts, hidden)
 
-    def blocks(parts: tuple[Array, ...], seen: Array, trie: Trie) -> tuple[Array, Array]:
-        size = min(QUERY_BLOCK, len(seen))
-        return jax.lax.map(lambda query: _search(*query, trie, plan), (parts, seen), batch_size=size)
+    def blocks(queries: tuple[tuple[Array, ...], Array], trie: Trie) -> tuple[Array, Array]:
+        size = min(QUERY_BLOCK, len(queries[1]))
+        return jax.lax.map(lambda query: _search(query[0], query[1], trie, plan), queries, batch_size=size)
 
     data = axis_size(DATA_AXIS)
     if data * axis_size(MODEL_AXIS) == 1:
-        return blocks(parts, seen, trie)
-    count = len(seen)
-    parts, seen = jax.tree.map(lambda x: jnp.pad(x, ((0, -count % data), (0, 0))), (parts, seen))
+        return blocks(queries, trie)
+    count = len(hidden)
+    queries = jax.tree.map(lambda x: jnp.pad(x, ((0, -count % data), (0, 0))), queries)
     by_data = PartitionSpec(DATA_AXIS)
-    island = jax.shard_map(blocks, in_specs=(by_data, by_data, PartitionSpec()), out_specs=by_data, check_vma=False)
-    return jax.tree.map(lambda x: x[:count], island(parts, seen, trie))
+    # Lists are equal on all devices of the model axis, which the checker cannot see.
+    island: Any = jax.shard_map(blocks, in_specs=(by_data, PartitionSpec()), out_specs=by_data, check_vma=False)
+    return jax.tree.map(lambda x: x[:count], island(queries, trie))
 
 
 class Agreement(NamedTuple):

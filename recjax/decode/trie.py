@@ -170,7 +170,7 @@ def _padded(array: np.ndarray, length: int, fill: int) -> np.ndarray:
 def _only(trie: Trie, allowed: Array) -> Trie:
     open_ = allowed.at[trie.items].get(mode="fill", fill_value=False) & (trie.items > 0)
     keep, items = _kept(open_, trie.items)
-    codes, first = [], []
+    codes, first, table = [], [], trie.table
     # From the last level up: a node stays where a child does, and moves up by the nodes before it that do not.
     for level in reversed(range(trie.slots)):
         begin = keep[trie.first[level]]

@@ -164,7 +164,7 @@ class _Rows(NamedTuple):
     axis: str | None
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         return _length(self.table)
 
     def total(self, x: Array) -> Array:
@@ -198,7 +198,7 @@ def _over_mesh(
     count = _length(users)
     by_data, by_model, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS), PartitionSpec()
     # Lists are equal on all devices of the model axis after the exchange, which the checker cannot see.
-    island = jax.shard_map(
+    island: Any = jax.shard_map(
         local,
         in_specs=(by_data, by_data, by_model, by_model, everywhere, everywhere),
         out_specs=by_data,
@@ -273,7 +273,7 @@ class _Scored(NamedTuple):
 
 def _chunks(users: Any, rows: _Rows, chunk: int) -> tuple[int, Callable[[Array | int], _Scored]]:
     """How many chunks the rows fall into, and a function that scores chunk number i."""
-    size = rows.count
+    size = rows.length
     count = max(1, -(-size // max(chunk, 1)))
     width = -(-size // count)
 
@@ -385,7 +385,7 @@ def _rank_among_part(users: Any, seen: Array, targets: Array, candidates: Array,
     """Rank among a few items of each query, gathered; the target stands in the first column."""
     ids = jnp.concatenate([targets[:, None], candidates], axis=1)
     place = ids - rows.first
-    mine = (place >= 0) & (place < rows.count)
+    mine = (place >= 0) & (place < rows.length)
     place = jnp.where(mine, place, 0)
     scores = rows.scorer.pairs(users, jax.tree.map(lambda x: x[place], rows.table))
     scores = rows.total(jnp.where(mine, scores, 0.0))

