@@ -74,6 +74,7 @@ def plus_plus(vectors: Float[Array, "n d"], clusters: int, key: Array) -> Float[
     return jax.lax.fori_loop(0, clusters, add, (seeds, jnp.full(len(vectors), jnp.inf, vectors.dtype)))[0]
 
 
+@partial(jax.jit, static_argnames="chunk")
 def lloyd_round(
     vectors: Float[Array, "n d"], centroids: Float[Array, "k d"], *, chunk: int = CHUNK
 ) -> Float[Array, "k d"]:
