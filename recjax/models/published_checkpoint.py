@@ -23,9 +23,11 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save as write_arrays
 
 from recjax.models.recgpt_published import RecGPTPublished, RecGPTPublishedModule
 from recjax.tokenizers.fsq import FSQ
+from recjax.tokenizers.item_codes import TOKENIZER
 from recjax.typing import InputError, Params
 
 DTYPES = {
@@ -80,6 +82,14 @@ class Published:
     params: Params
     tokenizer: FSQ
     state: dict[str, Any]
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes the state where a run keeps its tokenizer's, for `load_state` of `recjax.tokenizers.item_codes`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        flat = {name: np.ascontiguousarray(value) for name, value in flatten_dict(self.state, sep="/").items()}
+        partial = folder / f"{TOKENIZER}.partial"
+        partial.write_bytes(write_arrays(flat))  # pyright: ignore[reportArgumentType]
+        partial.replace(folder / TOKENIZER)
 
 
 def import_recgpt(
@@ -334,7 +344,8 @@ def _expected_shapes(config: RecGPTPublished) -> Params:
 
 
 def _check_shapes(params: Params, expected: Params, path: Path) -> None:
-    ours, theirs = flatten_dict(expected, sep="/"), flatten_dict(params, sep="/")
+    ours: dict[str, Any] = dict(flatten_dict(expected, sep="/"))
+    theirs: dict[str, Any] = dict(flatten_dict(params, sep="/"))
     if set(ours) != set(theirs):
         raise InputError(f"{path} has other layers than the published model: {sorted(set(ours) ^ set(theirs))}")
     for name, value in theirs.items():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from recjax.ops.dropout import keep_mask
 from recjax.typing import Array, Bool, Float, InputError, Int
@@ -136,7 +137,7 @@ def hybrid_attention(
         v: values.
         segments: segment number of each token; all tokens of an item have the same.
         slots: tokens of an item; divides `l`.
-        block: queries (and, in long rows, keys) per block, rounded down to whole items; by default 64, and 256 in
+        block: queries (and, in long rows, keys) per block, rounded down to whole items; by default 64, and 128 in
             long rows.
         dropout: share of attention weights dropped when `key` is given.
         key: random key, or None for no dropout.
@@ -150,7 +151,7 @@ def hybrid_attention(
     length = q.shape[2]
     if slots < 1 or length % slots:
         raise InputError(f"rows of {length} tokens do not hold whole items of {slots} tokens")
-    block = (64 if length < LONG else 256) if block is None else block
+    block = (64 if length < LONG else 128) if block is None else block
     block = max(block // slots, 1) * slots
     rate = dropout if key is not None else 0.0
     if length >= LONG:
@@ -189,7 +190,9 @@ def attend_last_item(
 
 def _item_order(start: int, stop: int, first: int, last: int, slots: int) -> Bool[Array, "l m"]:
     """Whether the item of each query in start..stop-1 is that of a key in first..last-1 or a later one."""
-    return (jnp.arange(start, stop) // slots)[:, None] >= (jnp.arange(first, last) // slots)[None, :]
+    # Divided here, not on the device: fused into the comparison, the division would be done for every pair.
+    queries, keys = (jnp.asarray(np.arange(*bounds) // slots) for bounds in ((start, stop), (first, last)))
+    return queries[:, None] >= keys[None, :]
 
 
 class _Blocking(NamedTuple):

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from recjax.data.item_table import item_table
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
 from recjax.models.published_checkpoint import import_recgpt, read_state_dict
 from recjax.models.recgpt_published import RecGPTPublished
+from recjax.tokenizers.item_codes import load_state
 from recjax.typing import InputError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -136,6 +138,14 @@ def test_training_lowers_the_loss(expected):
         loss, gradient = step(params, jax.random.key(i))
         params = jax.tree.map(lambda p, g: p - 0.3 * g, params, gradient)
     assert loss < first - 0.3
+
+
+def test_tokenizer_is_kept_as_a_run_keeps_it(published, tmp_path):
+    published.save_tokenizer(tmp_path / "codes")
+    kept, state = (flatten_dict(tree, sep="/") for tree in (load_state(tmp_path / "codes"), published.state))
+    assert set(kept) == set(state)
+    for name, value in kept.items():
+        np.testing.assert_array_equal(value, state[name])
 
 
 class _Malicious:
