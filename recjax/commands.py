@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import jax
+import numpy as np
 import polars as pl
 import rich.box
 from rich.console import Console
@@ -147,7 +148,14 @@ def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Rep
             protocol,
             floors=floors,
             name=name,
+            vectors=_text_vectors(run),
         )
+
+
+def _text_vectors(run: Run) -> np.ndarray | None:
+    """The space in which the run's model compares items, for the text floor to use the same."""
+    table = run.model.catalog
+    return None if table is None else np.asarray(table.vectors)[: run.dataset.n_items + 1]
 
 
 def _protocol(protocol: Evaluate, options: Namespace) -> Evaluate:

@@ -11,6 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.typing import MODEL_AXIS, Array, Bool, Float, InputError, Int
 
+COLUMNS = ("vectors", "codes", "known", "density")
+"""Fields of an `ItemTable` that have a row for each item."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class ItemTable:
         vectors: vector of each item, zeros where it has no text.
         codes: code of each item in each slot; no columns where the model uses none.
         known: whether the item has text.
+        density: how crowded it is around the item in the space of the vectors, 1 on average.
         start: row before the current catalog's first item.
         size: items of the current catalog.
     """
@@ -32,6 +36,7 @@ class ItemTable:
     vectors: Float[Array, "rows d"]
     codes: Int[Array, "rows slots"]
     known: Bool[Array, " rows"]
+    density: Float[Array, " rows"]
     start: Int[Array, ""]
     size: Int[Array, ""]
 
@@ -40,25 +45,31 @@ class ItemTable:
         return jnp.where(items > 0, self.start + items, 0)
 
 
-def item_table(vectors: np.ndarray, known: np.ndarray, codes: np.ndarray | None = None) -> ItemTable:
+def item_table(
+    vectors: np.ndarray, known: np.ndarray, codes: np.ndarray | None = None, density: np.ndarray | None = None
+) -> ItemTable:
     """The table of one catalog, on the host.
 
     Args:
         vectors: float [n + 1, d], row 0 padding.
         known: bool [n + 1].
         codes: int [n + 1, slots], or None.
+        density: float [n + 1], or None for 1 everywhere.
     """
     rows = len(vectors)
     codes = np.zeros((rows, 0), np.int32) if codes is None else codes.astype(np.int32)
-    if len(known) != rows or len(codes) != rows:
-        raise InputError(f"{rows} rows of vectors, but {len(known)} of known and {len(codes)} of codes")
-    arrays: Any = (vectors.astype(np.float32), codes, known.astype(bool), np.int32(0), np.int32(rows - 1))
+    density = np.ones(rows, np.float32) if density is None else density.astype(np.float32)
+    if len(known) != rows or len(codes) != rows or len(density) != rows:
+        raise InputError(
+            f"{rows} rows of vectors, but {len(known)} of known, {len(codes)} of codes, {len(density)} of density"
+        )
+    arrays: Any = (vectors.astype(np.float32), codes, known.astype(bool), density, np.int32(0), np.int32(rows - 1))
     return ItemTable(*arrays)
 
 
 def joined(tables: Sequence[ItemTable]) -> tuple[ItemTable, np.ndarray]:
     """Several catalogs in one table, on the host, and the `start` of each, int32 [catalogs]."""
-    columns = {name: [np.asarray(getattr(table, name)) for table in tables] for name in ("vectors", "codes", "known")}
+    columns = {name: [np.asarray(getattr(table, name)) for table in tables] for name in COLUMNS}
     for name in ("vectors", "codes"):
         if len(widths := {array.shape[1] for array in columns[name]}) > 1:
             raise InputError(f"catalogs with {name} of different widths cannot share a table: {sorted(widths)}")
@@ -75,10 +86,10 @@ def on_devices(table: ItemTable, *, slack: float = 0.0) -> ItemTable:
     rows = len(table.vectors)
     extra = -(-int(rows * (1 + slack)) // parts) * parts - rows
 
-    def put(array: Any, axes: tuple[Any, ...]) -> Any:
+    def put(array: Any, axes: tuple[Any, ...], fill: float = 0) -> Any:
         array = np.asarray(array)
         if array.ndim:
-            array = np.pad(array, [(0, extra)] + [(0, 0)] * (array.ndim - 1))
+            array = np.pad(array, [(0, extra)] + [(0, 0)] * (array.ndim - 1), constant_values=array.dtype.type(fill))
         return jax.device_put(array, None if mesh.empty else NamedSharding(mesh, PartitionSpec(*axes)))
 
     return replace(
@@ -86,6 +97,7 @@ def on_devices(table: ItemTable, *, slack: float = 0.0) -> ItemTable:
         vectors=put(table.vectors, (MODEL_AXIS, None)),
         codes=put(table.codes, (MODEL_AXIS, None)),
         known=put(table.known, (MODEL_AXIS,)),
+        density=put(table.density, (MODEL_AXIS,), 1),
         start=put(table.start, ()),
         size=put(table.size, ()),
     )

@@ -48,7 +48,7 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
 def content_key(place: Path, settings: list[str]) -> str:
     """16 hex digits that stand for the content of a raw file or folder (its top-level files) and for `settings`.
 
-    Beside a single file lie others that its importer may read too, such as metadata: their names, sizes and times count.
+    Beside a single file lie others that its importer may read, such as metadata: their names, sizes and times count.
     """
     files = [place] if place.is_file() else sorted(entry for entry in place.iterdir() if entry.is_file())
     digest = hashlib.sha256(repr(settings).encode())

@@ -21,14 +21,12 @@ from recjax.data.transitions import Transitions, item_counts
 from recjax.evaluate.ranking import Rankings, tracked
 from recjax.evaluate.scored import Rules, rank_scored
 from recjax.text.hashed import catalog_texts, hashed_vectors
+from recjax.text.whiten import whitened
 
 FLOORS = ("popularity", "repeat_last", "transition", "text_knn")
 
 RECENT = 10
 """Items of a history that the text floor looks at."""
-
-SHRINKAGE = 0.03
-"""Part of the largest deviation added to every direction's before dividing, so that noise directions stay small."""
 
 
 def rank_floors(
@@ -50,8 +48,8 @@ def rank_floors(
         which: the part of the split that `examples` come from.
         examples: histories and targets.
         rules: what competes.
-        vectors: float [v, d] item vectors for the text floor instead of hashed n-grams of the catalog's text; a row of
-            zeros is an item without text.
+        vectors: float32 [v, d], the space in which the text floor compares items, as the model has it; by default
+            whitened hashed n-grams of the catalog's text. A row of zeros is an item without text.
         only: which floors.
         progress: show a progress bar where the output is a terminal.
 
@@ -93,8 +91,9 @@ def text_scorer(dataset: Dataset, vectors: np.ndarray | None) -> Callable[[Histo
         texts = catalog_texts(dataset.catalog)
         if not any(texts):
             return None
-        vectors = hashed_vectors(["", *texts])
-    return TextNeighbours(whitened(vectors)).scores
+        hashed = hashed_vectors(["", *texts])
+        vectors = whitened(hashed, hashed.any(axis=1))
+    return TextNeighbours(vectors).scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ class TextNeighbours:
     """Items whose text is like that of the last items.
 
     Attributes:
-        vectors: float32 [v, d], whitened; zeros where an item has no text.
+        vectors: float32 [v, d]; zeros where an item has no text.
     """
 
     vectors: np.ndarray
@@ -115,25 +114,3 @@ class TextNeighbours:
         weights = sparse.coo_array((0.5**age, (row, recent.items)), shape=(len(recent), len(self.vectors))).tocsr()
         profile = (weights @ self.vectors).astype(np.float32)
         return (profile @ self.vectors.T).astype(np.float64)
-
-
-def whitened(vectors: np.ndarray) -> np.ndarray:
-    """Vectors whose directions count alike: float32 [v, d].
-
-    Rows that are not zero are centred, their singular directions divided by (deviation + 0.03 of the largest), and
-    rows normalised to length 1. Rows of zeros stay zeros.
-    """
-    vectors = np.asarray(vectors, np.float64)
-    known = np.abs(vectors).sum(axis=1) > 0
-    result = np.zeros(vectors.shape, np.float32)
-    if not known.any():
-        return result
-    centred = vectors[known] - vectors[known].mean(axis=0)
-    # Eigenvectors of the d x d second moment are the right singular vectors, without a decomposition of v rows.
-    variance, directions = np.linalg.eigh(centred.T @ centred / len(centred))
-    deviation = np.sqrt(np.maximum(variance, 0.0))
-    scale = deviation + SHRINKAGE * deviation.max()
-    white = centred @ directions / np.where(scale > 0, scale, 1.0)
-    length = np.linalg.norm(white, axis=1, keepdims=True)
-    result[known] = white / np.where(length > 0, length, 1.0)
-    return result

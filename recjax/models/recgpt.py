@@ -51,6 +51,8 @@ class RecGPT:
         memory: events that the anchor looks back on.
         decay: weight of each step back at the start.
         temperature: factor of the text score at the start.
+        density_power: an item's text vector is divided by this power of how crowded its neighbourhood is, at the start:
+            an item amid many like it is near to whatever is near to one of them, and would stand in every list.
         metric_rank: rank of a learned correction of the similarity between texts; 0 for none.
         positions: predictions of a packed row that the loss looks at, drawn afresh at each step; the catalog term
             costs a product with every item for each.
@@ -69,6 +71,7 @@ class RecGPT:
     memory: int = 16
     decay: float = 0.5
     temperature: float = 12.0
+    density_power: float = 0.5
     metric_rank: int = 0
     positions: int = 16
     code_weight: float = 0.1
@@ -89,7 +92,9 @@ class RecGPT:
     def build(self, stats: ItemStats) -> "RecGPTModel":
         """The model for a catalog, or for the joined catalogs of a mixture."""
         if stats.catalog is None:
-            raise InputError("RecGPT reads item texts: the recipe needs `text`, and `tokenizer` unless model.codes=false")
+            raise InputError(
+                "RecGPT reads item texts: the recipe needs `text`, and `tokenizer` unless model.codes=false"
+            )
         sizes = stats.code_sizes if self.codes else ()
         if self.codes and not sizes:
             raise InputError("model.codes is true, but the recipe has no `tokenizer` to make them")
@@ -162,6 +167,7 @@ class RecGPTModule(nn.Module):
         predicted = predicted * jnp.exp(self.param("gain", nn.initializers.zeros, (self.vector_width,)))
         temperature = self.param("temperature", nn.initializers.constant(np.log(config.temperature)), ())
         self.param("background", nn.initializers.constant(_logit(min(config.background, 0.999))), ())
+        self.param("density_power", nn.initializers.constant(config.density_power), ())
         state = predicted * jnp.exp(temperature)
         if not self.sizes:
             return state
@@ -230,14 +236,18 @@ class RecGPTModel:
 
     def _objective(self, params, table: ItemTable, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
         width = hidden.shape[1] - self._code_width
-        state, out = hidden[:, : width], hidden[:, width:]
+        state, out = hidden[:, :width], hidden[:, width:]
         used = self._used(params)
-        rows = {"vectors": table.vectors, "codes": table.codes}
+        rows = _columns(table)
         normaliser = log_partition(
             self.represent, used, rows, state, had, table.start, table.size, chunk=self.config.chunk
         )
         target_rows = table.rows(targets)
-        target = {"vectors": lookup(table.vectors, target_rows[None])[0], "codes": _codes(table, target_rows)}
+        target = {
+            "vectors": lookup(table.vectors, target_rows[:, None])[:, 0],
+            "codes": _codes(table, target_rows),
+            "density": jnp.take(table.density, target_rows, mode="clip"),
+        }
         score = jnp.sum(state * self.represent(used, target), axis=-1)
         likelihood = score - normaliser
         if self.config.background < 1.0:
@@ -266,10 +276,11 @@ class RecGPTModel:
 
     def represent(self, weights: Any, rows: Any) -> Array:
         """What user states are multiplied with: the text vectors and the embeddings of the codes, side by side."""
+        vectors = rows["vectors"] * (rows["density"] ** -weights["density_power"])[:, None]
         if not self.module.sizes:
-            return rows["vectors"]
-        codes = jnp.take(weights, rows["codes"] + offsets(self.module.sizes), axis=0)
-        return jnp.concatenate([rows["vectors"], codes.reshape(codes.shape[0], -1)], axis=-1)
+            return vectors
+        codes = jnp.take(weights["codes"], rows["codes"] + offsets(self.module.sizes), axis=0)
+        return jnp.concatenate([vectors, codes.reshape(codes.shape[0], -1)], axis=-1)
 
     def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
         users, table, where = self._queried(params, queries)
@@ -281,7 +292,7 @@ class RecGPTModel:
         users, table, where = self._queried(params, queries)
         return rank_by(DOT_PRODUCT, users, (table, None), targets, queries.seen, candidates=candidates, **where)
 
-    def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Array]]:
+    def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Any]]:
         """User states at the last event, representations of all rows, and which rows are the catalog."""
         table = _table(queries)
         length = queries.items.shape[1]
@@ -289,7 +300,7 @@ class RecGPTModel:
         last = jnp.maximum(queries.lengths - 1, 0)
         inputs = self._inputs(queries, table)
         states: Any = self.module.apply({"params": params}, *inputs, segments, queries.positions, last)
-        items = self.represent(self._used(params), {"vectors": table.vectors, "codes": table.codes})
+        items = self.represent(self._used(params), _columns(table))
         return states[:, : states.shape[1] - self._code_width], items, {"start": table.start, "n_items": table.size}
 
     @property
@@ -297,7 +308,7 @@ class RecGPTModel:
         return len(self.module.sizes) * self.module.stack.width
 
     def _used(self, params: Params) -> Any:
-        return params["codes"] if self.module.sizes else ()
+        return {name: params[name] for name in ("density_power", "codes") if name in params}
 
     def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array]:
         rows = table.rows(batch.items)
@@ -317,6 +328,11 @@ def offsets(sizes: tuple[int, ...]) -> np.ndarray:
 
 def _codes(table: ItemTable, rows: Array) -> Array:
     return jnp.take(table.codes, rows, axis=0, mode="clip")
+
+
+def _columns(table: ItemTable) -> dict[str, Array]:
+    """What `RecGPTModel.represent` needs of each row."""
+    return {"vectors": table.vectors, "codes": table.codes, "density": table.density}
 
 
 def _table(batch: Batch | Queries) -> ItemTable:

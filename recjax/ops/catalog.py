@@ -52,23 +52,30 @@ def log_partition(
     Returns:
         float32; about -1e30 where every item is excluded.
     """
-    model = axis_size(MODEL_AXIS)
-    local = partial(_local, represent, chunk=chunk, shards=model)
-    if axis_size(DATA_AXIS) * model == 1:
+    on_mesh = axis_size(DATA_AXIS) * axis_size(MODEL_AXIS) > 1
+    local = partial(_local, represent, chunk=chunk, joined=on_mesh)
+    if not on_mesh:
         return local(weights, rows, hidden, excluded, start, size)
     tokens, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec()
+
+    def island(weights, rows, hidden, *rest):
+        # Gradients of what devices share are summed over the mesh here, not inside the branch that skips a chunk:
+        # devices take different branches, and would wait for each other forever.
+        weights = jax.tree.map(lambda x: jax.lax.pcast(x, (DATA_AXIS, MODEL_AXIS), to="varying"), weights)
+        return local(weights, rows, jax.lax.pcast(hidden, MODEL_AXIS, to="varying"), *rest)
+
     return jax.shard_map(
-        local,
+        island,
         in_specs=(everywhere, PartitionSpec(MODEL_AXIS), tokens, tokens, everywhere, everywhere),
         out_specs=tokens,
     )(weights, rows, hidden, excluded, start, size)
 
 
-def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: int, shards: int) -> Array:
-    """The normaliser over this device's rows, joined over the model axis if `shards` > 1."""
+def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: int, joined: bool) -> Array:
+    """The normaliser over this device's rows, joined over the model axis of a mesh if `joined`."""
     count = jax.tree.leaves(rows)[0].shape[0]
     chunk = min(chunk, count)
-    first_row = jax.lax.axis_index(MODEL_AXIS) * count if shards > 1 else 0
+    first_row = jax.lax.axis_index(MODEL_AXIS) * count if joined else 0
     tokens = jnp.arange(hidden.shape[0])[:, None]
     barred = jnp.where(excluded > 0, start + excluded, -1)
 
@@ -99,10 +106,8 @@ def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: in
 
     # Derived from `hidden`, so that the loop's carry varies over the mesh as its result does.
     zero = jax.lax.stop_gradient(hidden[:, 0].astype(jnp.float32)) * 0.0
-    if shards > 1:
-        zero = jax.lax.pcast(zero, MODEL_AXIS, to="varying")
     (top, total), _ = jax.lax.scan(add, (zero + EXCLUDED, zero), jnp.arange(-(-count // chunk)))
-    if shards > 1:
+    if joined:
         best = jax.lax.pmax(jax.lax.stop_gradient(top), MODEL_AXIS)
         total = jax.lax.psum(total * jnp.exp(top - best), MODEL_AXIS)
         top = best

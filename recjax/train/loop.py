@@ -68,7 +68,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     with jax.set_mesh(mesh), Interrupt() as interrupt, ExitStack() as stack:
         # --- what to train, and how far it is
         folder.check_config(run_dir, config)
-        task = task or open_task(config)
+        task = task or open_task(config, run_dir)
         calendar = _calendar(config.train, task)
         folder.claim(run_dir, config)
         checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))

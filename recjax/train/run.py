@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
-from recjax.data.loader import Loader, open_data
+from recjax.data.loader import Data, Loader, open_data
 from recjax.data.splits import Split
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
+from recjax.train.catalogs import open_catalogs
 from recjax.train.checkpoint import Checkpoints, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.state import sharding_rules
@@ -58,8 +59,8 @@ def load_run(
 
     Args:
         run_dir: the folder.
-        dataset: name or folder of the dataset, by default the one of training. Models that know items by their ids
-            can only be used on that one.
+        dataset: name or folder of the dataset, by default the one of training (of a mixture, the one it validates on).
+            Models that know items by their ids can only be used on that one; models of texts on any.
         step: which checkpoint, by default the best, or the latest where nothing was validated.
         recipe: module that defines configurations of the run's own, if it has any.
         mesh: where the parameters go, by default the run's mesh where it fits the devices, else all as data axis.
@@ -68,20 +69,22 @@ def load_run(
         InputError: no run, no checkpoint, or another dataset than the model can be used on.
     """
     config = configs.load(run_dir / CONFIG, recipe)
-    if dataset is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=dataset))
+    data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:
         latest = checkpoints.latest
         assert latest is not None
         record = checkpoints.record(latest)
         chosen: int = step or record["progress"]["best_step"] or latest
-        opened, split = open_data(config.data)
-        check_dataset(run_dir, record, opened.name, opened.fingerprint)
-        model: Model = config.model.build(item_stats(opened, split))
+        opened, split = open_data(data)
+        if config.text is None:
+            check_dataset(run_dir, record, opened.name, opened.fingerprint)
         mesh = mesh or _mesh(config)
         with jax.set_mesh(mesh):
-            target = _abstract_params(config, model, opened, split, mesh)
+            catalogs = open_catalogs(config, [opened], run_dir)
+            model: Model = config.model.build(item_stats(opened, split, catalogs))
+            target = _abstract_params(config, data, model, opened, split, mesh)
             params = checkpoints.restore_params(chosen, target, averaged=config.train.ema is not None)
+    config = dataclasses.replace(config, data=data)
     return Run(config, model, params, opened, split, chosen, mesh)
 
 
@@ -110,11 +113,13 @@ def _mesh(config: RunConfig) -> Mesh:
         return MeshShape().build()
 
 
-def _abstract_params(config: RunConfig, model: Model, dataset: Dataset, split: Split, mesh: Mesh) -> Any:
+def _abstract_params(config: RunConfig, data: Data, model: Model, dataset: Dataset, split: Split, mesh: Mesh) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
-    data = config.data
     rows = mesh.shape["data"] * config.train.accumulate
-    batch = Loader(split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items).batch(0)
+    loader = Loader(
+        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, catalog=model.catalog
+    )
+    batch = loader.batch(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

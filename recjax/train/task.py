@@ -1,7 +1,9 @@
 """What a run trains: the model, its batches and how it is validated, made from a run configuration."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,11 +11,13 @@ import numpy as np
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
 from recjax.data.loader import Loader, open_data
+from recjax.data.mixture import MixedLoader, Mixture
 from recjax.data.splits import Split
 from recjax.data.views import Batch
 from recjax.evaluate.metrics import ACCURACY
 from recjax.evaluate.protocol import quick
 from recjax.models.model import ItemStats, Model
+from recjax.train.catalogs import Catalogs, of_catalog, open_catalogs
 from recjax.typing import InputError, Params
 
 
@@ -46,19 +50,70 @@ class Task:
     validate: Callable[[Params], dict[str, float]] | None
 
 
-def item_stats(dataset: Dataset, split: Split) -> ItemStats:
-    """What a model is told of the catalog: its size and how often each item occurs in training."""
-    return ItemStats(dataset.n_items, np.bincount(split.train.items, minlength=dataset.n_items + 1))
+def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None, number: int = 0) -> ItemStats:
+    """What a model is told of a catalog: its size, how often each item occurs in training, what is known of its texts.
+
+    Args:
+        dataset: the catalog.
+        split: its split.
+        catalogs: the joined table, for a model that reads texts.
+        number: which of the joined catalogs it is.
+    """
+    counts = np.bincount(split.train.items, minlength=dataset.n_items + 1)
+    return ItemStats(dataset.n_items, counts, **of_catalog(catalogs, number, dataset))
 
 
-def open_task(config: RunConfig) -> Task:
-    """The task of a configuration; call it under the run's mesh."""
+def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
+    """The task of a configuration; call it under the run's mesh.
+
+    Args:
+        config: of the run.
+        run_dir: where a tokenizer is kept, or None to keep nothing.
+    """
+    if isinstance(config.data, Mixture):
+        return _open_mixture(config, config.data, run_dir)
     dataset, split = open_data(config.data)
-    model: Model = config.model.build(item_stats(dataset, split))
+    stats = item_stats(dataset, split, open_catalogs(config, [dataset], run_dir))
+    model: Model = config.model.build(stats)
     data = config.data
-    loader = Loader(split.train, data.view, data.rows, data.row_length, config.seed, n_items=dataset.n_items)
+    loader = Loader(
+        split.train, data.view, data.rows, data.row_length, config.seed, n_items=dataset.n_items, catalog=model.catalog
+    )
     validate = _validation(config, model, split, dataset.n_items) if len(split.validation) else None
     return Task(dataset.name, dataset.fingerprint, model, loader, validate)
+
+
+def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Task:
+    """Trains on several catalogs, and validates on the one that is held out."""
+    opened = data.open()
+    datasets = [dataset for dataset, _ in opened]
+    catalogs = open_catalogs(config, datasets, run_dir)
+    if catalogs is None:
+        raise InputError(
+            "several catalogs share no item ids: a mixture needs a model of texts, so the recipe needs `text`"
+        )
+    table = catalogs.table
+    counts = [np.bincount(split.train.items, minlength=dataset.n_items + 1)[1:] for dataset, split in opened]
+    stats = ItemStats(sum(map(len, counts)), np.concatenate([[0], *counts]), table, catalogs.code_sizes)
+    loaders = [
+        Loader(split.train, data.view, data.rows, data.row_length, config.seed + number, n_items=dataset.n_items)
+        for number, (dataset, split) in enumerate(opened)
+    ]
+    weights = [float(dataset.n_interactions) ** data.temperature for dataset in datasets]
+    validate = None
+    if config.train.evaluate_every != 0:
+        target, split = open_data(data.on(data.dataset))
+        if data.held_out is None:
+            found = item_stats(target, split, catalogs, 0)
+        else:
+            found = item_stats(target, split, open_catalogs(config, [target], run_dir))
+        if len(split.validation):
+            validate = _validation(config, config.model.build(found), split, target.n_items)
+    print_of_all = hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
+    name = " + ".join(dataset.name for dataset in datasets)
+    return Task(
+        name, print_of_all, config.model.build(stats), MixedLoader(loaders, weights, table, catalogs.starts), validate
+    )
 
 
 def _validation(config: RunConfig, model: Model, split: Split, n_items: int) -> Callable[[Any], dict[str, float]]:

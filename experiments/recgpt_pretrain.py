@@ -1,0 +1,62 @@
+"""RECJAX_ENCODERS=FOLDER recjax train recgpt_pretrain; recjax evaluate runs/recgpt_pretrain --data amazon-beauty-2014
+
+RecGPT on several catalogs, to recommend from others that it has never seen. FOLDER holds the sentence encoder
+all-MiniLM-L6-v2 as Hugging Face keeps it. Items are compared by meaning (with and without their categories) and by
+their words; the checkpoint is chosen on a catalog that is not trained on, and amazon-beauty-2014 is in neither.
+
+Expected:  pending
+Time:      pending
+Hardware:  pending
+"""
+
+from recjax.config import RunConfig
+from recjax.data.mixture import Mixture
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.recgpt import RecGPT
+from recjax.parallel.mesh import MeshShape
+from recjax.text.encoder import SentenceEncoder
+from recjax.text.sketch import Sketch
+from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.fsq import FSQ
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+
+def space(encoder: str = "all-MiniLM-L6-v2") -> TextSpace:
+    """Meaning of title and categories, of the title alone, its words, and its first two words (mostly the brand)."""
+    return TextSpace(
+        (
+            Channel(SentenceEncoder(encoder, template="{title}. {categories}"), 0.5),
+            Channel(SentenceEncoder(encoder, template="{title}"), 0.5),
+            Channel(Sketch(512), 0.5, whiten=False),
+            Channel(Sketch(128, leading=2), 0.2, whiten=False),
+        )
+    )
+
+
+def config() -> RunConfig:
+    length = 32
+    return RunConfig(
+        name="recgpt_pretrain",
+        data=Mixture(
+            datasets=(
+                "amazon-health-2014",
+                "amazon-clothing-2014",
+                "amazon-books-2014",
+                "ml-1m",
+                "lastfm",
+                "online-retail",
+            ),
+            held_out="amazon-toys-2014",
+            view=Shifted(max_length=length),
+            rows=64,
+        ),
+        text=space(),
+        tokenizer=FSQ(levels=(8, 8, 8), steps=600),
+        model=RecGPT(width=128, layers=2, heads=4, dropout=0.1, decay=0.65, positions=4),
+        optim=AdamW(learning_rate=3e-4, weight_decay=0.01, clip=1.0, warmup_steps=50, schedule="cosine"),
+        mesh=MeshShape(),
+        train=Train(steps=600, evaluate_every=75, validation_users=4096),
+        evaluate=Evaluate(),
+    )
