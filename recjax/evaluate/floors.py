@@ -92,7 +92,7 @@ def text_scorer(dataset: Dataset, vectors: np.ndarray | None) -> Callable[[Histo
         if not any(texts):
             return None
         hashed = hashed_vectors(["", *texts])
-        vectors = whitened(hashed, hashed.any(axis=1))
+        vectors = whitened(hashed, np.asarray(hashed.any(axis=1)))
     return TextNeighbours(vectors).scores
 
 

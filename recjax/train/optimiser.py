@@ -27,6 +27,8 @@ class Adam:
         warmup_steps: steps over which the rate rises linearly from 0.
         schedule: "constant", or "linear" or "cosine" decay from the peak to `final_share` of it at the last step.
         final_share: where decay ends, as a share of `learning_rate`.
+        hold: share of the run's steps, warm-up included, that stay at the peak before decay begins (warm-up, stable,
+            decay; Hu et al. 2024).
     """
 
     learning_rate: float = 1e-3
@@ -37,6 +39,7 @@ class Adam:
     warmup_steps: int = 0
     schedule: Schedule = "constant"
     final_share: float = 0.0
+    hold: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -45,6 +48,8 @@ class Adam:
             raise InputError(f"optim.clip is {self.clip}, expected a number above 0, or none")
         if self.warmup_steps < 0:
             raise InputError(f"optim.warmup_steps is {self.warmup_steps}, expected 0 or more")
+        if not 0.0 <= self.hold < 1.0:
+            raise InputError(f"optim.hold is {self.hold}, expected a share of the run from 0 to below 1")
 
     def rate(self, total_steps: int) -> optax.Schedule:
         """Learning rate as a function of the step, for a run of `total_steps` steps.
@@ -54,13 +59,16 @@ class Adam:
         """
         if self.warmup_steps >= max(total_steps, 1) and self.warmup_steps > 0:
             raise InputError(f"optim.warmup_steps is {self.warmup_steps}, but the run has only {total_steps} steps")
-        decay_steps = max(total_steps - self.warmup_steps, 1)
+        begin = max(self.warmup_steps, round(self.hold * total_steps))
+        decay_steps = max(total_steps - begin, 1)
         peak, final = self.learning_rate, self.learning_rate * self.final_share
         after = {
             "constant": optax.constant_schedule(peak),
             "linear": optax.linear_schedule(peak, final, decay_steps),
             "cosine": optax.cosine_decay_schedule(peak, decay_steps, alpha=self.final_share),
         }[self.schedule]
+        if begin > self.warmup_steps:
+            after = optax.join_schedules([optax.constant_schedule(peak), after], [begin - self.warmup_steps])
         if self.warmup_steps == 0:
             return after
         # Starts at peak / warmup rather than at 0, so that no step is wasted.

@@ -17,6 +17,8 @@ from tests.train.toy import ToyLoader
         (Adam(0.1, schedule="linear"), {0: 0.1, 50: 0.05, 100: 0.0}),
         (Adam(0.1, schedule="cosine", final_share=0.1), {0: 0.1, 50: 0.055, 100: 0.01}),
         (Adam(0.1, warmup_steps=10), {0: 0.01, 5: 0.055, 10: 0.1, 99: 0.1}),
+        (Adam(0.1, schedule="linear", hold=0.5), {0: 0.1, 50: 0.1, 75: 0.05, 100: 0.0}),
+        (Adam(0.1, warmup_steps=20, schedule="linear", hold=0.6), {20: 0.1, 60: 0.1, 80: 0.05, 100: 0.0}),
         (Adam(0.1, warmup_steps=20, schedule="linear"), {20: 0.1, 60: 0.05, 100: 0.0}),
     ],
 )
