@@ -128,4 +128,6 @@ def train_plainly(model: Trainable, batches: VectorBatches, key: Array) -> Param
     step_function = jax.jit(update, donate_argnums=(0, 1))
     for step, batch in enumerate(batches.iterate(0, model.steps)):
         params, opt_state = step_function(params, opt_state, batch, step_key, np.int32(step))
+        # On host devices, steps in flight wait for each other's collectives until XLA gives up; one at a time cannot.
+        jax.block_until_ready(params)
     return params
