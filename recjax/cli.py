@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _keep_compiled_programs()
     try:
         initialize()
-        return getattr(commands, options.command)(options)
+        return getattr(commands, options.command.replace("-", "_"))(options)
     except (InputError, NonFiniteScoresError, TrainingError) as error:
         if options.debug:
             traceback.print_exc()
@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     _train(command("train", "train a recipe, or go on where its run folder has a checkpoint; then evaluate"))
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
     _recommend(command("recommend", "recommend items for a history, or for a file of users"))
+    _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))
+    _import_recgpt(command("import-recgpt", "make a run folder of RecGPT's published PyTorch checkpoints"))
     _inspect(command("inspect", "show a run: parameters, step, configuration, dataset, results"))
     return root
 
@@ -159,6 +161,46 @@ def _recommend(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, metavar="FILE.parquet", help="where to write lists for --users")
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+
+
+def _tokenize(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change a setting of the recipe, e.g. tokenizer.steps=2000; may be repeated",
+    )
+    command.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="run folder whose tokenizer to show, or where to keep a new one",
+    )
+    command.add_argument("--data", metavar="NAME", help="show another dataset too, by the same tokenizer")
+
+
+def _import_recgpt(command: argparse.ArgumentParser) -> None:
+    command.add_argument("checkpoint", type=Path, metavar="CKPT.pt", help="the published model")
+    command.add_argument("tokenizer", type=Path, metavar="TOKENIZER.pt", help="the published FSQ autoencoder")
+    command.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder to make")
+    command.add_argument(
+        "--encoder",
+        required=True,
+        metavar="NAME",
+        help="sentence encoder of item texts: a folder, a name under $RECJAX_ENCODERS, or hashed:WIDTH for hashed "
+        "n-grams (to try things out; the published weights know all-mpnet-base-v2 only)",
+    )
+    command.add_argument("--template", metavar="TEXT", help="text of an item (default: as published)")
+    command.add_argument("--heads", type=int, default=12, metavar="N", help="attention heads (default 12)")
+    command.add_argument(
+        "--levels", default="8,8,8,6,5", metavar="N,N,...", help="values of each digit of a code (default 8,8,8,6,5)"
+    )
+    command.add_argument(
+        "--data", default="synthetic", metavar="NAME", help="dataset of the run (default the embedded synthetic one)"
+    )
 
 
 def _inspect(command: argparse.ArgumentParser) -> None:

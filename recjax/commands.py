@@ -20,20 +20,33 @@ from recjax.config import RunConfig, diff, keys, override_all
 from recjax.data.audit import audit
 from recjax.data.dataset import Dataset, build, find, save
 from recjax.data.importers import download, read
+from recjax.data.loader import Data
 from recjax.data.locate import cache_folder, locate
 from recjax.data.preparation import Preparation
 from recjax.data.splits import LeaveOneOut
 from recjax.data.synthetic import NAMES
+from recjax.data.views import Shifted
 from recjax.evaluate import protocol as protocols
 from recjax.evaluate import recommend as recommending
 from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import Recommendations
 from recjax.evaluate.report import Report, compare, comparison_table
+from recjax.models import published_checkpoint
+from recjax.parallel.mesh import MeshShape
+from recjax.text.encoder import SentenceEncoder
+from recjax.text.hashed import Hashed
+from recjax.text.hub import find_folder
+from recjax.text.space import Channel, TextSpace
 from recjax.track.console import PLAIN_WIDTH
 from recjax.track.model_table import model_table
+from recjax.train.catalogs import CODES
+from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
+from recjax.train.optimiser import AdamW
 from recjax.train.run import Run, load_run
+from recjax.train.schedule import Train
+from recjax.train.tokenization import tokenize_catalogs
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
@@ -236,6 +249,68 @@ def _list_table(lists: pl.DataFrame, one_user: bool) -> Table:
     for row in lists.select(names).iter_rows():
         table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else escape(str(cell or "")) for cell in row))
     return table
+
+
+def tokenize(options: Namespace) -> int:
+    """A recipe's catalogs to item codes, and what they look like."""
+    recipe = recipes.read(options.recipe)
+    config = override_all(recipe.config, options.settings)
+    console = _console()
+    for catalog in tokenize_catalogs(config, options.run, options.data):
+        dataset = catalog.dataset
+        note = "" if catalog.fitted_on else "; the tokenizer is not fitted on it"
+        console.print(f"{dataset.name}, fingerprint {dataset.fingerprint}{note}", highlight=False, markup=False)
+        console.print(catalog.tokenized.table())
+    if options.run is not None:
+        console.print(f"kept in {options.run / CODES}", highlight=False, markup=False)
+    return 0
+
+
+PUBLISHED_TEXT = "'title': '{title}', 'description': ['{description}'], 'categories': ['{categories}"
+"""Item texts as published: the printed dict of an item's fields, braces off."""
+
+
+def import_recgpt(options: Namespace) -> int:
+    """The published PyTorch checkpoints to a run folder."""
+    check_free(options.run)
+    published = published_checkpoint.import_recgpt(
+        options.checkpoint, options.tokenizer, heads=options.heads, levels=_levels(options.levels)
+    )
+    encoder = _encoder(options.encoder, options.template or PUBLISHED_TEXT)
+    config = RunConfig(
+        name="recgpt_published",
+        data=Data(options.data, Shifted(max_length=published.config.max_items, align="left"), rows=8),
+        text=TextSpace((Channel(encoder, whiten=False),)),
+        tokenizer=published.tokenizer,
+        model=published.config,
+        optim=AdamW(learning_rate=1e-4, weight_decay=0.01, b2=0.999),
+        mesh=MeshShape(),
+        train=Train(steps=1, evaluate_every=0),
+        evaluate=Evaluate(),
+    )
+    published.save_tokenizer(options.run / CODES)
+    write_run(options.run, config, published.params)
+    count = sum(array.size for array in jax.tree.leaves(published.params))
+    _console().print(f"{count:,} parameters written to {options.run}", highlight=False, markup=False)
+    return 0
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--levels {text!r}: expected whole numbers, such as 8,8,8,6,5")
+    return tuple(map(int, parts))
+
+
+def _encoder(name: str, template: str) -> SentenceEncoder | Hashed:
+    kind, separator, width = name.partition(":")
+    if kind != "hashed" or not separator:
+        found = find_folder(name)  # told at once where there is none
+        whole = str(found.resolve()) if Path(name).expanduser() == found else name  # a run outlives the directory
+        return SentenceEncoder(whole, template=template)
+    if not width.isdecimal():
+        raise InputError(f"--encoder {name!r}: expected hashed:WIDTH, such as hashed:768")
+    return Hashed(int(width), template=template)
 
 
 def inspect(options: Namespace) -> int:

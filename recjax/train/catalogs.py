@@ -74,8 +74,8 @@ def open_catalogs(config: RunConfig, datasets: Sequence[Dataset], run_dir: Path 
     codes: list[np.ndarray | None] = [None] * len(spaces)
     sizes: tuple[int, ...] = ()
     if config.tokenizer is not None:
-        state = _state(config, spaces, run_dir)
-        found = [_tokenized(config, space, state) for space in spaces]
+        state = tokenizer_state(config, spaces, run_dir)
+        found = [codes_of(config, space, state) for space in spaces]
         codes, sizes = [tokenized.codes.codes for tokenized in found], found[0].codes.sizes
         if len({tokenized.codes.sizes for tokenized in found}) > 1:
             raise InputError(
@@ -98,11 +98,13 @@ def tokenizer_input(space: SpaceVectors) -> np.ndarray:
     return space.vectors[:, : space.widths[0]]
 
 
-def _tokenized(config: RunConfig, space: SpaceVectors, state: State) -> Tokenized:
+def codes_of(config: RunConfig, space: SpaceVectors, state: State) -> Tokenized:
+    """A catalog's codes by a fitted tokenizer."""
     return tokenize(config.tokenizer, tokenizer_input(space), space.known, state=state)
 
 
-def _state(config: RunConfig, spaces: Sequence[SpaceVectors], run_dir: Path | None) -> State:
+def tokenizer_state(config: RunConfig, spaces: Sequence[SpaceVectors], run_dir: Path | None) -> State:
+    """What the tokenizer learned that the run's folder keeps; where there is none, it is fitted on all of these."""
     kept = None if run_dir is None else run_dir / CODES
     if kept is not None and (kept / TOKENIZER).is_file():
         return load_state(kept)
