@@ -79,7 +79,6 @@ def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: in
     tokens = jnp.arange(hidden.shape[0])[:, None]
     barred = jnp.where(excluded > 0, start + excluded, -1)
 
-    @jax.checkpoint
     def scores(number: Array, weights: Any, hidden: Array) -> Array:
         """Scores [t, chunk] of one chunk; the last one overlaps its neighbour and leaves out what that one had."""
         begin = jnp.minimum(number * chunk, count - chunk)
@@ -92,6 +91,8 @@ def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: in
         place = jnp.where((place >= 0) & (place < chunk), place, chunk)
         return jnp.where(competes, products, EXCLUDED).at[tokens, place].set(EXCLUDED, mode="drop")
 
+    # Around the branch, not inside it: what a branch keeps for its gradient is kept for every chunk, the table included.
+    @jax.checkpoint
     def add(carry: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], None]:
         begin = first_row + number * chunk
         needed = (begin + chunk > start) & (begin <= start + size)
