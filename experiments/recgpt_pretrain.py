@@ -1,8 +1,13 @@
-"""RECJAX_ENCODERS=FOLDER recjax train recgpt_pretrain; recjax evaluate runs/recgpt_pretrain --data amazon-beauty-2014
+"""recjax train recgpt_pretrain
 
-RecGPT on several catalogs, to recommend from others that it has never seen. FOLDER holds the sentence encoder
-all-MiniLM-L6-v2 as Hugging Face keeps it. Items are compared by meaning (with and without their categories) and by
-their words; the checkpoint is chosen on a catalog that is not trained on, and amazon-beauty-2014 is in neither.
+RecGPT on several catalogs, to recommend from others that it has never seen:
+
+    RECJAX_ENCODERS=FOLDER recjax train recgpt_pretrain
+    RECJAX_ENCODERS=FOLDER recjax evaluate runs/recgpt_pretrain --data amazon-beauty-2014
+
+FOLDER holds the folder of the sentence encoder all-MiniLM-L6-v2 as Hugging Face keeps it. Items are compared by meaning
+(with and without their categories) and by their words; the checkpoint is chosen on a catalog that is not trained on,
+and amazon-beauty-2014 is in neither.
 
 Expected:  pending
 Time:      pending

@@ -277,6 +277,7 @@ def import_recgpt(options: Namespace) -> int:
         options.checkpoint, options.tokenizer, heads=options.heads, levels=_levels(options.levels)
     )
     encoder = _encoder(options.encoder, options.template or PUBLISHED_TEXT)
+    _check_width(encoder, options.encoder, published.config.slots, published.config.aux_width)
     config = RunConfig(
         name="recgpt_published",
         data=Data(options.data, Shifted(max_length=published.config.max_items, align="left"), rows=8),
@@ -289,6 +290,7 @@ def import_recgpt(options: Namespace) -> int:
         evaluate=Evaluate(),
     )
     published.save_tokenizer(options.run / CODES)
+    tokenize_catalogs(config, options.run)[0].tokenized.save(options.run / CODES)
     write_run(options.run, config, published.params)
     count = sum(array.size for array in jax.tree.leaves(published.params))
     _console().print(f"{count:,} parameters written to {options.run}", highlight=False, markup=False)
@@ -311,6 +313,15 @@ def _encoder(name: str, template: str) -> SentenceEncoder | Hashed:
     if not width.isdecimal():
         raise InputError(f"--encoder {name!r}: expected hashed:WIDTH, such as hashed:768")
     return Hashed(int(width), template=template)
+
+
+def _check_width(encoder: SentenceEncoder | Hashed, name: str, slots: int, width: int) -> None:
+    found = encoder.encode(["a text"]).shape[1]
+    if found != slots * width:
+        raise InputError(
+            f"the published model takes item vectors of {slots} x {width} = {slots * width} coordinates, but those of "
+            f"encoder {name!r} have {found}"
+        )
 
 
 def inspect(options: Namespace) -> int:

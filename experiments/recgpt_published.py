@@ -1,0 +1,65 @@
+"""recjax train recgpt_published
+
+RecGPT's network as published (Jiang et al., EMNLP 2025), from scratch on the catalogs of recgpt_pretrain: GPT-2 of 3
+layers over four FSQ codes an item, and nothing else; the yardstick for recgpt_pretrain.
+
+    RECJAX_ENCODERS=FOLDER recjax train recgpt_published
+    RECJAX_ENCODERS=FOLDER recjax evaluate runs/recgpt_published --data amazon-beauty-2014
+
+FOLDER holds the folder of the sentence encoder, all-MiniLM-L6-v2 unless `space` is told otherwise; the published one is
+all-mpnet-base-v2, whose vectors have 768 coordinates, so 192 to a code. Unlike the published tokenizer, this one
+whitens its input and gives every item codes of its own: without that nearly all items share one tuple. The weights as
+published are another matter: see `recjax import-recgpt --help`.
+
+Expected:  pending
+Time:      pending
+Hardware:  pending
+"""
+
+from recjax.config import RunConfig
+from recjax.data.mixture import Mixture
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.recgpt_published import RecGPTPublished
+from recjax.parallel.mesh import MeshShape
+from recjax.text.encoder import SentenceEncoder
+from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.fsq import FSQ
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+SLOTS = 4
+
+
+def space(encoder: str = "all-MiniLM-L6-v2") -> TextSpace:
+    """Vectors of title, description and categories, as they are."""
+    template = "{title}. {description}. {categories}"
+    return TextSpace((Channel(SentenceEncoder(encoder, template=template), whiten=False),))
+
+
+def config(encoder: str = "all-MiniLM-L6-v2", width: int = 384) -> RunConfig:
+    """The recipe, for an encoder whose vectors have `width` coordinates."""
+    length = 256
+    return RunConfig(
+        name="recgpt_published",
+        data=Mixture(
+            datasets=(
+                "amazon-health-2014",
+                "amazon-clothing-2014",
+                "amazon-books-2014",
+                "ml-1m",
+                "lastfm",
+                "online-retail",
+            ),
+            held_out="amazon-toys-2014",
+            view=Shifted(max_length=length, align="left"),
+            rows=40,
+        ),
+        text=space(encoder),
+        tokenizer=FSQ(slots=SLOTS, levels=(8, 8, 8, 6, 5)),
+        model=RecGPTPublished(width=768, layers=3, heads=12, slots=SLOTS, aux_width=width // SLOTS, max_items=length),
+        optim=AdamW(learning_rate=1e-4, b2=0.999, weight_decay=0.01),
+        mesh=MeshShape(),
+        train=Train(steps=5_000, evaluate_every=500, validation_users=4096),
+        evaluate=Evaluate(),
+    )
