@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,8 +10,13 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.config import from_json, override_all, to_json
+from recjax.data.mixture import Mixture
+from recjax.models.recgpt_published import RecGPTPublished
+from recjax.text.hashed import Hashed
+from recjax.text.space import Channel, TextSpace
+from recjax.train.loop import fit
 from recjax.typing import InputError
-from tests.tiny import SETTINGS, tiny_datasets
+from tests.tiny import SETTINGS, TINY, tiny_datasets
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -19,8 +25,24 @@ SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small made-up dataset under every name that a recipe asks for."""
-    names = {recipes.read(recipe).config.data.dataset for recipe in SHIPPED}
+    found = [recipes.read(recipe).config.data for recipe in SHIPPED]
+    names = {name for data in found for name in (data.dataset, *getattr(data, "datasets", ()))}
     return tiny_datasets(tmp_path_factory.mktemp("data"), names)
+
+
+def train(name: str, datasets: Path, run: Path) -> None:
+    """Trains a recipe of item ids by the command, one of item texts on two of its catalogs and without an encoder."""
+    config = recipes.read(name).config
+    if not isinstance(config.data, Mixture):
+        settings = [*SETTINGS, "--set", f"data.dataset={datasets / config.data.dataset}"]
+        assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
+        return
+    data = replace(config.data, datasets=config.data.datasets[:2])
+    text = TextSpace((Channel(Hashed(32), whiten=config.text.channels[0].whiten),))
+    own = ["model.aux_width=8", "model.max_items=12"] if isinstance(config.model, RecGPTPublished) else []
+    tiny = ["model.heads=2", "tokenizer.steps=3", "tokenizer.layers=1", *TINY, *own]
+    shared = [setting for setting in tiny if not setting.startswith("model.max_length=")]
+    fit(override_all(replace(config, data=data, text=text), shared), run)
 
 
 def test_the_names_that_others_use_are_shipped():
@@ -32,6 +54,8 @@ def test_the_names_that_others_use_are_shipped():
         "sasrec_toys",
         "gsasrec_ml1m",
         "bert4rec_ml1m",
+        "recgpt_pretrain",
+        "recgpt_published",
     }
     assert set(recipes.names()) >= set(SHIPPED)
 
@@ -56,9 +80,8 @@ def test_config_survives_json(name):
 def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RECJAX_DATA", str(datasets))
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
-    settings = [*SETTINGS, "--set", f"data.dataset={datasets / recipes.read(name).config.data.dataset}"]
     run = tmp_path / "run"
-    assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
+    train(name, datasets, run)
 
     records = pl.read_ndjson(run / "metrics.jsonl")
     losses = records.filter(pl.col("name") == "loss")["value"]
