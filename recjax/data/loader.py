@@ -14,7 +14,7 @@ from recjax.data.dataset import Dataset, Preparation, find
 from recjax.data.item_table import ItemTable
 from recjax.data.packing import Packing, Plan, pack
 from recjax.data.ranges import exclusive_sum, ranges
-from recjax.data.splits import Examples, Histories, LeaveOneOut, Split
+from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
 from recjax.data.views import Batch, Placement, Queries, Shifted, View
 from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
 from recjax.typing import InputError
@@ -31,6 +31,7 @@ class Data:
         prepare: filters.
         rows: rows of a global batch.
         row_length: positions of a row, or None for the view's `max_length`.
+        user_share: share of the training users to learn from (few-shot); validation and test ask all users all the same.
     """
 
     dataset: str
@@ -39,6 +40,13 @@ class Data:
     prepare: Preparation = field(default_factory=Preparation)
     rows: int = 128
     row_length: int | None = None
+    user_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.user_share <= 1.0:
+            raise InputError(
+                f"data.user_share is {self.user_share}, expected a share of the users, above 0 and up to 1"
+            )
 
     def on(self, dataset: str) -> "Data":
         """The same view and filters on another dataset."""
@@ -48,7 +56,8 @@ class Data:
 def open_data(data: Data) -> tuple[Dataset, Split]:
     """The dataset, found or prepared, and its split."""
     dataset = find(data.dataset, data.prepare)
-    return dataset, data.split.split(dataset)
+    split = data.split.split(dataset)
+    return dataset, split if data.user_share == 1.0 else few_shot(split, data.user_share)
 
 
 class Loader:

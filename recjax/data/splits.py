@@ -5,7 +5,7 @@ Every history is a prefix of a user's whole sequence, so the target's place in t
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -85,6 +85,7 @@ class Split:
         validation: examples for early stopping.
         test: examples for the final figures.
         notes: counts of what the split left out, and the cut times where there are any.
+        few: whether `train` has been reduced to some of its users, so that nothing may be counted of the others.
     """
 
     name: str
@@ -92,12 +93,54 @@ class Split:
     validation: Examples
     test: Examples
     notes: dict[str, Any] = field(default_factory=dict)
+    few: bool = False
 
     def examples(self, which: Which) -> Examples:
         """The examples named `which`."""
         if which not in ("validation", "test"):
             raise InputError(f"no split part named {which!r}, expected 'validation' or 'test'")
         return self.validation if which == "validation" else self.test
+
+
+SHARE_SEED = 0
+"""Of the order in which users are added as the share to learn from grows."""
+
+
+def few_shot(split: Split, share: float) -> Split:
+    """The split with the histories of only some of the training users to learn from; its targets stay as they are.
+
+    The users are the first ones of a fixed random order, so the 1 % are among the 10 %.
+
+    Args:
+        split: of all users.
+        share: of the training users, rounded to a number of users, at least one.
+    """
+    everyone = len(split.train)
+    count = max(1, round(share * everyone))
+    rows = np.sort(np.random.default_rng(SHARE_SEED).permutation(everyone)[:count])
+    return replace(
+        split,
+        name=f"{split.name}, learning from {share:.6g} of the users",
+        train=split.train.take(rows),
+        notes=split.notes | {"users_to_learn_from": count},
+        few=True,
+    )
+
+
+def last_events(examples: Examples, most: int, n_users: int, seed: int) -> Examples:
+    """The same targets after histories cut to a random number, 1 to `most`, of their last events (cold start).
+
+    Args:
+        examples: histories and targets.
+        most: events that the longest window has; a shorter history stays as it is.
+        n_users: users of the dataset; the length of a window depends on the user and the seed alone.
+        seed: of the lengths.
+    """
+    histories = examples.histories
+    wanted = np.random.default_rng(seed).integers(1, most + 1, n_users)[histories.users]
+    stops = histories.offsets[1:]
+    starts = np.maximum(histories.offsets[:-1], stops - wanted)
+    return replace(examples, histories=_gather(histories.items, histories.timestamps, starts, stops, histories.users))
 
 
 def _gather(

@@ -71,9 +71,17 @@ def rank_floors(
 
 
 def events_before(split: Split, which: Which, n_items: int) -> np.ndarray:
-    """int64 [v]: events of each item before the evaluated part; for the test, validation targets count."""
+    """int64 [v]: events of each item before the evaluated part; for the test, validation targets count.
+
+    Where a split learns from some users only, so do the floors: the targets of the others do not count.
+    """
     counts = item_counts(split.train.items, n_items)
-    return counts + item_counts(split.validation.targets, n_items) if which == "test" else counts
+    if which == "validation":
+        return counts
+    targets = split.validation.targets
+    if split.few:
+        targets = targets[np.isin(split.validation.histories.users, split.train.users)]
+    return counts + item_counts(targets, n_items)
 
 
 def recency(histories: Histories, n_items: int) -> np.ndarray:

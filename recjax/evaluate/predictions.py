@@ -24,7 +24,7 @@ import polars as pl
 from recjax.data.dataset import Dataset
 from recjax.data.splits import Examples, Split
 from recjax.evaluate.metrics import MISS
-from recjax.evaluate.protocol import Evaluate, report, rules_of
+from recjax.evaluate.protocol import Evaluate, examples_of, report, rules_of
 from recjax.evaluate.ranking import Rankings
 from recjax.evaluate.report import Report
 from recjax.evaluate.slices import repeats
@@ -61,7 +61,7 @@ def evaluate_predictions(
     """
     if config.candidates != "full":
         raise InputError(f"a predictions file is scored against the whole catalog, not {config.candidates!r}")
-    examples = split.examples(config.split)
+    examples = examples_of(config, dataset, split)
     table = read_predictions(path)
     rankings, notes = rank_lists(table, dataset, examples, config, path)
     return report(

@@ -9,7 +9,7 @@ import polars as pl
 
 from recjax.data.audit import audit
 from recjax.data.dataset import Dataset
-from recjax.data.splits import Examples, Split
+from recjax.data.splits import Examples, Split, last_events
 from recjax.data.transitions import item_counts
 from recjax.data.views import View
 from recjax.evaluate.candidates import WARNING, sample
@@ -40,7 +40,11 @@ class Evaluate:
         users_per_batch: queries of a batch over all devices.
         bootstrap: resamples of the users for the 95 % intervals; 0 for none.
         k: length of the lists.
-        seed: of sampled candidates and of the bootstrap.
+        seed: of sampled candidates, of the bootstrap and of the lengths of short histories.
+        max_history: cold start: every history is cut to its last 1 to `max_history` events, how many being drawn for
+            each user; models and floors see no more. Masking, and what counts as a repeat, follow the events that are
+            left: an item that was cut off may be recommended again. None shows whole histories. Validation while
+            training always does.
     """
 
     split: Literal["test", "validation"] = "test"
@@ -50,6 +54,7 @@ class Evaluate:
     bootstrap: int = 1000
     k: int = 20
     seed: int = 0
+    max_history: int | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -63,6 +68,8 @@ class Evaluate:
         for name, least in {"users_per_batch": 1, "bootstrap": 0, "k": 10}.items():
             if getattr(self, name) < least:
                 raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least {least}")
+        if self.max_history is not None and self.max_history < 1:
+            raise InputError(f"evaluate.max_history is {self.max_history}, expected at least 1, or none")
 
 
 def evaluate(
@@ -101,7 +108,7 @@ def evaluate(
             f"the model knows {model.items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}: a model of item "
             "ids only ranks the catalog that it was trained on"
         )
-    examples = split.examples(config.split)
+    examples = examples_of(config, dataset, split)
     rules = rules_of(config, dataset, split)
     begun = time.perf_counter()
     rankings = rank_users(
@@ -131,13 +138,21 @@ def evaluate(
     )
 
 
+def examples_of(config: Evaluate, dataset: Dataset, split: Split) -> Examples:
+    """What is asked: the histories as the protocol shows them, and their targets."""
+    examples = split.examples(config.split)
+    if config.max_history is None:
+        return examples
+    return last_events(examples, config.max_history, dataset.n_users, config.seed)
+
+
 def rules_of(config: Evaluate, dataset: Dataset, split: Split) -> Rules:
     """What competes with each target; sampled candidates are the same for every model and floor."""
     masked = config.mask_seen == "history"
     if config.candidates == "full":
         return Rules(masked, config.k)
     counts = item_counts(split.train.items, dataset.n_items)
-    return Rules(masked, 0, sample(config.candidates, split.examples(config.split), counts, config.seed))
+    return Rules(masked, 0, sample(config.candidates, examples_of(config, dataset, split), counts, config.seed))
 
 
 def report(
@@ -155,7 +170,7 @@ def report(
     notes: dict[str, Any] | None = None,
 ) -> Report:
     """The report of rankings, whoever made them. Arguments as in `evaluate`."""
-    examples = split.examples(config.split)
+    examples = examples_of(config, dataset, split)
     counts = item_counts(split.train.items, dataset.n_items)
     groups = {"all": np.ones(len(examples), bool)} | slices(examples, counts)
     baselines = {}
@@ -171,6 +186,8 @@ def report(
         metrics["all"]["novelty@10"] = novelty(lists, counts)
         metrics["all"]["popularity_lift@10"] = popularity_lift(lists, histories.items, histories.lengths, counts)
     protocol = {"split": config.split, "candidates": config.candidates, "mask_seen": config.mask_seen, "tie": TIES}
+    if config.max_history is not None:
+        protocol["max_history"] = config.max_history
     users = pl.DataFrame(
         {
             "user_id": [dataset.user_ids[user] for user in examples.histories.users],

@@ -30,7 +30,8 @@ class Report:
     Attributes:
         name: what was evaluated.
         dataset: name, fingerprint, users, items.
-        protocol: split, candidates, mask_seen, tie; a warning where candidates are sampled.
+        protocol: split, candidates, mask_seen, tie; max_history where histories are cut; a warning where candidates are
+            sampled.
         metrics: "all" and each slice -> metric -> value; a slice without users is empty.
         interval: metric -> [low, high], 95 % bootstrap over users.
         floors: floor -> metric -> value, or None where the data cannot have it.
@@ -104,9 +105,12 @@ class Report:
         items = f"all {data['items']:,} items" if protocol["candidates"] == "full" else protocol["candidates"]
         seen = "history masked" if protocol["mask_seen"] == "history" else "history not masked"
         fingerprint = data["fingerprint"][:12]
-        return (
+        line = (
             f"{data['name']} ({fingerprint}) · {protocol['split']}, {self.counts['users']:,} users · {items} · {seen}"
         )
+        if "max_history" not in protocol:
+            return line
+        return f"{line} · cold start, last 1 to {protocol['max_history']} events of each history"
 
     def _main_table(self) -> Table:
         table = _columns("")
