@@ -31,7 +31,7 @@ class Data:
         prepare: filters.
         rows: rows of a global batch.
         row_length: positions of a row, or None for the view's `max_length`.
-        user_share: share of the training users to learn from (few-shot); validation and test ask all users all the same.
+        user_share: share of the training users to learn from (few-shot); validation and test still ask all users.
     """
 
     dataset: str
