@@ -115,6 +115,12 @@ class Checkpoints:
             )
         return params
 
+    def shapes(self, step: int, averaged: bool) -> dict[str, tuple[int, ...]]:
+        """Path -> shape of each parameter (or average) saved at `step`; nothing is read but the description."""
+        tree: Any = self._checkpointer.metadata(step).metadata
+        leaves = jax.tree.leaves_with_path(tree["ema" if averaged else "params"])
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
     def _load(self, step: int, target: dict[str, Any], context: ocp.Context) -> dict[str, Any]:
         known = {checkpoint.step: checkpoint for checkpoint in self._checkpointer.checkpoints}
         if step not in known:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import config as configs
@@ -23,10 +24,11 @@ from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
 from recjax.train.progress import Progress
 from recjax.train.schedule import Calendar, Train
+from recjax.train.start import StartingPoint, starting_point
 from recjax.train.state import TrainState, abstract_state, initial_state
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
-from recjax.typing import DATA_AXIS, InputError
+from recjax.typing import DATA_AXIS, InputError, Params
 
 __all__ = ["Result", "Train", "TrainingError", "fit"]
 
@@ -68,9 +70,14 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     with jax.set_mesh(mesh), Interrupt() as interrupt, ExitStack() as stack:
         # --- what to train, and how far it is
         folder.check_config(run_dir, config)
+        source = starting_point(config, run_dir)
+        if source is not None:
+            source.adopt_tokenizer(run_dir)
         task = task or open_task(config, run_dir)
         calendar = _calendar(config.train, task)
-        folder.claim(run_dir, config)
+        if source is not None:
+            source.check_dataset(config, task.dataset, task.fingerprint)
+        run_dir.mkdir(parents=True, exist_ok=True)
         checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
         start, progress = checkpoints.latest or 0, Progress()
         if start:
@@ -79,14 +86,15 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
             progress = Progress(**record["progress"])
 
         # --- the state and the step
-        state, train_step = _prepare(config, task, calendar.total, mesh, checkpoints)
+        state, train_step = _prepare(config, task, calendar.total, mesh, checkpoints, source)
+        folder.claim(run_dir, config)
 
         # --- what the user sees
         main = jax.process_index() == 0
         reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
         log = stack.enter_context(MetricLog(run_dir, start)) if main else None
         journal = Journal(progress, calendar, log, reporter)
-        _announce(reporter, task, mesh, state, start, calendar)
+        _announce(reporter, task, mesh, state, start, calendar, source)
 
         # --- steps
         interrupt.armed = True
@@ -126,9 +134,9 @@ def _calendar(train: Train, task: Task) -> Calendar:
 
 
 def _prepare(
-    config: RunConfig, task: Task, total: int, mesh: Mesh, checkpoints: Checkpoints
+    config: RunConfig, task: Task, total: int, mesh: Mesh, checkpoints: Checkpoints, source: StartingPoint | None
 ) -> tuple[TrainState, TrainStep]:
-    """The state, fresh or from the latest checkpoint, laid out by the model's rules; and the step that updates it."""
+    """The state, fresh, of another run or of the latest checkpoint, laid out by the model's rules; and the step."""
     train, optimiser = config.train, config.optim.build(total)
 
     def start(key: jax.Array, batch: Batch) -> TrainState:
@@ -138,10 +146,18 @@ def _prepare(
     _check_parts(batch, train.accumulate, mesh)
     target = abstract_state(jax.eval_shape(start, key, batch), mesh, task.model)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    if (latest := checkpoints.latest) is None:
+    if (latest := checkpoints.latest) is not None:
+        state = checkpoints.restore(latest, target)
+    elif source is None:
         state = jax.jit(start, out_shardings=shardings)(key, batch)
     else:
-        state = checkpoints.restore(latest, target)
+        params = source.params(target.params)
+
+        def go_on(key: jax.Array, batch: Batch, params: Params) -> TrainState:
+            average = None if train.ema is None else jax.tree.map(jnp.copy, params)
+            return replace(start(key, batch), params=params, opt_state=optimiser.init(params), ema=average)
+
+        state = jax.jit(go_on, out_shardings=shardings)(key, batch, params)
     step = make_train_step(
         task.model,
         optimiser,
@@ -186,12 +202,22 @@ def _diverging(checkpoints: Checkpoints) -> Iterator[None]:
         ) from None
 
 
-def _announce(reporter: Reporter, task: Task, mesh: Mesh, state: TrainState, start: int, calendar: Calendar) -> None:
+def _announce(
+    reporter: Reporter,
+    task: Task,
+    mesh: Mesh,
+    state: TrainState,
+    start: int,
+    calendar: Calendar,
+    source: StartingPoint | None,
+) -> None:
     shape = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     reporter.console.print(model_table(state.params))
     device = mesh.devices.flat[0].device_kind
     reporter.line(f"dataset {task.dataset} ({task.fingerprint})")
     reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
+    if source is not None:
+        reporter.line(f"starts from the parameters of {source.run_dir} at step {source.step}")
     if start:
         reporter.line(f"goes on after the checkpoint of step {start}")
 

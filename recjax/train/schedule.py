@@ -21,6 +21,8 @@ class Train:
         save_every: steps between checkpoints, or None for one at each validation. The best is always saved.
         keep: latest checkpoints that are kept, beside the best.
         log_every: steps between lines of the log.
+        start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
+            (step, optimiser, average) starts anew. A tokenizer of that run is copied and used.
     """
 
     steps: int | None = None
@@ -34,6 +36,7 @@ class Train:
     save_every: int | None = None
     keep: int = 1
     log_every: int = 50
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

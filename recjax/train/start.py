@@ -1,0 +1,125 @@
+"""Where the parameters of a new run come from when they are those of another run."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from recjax import config as configs
+from recjax.config import RunConfig
+from recjax.parallel.startup import barrier
+from recjax.tokenizers.item_codes import CODES as CODES_FILE
+from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER
+from recjax.train.catalogs import CODES
+from recjax.train.checkpoint import Checkpoints, Record
+from recjax.train.folder import CHECKPOINTS
+from recjax.train.run import read_record
+from recjax.typing import InputError, Params
+
+SHOWN = 3
+"""Arrays that an error names."""
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A checkpoint of another run.
+
+    Attributes:
+        run_dir: folder of that run.
+        step: of its best checkpoint, or the latest where nothing was validated.
+        record: what was saved beside the arrays of its latest checkpoint.
+    """
+
+    run_dir: Path
+    step: int
+    record: Record
+
+    def adopt_tokenizer(self, run_dir: Path) -> None:
+        """Copies the run's tokenizer, if it has one, to the folder of the new run, which then uses it."""
+        theirs, ours = self.run_dir / CODES, run_dir / CODES
+        if (theirs / TOKENIZER).is_file() and jax.process_index() == 0:
+            ours.mkdir(parents=True, exist_ok=True)
+            for name in (CODES_FILE, DESCRIPTION, TOKENIZER):
+                partial = ours / f"{name}.partial"
+                shutil.copyfile(theirs / name, partial)
+                partial.replace(ours / name)
+        barrier("tokenizer adopted")
+
+    def params(self, target: Params) -> Params:
+        """The run's parameters (their average where it kept one), laid out as `target`, which has their shapes.
+
+        Raises:
+            InputError: an array is of another shape, or only in one of the two; names the first ones.
+        """
+        averaged = self.record["config"]["train"]["ema"] is not None
+        with Checkpoints(self.run_dir / CHECKPOINTS, writes=False) as checkpoints:
+            theirs = checkpoints.shapes(self.step, averaged)
+            ours = {
+                jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+                for path, leaf in jax.tree.leaves_with_path(target)
+            }
+            names = list(ours) + [name for name in theirs if name not in ours]
+            wrong = [name for name in names if ours.get(name) != theirs.get(name)]
+            if wrong:
+                shown = "; ".join(
+                    f"{name} {_shape(theirs.get(name))} there, {_shape(ours.get(name))} here" for name in wrong[:SHOWN]
+                )
+                raise InputError(
+                    f"cannot start from {self.run_dir}: {len(wrong)} of {len(names)} arrays are not as the model wants "
+                    f"them: {shown}"
+                )
+            return checkpoints.restore_params(self.step, target, averaged)
+
+    def check_dataset(self, config: RunConfig, name: str, fingerprint: str) -> None:
+        """Raises InputError where a model of item ids would take those of another dataset for its own."""
+        held = self.record["dataset"]
+        if config.text is None and held["fingerprint"] != fingerprint:
+            raise InputError(
+                f"{self.run_dir} was trained on dataset {held['name']!r} with fingerprint {held['fingerprint']}, but "
+                f"{name!r} has fingerprint {fingerprint}, and the model knows items by their ids: only a model of "
+                "texts can be carried to another dataset"
+            )
+
+
+def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint | None:
+    """The run to start from; None where the configuration names none, or the folder has a checkpoint to go on from.
+
+    Raises:
+        InputError: there is no such run, it has no checkpoint, or its items are read in another way.
+    """
+    if config.train.start_from is None or _begun(run_dir):
+        return None
+    source = Path(config.train.start_from).expanduser()
+    try:
+        latest, record = read_record(source)
+    except InputError as error:
+        raise InputError(f"train.start_from: {error}") from None
+    for part in ("text", "tokenizer"):
+        held, wanted = (_readable(tree) for tree in (record["config"][part], configs.to_json(getattr(config, part))))
+        if held != wanted:
+            raise InputError(
+                f"cannot start from {source}: its `{part}` is {held}, but this run's is {wanted}, so its parameters "
+                "would read items in another way than they learned to"
+            )
+    return StartingPoint(source, record["progress"]["best_step"] or latest, record)
+
+
+def _begun(run_dir: Path) -> bool:
+    if not (run_dir / CHECKPOINTS).is_dir():
+        return False
+    with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:
+        return checkpoints.latest is not None
+
+
+def _readable(tree: Any) -> Any:
+    """Settings without templates: catalogs have texts in different columns, and their vectors mean the same."""
+    if isinstance(tree, Mapping):
+        return {name: _readable(entry) for name, entry in tree.items() if name != "template"}
+    return [_readable(entry) for entry in tree] if isinstance(tree, list | tuple) else tree
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(shape)

@@ -1,0 +1,173 @@
+"""Runs that start from the parameters of another: exactly those, on any dataset that texts reach, and no others."""
+
+import dataclasses
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.synthetic import synthetic
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.recgpt import RecGPT
+from recjax.text.hashed import Hashed
+from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.fsq import FSQ
+from recjax.train import loop
+from recjax.train.loop import Train, fit
+from recjax.train.optimiser import Adam, AdamW
+from recjax.train.run import load_run
+from recjax.typing import InputError
+from tests.train.toy import OneDevice, ToyModel, saved, toy_config, toy_task
+
+STILL = 1e-30
+"""A learning rate that moves nothing."""
+
+
+def assert_same(one, other, atol=0.0):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), one, other)
+
+
+# --- a toy of item ids
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run with an average, whose best checkpoint is not its last."""
+    folder = tmp_path_factory.mktemp("first")
+    values = iter([0.1, 0.9, 0.3, 0.2])
+    result = fit(toy_config(ema=0.9), folder, toy_task(validate=lambda params: {"ndcg@10": next(values)}))
+    assert (result.best_step, result.step) == (6, 12)
+    return folder
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_best_average_is_where_it_starts_and_all_else_is_new(tmp_path, first, ema):
+    still = AdamW(learning_rate=STILL)
+    fit(toy_config(optim=still, steps=1, ema=ema, start_from=str(first), evaluate_every=0), tmp_path, toy_task())
+    before, after = saved(first, 6, ema=True)[0], saved(tmp_path, ema=ema is not None, optim=still, total=1)[0]
+    assert_same(before.ema, after.params, 1e-20)
+    assert np.abs(before.ema["items"] - before.params["items"]).max() > 1e-3  # the average was to be taken
+    assert int(after.step) == 1
+    if ema is not None:
+        np.testing.assert_allclose(after.ema["items"], before.ema["items"], rtol=1e-6)
+    count = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim == 0]
+    assert count and all(int(leaf) <= 1 for leaf in count)
+
+
+def test_what_cannot_be_started_from(tmp_path, first):
+    def run(start_from, folder="run", **changes):
+        return fit(
+            toy_config(steps=1, evaluate_every=0, start_from=str(start_from)), tmp_path / folder, toy_task(**changes)
+        )
+
+    with pytest.raises(InputError, match=r"train\.start_from: .*absent is not a run folder"):
+        run(tmp_path / "absent")
+    shutil.copytree(first, tmp_path / "bare", ignore=lambda folder, names: [n for n in names if n.isdigit()])
+    with pytest.raises(InputError, match=r"train\.start_from: .*no complete checkpoint yet"):
+        run(tmp_path / "bare")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=r"dataset 'toy' with fingerprint f00d, but 'toy' has fingerprint 1"):
+        run(first, fingerprint="1")
+    with pytest.raises(InputError, match=r"1 of 3 arrays .*: items \(32, 8\) there, \(41, 8\) here"):
+        run(first, model=ToyModel(items=40))
+    assert run(first).step == 1  # what failed had not claimed the folder
+
+
+# --- RecGPT, from one catalog to another
+
+
+def config(dataset: str, width: int = 8, optim: Adam = Adam(0.01), **train) -> RunConfig:  # noqa: B008
+    return RunConfig(
+        name="tiny",
+        data=Data(dataset, view=Shifted(max_length=6), rows=8),
+        model=RecGPT(width=width, layers=1, heads=2, memory=3, positions=4),
+        optim=optim,
+        mesh=OneDevice(),
+        train=Train(**{"steps": 4, "evaluate_every": 0, "save_every": 4, **train}),
+        evaluate=Evaluate(users_per_batch=32),
+        text=TextSpace((Channel(Hashed(32)),)),
+        tokenizer=FSQ(slots=2, levels=(5, 4), layers=1, heads=2, steps=2, batch=16),
+    )
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("texts")
+    for name in ("synthetic-a", "synthetic-b"):
+        raw = synthetic(name, users=60, items=100)
+        (root / f"tiny-{name[-1]}").mkdir()
+        raw.interactions.write_csv(root / f"tiny-{name[-1]}" / "interactions.csv")
+        raw.catalog.write_csv(root / f"tiny-{name[-1]}" / "items.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECJAX_DATA", str(root))
+        patch.setenv("RECJAX_CACHE", str(root / "cache"))
+        fit(config("tiny-a"), root / "run")
+        yield root / "run"
+
+
+def params_of(folder):
+    import tests.train.toy as recipe
+
+    run = load_run(folder, recipe=recipe)
+    return run.dataset.name, jax.device_get(run.params)
+
+
+def test_fine_tuning_on_another_catalog(tmp_path, pretrained, monkeypatch):
+    settings = {"start_from": str(pretrained), "ema": 0.5}
+    fit(config("tiny-b", optim=Adam(STILL), **{**settings, "steps": 1}), tmp_path / "still")
+    (_, before), (name, after) = params_of(pretrained), params_of(tmp_path / "still")
+    assert name == "tiny-b"
+    assert_same(before, after, 1e-20)
+    codes = [(folder / "codes" / "tokenizer.safetensors").read_bytes() for folder in (pretrained, tmp_path / "still")]
+    assert codes[0] == codes[1]
+
+    # A run that is stopped goes on exactly, and needs the other run no more.
+    copy = tmp_path / "copy"
+    shutil.copytree(pretrained, copy)
+    tuned = config("tiny-b", **{**settings, "start_from": str(copy)})
+    fit(tuned, tmp_path / "unbroken")
+    opened = loop.open_task
+
+    def signalling(config, run_dir):
+        task = opened(config, run_dir)
+
+        class Loader:
+            steps, batch = task.loader.steps, task.loader.batch
+
+            @staticmethod
+            def iterate(start, stop):
+                for step, batch in enumerate(task.loader.iterate(start, stop), start):
+                    if step == 1:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    yield batch
+
+        return dataclasses.replace(task, loader=Loader)
+
+    monkeypatch.setattr(loop, "open_task", signalling)
+    assert fit(tuned, tmp_path / "broken").step == 2
+    monkeypatch.setattr(loop, "open_task", opened)
+    shutil.rmtree(copy)
+    assert fit(tuned, tmp_path / "broken").step == 4
+    unbroken = params_of(tmp_path / "unbroken")[1]
+    assert_same(unbroken, params_of(tmp_path / "broken")[1])
+    assert np.abs(unbroken["codes"] - before["codes"]).max() > 1e-3
+
+
+def test_models_that_read_in_another_way_are_refused(tmp_path, pretrained):
+    with pytest.raises(InputError, match=r"\d+ of \d+ arrays are not .*: aux \(2, 16, 8\) there, \(2, 16, 4\) here; "):
+        fit(config("tiny-b", width=4, start_from=str(pretrained)), tmp_path / "narrow")
+    other = dataclasses.replace(
+        config("tiny-b", start_from=str(pretrained)), tokenizer=FSQ(slots=2, levels=(4, 5), layers=1, heads=2)
+    )
+    with pytest.raises(InputError, match="its `tokenizer` is"):
+        fit(other, tmp_path / "other")
+    text = TextSpace((Channel(Hashed(32, seed=1)),))
+    with pytest.raises(InputError, match="its `text` is"):
+        fit(dataclasses.replace(config("tiny-b", start_from=str(pretrained)), text=text), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
