@@ -1,32 +1,38 @@
 """recjax train quickstart
 
-SASRec under full cross-entropy on the embedded dataset, the first thing to run after an install (`make quickstart`): it
-trains, checkpoints, ranks the whole catalog for every user and prints the model beside the floors.
+RecGPT on two of the embedded catalogs, then a table for a third that it has never seen: the first thing to run after an
+install (`make quickstart`). Texts become word sketches, sketches become codes, and what the model learned of how users
+go from text to text ranks the whole new catalog for every user, beside the floors. Only `transition` of these has seen
+the new catalog's users.
 
-Expected:  ndcg@10 0.261 (test split, leave-one-out, full ranking, history masked)
-Time:      2 minutes 49 seconds
+Expected:  ndcg@10 0.070 against 0.048 of text neighbours (test split, leave-one-out, full ranking, history masked)
+Time:      2 minutes 55 seconds beside other work
 Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
-from recjax.data.loader import Data
+from recjax.data.mixture import Mixture
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
-from recjax.models.objectives import FullSoftmax
-from recjax.models.sasrec import SASRec
+from recjax.models.recgpt import RecGPT
 from recjax.parallel.mesh import MeshShape
+from recjax.text.sketch import Sketch
+from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.train.loop import Train
-from recjax.train.optimiser import Adam
+from recjax.train.optimiser import AdamW
 
 
 def config() -> RunConfig:
-    length = 50
     return RunConfig(
         name="quickstart",
-        data=Data("synthetic", view=Shifted(max_length=length), rows=32),
-        model=SASRec(width=64, layers=2, heads=2, dropout=0.2, max_length=length, loss=FullSoftmax()),
-        optim=Adam(learning_rate=4e-3),
+        # Not validated: with three catalogs, the one held out is the one that the table is for.
+        data=Mixture(("synthetic-a", "synthetic-b"), held_out="synthetic-c", view=Shifted(max_length=32), rows=32),
+        text=TextSpace((Channel(Sketch(256, template="{title} {description}"), whiten=False),)),
+        tokenizer=RQKMeans(slots=3, clusters=32, collisions="nearest-free"),
+        model=RecGPT(width=64, layers=2, heads=4, positions=16),
+        optim=AdamW(learning_rate=4e-3, weight_decay=0.01, clip=1.0, warmup_steps=20, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(epochs=60, evaluate_every=200, validation_users=1000, ema=0.99),
+        train=Train(steps=300, evaluate_every=0),
         evaluate=Evaluate(),
     )

@@ -58,10 +58,10 @@ def config() -> RunConfig:
             rows=64,
         ),
         text=space(),
-        tokenizer=FSQ(levels=(8, 8, 8), steps=600),
+        tokenizer=FSQ(levels=(4, 4, 4), steps=300),
         model=RecGPT(width=128, layers=2, heads=4, dropout=0.1, decay=0.65, positions=4),
-        optim=AdamW(learning_rate=3e-4, weight_decay=0.01, clip=1.0, warmup_steps=50, schedule="cosine"),
+        optim=AdamW(learning_rate=5e-4, weight_decay=0.01, clip=1.0, warmup_steps=20, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=600, evaluate_every=75, validation_users=4096),
+        train=Train(steps=300, evaluate_every=50, validation_users=4096),
         evaluate=Evaluate(),
     )

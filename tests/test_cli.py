@@ -13,7 +13,7 @@ from recjax import cli
 from recjax.data.synthetic import synthetic
 from tests.tiny import SETTINGS, tiny_datasets
 
-TRAIN = ["train", "quickstart", *SETTINGS, "--set", "data.dataset=shop", "--run"]
+TRAIN = ["train", "sasrec_synthetic", *SETTINGS, "--set", "data.dataset=shop", "--run"]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_bad_usage_exits_with_2(arguments, capsys: pytest.CaptureFixture[str]):
     ("arguments", "message"),
     [
         (["train", "quickstrat"], "did you mean 'quickstart'"),
-        (["train", "quickstart", "--set", "model.widht=3"], "did you mean 'model.width'"),
-        (["train", "quickstart", "--set", "data.dataset=absent"], "absent"),
+        (["train", "sasrec_synthetic", "--set", "model.widht=3"], "did you mean 'model.width'"),
+        (["train", "sasrec_synthetic", "--set", "data.dataset=absent"], "absent"),
         (["inspect", "absent"], "absent"),
         (["evaluate", "absent"], "absent"),
         (["evaluate"], "RUN"),

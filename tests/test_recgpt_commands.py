@@ -91,7 +91,7 @@ def test_tokenize_keeps_what_training_would_make(recipe: str, tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tokenize", "quickstart"], "no `tokenizer`"),
+        (["tokenize", "sasrec_synthetic"], "no `tokenizer`"),
         (["tokenize", "TEXTLESS"], "no `text`"),
         (["import-recgpt", *FILES, "--encoder", "hashed:32", "--run", "RUN"], "has shape"),
         (["import-recgpt", *FILES, "--encoder", "hashed:wide", "--run", "RUN", *FITTING], "hashed:WIDTH"),

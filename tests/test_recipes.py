@@ -14,6 +14,7 @@ from recjax.data.mixture import Mixture
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.fsq import FSQ
 from recjax.train.loop import fit
 from recjax.typing import InputError
 from tests.tiny import SETTINGS, TINY, tiny_datasets
@@ -40,7 +41,10 @@ def train(name: str, datasets: Path, run: Path) -> None:
     data = replace(config.data, datasets=config.data.datasets[:2])
     text = TextSpace((Channel(Hashed(32), whiten=config.text.channels[0].whiten),))
     own = ["model.aux_width=8", "model.max_items=12"] if isinstance(config.model, RecGPTPublished) else []
-    tiny = ["model.heads=2", "tokenizer.steps=3", "tokenizer.layers=1", *TINY, *own]
+    own += (
+        ["tokenizer.steps=3", "tokenizer.layers=1"] if isinstance(config.tokenizer, FSQ) else ["tokenizer.clusters=4"]
+    )
+    tiny = ["model.heads=2", *TINY, *own]
     shared = [setting for setting in tiny if not setting.startswith("model.max_length=")]
     fit(override_all(replace(config, data=data, text=text), shared), run)
 
@@ -96,7 +100,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_a_recipe_may_define_its_own_parts(tmp_path: Path):
-    text = FOLDER.joinpath("quickstart.py").read_text()
+    text = FOLDER.joinpath("sasrec_synthetic.py").read_text()
     own = (
         "\nfrom dataclasses import dataclass, replace\n"
         "@dataclass(frozen=True)\nclass Mine(SASRec):\n    extra: int = 1\n"

@@ -159,7 +159,10 @@ class RecGPTModule(nn.Module):
         if last is not None:
             x, anchor = take_position(x, last), take_position(anchor, last)
         out = x.reshape(*x.shape[:-2], slots * width)
-        predicted = anchor + nn.Dense(self.vector_width, kernel_init=nn.initializers.zeros, name="vector")(out)
+        # Divided by the fan-in (Yang et al. 2022): the first steps of Adam move every weight alike, and would else move
+        # the prediction by more than the anchor's length and undo what it knows.
+        head = nn.Dense(self.vector_width, kernel_init=nn.initializers.zeros, name="vector")
+        predicted = anchor + head(out) / (slots * width)
         if config.metric_rank:
             narrow = nn.Dense(config.metric_rank, use_bias=False, kernel_init=init, name="metric_in")(anchor)
             wide = nn.Dense(self.vector_width, use_bias=False, kernel_init=nn.initializers.zeros, name="metric_out")

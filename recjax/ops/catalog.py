@@ -91,7 +91,7 @@ def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: in
         place = jnp.where((place >= 0) & (place < chunk), place, chunk)
         return jnp.where(competes, products, EXCLUDED).at[tokens, place].set(EXCLUDED, mode="drop")
 
-    # Around the branch, not inside it: what a branch keeps for its gradient is kept for every chunk, the table included.
+    # Around the branch, not inside it: what a branch keeps for its gradient is kept for every chunk, even the table.
     @jax.checkpoint
     def add(carry: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], None]:
         begin = first_row + number * chunk

@@ -62,7 +62,7 @@ def test_chunked_is_dense(shape, chunk):
 
 
 def test_rows_of_other_catalogs_change_nothing():
-    weights, rows, hidden, excluded = _problem()
+    weights, rows, hidden, excluded = jax.tree.map(jnp.asarray, _problem())
     damaged = {name: np.array(value) for name, value in rows.items()}
     damaged["vectors"][: START + 1] = 1e6
     damaged["vectors"][START + SIZE + 1 :] = np.nan
