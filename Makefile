@@ -9,7 +9,7 @@ UV ?= uv
 .PHONY: help quickstart test pytest lint types lock clean
 
 help:
-	@echo "make quickstart  install into $(VENV), train SASRec on the embedded dataset, print it beside the floors"
+	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
 	@echo "make test        install the development tools, lint, run the tests"
 	@echo "make lint        ruff and the import order of the rooms"
 	@echo "make types       pyright"

@@ -3,9 +3,9 @@
 gSASRec on MovieLens-1M: 256 negatives, gBCE with t = 0.75, an untied output table (Petrov & Macdonald, RecSys 2023),
 whose own figure is 0.1726.
 
-Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.1617 (test split, leave-one-out, full ranking, history masked)
+Time:      1 hour 45 minutes beside other work
+Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
@@ -26,8 +26,8 @@ def config() -> RunConfig:
         # 64 packed rows hold about as many events as 128 users of this dataset.
         data=Data("ml-1m", view=Shifted(max_length=length), rows=64),
         model=GSASRec(width=128, layers=2, heads=1, dropout=0.5, max_length=length, loss=GBCE(negatives=256, t=0.75)),
-        optim=Adam(learning_rate=1e-3),
+        optim=Adam(learning_rate=1e-3, schedule="cosine", hold=0.73),
         mesh=MeshShape(),
-        train=Train(epochs=400, patience=40),
+        train=Train(epochs=150, evaluate_every=154, validation_users=2048, ema=0.995),
         evaluate=Evaluate(),
     )

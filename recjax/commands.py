@@ -89,9 +89,12 @@ def _is_here(dataset: str) -> bool:
 def _account(dataset: Dataset) -> list[str]:
     """Counts of a dataset: rows refused, what each filter left, text, fingerprint."""
     source, lines = dataset.description.get("source", {}), []
-    if (refused := source.get("rows_refused", {})).get("total"):
+    found = source.get("rows_refused", {})
+    for file, refused in {"": found}.items() if "total" in found else found.items():  # one account, or one a file
+        if not refused["total"]:
+            continue
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refused["reasons"].items())
-        lines.append(f"rows refused  {refused['total']:,}" + (f" ({reasons})" if reasons else ""))
+        lines.append(f"rows refused  {refused['total']:,}" + (f" ({reasons})" if reasons else "") + f" {file}".rstrip())
         lines += [f"  line {row['line']}: {row['reason']}, found {row['found']!r}" for row in refused["first"]]
     for step in dataset.description.get("steps", []):
         counts = ", ".join(f"{step[noun]:,} {noun}" for noun in ("users", "items", "interactions"))

@@ -122,7 +122,7 @@ def audit(dataset: Dataset, split: Split) -> Audit:
         tied_events=float(tied.sum() / dataset.n_interactions),
         tied_targets=float(_tied_targets(tied, dataset, test).mean()),
         later_training=_later_training(split.train.timestamps, test.times),
-        repeat_targets=float(_repeats(test).mean()),
+        repeat_targets=float(test.repeats().mean()),
         consecutive_repeats=float(repeated.sum() / dataset.n_interactions),
         cold_targets=float((item_counts(split.train.items, dataset.n_items)[test.targets] == 0).mean()),
         order_real=real,
@@ -143,13 +143,6 @@ def _later_training(training: np.ndarray, targets: np.ndarray) -> float:
     """Mean share of training events strictly later than a target."""
     not_later = np.searchsorted(np.sort(training), targets, side="right")
     return float(1 - not_later.mean() / len(training))
-
-
-def _repeats(examples: Examples) -> np.ndarray:
-    """bool [n]: the target stands in its own history."""
-    histories = examples.histories
-    row = np.repeat(np.arange(len(histories)), histories.lengths)
-    return np.bincount(row[histories.items == examples.targets[row]], minlength=len(histories)) > 0
 
 
 def _order_probe(split: Split, n_items: int) -> tuple[float, float, int]:
@@ -186,5 +179,6 @@ def _ndcg(model: Transitions, examples: Examples, n_items: int) -> float:
     for start in range(0, len(examples), size):
         part = examples.take(np.arange(start, min(start + size, len(examples))))
         ranks = target_ranks(model.scores(part.histories), part.histories, part.targets)
+        ranks = ranks[~part.repeats()]  # with histories masked, a seen target is a miss, as in evaluation
         total += float((1 / np.log2(ranks[ranks <= 10] + 1)).sum())
     return total / max(len(examples), 1)

@@ -74,6 +74,11 @@ class Examples:
         """Some of the examples, in the order of `rows`."""
         return Examples(self.histories.take(rows), self.targets[rows], self.times[rows])
 
+    def repeats(self) -> np.ndarray:
+        """bool [n]: the target stands in its own history."""
+        row = np.repeat(np.arange(len(self)), self.histories.lengths)
+        return np.bincount(row[self.histories.items == self.targets[row]], minlength=len(self)) > 0
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -27,7 +27,6 @@ from recjax.evaluate.metrics import MISS
 from recjax.evaluate.protocol import Evaluate, examples_of, report, rules_of
 from recjax.evaluate.ranking import Rankings
 from recjax.evaluate.report import Report
-from recjax.evaluate.slices import repeats
 from recjax.typing import InputError
 
 USER_COLUMNS = ("user_id", "user", "uid")
@@ -194,7 +193,7 @@ def _rankings(kept: pl.DataFrame, examples: Examples, config: Evaluate) -> Ranki
     hit = item == examples.targets[example]
     ranks[example[hit]] = place[hit]
     if config.mask_seen == "history":
-        ranks[repeats(examples)] = MISS
+        ranks[examples.repeats()] = MISS
     lists = np.zeros((len(examples), config.k), np.int32)
     top = place <= config.k
     lists[example[top], place[top] - 1] = item[top]

@@ -18,7 +18,6 @@ from recjax.data.loader import query_batches
 from recjax.data.splits import Examples
 from recjax.data.views import Queries, View
 from recjax.evaluate.metrics import MISS
-from recjax.evaluate.slices import repeats
 from recjax.models.model import Model
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
 from recjax.typing import Array, Params
@@ -156,7 +155,7 @@ def rank_users(
     if not ranks.all():
         raise NonFiniteScoresError.of([user_name(user) for user in examples.histories.users[ranks == 0].tolist()])
     if mask_seen == "history":
-        ranks[repeats(examples)] = MISS
+        ranks[examples.repeats()] = MISS
     return Rankings(ranks, lists)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from recjax.data.splits import Examples, Histories
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.ranking import Rankings
-from recjax.evaluate.slices import repeats
 
 CHUNK_SCORES = 2**20
 """Scores held at a time (8 MB), but at least one user's."""
@@ -67,7 +66,7 @@ def rank_scored(score: Callable[[Histories], np.ndarray], examples: Examples, n_
         if lists is not None:
             lists[rows] = top_items(scores, rules.k)
     if rules.mask_seen:
-        ranks[repeats(examples)] = MISS
+        ranks[examples.repeats()] = MISS
     return Rankings(ranks, lists)
 
 

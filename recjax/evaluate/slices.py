@@ -19,13 +19,6 @@ HEAD_SHARE = 0.2
 SLICES = ("novel", "repeat", "cold", "head", "tail")
 
 
-def repeats(examples: Examples) -> np.ndarray:
-    """bool [n]: the target stands in its own history."""
-    histories = examples.histories
-    row = np.repeat(np.arange(len(histories)), histories.lengths)
-    return np.bincount(row[histories.items == examples.targets[row]], minlength=len(histories)) > 0
-
-
 def head_items(counts: np.ndarray) -> np.ndarray:
     """bool [v]: the most popular fifth of the catalog.
 
@@ -45,7 +38,7 @@ def slices(examples: Examples, counts: np.ndarray) -> dict[str, np.ndarray]:
         examples: histories and targets.
         counts: int [v], training events of each item.
     """
-    repeat, head = repeats(examples), head_items(counts)[examples.targets]
+    repeat, head = examples.repeats(), head_items(counts)[examples.targets]
     return {
         "novel": ~repeat,
         "repeat": repeat,
