@@ -59,7 +59,14 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RECJAX_DATA", str(tiny_datasets(tmp_path / "data", ["tiny"])))
     shutil.copytree(tmp_path / "data" / "tiny", tmp_path / "logs")
-    tiny = ["train.steps=2", "model.width=8", "model.layers=1", "tokenizer.iterations=2", "evaluate.bootstrap=20"]
+    tiny = [
+        "train.steps=2",
+        "optim.warmup_steps=0",
+        "model.width=8",
+        "model.layers=1",
+        "tokenizer.iterations=2",
+        "evaluate.bootstrap=20",
+    ]
     settings = [part for setting in tiny for part in ("--set", setting)]
     assert cli.main(["train", "quickstart", "--no-evaluate", *settings, "--run", "runs/quickstart"]) == 0
     section = re.split(r"^## ", (ROOT / "README.md").read_text(), flags=re.MULTILINE)

@@ -185,7 +185,12 @@ def report(
         lists, histories = rankings.lists[:, :LIST_LENGTH], examples.histories
         metrics["all"]["novelty@10"] = novelty(lists, counts)
         metrics["all"]["popularity_lift@10"] = popularity_lift(lists, histories.items, histories.lengths, counts)
-    protocol = {"split": config.split, "candidates": config.candidates, "mask_seen": config.mask_seen, "tie": TIES}
+    protocol: dict[str, Any] = {
+        "split": config.split,
+        "candidates": config.candidates,
+        "mask_seen": config.mask_seen,
+        "tie": TIES,
+    }
     if config.max_history is not None:
         protocol["max_history"] = config.max_history
     users = pl.DataFrame(
