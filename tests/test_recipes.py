@@ -42,7 +42,7 @@ def train(name: str, datasets: Path, run: Path) -> None:
     text = TextSpace((Channel(Hashed(32), whiten=config.text.channels[0].whiten),))
     own = ["model.aux_width=8", "model.max_items=12"] if isinstance(config.model, RecGPTPublished) else []
     own += (
-        ["tokenizer.steps=3", "tokenizer.layers=1"] if isinstance(config.tokenizer, FSQ) else ["tokenizer.clusters=4"]
+        ["tokenizer.steps=3", "tokenizer.layers=1"] if isinstance(config.tokenizer, FSQ) else ["tokenizer.clusters=16"]
     )
     tiny = ["model.heads=2", "optim.warmup_steps=0", *TINY, *own]
     shared = [setting for setting in tiny if not setting.startswith("model.max_length=")]
