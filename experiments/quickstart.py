@@ -6,7 +6,7 @@ go from text to text ranks the whole new catalog for every user, beside the floo
 the new catalog's users.
 
 Expected:  ndcg@10 0.070 against 0.048 of text neighbours (test split, leave-one-out, full ranking, history masked)
-Time:      2 minutes 55 seconds beside other work
+Time:      2 minutes 25 seconds beside other work
 Hardware:  2 CPU cores
 """
 
