@@ -9,9 +9,9 @@ FOLDER holds the folder of the sentence encoder all-MiniLM-L6-v2 as Hugging Face
 (with and without their categories) and by their words; the checkpoint is chosen on a catalog that is not trained on,
 and amazon-beauty-2014 is in neither.
 
-Expected:  pending
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.0511 on amazon-beauty-2014 (test split, leave-one-out, full ranking, history masked)
+Time:      25 minutes beside other work, after as long again for the vectors of all texts
+Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig

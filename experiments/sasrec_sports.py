@@ -1,10 +1,10 @@
 """recjax train sasrec_sports
 
-SASRec under sampled softmax on Amazon Sports and Outdoors (2014, 5-core): one block and 256 uniform negatives, the
-settings of the SASRec baseline of eSASRec (RecSys 2025), whose figure is 0.0314.
+SASRec under sampled softmax on Amazon Sports and Outdoors (2014, 5-core): one block and 256 uniform negatives, as the
+SASRec baseline of eSASRec (RecSys 2025) has it, whose figure is 0.0314, but more dropout.
 
-Expected:  ndcg@10 0.0297 (test split, leave-one-out, full ranking, history masked)
-Time:      8 minutes
+Expected:  ndcg@10 0.0312 (test split, leave-one-out, full ranking, history masked)
+Time:      14 minutes beside other work
 Hardware:  2 CPU cores
 """
 
@@ -25,7 +25,7 @@ def config() -> RunConfig:
         name="sasrec_sports",
         # A packed row of 50 positions holds about eight users.
         data=Data("amazon-sports-2014", view=Shifted(max_length=length), rows=128),
-        model=SASRec(width=256, layers=1, heads=1, dropout=0.2, max_length=length, loss=SampledSoftmax(negatives=256)),
+        model=SASRec(width=256, layers=1, heads=1, dropout=0.4, max_length=length, loss=SampledSoftmax(negatives=256)),
         optim=Adam(learning_rate=1e-3),
         mesh=MeshShape(),
         train=Train(epochs=60, evaluate_every=64, patience=4),
