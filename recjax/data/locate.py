@@ -10,7 +10,7 @@ from recjax.typing import InputError
 
 DATA_VARIABLE = "RECJAX_DATA"
 CACHE_VARIABLE = "RECJAX_CACHE"
-_INTERNAL = ("prepared", "downloads", "compiled")
+_INTERNAL = ("prepared", "downloads", "compiled", "vectors")
 """What the cache holds beside datasets that have a name."""
 
 
