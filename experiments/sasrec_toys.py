@@ -4,9 +4,9 @@ SASRec under sampled softmax on Amazon Toys and Games (2014, 5-core, titled item
 negatives, the settings of the SASRec baseline of eSASRec (RecSys 2025), whose figure, on the untitled items too, is
 0.0580.
 
-Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.0609 (test split, leave-one-out, full ranking, history masked)
+Time:      4 minutes beside other work
+Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
@@ -26,7 +26,7 @@ def config() -> RunConfig:
         name="sasrec_toys",
         # A packed row of 50 positions holds about eight users.
         data=Data("amazon-toys-2014", view=Shifted(max_length=length), rows=128),
-        model=SASRec(width=256, layers=1, heads=1, dropout=0.2, max_length=length, loss=SampledSoftmax(negatives=256)),
+        model=SASRec(width=256, layers=1, heads=1, dropout=0.4, max_length=length, loss=SampledSoftmax(negatives=256)),
         optim=Adam(learning_rate=1e-3),
         mesh=MeshShape(),
         train=Train(epochs=60, evaluate_every=38, patience=4),
