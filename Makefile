@@ -44,13 +44,14 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.lock
 	@touch $@
 
-# One resolution for both Pythons; no index address enters the files.
-COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade pyproject.toml
+# One resolution for both Pythons; lines with options, which may name an index, are taken out.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
 
 lock:
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --extra tpu -c requirements.lock -o requirements-tpu.txt
+	sed -i '/^--/d' requirements.lock requirements-dev.lock requirements-tpu.txt
 
 clean:
 	rm -rf $(VENV) $(RUN)

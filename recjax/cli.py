@@ -120,16 +120,13 @@ def _prepare(command: argparse.ArgumentParser) -> None:
     command.add_argument("--min-rating", type=float, metavar="X", help="drop events rated below this")
 
 
+def _settings(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=what)
+
+
 def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="change a setting of the recipe, e.g. model.width=128; may be repeated",
-    )
+    _settings(command, "change a setting of the recipe, e.g. model.width=128; may be repeated")
     command.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default runs/RECIPE, with a hash when --set is used)"
     )
@@ -141,14 +138,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--predictions", type=Path, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="change the protocol, e.g. evaluate.mask_seen=none; may be repeated",
-    )
+    _settings(command, "change the protocol, e.g. evaluate.mask_seen=none; may be repeated")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 
@@ -165,14 +155,7 @@ def _recommend(command: argparse.ArgumentParser) -> None:
 
 def _tokenize(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="change a setting of the recipe, e.g. tokenizer.steps=2000; may be repeated",
-    )
+    _settings(command, "change a setting of the recipe, e.g. tokenizer.steps=2000; may be repeated")
     command.add_argument(
         "--run",
         type=Path,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from recjax.data.draws import draw, threshold
@@ -61,8 +62,25 @@ class Queries:
     catalog: ItemTable | None = None
 
     @property
+    def segments(self) -> Int[Array, "q l"]:
+        """1 where there is a token, 0 beyond."""
+        return (jnp.arange(self.items.shape[1])[None] < self.lengths[:, None]).astype(jnp.int32)
+
+    @property
+    def last(self) -> Int[Array, " q"]:
+        """Index of each row's last token; 0 for a row that only fills the batch up."""
+        return jnp.maximum(self.lengths - 1, 0)
+
+    @property
     def valid(self) -> Bool[Array, " q"]:
         return self.lengths > 0
+
+
+def catalog_of(batch: Batch | Queries) -> ItemTable:
+    """What a batch says of its items; InputError where it says nothing."""
+    if batch.catalog is None:
+        raise InputError("a model that reads item texts was given a batch without a catalog")
+    return batch.catalog
 
 
 Align = Literal["right", "left"]

@@ -105,10 +105,9 @@ class DotProductModel:
 
     def users(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
         """User states at the last token of each query; only that position of the last layer is computed."""
-        length = queries.items.shape[1]
-        segments = (jnp.arange(length)[None] < queries.lengths[:, None]).astype(jnp.int32)
-        last = jnp.maximum(queries.lengths - 1, 0)
-        hidden = self._apply(params, queries.items, queries.positions, segments, queries.timestamps, last=last)
+        hidden = self._apply(
+            params, queries.items, queries.positions, queries.segments, queries.timestamps, last=queries.last
+        )
         return hidden.astype(jnp.float32)
 
     def table(self, params: Params) -> Float[Array, "n d"]:

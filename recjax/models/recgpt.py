@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.data.item_table import ItemTable
-from recjax.data.views import Batch, Queries
+from recjax.data.views import Batch, Queries, catalog_of
 from recjax.mixers.hybrid import HybridAttention
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
@@ -213,11 +213,11 @@ class RecGPTModel:
         return self.stats.catalog
 
     def init(self, key: Array, batch: Batch) -> Params:
-        inputs = self._inputs(batch, _table(batch))
+        inputs = self._inputs(batch, catalog_of(batch))
         return self.module.init(key, *inputs, batch.segments, batch.positions)["params"]
 
     def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
-        table = _table(batch)
+        table = catalog_of(batch)
         dropout, drawing = jax.random.split(jax.random.key(0) if key is None else key)
         rngs = None if key is None else {"dropout": dropout}
         inputs = self._inputs(batch, table)
@@ -297,12 +297,9 @@ class RecGPTModel:
 
     def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Any]]:
         """User states at the last event, representations of all rows, and which rows are the catalog."""
-        table = _table(queries)
-        length = queries.items.shape[1]
-        segments = (jnp.arange(length)[None] < queries.lengths[:, None]).astype(jnp.int32)
-        last = jnp.maximum(queries.lengths - 1, 0)
+        table = catalog_of(queries)
         inputs = self._inputs(queries, table)
-        states: Any = self.module.apply({"params": params}, *inputs, segments, queries.positions, last)
+        states: Any = self.module.apply({"params": params}, *inputs, queries.segments, queries.positions, queries.last)
         items = self.represent(self._used(params), _columns(table))
         return states[:, : states.shape[1] - self._code_width], items, {"start": table.start, "n_items": table.size}
 
@@ -336,12 +333,6 @@ def _codes(table: ItemTable, rows: Array) -> Array:
 def _columns(table: ItemTable) -> dict[str, Array]:
     """What `RecGPTModel.represent` needs of each row."""
     return {"vectors": table.vectors, "codes": table.codes, "density": table.density}
-
-
-def _table(batch: Batch | Queries) -> ItemTable:
-    if batch.catalog is None:
-        raise InputError("a model that reads item texts was given a batch without a catalog")
-    return batch.catalog
 
 
 def _logit(p: float) -> float:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.data.item_table import ItemTable
-from recjax.data.views import Batch, Queries
+from recjax.data.views import Batch, Queries, catalog_of
 from recjax.decode.exact import exact_rank, exact_topk
 from recjax.models.model import ItemStats, WeightedSums
 from recjax.nn.dropout import Dropout
@@ -219,21 +219,20 @@ class RecGPTPublishedModel:
 
     def logits(self, params: Params, queries: Queries) -> Float[Array, "q slots tokens"]:
         """Logits of the next item's tokens, slot by slot, float32."""
-        length = queries.items.shape[1]
-        segments = (jnp.arange(length)[None] < queries.lengths[:, None]).astype(jnp.int32)
-        last = jnp.maximum(queries.lengths - 1, 0)
-        hidden: Any = self.module.apply({"params": params}, *self._inputs(queries), segments, queries.positions, last)
+        hidden: Any = self.module.apply(
+            {"params": params}, *self._inputs(queries), queries.segments, queries.positions, queries.last
+        )
         return jnp.einsum("qsd,nd->qsn", hidden, params["pred_head"], preferred_element_type=jnp.float32)
 
     def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
-        table = _table(queries)
+        table = catalog_of(queries)
         where = {"start": table.start, "n_items": table.size}
         return exact_topk(self.logits(params, queries), table.codes, queries.seen, k, candidates=candidates, **where)
 
     def target_rank(
         self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
     ) -> tuple[Array, Array]:
-        table = _table(queries)
+        table = catalog_of(queries)
         where = {"start": table.start, "n_items": table.size}
         return exact_rank(
             self.logits(params, queries), table.codes, targets, queries.seen, candidates=candidates, **where
@@ -244,13 +243,13 @@ class RecGPTPublishedModel:
         return [(".*", ())]
 
     def _inputs(self, batch: Batch | Queries) -> tuple[Array, Array, Array]:
-        table = _table(batch)
+        table = catalog_of(batch)
         vectors = lookup(table.vectors, table.rows(batch.items))
         return self._tokens(batch, batch.items), vectors, (batch.items > 0).astype(jnp.float32)
 
     def _tokens(self, batch: Batch | Queries, items: Int[Array, "b l"]) -> Int[Array, "b l slots"]:
         """Published tokens: codes as they are, and the last token of the vocabulary for padding."""
-        table = _table(batch)
+        table = catalog_of(batch)
         codes = jnp.take(table.codes, table.rows(items), axis=0, mode="clip")
         return jnp.where(items[..., None] > 0, codes, self.config.vocabulary - 1)
 
@@ -259,9 +258,3 @@ def item_tokens(x: Float[Array, "b l ..."], item: Int[Array, " b"], slots: int) 
     """The tokens of one item of each row."""
     index = item[:, None] * slots + jnp.arange(slots)
     return jnp.take_along_axis(x, index.reshape(*index.shape, *(1,) * (x.ndim - 2)), axis=1)
-
-
-def _table(batch: Batch | Queries) -> ItemTable:
-    if batch.catalog is None:
-        raise InputError("a model that reads item texts was given a batch without a catalog")
-    return batch.catalog

@@ -109,10 +109,10 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
             found = item_stats(target, split, open_catalogs(config, [target], run_dir))
         if len(split.validation):
             validate = _validation(config, config.model.build(found), split, target.n_items)
-    print_of_all = hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
+    fingerprint = hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
     name = " + ".join(dataset.name for dataset in datasets)
     return Task(
-        name, print_of_all, config.model.build(stats), MixedLoader(loaders, weights, table, catalogs.starts), validate
+        name, fingerprint, config.model.build(stats), MixedLoader(loaders, weights, table, catalogs.starts), validate
     )
 
 
