@@ -18,11 +18,15 @@ class MetricLog:
     Args:
         folder: of the run.
         step: step at which the run resumes; 0 starts an empty log.
+
+    Attributes:
+        resumed: the last value of each name up to that step.
     """
 
     def __init__(self, folder: Path, step: int):
         self._path = folder / "metrics.jsonl"
         kept = [line for line in _lines(self._path) if line["step"] <= step] if step else []
+        self.resumed: dict[str, float] = {line["name"]: line["value"] for line in kept}
         partial = self._path.with_name(self._path.name + ".partial")
         partial.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
         partial.replace(self._path)

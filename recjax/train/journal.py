@@ -9,9 +9,13 @@ import jax
 from recjax.data.views import Batch
 from recjax.models.model import WeightedSums
 from recjax.track.console import Reporter
+from recjax.track.memory import peak_memory
 from recjax.track.metrics import MetricLog
 from recjax.train.progress import Progress
 from recjax.train.schedule import Calendar
+
+SECONDS = "train_seconds"
+"""Name in the log of the seconds spent on steps since the run began, over all the processes that it took."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -42,6 +46,7 @@ class Journal:
         self._progress, self._calendar, self._log, self._reporter = progress, calendar, log, reporter
         self._pending: tuple[int, WeightedSums] | None = None
         self._warm = False
+        self._spent = log.resumed.get(SECONDS, 0.0) if log is not None else 0.0
         self.restart()
 
     def next(self, batches: Iterator[Batch]) -> Batch:
@@ -54,6 +59,9 @@ class Journal:
     def push(self, step: int, sums: WeightedSums, last: bool = False) -> None:
         """Takes the sums of a step under way and reads those of the step before; if `last`, reads both.
 
+        After a `last` step the log also has what the run has cost so far: seconds spent on steps, the first of each
+        process and what stands between steps (validation, checkpoints) left out, and the process's peak memory.
+
         Raises:
             NonFiniteError: a step that was read was not finite.
         """
@@ -64,6 +72,9 @@ class Journal:
         self._pending = step, sums
         if last:
             self._read()
+            self._count()
+            if self._log is not None:
+                self._log.write(step, {SECONDS: self._spent, **peak_memory()})
 
     def validated(self, step: int, metrics: dict[str, float], metric: str, better: bool) -> None:
         """Logs and shows a validation."""
@@ -94,8 +105,17 @@ class Journal:
     def restart(self) -> None:
         """Starts the clock anew: what has passed since the last line was not spent on steps."""
         self._began, self._waited, self._targets = time.perf_counter(), 0.0, 0.0
+        self._counted = self._began
+
+    def _count(self) -> None:
+        """Adds the time since the last count, compilation left out."""
+        now = time.perf_counter()
+        if self._warm:
+            self._spent += now - self._counted
+        self._counted = now
 
     def _write(self, step: int) -> None:
+        self._count()
         values = self._progress.means()
         seconds = time.perf_counter() - self._began
         if self._warm and self._targets:

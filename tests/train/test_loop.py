@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.benchmarks.kill_resume import TIMINGS
 from recjax.parallel.mesh import MeshShape
+from recjax.track.metrics import read_metrics
 from recjax.train import loop
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.loop import TrainingError, fit
 from recjax.train.optimiser import AdamW
 from recjax.typing import InputError
 from tests.train.toy import ToyLoader, interrupt_at, saved, toy_config, toy_task
-
-TIMING = ("interactions_per_second", "data_wait")
 
 
 def assert_same(a, b):
@@ -24,7 +24,7 @@ def assert_same(a, b):
 
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["name"] not in TIMING]
+    return [line for line in lines if line["name"] not in TIMINGS]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,19 @@ def test_a_run_that_was_stopped_and_resumed_is_the_unbroken_one(tmp_path, unbrok
     assert_same(expected[0], actual[0])
     assert expected[1] == actual[1]
     assert metrics(tmp_path) == metrics(folder)
+
+
+def test_what_a_run_has_cost_is_logged_and_goes_on(tmp_path):
+    fit(toy_config(), tmp_path, toy_task(on_step=interrupt_at(5), pause=0.03))
+    before = read_metrics(tmp_path)["train_seconds"]
+    fit(toy_config(), tmp_path, toy_task(pause=0.03))
+    curves = read_metrics(tmp_path)
+    seconds = dict(curves["train_seconds"])
+    assert list(seconds) == [3, 4, 6, 8, 9, 12] and before == list(seconds.items())[:3]
+    assert sorted(seconds.values()) == list(seconds.values())
+    assert seconds[6] > 3 * 0.03  # pauses count, for the loop waits; the first step, which was compiled, does not
+    assert [step for step, _ in curves["host_peak_bytes"]] == list(seconds)
+    assert min(value for _, value in curves["host_peak_bytes"]) > 1e7
 
 
 def test_resume_on_another_mesh(tmp_path, unbroken):
