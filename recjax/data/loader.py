@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from recjax.data.dataset import Dataset, Preparation, find
 from recjax.data.item_table import ItemTable
-from recjax.data.packing import Packing, Plan, pack
+from recjax.data.packing import Packing, Plan, alone, pack
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
 from recjax.data.views import Batch, Placement, Queries, Shifted, View
@@ -32,6 +32,8 @@ class Data:
         rows: rows of a global batch.
         row_length: positions of a row, or None for the view's `max_length`.
         user_share: share of the training users to learn from (few-shot); validation and test still ask all users.
+        pack: put several histories into a row; False gives each a row of its own, for mixers that cannot keep the
+            histories of a row apart.
     """
 
     dataset: str
@@ -41,6 +43,7 @@ class Data:
     rows: int = 128
     row_length: int | None = None
     user_share: float = 1.0
+    pack: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.user_share <= 1.0:
@@ -77,6 +80,7 @@ class Loader:
         seed: of the shuffles and the masks.
         n_items: catalog size.
         catalog: what its batches carry of the items, on the devices, or None.
+        packed: whether several histories may share a row.
 
     Attributes:
         skipped: histories too short for a sample of this view.
@@ -94,6 +98,7 @@ class Loader:
         seed: int,
         n_items: int,
         catalog: ItemTable | None = None,
+        packed: bool = True,
     ):
         row_length = view.max_length if row_length is None else row_length
         if rows < 1:
@@ -106,7 +111,7 @@ class Loader:
         self.skipped = int((self._tokens == 0).sum())
         if self.skipped == len(histories):
             raise InputError(f"none of the {len(histories)} training histories has two events or more")
-        self.packing: Packing = pack(self._tokens, row_length)
+        self.packing: Packing = (pack if packed else alone)(self._tokens, row_length)
         self._plan = lru_cache(maxsize=2)(self._make_plan)
 
     @property

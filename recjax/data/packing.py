@@ -87,9 +87,7 @@ def pack(lengths: np.ndarray, row_length: int) -> Packing:
     Raises:
         InputError: a history is longer than a row.
     """
-    lengths = np.asarray(lengths, np.int64)
-    if len(lengths) and lengths.max() > row_length:
-        raise InputError(f"a history has {lengths.max()} tokens, more than row_length = {row_length}")
+    lengths = _checked(lengths, row_length)
     shapes = _best_fit(np.bincount(lengths, minlength=row_length + 1), row_length)
     counts = [np.repeat(sum(count for _, count in shape), rows) for rows, shape in shapes]
     slots = [np.tile(np.repeat(*np.asarray(shape).T), rows) for rows, shape in shapes]
@@ -99,6 +97,24 @@ def pack(lengths: np.ndarray, row_length: int) -> Packing:
         np.concatenate(counts) if counts else np.zeros(0, np.int64),
         np.concatenate(slots) if slots else np.zeros(0, np.int64),
     )
+
+
+def alone(lengths: np.ndarray, row_length: int) -> Packing:
+    """Row shapes that give every history a row of its own.
+
+    Raises:
+        InputError: a history is longer than a row.
+    """
+    lengths = _checked(lengths, row_length)
+    slots = np.sort(lengths[lengths > 0])
+    return Packing(lengths.astype(np.int32), row_length, np.ones(len(slots), np.int64), slots)
+
+
+def _checked(lengths: np.ndarray, row_length: int) -> np.ndarray:
+    lengths = np.asarray(lengths, np.int64)
+    if len(lengths) and lengths.max() > row_length:
+        raise InputError(f"a history has {lengths.max()} tokens, more than row_length = {row_length}")
+    return lengths
 
 
 def plan(lengths: np.ndarray, row_length: int, *, seed: int = 0, epoch: int = 0) -> Plan:

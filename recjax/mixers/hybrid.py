@@ -53,6 +53,9 @@ class HybridAttention:
             raise InputError("HybridAttention is causal between items; it cannot be bidirectional")
         return HybridAttentionMixer(self, width, dtype, name=name)
 
+    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> None:
+        raise InputError("HybridAttention keeps no state: its histories are read whole")
+
 
 class HybridAttentionMixer(nn.Module):
     """See `HybridAttention`.
@@ -73,6 +76,7 @@ class HybridAttentionMixer(nn.Module):
         *,
         source: Array | None = None,
         last: Array | None = None,
+        state: None = None,
     ) -> Array:
         if source is not None:
             raise InputError("HybridAttention takes queries, keys and values from one stream")

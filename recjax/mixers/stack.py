@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from recjax.mixers.mixer import MixerConfig, SeqContext
+from recjax.mixers.mixer import MixerConfig, SeqContext, State
 from recjax.nn.dropout import Dropout
 from recjax.nn.feed_forward import Activation, FeedForward
 from recjax.nn.norm import LayerNorm
@@ -39,6 +40,8 @@ class Stack:
         dropout: rate on the output of mixer and feed-forward network.
         init_scale: standard deviation of kernels, or None for Xavier uniform.
         remat: recompute each block in the backward pass instead of keeping its activations.
+        scan: compile one period of the pattern and run it as often as needed, its parameters stacked, so that a deep
+            encoder compiles as fast as a shallow one; `layers` is then a multiple of the pattern's length.
         dtype: compute type.
     """
 
@@ -52,11 +55,16 @@ class Stack:
     dropout: float = 0.0
     init_scale: float | None = None
     remat: bool = False
+    scan: bool = False
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.layers < 1:
-            raise InputError(f"an encoder needs at least one layer, not {self.layers}")
+        if self.layers < 1 or not self.pattern:
+            raise InputError(f"an encoder needs at least one layer and one mixer, not {self.layers} of {self.pattern}")
+        if self.scan and self.layers % len(self.pattern):
+            raise InputError(
+                f"{self.layers} layers are no multiple of the pattern's {len(self.pattern)} mixers, as `scan` needs"
+            )
         for mixer in self.pattern:
             able, name = mixer.capabilities, type(mixer).__name__
             if self.norm == "sasrec" and not able.separate_query:
@@ -67,15 +75,59 @@ class Stack:
     def mixer(self, layer: int) -> MixerConfig:
         return self.pattern[layer % len(self.pattern)]
 
+    @property
+    def used(self) -> tuple[MixerConfig, ...]:
+        """The mixers that there is a layer for."""
+        return self.pattern[: self.layers]
+
+    @property
+    def packing(self) -> bool:
+        """Whether every mixer keeps the histories of a packed row apart."""
+        return all(mixer.capabilities.packing for mixer in self.used)
+
+    @property
+    def positional(self) -> bool:
+        """Whether some mixer knows the order of events, so that no position embeddings are needed."""
+        return any(mixer.capabilities.positional for mixer in self.used)
+
+    def init_state(self, rows: int, max_length: int) -> tuple[State, ...]:
+        """The states of `rows` empty histories, one a layer.
+
+        Args:
+            rows: histories.
+            max_length: events that a mixer with memory "history" has room for.
+
+        Raises:
+            InputError: a mixer cannot go on event by event, or the encoder is not causal.
+        """
+        unable = [type(mixer).__name__ for mixer in self.used if mixer.capabilities.memory == "none"]
+        if unable or not self.causal:
+            who = f"{', '.join(dict.fromkeys(unable))} cannot" if unable else "an encoder that sees both sides cannot"
+            raise InputError(f"{who} go on event by event; causal mixers with a memory can")
+        dtype = jnp.dtype(self.dtype)
+        return tuple(
+            self.mixer(layer).init_state(width=self.width, rows=rows, max_length=max_length, dtype=dtype)
+            for layer in range(self.layers)
+        )
+
 
 class Block(nn.Module):
-    """One mixer and one feed-forward network; see `Stack` for the norm placements."""
+    """One mixer and one feed-forward network; see `Stack` for the norm placements.
+
+    Returns x and, given the mixer's state, the pair of x and the new state.
+    """
 
     stack: Stack
     layer: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l d"], context: SeqContext, last: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        context: SeqContext,
+        last: Array | None = None,
+        state: State | None = None,
+    ) -> Any:
         s = self.stack
         dtype = jnp.dtype(s.dtype)
         mixer = s.mixer(self.layer).build(width=s.width, causal=s.causal, dtype=dtype, name="mixer")
@@ -87,28 +139,107 @@ class Block(nn.Module):
         def at_last(x: Array) -> Array:
             return x if last is None else take_position(x, last)
 
+        def mix(x: Array, **streams: Array) -> Array:
+            nonlocal state
+            if state is None:
+                return dropout(mixer(x, context, last=last, **streams))
+            mixed, state = mixer(x, context, state=state, **streams)
+            return dropout(mixed)
+
+        goes_on = state is not None
         if s.norm == "sasrec":
             query = mixer_norm(x)
-            x = inner_norm(at_last(query) + dropout(mixer(query, context, source=x, last=last)))
-            return x + feed_forward(x)
-        if s.norm == "pre":
-            x = at_last(x) + dropout(mixer(mixer_norm(x), context, last=last))
-            return x + feed_forward(inner_norm(x))
-        x = mixer_norm(at_last(x) + dropout(mixer(x, context, last=last)))
-        return inner_norm(x + feed_forward(x))
+            x = inner_norm(at_last(query) + mix(query, source=x))
+            x = x + feed_forward(x)
+        elif s.norm == "pre":
+            x = at_last(x) + mix(mixer_norm(x))
+            x = x + feed_forward(inner_norm(x))
+        else:
+            x = mixer_norm(at_last(x) + mix(x))
+            x = inner_norm(x + feed_forward(x))
+        return (x, state) if goes_on else x
 
 
-class Encoder(nn.Module):
-    """The blocks of a `Stack`, [b, l, d] -> [b, l, d]; with `last` int32 [b], only those positions, [b, d]."""
+class Period(nn.Module):
+    """The blocks of one pass over a stack's pattern, as the body of a scan over their stacked parameters."""
 
     stack: Stack
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l d"], context: SeqContext, last: Array | None = None) -> Any:
+    def __call__(self, x: Array, states: tuple[State, ...] | None, context: SeqContext) -> Any:
         block = nn.remat(Block) if self.stack.remat else Block
+        after = []
+        for layer in range(len(self.stack.pattern)):
+            run = block(self.stack, layer, name=f"block_{layer}")
+            if states is None:
+                x = run(x, context)
+            else:
+                x, state = run(x, context, None, states[layer])
+                after.append(state)
+        return x, (tuple(after) if states is not None else None)
+
+
+class Encoder(nn.Module):
+    """The blocks of a `Stack`, [b, l, d] -> [b, l, d].
+
+    With `last` int32 [b], only those positions, [b, d]. With `state`, of `Stack.init_state` or of an earlier call, rows
+    are histories that go on (see `SequenceMixer`), and the result is the pair of the output and the new state.
+    """
+
+    stack: Stack
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        context: SeqContext,
+        last: Array | None = None,
+        state: tuple[State, ...] | None = None,
+    ) -> Any:
+        x, state = self._scanned(x, context, last, state) if self.stack.scan else self._blocks(x, context, last, state)
+        if self.stack.norm != "post":
+            x = LayerNorm(dtype=jnp.dtype(self.stack.dtype), name="norm")(x)
+        return x if state is None else (x, state)
+
+    def _blocks(self, x, context, last, state):
+        block = nn.remat(Block) if self.stack.remat else Block
+        after = []
         for layer in range(self.stack.layers):
-            final = layer == self.stack.layers - 1
-            x = block(self.stack, layer, name=f"block_{layer}")(x, context, last if final else None)
-        if self.stack.norm == "post":
-            return x
-        return LayerNorm(dtype=jnp.dtype(self.stack.dtype), name="norm")(x)
+            run = block(self.stack, layer, name=f"block_{layer}")
+            if state is None:
+                x = run(x, context, last if layer == self.stack.layers - 1 else None)
+            else:
+                x, new = run(x, context, None, state[layer])
+                after.append(new)
+        if state is not None and last is not None:
+            x = take_position(x, last)
+        return x, tuple(after) if state is not None else None
+
+    def _scanned(self, x, context, last, state):
+        width = len(self.stack.pattern)
+        periods = self.stack.layers // width
+        # Stacked behind the rows, so that a state's first axis is the row here too.
+        states = None
+        if state is not None:
+            states = tuple(
+                jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *state[layer::width]) for layer in range(width)
+            )
+        run = nn.scan(
+            Period,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(1, nn.broadcast),  # pyright: ignore[reportArgumentType]
+            out_axes=1,
+            length=periods,
+        )
+        x, after = run(self.stack, name="periods")(x, states, context)
+        if last is not None:
+            x = take_position(x, last)
+        if state is None:
+            return x, None
+        split = [
+            jax.tree.map(lambda leaf, period=period: leaf[:, period], after[layer])
+            for period in range(periods)
+            for layer in range(width)
+        ]
+        return x, tuple(split)

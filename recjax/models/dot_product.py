@@ -17,7 +17,7 @@ from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.embedding import lookup, table_rows
 from recjax.ops.topk import masked_rank, masked_topk
-from recjax.typing import Array, Float, Params
+from recjax.typing import Array, Float, Int, Params
 
 
 class ItemSequenceEncoder(nn.Module):
@@ -25,7 +25,7 @@ class ItemSequenceEncoder(nn.Module):
 
     Attributes:
         ids: item ids including padding and special tokens, i.e. largest id + 1.
-        max_length: rows of the position table.
+        max_length: rows of the position table; 0 for an encoder that needs none.
         stack: the encoder.
         tied: score with the input table; otherwise a second table `output` of the same shape.
         scale: multiply embeddings by sqrt(width), as SASRec does.
@@ -53,7 +53,10 @@ class ItemSequenceEncoder(nn.Module):
         segments: Array,
         timestamps: Array | None = None,
         last: Array | None = None,
-    ) -> Float[Array, "b l d"]:
+        continues: Array | None = None,
+        state: tuple[Any, ...] | None = None,
+    ) -> Any:
+        """States [b, l, d] of the positions; of those at `last` alone, [b, d]; and given `state`, the new one too."""
         width, dtype = self.stack.width, jnp.dtype(self.stack.dtype)
         init = nn.initializers.normal(self.init_scale)
         rows = table_rows(self.ids)
@@ -64,15 +67,33 @@ class ItemSequenceEncoder(nn.Module):
             self.param("bias", nn.initializers.zeros, (rows,))
 
         x = lookup(table, items) * (width**0.5 if self.scale else 1.0)
-        x += jnp.take(self.param("positions", init, (self.max_length, width)), positions, axis=0, mode="clip")
+        if self.max_length:
+            x += jnp.take(self.param("positions", init, (self.max_length, width)), positions, axis=0, mode="clip")
         if self.input_norm:
             x = LayerNorm(name="input_norm")(x)
         x = Dropout(self.stack.dropout)(x.astype(dtype))
-        x = Encoder(self.stack, name="encoder")(x, SeqContext(segments, positions, timestamps), last)
+        context = SeqContext(segments, positions, timestamps, continues)
+        x = Encoder(self.stack, name="encoder")(x, context, last, state)
+        if state is not None:
+            x, state = x
         if self.transform:
             x = nn.Dense(width, dtype=dtype, kernel_init=init, name="transform")(x)
             x = LayerNorm(dtype=dtype, name="transform_norm")(jax.nn.gelu(x))
-        return x
+        return x if state is None else (x, state)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StreamState:
+    """What a model keeps of users whose events come one by one; the first axis of every array is the user.
+
+    Attributes:
+        length: events so far.
+        layers: the states of the encoder's mixers.
+    """
+
+    length: Int[Array, " q"]
+    layers: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -90,6 +111,11 @@ class DotProductModel:
     @property
     def catalog(self) -> None:
         return None
+
+    @property
+    def packing(self) -> bool:
+        """Whether the histories of a packed row stay apart."""
+        return self.module.stack.packing
 
     def init(self, key: Array, batch: Batch) -> Params:
         return self.module.init(key, batch.items, batch.positions, batch.segments, batch.timestamps)["params"]
@@ -109,6 +135,47 @@ class DotProductModel:
             params, queries.items, queries.positions, queries.segments, queries.timestamps, last=queries.last
         )
         return hidden.astype(jnp.float32)
+
+    def init_state(self, users: int, max_length: int) -> StreamState:
+        """What is known of `users` users without events, for `advance`.
+
+        Args:
+            users: rows of the state.
+            max_length: events that there is room for where a mixer keeps the history.
+
+        Raises:
+            InputError: the encoder cannot go on event by event.
+        """
+        return StreamState(jnp.zeros(users, jnp.int32), self.module.stack.init_state(users, max_length))
+
+    def advance(
+        self, params: Params, state: StreamState, items: Array, timestamps: Array | None = None
+    ) -> tuple[Float[Array, "q d"], StreamState]:
+        """The states of users after more events: what `users` gives for the longer histories.
+
+        Args:
+            params: parameters.
+            state: of the users, one a row.
+            items: int32 [q, l], the events that follow, aligned to the left, 0 beyond.
+            timestamps: their unix seconds, or None.
+
+        Returns:
+            float32 [q, d], of the last event of each row (of no use in a row without events), and the new state.
+        """
+        valid = items > 0
+        count = jnp.sum(valid, axis=1, dtype=jnp.int32)
+        positions = state.length[:, None] + jnp.arange(items.shape[1])
+        hidden, layers = self._apply(
+            params,
+            items,
+            positions,
+            valid.astype(jnp.int32),
+            timestamps,
+            last=jnp.maximum(count - 1, 0),
+            continues=state.length > 0,
+            state=state.layers,
+        )
+        return hidden.astype(jnp.float32), StreamState(state.length + count, layers)
 
     def table(self, params: Params) -> Float[Array, "n d"]:
         """Item vectors that user states are compared with."""
@@ -142,6 +209,6 @@ class DotProductModel:
         """Item tables by rows over the model axis; everything else, which is small, on every device."""
         return [(r"(^|/)(items|output)$", ("model", None)), (r"(^|/)bias$", ()), (r".*", ())]
 
-    def _apply(self, params, *inputs, key: Array | None = None, last: Array | None = None) -> Array:
+    def _apply(self, params, *inputs, key: Array | None = None, **options: Any) -> Any:
         rngs = None if key is None else {"dropout": key}
-        return self.module.apply({"params": params}, *inputs, last=last, rngs=rngs)  # pyright: ignore[reportReturnType]
+        return self.module.apply({"params": params}, *inputs, rngs=rngs, **options)

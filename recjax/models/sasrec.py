@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from recjax.mixers import MIXERS
+from recjax.mixers.pattern import pattern
 from recjax.mixers.stack import Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats
 from recjax.models.objectives import FullSoftmax, Objective
-from recjax.typing import InputError
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class SASRec:
         dropout: rate on embeddings, attention weights, mixer and feed-forward outputs.
         max_length: positions; at least the view's `max_length`.
         norm: "sasrec", "pre" or "post"; see `recjax.mixers.stack.Stack`.
-        mixer: name in `recjax.mixers.MIXERS`.
+        mixer: pattern of mixers, see `recjax.mixers.pattern.pattern`.
         inner: width inside the feed-forward network, or None for `width`, as in the paper.
         loss: training objective.
         scale: multiply embeddings by sqrt(width).
@@ -47,10 +46,8 @@ class SASRec:
 
     def build(self, stats: ItemStats) -> DotProductModel:
         """The model for a catalog."""
-        if self.mixer not in MIXERS:
-            raise InputError(f"no mixer is called {self.mixer!r}; there are: {', '.join(MIXERS)}")
         stack = Stack(
-            pattern=(MIXERS[self.mixer](heads=self.heads, dropout=self.dropout),),
+            pattern=pattern(self.mixer, heads=self.heads, dropout=self.dropout),
             layers=self.layers,
             width=self.width,
             causal=True,

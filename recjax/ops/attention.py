@@ -110,6 +110,22 @@ def attend_last(
     return jnp.einsum("qhl,qhlc->qhc", weights.astype(v.dtype), v)
 
 
+def attend_cache(
+    q: Float[Array, "b h l c"],
+    k: Float[Array, "b h m c"],
+    v: Float[Array, "b h m c"],
+    visible: Int[Array, "b l"],
+) -> Float[Array, "b h l c"]:
+    """Attention of new events to a cache of keys and values, of which query i of row b sees the first `visible[b, i]`.
+
+    Softmax in float32.
+    """
+    scores = jnp.einsum("bhlc,bhmc->bhlm", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+    allowed = jnp.arange(k.shape[2])[None, None] < visible[..., None]
+    weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, MASKED), axis=-1)
+    return jnp.einsum("bhlm,bhmc->bhlc", weights.astype(v.dtype), v)
+
+
 def hybrid_attention(
     q: Float[Array, "b h l c"],
     k: Float[Array, "b h l c"],

@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax.nn.groups import SSM
 from recjax.ops.norms import global_norm
 from recjax.typing import Array, InputError, Params
 
 Schedule = Literal["constant", "linear", "cosine"]
+
+SSM_PATH = rf"(^|/){SSM}/"
+"""Paths of the parameters declared by `recjax.nn.groups.ssm_params`."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Adam:
         final_share: where decay ends, as a share of `learning_rate`.
         hold: share of the run's steps, warm-up included, that stay at the peak before decay begins (warm-up, stable,
             decay; Hu et al. 2024).
+        ssm_rate: factor on the learning rate of state space parameters (`recjax.nn.groups.SSM`).
     """
 
     learning_rate: float = 1e-3
@@ -40,8 +45,11 @@ class Adam:
     schedule: Schedule = "constant"
     final_share: float = 0.0
     hold: float = 0.0
+    ssm_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.ssm_rate > 0:
+            raise InputError(f"optim.ssm_rate is {self.ssm_rate}, expected a number above 0")
         if not self.learning_rate > 0:
             raise InputError(f"optim.learning_rate is {self.learning_rate}, expected a number above 0")
         if self.clip is not None and not self.clip > 0:
@@ -78,7 +86,8 @@ class Adam:
     def build(self, total_steps: int) -> optax.GradientTransformation:
         """The transformation that turns gradients into updates, for a run of `total_steps` steps."""
         parts = [] if self.clip is None else [_clip(self.clip)]
-        return optax.chain(*parts, *self._update(self.rate(total_steps)))
+        slower = [] if self.ssm_rate == 1.0 else [_scale_group(SSM_PATH, self.ssm_rate)]
+        return optax.chain(*parts, *self._update(self.rate(total_steps)), *slower)
 
     def _update(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
         return [optax.adam(rate, self.b1, self.b2, self.eps)]
@@ -95,6 +104,22 @@ def _clip(limit: float) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
+def _scale_group(pattern: str, factor: float) -> optax.GradientTransformation:
+    """Multiplies the updates of parameters whose path matches."""
+
+    def update(updates: Params, params: Params | None) -> Params:
+        del params
+        return jax.tree.map_with_path(
+            lambda path, leaf: leaf * factor if re.search(pattern, _path(path)) else leaf, updates
+        )
+
+    return optax.stateless(update)
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019).
@@ -102,11 +127,18 @@ class AdamW(Adam):
     Attributes:
         weight_decay: share of a parameter that is taken off per step, times the learning rate.
         no_decay: regular expressions; a parameter whose path (`encoder/block_0/norm/scale`) has a match for one of
-            them is not decayed. The default leaves out biases, norms and embeddings.
+            them is not decayed. The default leaves out biases, norms, embeddings and state space parameters.
     """
 
     weight_decay: float = 0.0
-    no_decay: tuple[str, ...] = (r"(^|/)bias$", r"norm", r"(^|/)scale$", r"(^|/)(items|output|positions)$", r"embed")
+    no_decay: tuple[str, ...] = (
+        r"(^|/)bias$",
+        r"norm",
+        r"(^|/)scale$",
+        r"(^|/)(items|output|positions)$",
+        r"embed",
+        SSM_PATH,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,7 +159,6 @@ class AdamW(Adam):
         """A tree like `params` of booleans: which of them decay."""
 
         def decays(path: tuple[Any, ...], _: Any) -> bool:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return not any(re.search(pattern, name) for pattern in self.no_decay)
+            return not any(re.search(pattern, _path(path)) for pattern in self.no_decay)
 
         return jax.tree_util.tree_map_with_path(decays, params)

@@ -76,8 +76,20 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     stats = item_stats(dataset, split, open_catalogs(config, [dataset], run_dir))
     model: Model = config.model.build(stats)
     data = config.data
+    if data.pack and not getattr(model, "packing", True):
+        raise InputError(
+            "the model's mixers cannot keep the histories of a packed row apart: set data.pack=false, which gives each "
+            "history a row of its own, or choose mixers that can"
+        )
     loader = Loader(
-        split.train, data.view, data.rows, data.row_length, config.seed, n_items=dataset.n_items, catalog=model.catalog
+        split.train,
+        data.view,
+        data.rows,
+        data.row_length,
+        config.seed,
+        n_items=dataset.n_items,
+        catalog=model.catalog,
+        packed=data.pack,
     )
     validate = _validation(config, model, split, dataset.n_items) if len(split.validation) else None
     return Task(dataset.name, dataset.fingerprint, model, loader, validate)

@@ -73,3 +73,14 @@ def test_decay_shrinks_only_what_decays():
 def test_settings_that_cannot_be(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_state_space_parameters_have_a_rate_of_their_own_and_do_not_decay():
+    params = {"mixer": {"ssm": {"decay": jnp.ones(3)}, "out": {"kernel": jnp.ones((2, 2))}}}
+    grads = jax.tree.map(jnp.ones_like, params)
+    whole = AdamW(0.1, weight_decay=0.5)
+    slow = AdamW(0.1, weight_decay=0.5, ssm_rate=0.25)
+    assert not whole.decayed(params)["mixer"]["ssm"]["decay"] and whole.decayed(params)["mixer"]["out"]["kernel"]
+    (one, _), (other, _) = (o.build(5).update(grads, o.build(5).init(params), params) for o in (whole, slow))
+    np.testing.assert_allclose(other["mixer"]["ssm"]["decay"], 0.25 * one["mixer"]["ssm"]["decay"], rtol=1e-6)
+    np.testing.assert_allclose(other["mixer"]["out"]["kernel"], one["mixer"]["out"]["kernel"], rtol=1e-6)

@@ -1,0 +1,199 @@
+"""The laws that every mixer keeps, whatever it computes. A new mixer joins by a line in `MIXERS`."""
+
+import dataclasses
+import itertools
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax.mixers.attention import Attention
+from recjax.mixers.hybrid import HybridAttention
+from recjax.mixers.mixer import SeqContext
+from recjax.mixers.stack import Encoder, Stack
+from recjax.typing import InputError
+
+WIDTH, LENGTH = 8, 16
+MIXERS = {
+    "attention": Attention(heads=2),
+    "hybrid": HybridAttention(heads=2, slots=1),
+}
+PACKED = [name for name, mixer in MIXERS.items() if mixer.capabilities.packing and mixer.capabilities.causal]
+CAUSAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.causal]
+BIDIRECTIONAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.bidirectional]
+REMEMBERING = [name for name, mixer in MIXERS.items() if mixer.capabilities.memory != "none" and name in CAUSAL]
+
+# Row 0 holds two histories, row 1 one and padding.
+SEGMENTS = np.array([[1] * 9 + [2] * 7, [1] * 11 + [0] * 5], np.int32)
+
+
+def _context(segments=SEGMENTS, first=0) -> SeqContext:
+    """Positions count inside a history; times are irregular."""
+    segments = np.asarray(segments)
+    starts = np.maximum.accumulate(
+        np.where(np.diff(segments, axis=1, prepend=-1) != 0, np.arange(segments.shape[1]), 0), axis=1
+    )
+    positions = (np.arange(segments.shape[1]) - starts + first).astype(np.int32)
+    times = (positions * 3600 + positions**2 * 60).astype(np.int32)
+    return SeqContext(*map(jnp.asarray, (segments, positions, times)))
+
+
+def _inputs(rows: int = 2, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, LENGTH, WIDTH)).astype(np.float32)
+
+
+@cache
+def _built(name: str, causal: bool = True, dtype: str = "float32"):
+    """The mixer alone: parameters, and the compiled function of (parameters, x, context)."""
+    module = MIXERS[name].build(width=WIDTH, causal=causal, dtype=jnp.dtype(dtype), name=None)  # pyright: ignore
+    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
+    params = jax.jit(module.init)(jax.random.key(0), _inputs(), _context(segments))
+    # Zero-initialised parts would hide what they do.
+    noise = lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape)  # noqa: E731
+    return jax.tree.map(noise, params), jax.jit(module.apply)
+
+
+@cache
+def _going_on(name: str):
+    """The compiled function of (parameters, x, context, state) -> (y, state)."""
+    module = MIXERS[name].build(width=WIDTH, causal=True, dtype=jnp.float32, name=None)  # pyright: ignore
+    return jax.jit(lambda params, x, context, state: module.apply(params, x, context, state=state))
+
+
+def _empty(name: str, rows: int = 2):
+    return MIXERS[name].init_state(width=WIDTH, rows=rows, max_length=LENGTH, dtype=jnp.float32)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_the_future_changes_nothing(name):
+    params, apply = _built(name)
+    context = _context(np.ones_like(SEGMENTS))
+    x = _inputs()
+    later = x.copy()
+    later[:, 10:] += 1.0
+    before, after = np.asarray(apply(params, x, context)), np.asarray(apply(params, later, context))
+    np.testing.assert_array_equal(before[:, :10], after[:, :10])
+    assert (before[:, 10:] != after[:, 10:]).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("name", BIDIRECTIONAL)
+def test_both_sides_count_where_they_may(name):
+    params, apply = _built(name, causal=False)
+    context = _context(np.ones_like(SEGMENTS))
+    x = _inputs()
+    other = x.copy()
+    other[:, 10] += 1.0
+    changed = np.any(np.asarray(apply(params, x, context)) != np.asarray(apply(params, other, context)), axis=-1)
+    assert changed[:, :10].any() and changed[:, 11:].any()
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_histories_of_a_row_stay_apart_and_padding_is_inert(name):
+    params, apply = _built(name)
+    x, context = _inputs(), _context()
+    base = np.asarray(apply(params, x, context))
+    assert np.isfinite(base).all()
+    other = x.copy()
+    other[0, 3] += 1.0  # first history of row 0
+    other[1, 12] = 1e30  # padding of row 1
+    changed = np.any(base != np.asarray(apply(params, other, context)), axis=-1)
+    assert changed[0, 3:9].any() and not changed[0, 9:].any()
+    assert not changed[1, :11].any()
+    # The same histories alone in their rows.
+    alone = np.zeros_like(x)
+    alone[0, :7], alone[1] = x[0, 9:], x[1]
+    segments = np.where(np.arange(LENGTH) < np.array([[7], [11]]), 1, 0)
+    apart = np.asarray(apply(params, alone, _context(segments)))
+    np.testing.assert_allclose(apart[0, :7], base[0, 9:], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(apart[1, :11], base[1, :11], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_padding_on_the_left_is_inert_too(name):
+    params, apply = _built(name)
+    x = _inputs()
+    segments = np.where(np.arange(LENGTH) < 4, 0, 1) * np.ones((2, 1), np.int32)
+    shifted, right = np.zeros_like(x), np.zeros_like(x)
+    shifted[:, 4:], right[:, :12] = x[:, :12], x[:, :12]
+    left = apply(params, shifted, _context(segments))
+    right = apply(params, right, _context(segments[:, ::-1].copy()))
+    np.testing.assert_allclose(left[:, 4:], right[:, :12], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_whole_history_equals_chunks_equals_single_events(name):
+    """Row 0 has 16 events and row 1 has 11, fed in chunks of 8 and of 1, the last of row 1 ragged."""
+    params, apply = _built(name)
+    going_on = _going_on(name)
+    segments = np.where(np.arange(LENGTH) < np.array([[16], [11]]), 1, 0)
+    x, whole = _inputs(), _context(segments)
+    expected = np.asarray(apply(params, x, whole))
+    for cuts in ((0, 8, 16), (0, 8, *range(9, 17))):
+        state, outputs = _empty(name), []
+        for start, stop in itertools.pairwise(cuts):
+            part = jax.tree.map(lambda a, s=start, e=stop: a[:, s:e], whole)
+            part = dataclasses.replace(part, continues=jnp.full(2, start > 0))
+            y, state = going_on(params, x[:, start:stop], part, state)
+            outputs.append(np.asarray(y))
+        found = np.concatenate(outputs, axis=1)
+        np.testing.assert_allclose(found[0], expected[0], rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(found[1, :11], expected[1, :11], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_the_first_axis_of_a_state_is_the_user(name):
+    for leaf in jax.tree.leaves(_empty(name, rows=3)):
+        assert leaf.shape[0] == 3
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_bfloat16_is_close_to_float32(name):
+    params, apply = _built(name)
+    _, apply16 = _built(name, dtype="bfloat16")
+    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
+    full = np.asarray(apply(params, _inputs(), _context(segments)))[segments > 0]
+    half = np.asarray(apply16(params, _inputs(), _context(segments)), np.float32)[segments > 0]
+    assert np.sqrt(np.mean((full - half) ** 2)) < 0.03 * np.sqrt(np.mean(full**2)) + 1e-3
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_gradients_are_finite_and_reach_every_parameter(name):
+    params, _ = _built(name)
+    module = MIXERS[name].build(width=WIDTH, causal=True, dtype=jnp.float32, name=None)  # pyright: ignore
+    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
+    target = jnp.asarray(_inputs(seed=3))
+    weight = jnp.asarray(segments > 0)[..., None]
+    loss = lambda params: jnp.sum(jnp.where(weight, module.apply(params, _inputs(), _context(segments)) * target, 0))  # noqa: E731
+    for path, leaf in jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(params)):
+        assert np.isfinite(leaf).all() and np.any(leaf != 0), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if name not in REMEMBERING])
+def test_what_keeps_no_state_says_so(name):
+    stack = Stack((MIXERS[name],), 1, WIDTH, name in CAUSAL, "pre", WIDTH)
+    with pytest.raises(InputError, match="go on event by event"):
+        stack.init_state(2, LENGTH)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_stack_goes_on_as_it_reads_whole_histories(scan):
+    attention = MIXERS["attention"]
+    stack = Stack((attention, Attention(heads=1)), 4, WIDTH, True, "pre", WIDTH, scan=scan)
+    module = Encoder(stack)
+    x, context = _inputs(), _context(np.ones_like(SEGMENTS))
+    params = jax.jit(module.init)(jax.random.key(0), x, context)
+    whole = jax.jit(module.apply)(params, x, context)
+    last = np.array([15, 6])
+    at_last = jax.jit(lambda p: module.apply(p, x, context, last))(params)
+    np.testing.assert_allclose(at_last, whole[np.arange(2), last], rtol=1e-5, atol=1e-5)
+    state, outputs = stack.init_state(2, LENGTH), []
+    step = jax.jit(lambda p, x, c, s: module.apply(p, x, c, None, s))
+    for start in (0, 8):
+        part = jax.tree.map(lambda a, s=start: a[:, s : s + 8], context)
+        y, state = step(
+            params, x[:, start : start + 8], dataclasses.replace(part, continues=jnp.full(2, start > 0)), state
+        )
+        outputs.append(y)
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), whole, rtol=1e-5, atol=1e-5)
