@@ -148,7 +148,20 @@ def _recommend(command: argparse.ArgumentParser) -> None:
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
     who.add_argument("--users", type=Path, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
-    command.add_argument("--out", type=Path, metavar="FILE.parquet", help="where to write lists for --users")
+    who.add_argument(
+        "--stream",
+        type=Path,
+        metavar="FILE",
+        help="csv or parquet of events that follow those seen so far: each advances what the model keeps of its user "
+        "(see --state), and no history is read again",
+    )
+    command.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE.safetensors",
+        help="with --stream: where the users' states are kept; read if it is there, and written back",
+    )
+    command.add_argument("--out", type=Path, metavar="FILE.parquet", help="where to write the lists of a file of users")
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 

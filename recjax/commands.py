@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,6 +33,7 @@ from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import Recommendations
 from recjax.evaluate.report import Report, compare, comparison_table
+from recjax.evaluate.stream import Stream
 from recjax.models import published_checkpoint
 from recjax.parallel.mesh import MeshShape
 from recjax.text.encoder import SentenceEncoder
@@ -203,30 +205,52 @@ def _save(report: Report, folder: Path) -> None:
 
 def recommend(options: Namespace) -> int:
     """A run and histories to lists of items."""
-    if options.out is not None and options.users is None:
-        raise InputError("--out goes with --users; a typed history is printed")
+    one_user = options.history is not None
+    if options.out is not None and one_user:
+        raise InputError("--out goes with --users or --stream; a typed history is printed")
+    if options.state is not None and options.stream is None:
+        raise InputError("--state goes with --stream: it keeps what the model knows of the users between calls")
     run = load_run(options.run, recipe=_recipe(options))
-    typed = [item.strip() for item in (options.history or "").split(",") if item.strip()]
     with jax.set_mesh(run.mesh):
-        found = recommending.recommend(
-            run.model,
-            run.params,
-            run.dataset,
-            run.config.data.view,
-            options.users or [typed],
-            k=options.k,
-            mask_seen=run.config.evaluate.mask_seen,
-        )
+        found = _streamed(run, options) if options.stream else _from_histories(run, options)
     console = _console()
-    for line in _left_out(found, run.dataset, options.users is None):
+    for line in _left_out(found, run.dataset, one_user):
         console.print(line, markup=False, highlight=False)
     if options.out is None:
-        console.print(_list_table(found.table, options.users is None))
+        console.print(_list_table(found.table, one_user))
     elif jax.process_index() == 0:
         recommending.save(found, options.out)
         users = found.table["user_id"].n_unique()
         console.print(f"{users:,} users, {found.table.height:,} rows written to {options.out}", highlight=False)
     return 0
+
+
+def _from_histories(run: Run, options: Namespace) -> Recommendations:
+    typed = [item.strip() for item in (options.history or "").split(",") if item.strip()]
+    return recommending.recommend(
+        run.model,
+        run.params,
+        run.dataset,
+        run.config.data.view,
+        options.users or [typed],
+        k=options.k,
+        mask_seen=run.config.evaluate.mask_seen,
+    )
+
+
+def _streamed(run: Run, options: Namespace) -> Recommendations:
+    """Lists after the events of a file, from states that are kept in another."""
+    model: Any = run.model
+    stream = Stream(model, run.params, run.config.data.view)
+    identity = {"run": run.config.name, "step": run.step, "dataset": run.dataset.fingerprint}
+    if options.state is not None and options.state.exists():
+        stream.restore(options.state, identity)
+    found = recommending.recommend_stream(
+        stream, run.dataset, options.stream, k=options.k, mask_seen=run.config.evaluate.mask_seen
+    )
+    if options.state is not None:
+        stream.save(options.state, identity)
+    return found
 
 
 def _left_out(found: Recommendations, dataset: Dataset, typed: bool) -> list[str]:

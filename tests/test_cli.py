@@ -13,7 +13,8 @@ from recjax import cli
 from recjax.data.synthetic import synthetic
 from tests.tiny import SETTINGS, tiny_datasets
 
-TRAIN = ["train", "sasrec_synthetic", *SETTINGS, "--set", "data.dataset=shop", "--run"]
+LEFT = ["--set", "data.view.align=left"]  # so that the run can go on event by event
+TRAIN = ["train", "sasrec_synthetic", *SETTINGS, "--set", "data.dataset=shop", *LEFT, "--run"]
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +205,25 @@ def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
     assert lists.height == 120 * 3
     seen = pl.read_csv(shop / "shop" / "interactions.csv")
     assert lists.join(seen, on=["user_id", "item_id"], how="semi").height == 0
+
+
+def test_recommend_event_by_event(run: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    events = pl.read_csv(shop / "shop" / "interactions.csv").sort("user_id", "timestamp", maintain_order=True)
+    events = events.group_by("user_id", maintain_order=True).head(12)
+    events.write_csv(tmp_path / "all.csv")
+    place = pl.int_range(pl.len()).over("user_id")
+    events.filter(place < 7).write_csv(tmp_path / "first.csv")
+    events.filter(place >= 7).write_csv(tmp_path / "rest.csv")
+    state, once, whole = (tmp_path / name for name in ("users.safetensors", "once.parquet", "whole.parquet"))
+    stream = ["recommend", str(run), "--state", str(state), "--out", str(once), "--stream"]
+    assert cli.main([*stream, str(tmp_path / "first.csv")]) == 0
+    assert cli.main([*stream, str(tmp_path / "rest.csv")]) == 0
+    assert cli.main(["recommend", str(run), "--users", str(tmp_path / "all.csv"), "--out", str(whole)]) == 0
+    ours, theirs = pl.read_parquet(once), pl.read_parquet(whole)
+    theirs = theirs.join(ours.select("user_id").unique(), on="user_id", how="semi")
+    assert ours.height == theirs.height > 0
+    assert ours.drop("score").equals(theirs.drop("score"))
+    assert cli.main([*stream, str(shop / "shop" / "interactions.csv")]) == 2
+    assert "has room for 12" in capsys.readouterr().err
+    assert cli.main(["recommend", str(run), "--history", "1", "--state", str(state)]) == 2
+    assert "--state goes with --stream" in capsys.readouterr().err

@@ -57,7 +57,7 @@ class Rankings:
     lists: np.ndarray | None
 
 
-class _Identity:
+class SameModel:
     """Makes a model usable as a static argument: the same object is the same model."""
 
     def __init__(self, model: Model):
@@ -67,12 +67,12 @@ class _Identity:
         return id(self.model)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.model is self.model
+        return isinstance(other, SameModel) and other.model is self.model
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))
 def _ranked(
-    identity: _Identity, params: Params, queries: Queries, targets: Array, candidates: Array | None, k: int
+    identity: SameModel, params: Params, queries: Queries, targets: Array, candidates: Array | None, k: int
 ) -> tuple[Array, Array | None]:
     """Ranks and lists of a batch; the compiler merges the two forward passes that they ask for."""
     ranks, _ = identity.model.target_rank(params, queries, targets, candidates)
@@ -81,13 +81,13 @@ def _ranked(
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))
-def _listed(identity: _Identity, params: Params, queries: Queries, k: int) -> tuple[Array, Array]:
+def _listed(identity: SameModel, params: Params, queries: Queries, k: int) -> tuple[Array, Array]:
     return jax.tree.map(replicated, identity.model.rank(params, queries, k))
 
 
 def best_items(model: Model, params: Params, queries: Queries, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The best `k` items of a batch of queries and their scores, on the host: int32 [q, k], float32 [q, k]."""
-    items, scores = _listed(_Identity(model), params, replace(queries, catalog=model.catalog), k)
+    items, scores = _listed(SameModel(model), params, replace(queries, catalog=model.catalog), k)
     return np.asarray(items), np.asarray(scores)
 
 
@@ -129,7 +129,7 @@ def rank_users(
     """
     ranks = np.zeros(len(examples), np.int64)
     lists = np.zeros((len(examples), k), np.int32) if k else None
-    identity, sharding = _Identity(model), row_sharding()
+    identity, sharding = SameModel(model), row_sharding()
     pending: deque[tuple[np.ndarray, Any]] = deque()
 
     def settle(limit: int) -> None:

@@ -20,6 +20,7 @@ from recjax.data.transitions import item_counts
 from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, best_items, tracked
 from recjax.evaluate.report import replacing
+from recjax.evaluate.stream import Stream
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
@@ -79,9 +80,51 @@ def recommend(
         model, params, known, view, names, min(k, dataset.n_items), mask_seen, users_per_batch, progress
     )
     without = np.flatnonzero(np.bincount(known.users, minlength=len(names)) == 0)
-    popular = np.argsort(-item_counts(dataset.items, dataset.n_items)[1:], kind="stable")[:k] + 1
-    lists[without], scores[without] = popular, np.nan
+    lists[without], scores[without] = _popular(dataset, k), np.nan
     return Recommendations(_table(lists, scores, without, names, dataset), unknown, [names[user] for user in without])
+
+
+def recommend_stream(
+    stream: Stream,
+    dataset: Dataset,
+    events: Path,
+    *,
+    k: int = 10,
+    mask_seen: Literal["history", "none"] = "history",
+) -> Recommendations:
+    """The best items for every user of a file, after the events of the file have been added to what `stream` keeps.
+
+    Args:
+        stream: states of the users, advanced in place.
+        dataset: the catalog.
+        events: table file with user, item and time: events that follow those the stream has seen.
+        k: length of the lists.
+        mask_seen: whether items that the stream has seen of a user may be recommended again.
+
+    Raises:
+        InputError: k is less than 1, or the file cannot be read.
+        NonFiniteScoresError: names the users with scores that are NaN or infinite.
+    """
+    if k < 1:
+        raise InputError(f"k is {k}, expected at least 1")
+    found, names = _file_events(events)
+    known, unknown = _known(found, dataset)
+    stream.push([names[user] for user in known.users.tolist()], known.items, known.times)
+    k = min(k, dataset.n_items)
+    lists, scores = np.zeros((len(names), k), np.int32), np.full((len(names), k), np.nan, np.float32)
+    there = np.array([stream.length(name) > 0 for name in names], bool)
+    rows = np.flatnonzero(there)
+    lists[rows], scores[rows] = stream.recommend(
+        [names[row] for row in rows.tolist()], k, mask_seen=mask_seen == "history"
+    )
+    without = np.flatnonzero(~there)
+    lists[without] = _popular(dataset, k)
+    return Recommendations(_table(lists, scores, without, names, dataset), unknown, [names[user] for user in without])
+
+
+def _popular(dataset: Dataset, k: int) -> np.ndarray:
+    """The `k` items with most events."""
+    return np.argsort(-item_counts(dataset.items, dataset.n_items)[1:], kind="stable")[:k] + 1
 
 
 def save(recommendations: Recommendations, path: Path) -> None:

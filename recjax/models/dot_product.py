@@ -113,6 +113,16 @@ class DotProductModel:
         return None
 
     @property
+    def learned_positions(self) -> bool:
+        """Whether the encoder is told positions by a table, whose rows count from one end of a history."""
+        return self.module.max_length > 0
+
+    @property
+    def keeps_histories(self) -> bool:
+        """Whether what `advance` keeps of a user grows with the history, so that there is room for so many events."""
+        return any(mixer.capabilities.memory == "history" for mixer in self.module.stack.used)
+
+    @property
     def packing(self) -> bool:
         """Whether the histories of a packed row stay apart."""
         return self.module.stack.packing
@@ -182,10 +192,16 @@ class DotProductModel:
         return params["items"] if self.module.tied else params["output"]
 
     def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
+        return self.rank_states(params, self.users(params, queries), queries.seen, k, candidates)
+
+    def rank_states(
+        self, params: Params, states: Array, seen: Array, k: int, candidates: Array | None = None
+    ) -> tuple[Array, Array]:
+        """`rank` for user states [q, d] that are known already, of `users` or `advance`; `seen` int32 [q, s]."""
         return masked_topk(
-            self.users(params, queries),
+            states,
             self.table(params),
-            queries.seen,
+            seen,
             k,
             bias=params.get("bias"),
             candidates=candidates,
