@@ -20,12 +20,12 @@ from recjax.cli import default_run
 from recjax.config import RunConfig, diff, keys, override_all
 from recjax.data.audit import audit
 from recjax.data.dataset import Dataset, build, find, save
+from recjax.data.embedded import NAMES
 from recjax.data.importers import download, read
 from recjax.data.loader import Data
 from recjax.data.locate import cache_folder, locate
 from recjax.data.preparation import Preparation
 from recjax.data.splits import LeaveOneOut
-from recjax.data.synthetic import NAMES
 from recjax.data.views import Shifted
 from recjax.evaluate import protocol as protocols
 from recjax.evaluate import recommend as recommending

@@ -318,11 +318,11 @@ def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  #
     Raises:
         InputError: nothing goes by that name; says where it looked, what is there, and the nearest name.
     """
+    from recjax.data.embedded import NAMES, generate
     from recjax.data.importers import read
-    from recjax.data.synthetic import NAMES, synthetic
 
     if name_or_path in NAMES:
-        return build(synthetic(name_or_path), options)
+        return build(generate(name_or_path), options)
     place = locate(name_or_path, NAMES)
     if is_prepared(place):
         dataset = load(place)

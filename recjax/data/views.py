@@ -192,14 +192,18 @@ class Shifted:
         align: "right" numbers positions so that the last token always has position max_length - 1, as left-padding
             would; "left" counts from 0 at the first token.
         times: carry timestamps (of the input items).
+        targets: how many positions at the end of a sample have a loss, or None for all.
     """
 
     max_length: int = 200
     align: Align = "right"
     times: bool = False
+    targets: int | None = None
 
     def __post_init__(self) -> None:
         _checked(self)
+        if self.targets is not None and self.targets < 1:
+            raise InputError(f"targets is {self.targets}, expected 1 position or more, or none for all")
 
     def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
         return np.clip(lengths - 1, 0, self.max_length)
@@ -213,7 +217,8 @@ class Shifted:
         _scatter(batch.targets, write, source.items[read + 1])
         _scatter(batch.segments, write, np.repeat(placement.segments, lengths))
         _scatter(batch.positions, write, ranges(_first_position(self, lengths), lengths))
-        _scatter(batch.weights, write, 1.0)
+        left = np.repeat(lengths, lengths) - ranges(0, lengths)
+        _scatter(batch.weights, write, 1.0 if self.targets is None else left <= self.targets)
         if self.times:
             _scatter(batch.timestamps, write, _seconds(source.timestamps[read]))
         return batch

@@ -1,10 +1,15 @@
 """Any causal encoder as a next-item model: the ground on which mixers are compared."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
+
+from recjax.mixers.mixer import SeqContext
 from recjax.mixers.pattern import pattern
-from recjax.mixers.stack import Norm, Stack
+from recjax.mixers.stack import Encoder, Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats
 from recjax.models.objectives import FullSoftmax, Objective
@@ -62,9 +67,9 @@ class NextItem:
     remat: bool = False
     scan: bool = False
 
-    def build(self, stats: ItemStats) -> DotProductModel:
-        """The model for a catalog."""
-        stack = Stack(
+    def stack(self) -> Stack:
+        """The encoder."""
+        return Stack(
             pattern=self.mixers or pattern(self.mixer, heads=self.heads, dropout=self.dropout),
             layers=self.layers,
             width=self.width,
@@ -77,6 +82,10 @@ class NextItem:
             scan=self.scan,
             dtype=self.dtype,
         )
+
+    def build(self, stats: ItemStats) -> DotProductModel:
+        """The model for a catalog."""
+        stack = self.stack()
         if self.positions == "none" and not stack.positional:
             raise InputError(
                 f"model.positions is 'none', but none of the mixers ({self.mixer}) knows the order of events by itself"
@@ -91,3 +100,34 @@ class NextItem:
             bias=self.bias,
         )
         return DotProductModel(module, self.loss, stats)
+
+
+def parameters(config: NextItem) -> int:
+    """Parameters of the encoder and the position table: all but those of the items, which any encoder has."""
+    stack = config.stack()
+    x = jnp.zeros((1, 8, config.width))
+    context = SeqContext(*(jnp.ones((1, 8), jnp.int32),) * 3)
+    shapes = jax.eval_shape(lambda key: Encoder(stack).init(key, x, context), jax.random.key(0))
+    learned = config.positions == "learned" or not stack.positional
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) + learned * config.max_length * config.width
+
+
+def matched(config: NextItem, like: NextItem) -> NextItem:
+    """The config with the width of the feed-forward network that brings its parameters nearest to those of another.
+
+    Mixers differ in how many parameters they have at a width; what one has more is taken from, or added to, the
+    feed-forward networks, so that two encoders can be compared at equal size.
+
+    Raises:
+        InputError: the mixers alone have more than 1.05 times the parameters.
+    """
+    narrow, wide = (parameters(replace(config, inner=inner)) for inner in (8, 16))
+    wanted, each = parameters(like), (wide - narrow) / 8
+    inner = max(8, round((wanted - narrow) / each / 8) * 8 + 8)
+    found = replace(config, inner=inner)
+    if (size := parameters(found)) > 1.05 * wanted:
+        raise InputError(
+            f"{config.mixer!r} has {size:,} parameters even with a feed-forward width of {inner}, more than the "
+            f"{wanted:,} of {like.mixer!r}; a smaller state or a larger width of the other makes them comparable"
+        )
+    return found

@@ -1,0 +1,157 @@
+"""Embedded tasks in which what has to be remembered is known, to test a mixer's memory beyond recommendation.
+
+Each is a dataset of "users" whose history is a sequence of symbols and whose last event is the answer; split by user,
+seen items not masked, hr@1 is the accuracy. The view gives a loss to the answer alone (`Shifted.targets`).
+
+* `listops`: nested prefix expressions over digits, such as `[MAX 2 9 [MIN 4 7 ] 0 ]`, whose value is the answer
+  (Nangia & Bowman 2018, by their rules; sizes of the Long Range Arena, Tay et al. 2021: 500 to 2,000 symbols, at most
+  ten arguments, nested at most ten deep); `listops-small`: 20 to 100 symbols.
+* `copy`: symbols, a delay of blanks, a signal, then the same symbols (Hochreiter & Schmidhuber 1997; Arjovsky et al.
+  2016): the lag is the same for all, which a fixed convolution can learn.
+* `selective-copy`: the same with the symbols scattered among the blanks (Gu & Dao 2023): what to keep depends on what
+  it is, so a mixer whose weights do not depend on the input cannot do it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from recjax.data.importers import RawLogs
+from recjax.typing import InputError
+
+OPERATORS = {
+    "[MAX": max,
+    "[MIN": min,
+    "[MED": lambda values: int(np.median(values)),
+    "[SM": lambda values: sum(values) % 10,
+}
+_NESTED = 0.25
+"""Probability that an argument is an expression, not a digit."""
+
+
+@dataclass(frozen=True)
+class ListOps:
+    """Sizes of a set of expressions.
+
+    Attributes:
+        count: expressions.
+        shortest: fewest symbols of one.
+        longest: most symbols of one.
+        depth: most expressions inside each other.
+        arguments: most arguments of one.
+    """
+
+    count: int
+    shortest: int
+    longest: int
+    depth: int = 10
+    arguments: int = 10
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Sizes of a set of sequences to copy.
+
+    Attributes:
+        count: sequences.
+        symbols: how many are to be copied; the answer is the last of them.
+        delay: blanks.
+        scattered: put the symbols among the blanks rather than before them.
+        alphabet: different symbols.
+    """
+
+    count: int
+    symbols: int = 8
+    delay: int = 64
+    scattered: bool = False
+    alphabet: int = 8
+
+
+TASKS: dict[str, ListOps | Copy] = {
+    "listops": ListOps(98_000, 500, 2_000),
+    "listops-small": ListOps(24_000, 20, 100),
+    "copy": Copy(12_000),
+    "selective-copy": Copy(12_000, scattered=True),
+}
+
+
+def long_range(name: str, seed: int = 0, task: ListOps | Copy | None = None) -> RawLogs:
+    """Generates a task: the same bits for the same arguments.
+
+    Args:
+        name: one of `TASKS`.
+        seed: of everything random.
+        task: other sizes than the named ones.
+
+    Raises:
+        InputError: unknown name, or sizes that cannot be.
+    """
+    if name not in TASKS:
+        raise InputError(f"no embedded task named {name!r}, expected one of {', '.join(TASKS)}")
+    task = task or TASKS[name]
+    rng = np.random.default_rng([seed, list(TASKS).index(name)])
+    sequences = _expressions(rng, task) if isinstance(task, ListOps) else _copies(rng, task)
+    owner = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
+    symbols = [symbol for sequence in sequences for symbol in sequence]
+    place = np.concatenate([np.arange(len(sequence)) for sequence in sequences])
+    interactions = pl.DataFrame(
+        {"user_id": owner, "item_id": symbols, "timestamp": place},
+        schema_overrides={"timestamp": pl.Int64},
+    ).with_columns(pl.format("sequence-{}", pl.col("user_id").cast(pl.String).str.zfill(6)).alias("user_id"))
+    ids = interactions["item_id"].unique().sort()
+    return RawLogs(
+        name=name,
+        interactions=interactions,
+        catalog=pl.DataFrame({"item_id": ids, "title": ids}),
+        notes={"format": "long range", "task": repr(task), "seed": seed},
+    )
+
+
+def _expressions(rng: np.random.Generator, task: ListOps) -> list[list[str]]:
+    if not 0 < task.shortest <= task.longest or task.arguments < 2 or task.depth < 1:
+        raise InputError(
+            f"{task} cannot be: expected 0 < shortest <= longest, 2 arguments or more, a depth of 1 or more"
+        )
+    found: list[list[str]] = []
+    while len(found) < task.count:
+        symbols: list[str] = []
+        # The outermost is always an expression: a lone digit would be no question.
+        value = _expression(rng, task, 1, symbols)
+        if value is not None and len(symbols) >= task.shortest:
+            found.append([*symbols, f"= {value}"])
+    return found
+
+
+def _expression(rng: np.random.Generator, task: ListOps, depth: int, symbols: list[str]) -> int | None:
+    """Appends an expression to `symbols` and returns its value; None as soon as it is too long."""
+    operator = list(OPERATORS)[rng.integers(len(OPERATORS))]
+    symbols.append(operator)
+    values = []
+    for _ in range(rng.integers(2, task.arguments + 1)):
+        if depth < task.depth and rng.random() < _NESTED:
+            value = _expression(rng, task, depth + 1, symbols)
+            if value is None:
+                return None
+        else:
+            value = int(rng.integers(10))
+            symbols.append(str(value))
+        values.append(value)
+        if len(symbols) >= task.longest:
+            return None
+    symbols.append("]")
+    return OPERATORS[operator](values)
+
+
+def _copies(rng: np.random.Generator, task: Copy) -> list[list[str]]:
+    if min(task.count, task.symbols, task.alphabet) < 1 or task.delay < 0:
+        raise InputError(f"{task} cannot be: expected positive sizes")
+    kept = rng.integers(task.alphabet, size=(task.count, task.symbols))
+    shown = np.full((task.count, task.symbols + task.delay), -1)
+    if task.scattered:
+        places = np.sort(rng.random(shown.shape).argsort(axis=1)[:, : task.symbols], axis=1)
+        np.put_along_axis(shown, places, kept, axis=1)
+    else:
+        shown[:, : task.symbols] = kept
+    letters = np.array([*(chr(ord("a") + number) for number in range(task.alphabet)), "."])
+    return [[*letters[row].tolist(), "copy", *letters[again].tolist()] for row, again in zip(shown, kept, strict=True)]
