@@ -82,6 +82,17 @@ class ModelConfig(Protocol):
     def build(self, stats: ItemStats) -> Model: ...
 
 
+class OwnArraysProvider(Protocol):
+    """Models of texts may have parameters that know the items of one catalog.
+
+    Such a model is of use on that catalog alone; started from a run without these parameters, they start afresh.
+    """
+
+    def own_arrays(self) -> tuple[str, ...]:
+        """Names of these parameters, at the top of the tree."""
+        ...
+
+
 class ShardingRulesProvider(Protocol):
     """Models may say how their parameters are laid out: ordered (path pattern, axis names) pairs."""
 

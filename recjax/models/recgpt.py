@@ -9,11 +9,14 @@ An item's score is the sum of two dot products:
   last text vectors, plus what the encoder adds to it. Everything added starts at zero, so an untrained model ranks as
   text neighbours do, and training can only move away from that where the training catalogs pay for it.
 
+Fine-tuned on one catalog, an item may also be given a vector of its own (`own_width`), read and scored beside its text:
+what users do with it that its text cannot say. It starts at zero, so fine-tuning begins at the pre-trained model.
+
 The published model, weight for weight, is `recjax.models.recgpt_published`.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -29,8 +32,12 @@ from recjax.models.model import ItemStats, WeightedSums
 from recjax.nn.norm import LayerNorm
 from recjax.ops.catalog import log_partition
 from recjax.ops.embedding import lookup, take_position
+from recjax.ops.losses import EXCLUDED
 from recjax.ops.topk import DOT_PRODUCT, rank_by, topk_by
 from recjax.typing import Array, Float, InputError, Int, Params
+
+OWN = "own"
+"""Name of the parameters that hold items' own vectors, and start of the names of those that read and score them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class RecGPT:
         heads: attention heads.
         dropout: rate on attention weights, mixer and feed-forward outputs.
         codes: read and predict item codes; False leaves text vectors alone.
+        aux: read text vectors beside the codes; False leaves them to the anchor alone.
+        mask: "hybrid", bidirectional inside an item; or "causal" between all tokens.
         memory: events that the anchor looks back on.
         decay: weight of each step back at the start.
         temperature: factor of the text score at the start.
@@ -58,6 +67,10 @@ class RecGPT:
             costs a product with every item for each.
         code_weight: weight of the code cross-entropy beside the catalog term.
         background: probability at the start that text explains the next item; 1 for no background.
+        negatives: items that the catalog term compares the next one with, drawn uniformly at each step and shared by
+            its predictions; 0 for all items of the catalog.
+        own_width: coordinates of a vector of its own for each item, for fine-tuning on one catalog; 0 for none, which
+            is what a model for any catalog must have.
         chunk: items scored at a time in the loss.
         dtype: compute type; parameters stay float32.
         remat: recompute blocks in the backward pass to save memory.
@@ -68,6 +81,8 @@ class RecGPT:
     heads: int = 4
     dropout: float = 0.1
     codes: bool = True
+    aux: bool = True
+    mask: Literal["hybrid", "causal"] = "hybrid"
     memory: int = 16
     decay: float = 0.5
     temperature: float = 12.0
@@ -76,6 +91,8 @@ class RecGPT:
     positions: int = 16
     code_weight: float = 0.1
     background: float = 0.3
+    negatives: int = 0
+    own_width: int = 0
     chunk: int = 4096
     dtype: str = "float32"
     remat: bool = False
@@ -84,6 +101,11 @@ class RecGPT:
         for name in ("memory", "positions", "chunk"):
             if getattr(self, name) < 1:
                 raise InputError(f"model.{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("negatives", "own_width"):
+            if getattr(self, name) < 0:
+                raise InputError(f"model.{name} is {getattr(self, name)}, expected 0 (off) or more")
+        if not (self.codes or self.aux):
+            raise InputError("model.codes and model.aux are both false, so the encoder has nothing to read")
         if not 0.0 < self.background <= 1.0 or not 0.0 < self.decay < 1.0:
             raise InputError(
                 f"model.background is {self.background} and model.decay {self.decay}, expected probabilities above 0"
@@ -98,9 +120,10 @@ class RecGPT:
         sizes = stats.code_sizes if self.codes else ()
         if self.codes and not sizes:
             raise InputError("model.codes is true, but the recipe has no `tokenizer` to make them")
-        slots = max(len(sizes), 1)
+        # A token is an item to itself where nothing is bidirectional.
+        together = max(len(sizes), 1) if self.mask == "hybrid" else 1
         stack = Stack(
-            pattern=(HybridAttention(heads=self.heads, slots=slots, dropout=self.dropout),),
+            pattern=(HybridAttention(heads=self.heads, slots=together, dropout=self.dropout),),
             layers=self.layers,
             width=self.width,
             causal=True,
@@ -112,7 +135,8 @@ class RecGPT:
             remat=self.remat,
             dtype=self.dtype,
         )
-        return RecGPTModel(self, RecGPTModule(self, sizes, stats.catalog.vectors.shape[1], stack), stats)
+        rows, vector_width = stats.catalog.vectors.shape
+        return RecGPTModel(self, RecGPTModule(self, sizes, vector_width, rows, stack), stats)
 
 
 class RecGPTModule(nn.Module):
@@ -122,12 +146,14 @@ class RecGPTModule(nn.Module):
         config: the recipe.
         sizes: codes of each slot; empty for none.
         vector_width: of the text vectors.
+        rows: of the item table.
         stack: the encoder.
     """
 
     config: RecGPT
     sizes: tuple[int, ...]
     vector_width: int
+    rows: int
     stack: Stack
 
     @nn.compact
@@ -136,6 +162,7 @@ class RecGPTModule(nn.Module):
         vectors: Float[Array, "b l v"],
         codes: Int[Array, "b l slots"],
         known: Array,
+        places: Int[Array, "b l"],
         segments: Int[Array, "b l"],
         positions: Int[Array, "b l"],
         last: Int[Array, " b"] | None = None,
@@ -144,7 +171,13 @@ class RecGPTModule(nn.Module):
         rows, length = segments.shape
         slots = max(len(self.sizes), 1)
         init = nn.initializers.normal(0.02)
-        x = self._aux(vectors, slots, init) * known[..., None, None]
+        x = jnp.zeros((rows, length, slots, width))
+        if config.aux:
+            x = self._aux(vectors, slots, init) * known[..., None, None]
+        if config.own_width:
+            own = self.param(OWN, nn.initializers.zeros, (self.rows, config.own_width))
+            read = nn.Dense(width, use_bias=False, name=f"{OWN}_in")(jnp.take(own, places, axis=0))
+            x = x + read[:, :, None, :] * np.sqrt(config.own_width)
         if self.sizes:
             table = self.param("codes", init, (sum(self.sizes), width))
             x = x + LayerNorm(name="code_norm")(jnp.take(table, codes + offsets(self.sizes), axis=0))
@@ -172,10 +205,12 @@ class RecGPTModule(nn.Module):
         self.param("background", nn.initializers.constant(_logit(min(config.background, 0.999))), ())
         self.param("density_power", nn.initializers.constant(config.density_power), ())
         state = predicted * jnp.exp(temperature)
-        if not self.sizes:
-            return state
-        share = self.param("code_share", nn.initializers.zeros, ())
-        return jnp.concatenate([state, out * share, out], axis=-1)
+        parts = [state]
+        if self.sizes:
+            parts.append(out * self.param("code_share", nn.initializers.zeros, ()))
+        if config.own_width:
+            parts.append(nn.Dense(config.own_width, use_bias=False, name=f"{OWN}_out")(out))
+        return jnp.concatenate([*parts, out] if self.sizes else parts, axis=-1)
 
     def _aux(self, vectors: Array, slots: int, init: Any) -> Array:
         """The continuous stream: each slot's part of the vector, normalised, [b, l, slots, width]."""
@@ -218,7 +253,7 @@ class RecGPTModel:
 
     def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
         table = catalog_of(batch)
-        dropout, drawing = jax.random.split(jax.random.key(0) if key is None else key)
+        dropout, drawing, others = jax.random.split(jax.random.key(0) if key is None else key, 3)
         rngs = None if key is None else {"dropout": dropout}
         inputs = self._inputs(batch, table)
         states: Any = self.module.apply({"params": params}, *inputs, batch.segments, batch.positions, rngs=rngs)
@@ -235,23 +270,20 @@ class RecGPTModel:
         repeated = jnp.any(had == targets[..., None], axis=-1)
         weights = jnp.where((weight > 0) & ~repeated, pick(batch.weights), 0.0)
         flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
-        return self._objective(params, table, *map(flat, (hidden, targets, had, weights)))
+        return self._objective(params, table, others, *map(flat, (hidden, targets, had, weights)))
 
-    def _objective(self, params, table: ItemTable, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
+    def _objective(self, params, table: ItemTable, key, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
         width = hidden.shape[1] - self._code_width
         state, out = hidden[:, :width], hidden[:, width:]
         used = self._used(params)
-        rows = _columns(table)
-        normaliser = log_partition(
-            self.represent, used, rows, state, had, table.start, table.size, chunk=self.config.chunk
-        )
-        target_rows = table.rows(targets)
-        target = {
-            "vectors": lookup(table.vectors, target_rows[:, None])[:, 0],
-            "codes": _codes(table, target_rows),
-            "density": jnp.take(table.density, target_rows, mode="clip"),
-        }
+        target = _chosen(table, table.rows(targets))
         score = jnp.sum(state * self.represent(used, target), axis=-1)
+        if self.config.negatives:
+            normaliser = self._sampled_normaliser(used, table, key, state, score, targets, had)
+        else:
+            normaliser = log_partition(
+                self.represent, used, _columns(table), state, had, table.start, table.size, chunk=self.config.chunk
+            )
         likelihood = score - normaliser
         if self.config.background < 1.0:
             p = params["background"]
@@ -266,6 +298,14 @@ class RecGPTModel:
             loss = loss + self.config.code_weight * codes
         return loss / jnp.maximum(weight, 1.0), {"loss": (loss, weight), **sums}
 
+    def _sampled_normaliser(self, used, table: ItemTable, key, state, score, targets, had) -> Array:
+        """The normaliser estimated from the target and uniform draws, each standing for its share of the others."""
+        drawn = jax.random.randint(key, (self.config.negatives,), 1, jnp.maximum(table.size, 1) + 1)
+        scores = state @ self.represent(used, _chosen(table, table.rows(drawn))).T
+        share = jnp.log(jnp.maximum(table.size - 1, 1) / self.config.negatives)
+        barred = (targets[:, None] == drawn) | jnp.any(had[:, :, None] == drawn, axis=1)
+        return jnp.logaddexp(score, jax.nn.logsumexp(jnp.where(barred, EXCLUDED, scores + share), axis=-1))
+
     def _code_loss(self, params: Params, out: Array, codes: Array, weights: Array) -> Array:
         """Weighted sum of the cross-entropies of the next item's codes, slot by slot (mean over slots)."""
         sizes, total = self.module.sizes, jnp.zeros((), jnp.float32)
@@ -278,12 +318,24 @@ class RecGPTModel:
         return total / len(sizes)
 
     def represent(self, weights: Any, rows: Any) -> Array:
-        """What user states are multiplied with: the text vectors and the embeddings of the codes, side by side."""
-        vectors = rows["vectors"] * (rows["density"] ** -weights["density_power"])[:, None]
-        if not self.module.sizes:
-            return vectors
-        codes = jnp.take(weights["codes"], rows["codes"] + offsets(self.module.sizes), axis=0)
-        return jnp.concatenate([vectors, codes.reshape(codes.shape[0], -1)], axis=-1)
+        """What user states are multiplied with: text vectors, embeddings of the codes, own vectors, side by side."""
+        parts = [rows["vectors"] * (rows["density"] ** -weights["density_power"])[:, None]]
+        if self.module.sizes:
+            codes = jnp.take(weights["codes"], rows["codes"] + offsets(self.module.sizes), axis=0)
+            parts.append(codes.reshape(codes.shape[0], -1))
+        if OWN in weights:
+            parts.append(jnp.take(weights[OWN], rows["places"], axis=0))
+        return jnp.concatenate(parts, axis=-1)
+
+    def logits(self, params: Params, queries: Queries) -> tuple[Float[Array, "q size"], ...]:
+        """Logits of the next item's codes, one array a slot: what a decoder of codes alone would rank by."""
+        out = self._states(params, queries)[:, -self._code_width :]
+        first, sizes = offsets(self.module.sizes), self.module.sizes
+        parts = jnp.split(out, len(sizes), axis=-1)
+        return tuple(
+            part @ params["codes"][start : start + size].T
+            for part, start, size in zip(parts, first, sizes, strict=True)
+        )
 
     def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
         users, table, where = self._queried(params, queries)
@@ -297,24 +349,32 @@ class RecGPTModel:
 
     def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Any]]:
         """User states at the last event, representations of all rows, and which rows are the catalog."""
-        table = catalog_of(queries)
-        inputs = self._inputs(queries, table)
-        states: Any = self.module.apply({"params": params}, *inputs, queries.segments, queries.positions, queries.last)
+        table, states = catalog_of(queries), self._states(params, queries)
         items = self.represent(self._used(params), _columns(table))
         return states[:, : states.shape[1] - self._code_width], items, {"start": table.start, "n_items": table.size}
+
+    def _states(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
+        """User states at the last event."""
+        inputs = self._inputs(queries, catalog_of(queries))
+        states: Any = self.module.apply({"params": params}, *inputs, queries.segments, queries.positions, queries.last)
+        return states
 
     @property
     def _code_width(self) -> int:
         return len(self.module.sizes) * self.module.stack.width
 
     def _used(self, params: Params) -> Any:
-        return {name: params[name] for name in ("density_power", "codes") if name in params}
+        return {name: params[name] for name in ("density_power", "codes", OWN) if name in params}
 
-    def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array]:
+    def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array, Array]:
         rows = table.rows(batch.items)
         known = jnp.take(table.known, rows, axis=0) & (batch.items > 0)
         codes = _codes(table, rows) if self.module.sizes else rows[..., None]
-        return lookup(table.vectors, rows), codes, known.astype(jnp.float32)
+        return lookup(table.vectors, rows), codes, known.astype(jnp.float32), rows
+
+    def own_arrays(self) -> tuple[str, ...]:
+        """Parameters that know the items of one catalog."""
+        return (OWN, f"{OWN}_in", f"{OWN}_out") if self.config.own_width else ()
 
     def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
         """Small parameters, on every device; what is large, the item table, is no parameter."""
@@ -332,7 +392,14 @@ def _codes(table: ItemTable, rows: Array) -> Array:
 
 def _columns(table: ItemTable) -> dict[str, Array]:
     """What `RecGPTModel.represent` needs of each row."""
-    return {"vectors": table.vectors, "codes": table.codes, "density": table.density}
+    places = jnp.arange(table.vectors.shape[0])
+    return {"vectors": table.vectors, "codes": table.codes, "density": table.density, "places": places}
+
+
+def _chosen(table: ItemTable, rows: Int[Array, " n"]) -> dict[str, Array]:
+    """The same of some rows."""
+    vectors, density = lookup(table.vectors, rows[:, None])[:, 0], jnp.take(table.density, rows, mode="clip")
+    return {"vectors": vectors, "codes": _codes(table, rows), "density": density, "places": rows}
 
 
 def _logit(p: float) -> float:

@@ -4,12 +4,14 @@
 * `suffix`: one more slot holds the number of an item among those of its tuple (TIGER's extra digit).
 * `nearest-free`: the first item keeps the tuple; each further one moves to the tuple that no item has and that costs
   least, as the tokenizer counts it.
+* `random`: every item gets a tuple of its own, drawn from its number, whatever the tokenizer gave it: codes that say
+  nothing of an item but who it is, to see what codes of texts are worth (the ablation of RecGPT, EMNLP 2025).
 
 First means smallest id, so what an item gets does not depend on items that are appended to the catalog, but for tuples
 that a new item has by itself.
 
 Items without text have no vector, so a tokenizer would give all of them one and the same tuple, as if they were
-alike. Under `suffix` and `nearest-free` each instead gets a tuple of its own, drawn from its number, that no item with
+alike. Under all but `none` each instead gets a tuple of its own, drawn from its number, that no item with
 text has: it says nothing of the item but who it is.
 """
 
@@ -24,7 +26,7 @@ import numpy as np
 from recjax.data.draws import draw
 from recjax.typing import InputError
 
-Policy = Literal["none", "suffix", "nearest-free"]
+Policy = Literal["none", "suffix", "nearest-free", "random"]
 
 Tuple = tuple[int, ...]
 Candidates = Callable[[np.ndarray], Sequence[Iterator[Tuple]]]
@@ -74,17 +76,20 @@ def resolve(
     if policy == "none":
         return Resolved(codes, sizes, 0)
     items = np.arange(1, len(codes))
-    with_text, without = items[known[1:]], items[~known[1:]]
-    needed = len(items) if policy == "nearest-free" else len(without) + min(len(with_text), 1)
+    kept = known[1:] & (policy != "random")
+    with_text, without = items[kept], items[~kept]
+    needed = len(without) + min(len(with_text), 1) if policy == "suffix" else len(items)
     if needed > math.prod(sizes):
         raise InputError(
             f"{len(items):,} items cannot have different codes: {len(sizes)} slots of sizes "
             f"{', '.join(map(str, sizes))} make {math.prod(sizes):,} tuples; give the tokenizer more slots or codes"
         )
-    codes, moved = codes.copy(), 0
+    given, codes, moved = codes, codes.copy(), 0
     if policy == "nearest-free":
         moved = _move(codes, with_text, candidates)
     _scatter(codes, sizes, without, taken={tuple(row) for row in codes[with_text].tolist()})
+    if policy == "random":
+        moved = int(np.count_nonzero((codes != given).any(axis=1) & known))
     if policy == "suffix":
         codes, sizes = _suffixed(codes, sizes)
     return Resolved(codes, sizes, moved)

@@ -43,7 +43,7 @@ class FSQ:
         steps: of training; 0 keeps the random projection.
         batch: vectors of a step.
         learning_rate: at the start; it falls to 0 along a cosine.
-        collisions: "none", "suffix" or "nearest-free"; see `recjax.tokenizers.collisions`.
+        collisions: "none", "suffix", "nearest-free" or "random"; see `recjax.tokenizers.collisions`.
     """
 
     slots: int = 4

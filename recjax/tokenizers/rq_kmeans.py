@@ -25,7 +25,7 @@ class RQKMeans:
         clusters: centroids of each level.
         iterations: of k-means, at each level.
         prepare: "standardise", "whiten" or "none"; see `recjax.tokenizers.preparation`.
-        collisions: "none", "suffix" or "nearest-free"; see `recjax.tokenizers.collisions`.
+        collisions: "none", "suffix", "nearest-free" or "random"; see `recjax.tokenizers.collisions`.
     """
 
     slots: int = 4

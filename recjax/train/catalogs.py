@@ -80,7 +80,7 @@ def open_catalogs(config: RunConfig, datasets: Sequence[Dataset], run_dir: Path 
         if len({tokenized.codes.sizes for tokenized in found}) > 1:
             raise InputError(
                 f"collision policy {config.tokenizer.collisions!r} gives catalogs slots of different sizes; "
-                "several catalogs share a model under 'nearest-free' or 'none'"
+                "several catalogs share a model under the other policies"
             )
         if run_dir is not None and jax.process_index() == 0:
             for dataset, tokenized in zip(datasets, found, strict=True):

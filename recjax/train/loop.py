@@ -25,7 +25,7 @@ from recjax.train.journal import Journal, NonFiniteError
 from recjax.train.progress import Progress
 from recjax.train.schedule import Calendar, Train
 from recjax.train.start import StartingPoint, starting_point
-from recjax.train.state import TrainState, abstract_state, initial_state
+from recjax.train.state import TrainState, abstract_state, initial_state, own_arrays
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 from recjax.typing import DATA_AXIS, InputError, Params
@@ -76,7 +76,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         task = task or open_task(config, run_dir)
         calendar = _calendar(config.train, task)
         if source is not None:
-            source.check_dataset(config, task.dataset, task.fingerprint)
+            source.check_dataset(config, task.dataset, task.fingerprint, own_arrays(task.model))
         run_dir.mkdir(parents=True, exist_ok=True)
         checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
         start, progress = checkpoints.latest or 0, Progress()
@@ -151,13 +151,15 @@ def _prepare(
     elif source is None:
         state = jax.jit(start, out_shardings=shardings)(key, batch)
     else:
-        params = source.params(target.params)
+        held = source.params(target.params, own_arrays(task.model))
 
-        def go_on(key: jax.Array, batch: Batch, params: Params) -> TrainState:
+        def go_on(key: jax.Array, batch: Batch, held: Params) -> TrainState:
+            fresh = start(key, batch)
+            params = {**fresh.params, **held}
             average = None if train.ema is None else jax.tree.map(jnp.copy, params)
-            return replace(start(key, batch), params=params, opt_state=optimiser.init(params), ema=average)
+            return replace(fresh, params=params, opt_state=optimiser.init(params), ema=average)
 
-        state = jax.jit(go_on, out_shardings=shardings)(key, batch, params)
+        state = jax.jit(go_on, out_shardings=shardings)(key, batch, held)
     step = make_train_step(
         task.model,
         optimiser,

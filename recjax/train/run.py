@@ -1,6 +1,7 @@
 """A finished or interrupted run, read back for evaluation and recommendation."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
 from recjax.train.checkpoint import Checkpoints, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
-from recjax.train.state import sharding_rules
+from recjax.train.state import own_arrays, sharding_rules
 from recjax.train.task import item_stats
 from recjax.typing import InputError, Params
 
@@ -53,6 +54,7 @@ def load_run(
     *,
     step: int | None = None,
     recipe: ModuleType | None = None,
+    settings: Sequence[str] = (),
     mesh: Mesh | None = None,
 ) -> Run:
     """Reads a run folder.
@@ -63,12 +65,13 @@ def load_run(
             Models that know items by their ids can only be used on that one; models of texts on any.
         step: which checkpoint, by default the best, or the latest where nothing was validated.
         recipe: module that defines configurations of the run's own, if it has any.
+        settings: KEY=VALUE that change the run's configuration in what its parameters do not depend on.
         mesh: where the parameters go, by default the run's mesh where it fits the devices, else all as data axis.
 
     Raises:
         InputError: no run, no checkpoint, or another dataset than the model can be used on.
     """
-    config = configs.load(run_dir / CONFIG, recipe)
+    config = configs.override_all(configs.load(run_dir / CONFIG, recipe), settings)
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:
         latest = checkpoints.latest
@@ -82,6 +85,8 @@ def load_run(
         with jax.set_mesh(mesh):
             catalogs = open_catalogs(config, [opened], run_dir)
             model: Model = config.model.build(item_stats(opened, split, catalogs))
+            if own_arrays(model):
+                check_dataset(run_dir, record, opened.name, opened.fingerprint)
             target = _abstract_params(config, data, model, opened, split, mesh)
             params = checkpoints.restore_params(chosen, target, averaged=config.train.ema is not None)
     config = dataclasses.replace(config, data=data)

@@ -1,7 +1,7 @@
 """Where the parameters of a new run come from when they are those of another run."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,12 @@ class StartingPoint:
                 partial.replace(ours / name)
         barrier("tokenizer adopted")
 
-    def params(self, target: Params) -> Params:
+    def params(self, target: Params, own: Sequence[str] = ()) -> Params:
         """The run's parameters (their average where it kept one), laid out as `target`, which has their shapes.
+
+        Args:
+            target: abstract parameters of the new run.
+            own: names at the top of the tree that the run may lack; what it lacks is not in the result.
 
         Raises:
             InputError: an array is of another shape, or only in one of the two; names the first ones.
@@ -57,6 +61,8 @@ class StartingPoint:
         averaged = self.record["config"]["train"]["ema"] is not None
         with Checkpoints(self.run_dir / CHECKPOINTS, writes=False) as checkpoints:
             theirs = checkpoints.shapes(self.step, averaged)
+            there = {name.partition("/")[0] for name in theirs}
+            target = {name: tree for name, tree in target.items() if name not in own or name in there}
             ours = {
                 jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
                 for path, leaf in jax.tree.leaves_with_path(target)
@@ -73,10 +79,20 @@ class StartingPoint:
                 )
             return checkpoints.restore_params(self.step, target, averaged)
 
-    def check_dataset(self, config: RunConfig, name: str, fingerprint: str) -> None:
-        """Raises InputError where a model of item ids would take those of another dataset for its own."""
+    def check_dataset(self, config: RunConfig, name: str, fingerprint: str, own: Sequence[str] = ()) -> None:
+        """Raises InputError where a model of item ids would take those of another dataset for its own.
+
+        Args:
+            config: of the new run.
+            name: of its dataset.
+            fingerprint: of its dataset.
+            own: parameters of the model that know a catalog's items.
+        """
         held = self.record["dataset"]
-        if config.text is None and held["fingerprint"] != fingerprint:
+        with Checkpoints(self.run_dir / CHECKPOINTS, writes=False) as checkpoints:
+            theirs = checkpoints.shapes(self.step, self.record["config"]["train"]["ema"] is not None)
+        by_id = config.text is None or any(path.partition("/")[0] in own for path in theirs)
+        if by_id and held["fingerprint"] != fingerprint:
             raise InputError(
                 f"{self.run_dir} was trained on dataset {held['name']!r} with fingerprint {held['fingerprint']}, but "
                 f"{name!r} has fingerprint {fingerprint}, and the model knows items by their ids: only a model of "

@@ -58,6 +58,12 @@ def sharding_rules(model: Model) -> ShardingRules:
     return ShardingRules(tuple(provide()) if provide else ((".*", ()),))
 
 
+def own_arrays(model: Model) -> tuple[str, ...]:
+    """Parameters of a model of texts that know the items of one catalog; most have none."""
+    provide = getattr(model, "own_arrays", None)
+    return tuple(provide()) if provide else ()
+
+
 def abstract_state(state: TrainState, mesh: Mesh, model: Model) -> TrainState:
     """The shapes, types and layout of a state, from one that has at least shapes and types."""
     # The key is replicated whatever the rules say, as the step, whose place in the tree it takes here, is.

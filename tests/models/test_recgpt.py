@@ -11,7 +11,7 @@ import pytest
 from recjax.data.item_table import item_table, joined, on_devices
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
-from recjax.models.recgpt import RecGPT
+from recjax.models.recgpt import RecGPT, _columns
 from recjax.typing import InputError
 
 SIZES, WIDTH, LENGTH = (5, 4), 6, 8
@@ -87,10 +87,9 @@ def test_loss_is_the_mixture_over_the_unseen_catalog(trained):
     model, params = trained
     batch = packed(30, ONE)
     loss, sums = jax.jit(lambda params, batch: model.loss(params, batch, None))(params, batch)
-    vectors, codes, known = model._inputs(batch, ONE)
-    states = model.module.apply({"params": params}, vectors, codes, known, batch.segments, batch.positions)
+    states = model.module.apply({"params": params}, *model._inputs(batch, ONE), batch.segments, batch.positions)
     states = np.asarray(states, np.float64)
-    represent = model.represent(model._used(params), {name: jnp.asarray(getattr(ONE, name)) for name in NAMES})
+    represent = model.represent(model._used(params), _columns(ONE))
     items, embedding = np.asarray(represent, np.float64), np.asarray(params["codes"], np.float64)
     p, offset = 1 / (1 + np.exp(-float(params["background"]))), (0, SIZES[0])
     catalog = code = weight = 0.0
@@ -115,7 +114,47 @@ def test_loss_is_the_mixture_over_the_unseen_catalog(trained):
     np.testing.assert_allclose(float(loss), (catalog + CONFIG.code_weight * code) / weight, rtol=1e-4)
 
 
-NAMES = ("vectors", "codes", "density")
+def test_drawn_negatives_estimate_the_normaliser(trained):
+    """exp of the estimate is the sum over the catalog on average: draws are uniform, each stands for 29 / n others."""
+    model, params = trained
+    batch = packed(30, ONE)
+    full = jax.jit(lambda params: model.loss(params, batch, None)[1]["catalog_loss"][0])
+    config = replace(CONFIG, negatives=20_000, code_weight=0.0)
+    drawn = config.build(ItemStats(30, np.ones(31), ONE, SIZES))
+    few = replace(config, negatives=8).build(ItemStats(30, np.ones(31), ONE, SIZES))
+    estimate = jax.jit(lambda params: drawn.loss(params, batch, None)[1]["catalog_loss"][0])
+    np.testing.assert_allclose(estimate(params), full(params), rtol=5e-3)
+    keys = jax.random.split(jax.random.key(5), 300)
+    sums = jax.jit(jax.vmap(lambda key: few.loss(params, batch, key)[1]["catalog_loss"][0]))(keys)
+    assert np.std(sums) > 0  # other items at every step
+    assert np.mean(sums) < float(full(params)) + 3 * np.std(sums) / 300**0.5  # log of a mean: below on average
+
+
+def test_own_vectors_start_at_nothing_and_tell_items_of_one_text_apart():
+    table = replace(ONE, **{name: np.concatenate([getattr(ONE, name)[:29], getattr(ONE, name)[27:29]]) for name in ALL})
+    plain, own = (replace(CONFIG, own_width=width).build(ItemStats(30, np.ones(31), table, SIZES)) for width in (0, 5))
+    batch = packed(26, table)
+    params = own.init(jax.random.key(0), batch)
+    assert (
+        set(params) - set(plain.init(jax.random.key(0), batch)) == set(own.own_arrays()) == {"own", "own_in", "own_out"}
+    )
+    without = {name: array for name, array in params.items() if name not in own.own_arrays()}
+    (loss, _), grads = jax.jit(jax.value_and_grad(lambda p: own.loss(p, batch, None), has_aux=True))(params)
+    np.testing.assert_allclose(loss, plain.loss(without, batch, None)[0], rtol=1e-6)
+    assert np.abs(grads["own"][1:31]).max() > 0
+    # Items 27 and 29 have one text and one tuple of codes; after a step the one that was a target stands first.
+    queries = Queries(
+        batch.items[:1, :3], batch.positions[:1, :3], np.array([3], np.int32), batch.items[:1, :3], catalog=table
+    )
+    told = replace(batch, targets=np.where(batch.weights > 0, 29, 0).astype(np.int32))
+    grads = jax.grad(lambda p: own.loss(p, told, None)[0])(params)
+    moved = {**params, "own": params["own"] - 0.1 * grads["own"]}
+    items, scores = (np.asarray(array[0]).tolist() for array in own.rank(moved, queries, 30))
+    assert items.index(29) < items.index(27)
+    assert scores[items.index(29)] > scores[items.index(27)]
+
+
+ALL = ("vectors", "codes", "known", "density")
 
 
 def test_histories_of_a_row_do_not_see_each_other(trained):
@@ -181,5 +220,9 @@ def test_what_cannot_be_built():
         CONFIG.build(ItemStats(30, np.ones(31), ONE))
     with pytest.raises(InputError, match=r"model\.memory"):
         RecGPT(memory=0)
+    with pytest.raises(InputError, match=r"model\.own_width is -1"):
+        RecGPT(own_width=-1)
+    with pytest.raises(InputError, match="nothing to read"):
+        RecGPT(codes=False, aux=False)
     with pytest.raises(InputError, match="background"):
         RecGPT(background=0.0)

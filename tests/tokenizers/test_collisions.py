@@ -55,6 +55,14 @@ def test_suffix_numbers_the_items_of_a_tuple():
     assert resolve(full, (2,), "suffix", np.arange(5) > 0, everything).sizes == (2, 8)  # room for a fifth
 
 
+def test_random_codes_are_distinct_and_say_nothing_of_the_text():
+    found = resolve(CODES, SIZES, "random", KNOWN, everything)
+    other = resolve(CODES[::-1].copy(), SIZES, "random", KNOWN, everything)
+    np.testing.assert_array_equal(found.codes[1:], other.codes[1:])
+    assert len({tuple(row) for row in found.codes[1:].tolist()}) == 6 and (found.codes < SIZES).all()
+    assert found.moved == int((found.codes[1:] != CODES[1:]).any(axis=1).sum()) > 0 and found.sizes == SIZES
+
+
 def test_nearest_free_moves_the_later_items_least():
     found = resolve(CODES, SIZES, "nearest-free", KNOWN, everything)
     assert found.moved == 3 and found.sizes == SIZES

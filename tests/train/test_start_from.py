@@ -159,6 +159,26 @@ def test_fine_tuning_on_another_catalog(tmp_path, pretrained, monkeypatch):
     assert np.abs(unbroken["codes"] - before["codes"]).max() > 1e-3
 
 
+def test_own_vectors_of_items_start_afresh_and_tie_the_run_to_its_catalog(tmp_path, pretrained):
+    def tuned(dataset: str, **train) -> RunConfig:
+        base = config(dataset, optim=Adam(STILL), **{"steps": 1, **train})
+        return dataclasses.replace(base, model=dataclasses.replace(base.model, own_width=4))
+
+    fit(tuned("tiny-b", start_from=str(pretrained)), tmp_path / "own")
+    before, after = params_of(pretrained)[1], params_of(tmp_path / "own")[1]
+    assert set(after) - set(before) == {"own", "own_in", "own_out"} and not np.abs(after["own"]).max() > 1e-20
+    assert_same(before, {name: after[name] for name in before}, 1e-20)
+    again = tuned("tiny-b", start_from=str(tmp_path / "own"))
+    fit(again, tmp_path / "again")
+    assert_same(after, params_of(tmp_path / "again")[1], 1e-20)
+    import tests.train.toy as recipe
+
+    with pytest.raises(InputError, match="own was trained on dataset 'tiny-b'"):
+        load_run(tmp_path / "own", "tiny-a", recipe=recipe)
+    with pytest.raises(InputError, match="own was trained on dataset 'tiny-b'"):
+        fit(tuned("tiny-a", start_from=str(tmp_path / "own")), tmp_path / "elsewhere")
+
+
 def test_models_that_read_in_another_way_are_refused(tmp_path, pretrained):
     with pytest.raises(InputError, match=r"\d+ of \d+ arrays are not .*: aux \(2, 16, 8\) there, \(2, 16, 4\) here; "):
         fit(config("tiny-b", width=4, start_from=str(pretrained)), tmp_path / "narrow")
