@@ -138,7 +138,11 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--predictions", type=Path, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
-    _settings(command, "change the protocol, e.g. evaluate.mask_seen=none; may be repeated")
+    _settings(
+        command,
+        "change the protocol, e.g. evaluate.mask_seen=none, or how the data are prepared, e.g. "
+        "data.prepare.duplicates=consecutive; may be repeated",
+    )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 

@@ -52,6 +52,8 @@ from recjax.train.tokenization import tokenize_catalogs
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
+PROTOCOL, PREPARATION = "evaluate.", "data.prepare."
+"""Settings that can change after training."""
 
 
 def prepare(options: Namespace) -> int:
@@ -132,14 +134,15 @@ def evaluate(options: Namespace) -> int:
     if options.predictions:
         if options.data is None:
             raise InputError("--predictions needs --data NAME, the dataset that the lists are for")
-        dataset = find(options.data)
-        split, protocol = LeaveOneOut().split(dataset), _protocol(Evaluate(), options)
+        changes = _changes(options)
+        dataset = find(options.data, override_all(Preparation(), _under(PREPARATION, changes)))
+        split, protocol = LeaveOneOut().split(dataset), override_all(Evaluate(), _under(PROTOCOL, changes))
         reports.append(evaluate_predictions(options.predictions, dataset, split, protocol))
     else:
         for folder in options.runs:
-            run = load_run(folder, options.data, recipe=_recipe(options))
+            run = load_run(folder, options.data, recipe=_recipe(options), settings=_changes(options))
             name = str(folder) if len(options.runs) > 1 else folder.resolve().name
-            reports.append(_report(run, name, _protocol(run.config.evaluate, options), floors=not reports))
+            reports.append(_report(run, name, run.config.evaluate, floors=not reports))
             configs.append(run.config)
             if options.data is None and options.split is None and not options.settings and len(options.runs) == 1:
                 _save(reports[0], folder)
@@ -176,14 +179,19 @@ def _text_vectors(run: Run) -> np.ndarray | None:
     return None if table is None else np.asarray(table.vectors)[: run.dataset.n_items + 1]
 
 
-def _protocol(protocol: Evaluate, options: Namespace) -> Evaluate:
-    """The protocol of a run with what the command line changes of it."""
-    prefix = "evaluate."
+def _changes(options: Namespace) -> list[str]:
+    """What the command line changes of a run's settings: how it is evaluated, and how the data are prepared."""
     for setting in options.settings:
-        if not setting.startswith(prefix):
-            raise InputError(f"--set {setting}: only the protocol can change after training, {prefix}KEY=VALUE")
-    settings = [setting.removeprefix(prefix) for setting in options.settings]
-    return override_all(protocol, settings + ([f"split={options.split}"] if options.split else []))
+        if not setting.startswith((PROTOCOL, PREPARATION)):
+            raise InputError(
+                f"--set {setting}: only the protocol can change after training, {PROTOCOL}KEY=VALUE, and how the data "
+                f"are prepared, {PREPARATION}KEY=VALUE"
+            )
+    return [*options.settings, *([f"{PROTOCOL}split={options.split}"] if options.split else [])]
+
+
+def _under(prefix: str, settings: Sequence[str]) -> list[str]:
+    return [setting.removeprefix(prefix) for setting in settings if setting.startswith(prefix)]
 
 
 def _systems(reports: list[Report], configs: list[RunConfig]) -> dict[str, Sequence[Report]]:

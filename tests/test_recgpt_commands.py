@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from recjax import cli, recipes
 from recjax.data.dataset import find
 from recjax.data.item_table import item_table
+from recjax.data.preparation import Preparation
 from recjax.data.views import Queries
 from recjax.models.model import ItemStats
 from recjax.models.published_checkpoint import import_recgpt
@@ -158,6 +159,16 @@ def test_an_imported_run_is_evaluated_used_and_inspected(imported: Path, capsys:
     report = json.loads(capsys.readouterr().out)
     assert report["dataset"]["name"] == "other" and report["counts"]["users"] == 120
     assert 0 < report["metrics"]["all"]["hr@20"] <= 1
+    filtered = ["--set", "data.prepare.min_length=9", *few]
+    assert cli.main(["evaluate", str(imported), "--data", "other", *filtered]) == 0
+    long = find("other", Preparation(min_length=9))
+    assert json.loads(capsys.readouterr().out)["dataset"] == {
+        "name": "other",
+        "fingerprint": long.fingerprint,
+        "users": long.n_users,
+        "items": long.n_items,
+    }
+    assert 0 < long.n_users < 120
     items = find("shop").catalog["item_id"].to_list()
     assert cli.main(["recommend", str(imported), "--history", f"{items[0]},{items[5]}", "--k", "3"]) == 0
     assert capsys.readouterr().out.count("\n") > 4
