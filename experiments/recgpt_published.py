@@ -16,8 +16,10 @@ Time:      pending
 Hardware:  pending
 """
 
+from dataclasses import replace
+
+from recjax import recipes
 from recjax.config import RunConfig
-from recjax.data.mixture import Mixture
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.recgpt_published import RecGPTPublished
@@ -42,18 +44,8 @@ def config(encoder: str = "all-MiniLM-L6-v2", width: int = 384) -> RunConfig:
     length = 256
     return RunConfig(
         name="recgpt_published",
-        data=Mixture(
-            datasets=(
-                "amazon-health-2014",
-                "amazon-clothing-2014",
-                "amazon-books-2014",
-                "ml-1m",
-                "lastfm",
-                "online-retail",
-            ),
-            held_out="amazon-toys-2014",
-            view=Shifted(max_length=length, align="left"),
-            rows=40,
+        data=replace(
+            recipes.read("recgpt_pretrain").config.data, view=Shifted(max_length=length, align="left"), rows=40
         ),
         text=space(encoder),
         tokenizer=FSQ(slots=SLOTS, levels=(8, 8, 8, 6, 5)),

@@ -32,19 +32,21 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(name: str, datasets: Path, run: Path) -> None:
-    """Trains a recipe of item ids by the command, one of item texts on two of its catalogs and without an encoder."""
+    """Trains a recipe of item ids by the command, one of item texts on two of its catalogs at most, from random
+    parameters and without an encoder."""
     config = recipes.read(name).config
-    if not isinstance(config.data, Mixture):
+    if config.text is None:
         settings = [*SETTINGS, "--set", f"data.dataset={datasets / config.data.dataset}"]
         assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
         return
-    data = replace(config.data, datasets=config.data.datasets[:2])
+    mixed = isinstance(config.data, Mixture)
+    data = replace(config.data, datasets=config.data.datasets[:2]) if mixed else config.data
     text = TextSpace((Channel(Hashed(32), whiten=config.text.channels[0].whiten),))
     own = ["model.aux_width=8", "model.max_items=12"] if isinstance(config.model, RecGPTPublished) else []
     own += (
         ["tokenizer.steps=3", "tokenizer.layers=1"] if isinstance(config.tokenizer, FSQ) else ["tokenizer.clusters=16"]
     )
-    tiny = ["model.heads=2", "optim.warmup_steps=0", *TINY, *own]
+    tiny = ["model.heads=2", "optim.warmup_steps=0", "train.start_from=none", "train.patience=none", *TINY, *own]
     shared = [setting for setting in tiny if not setting.startswith("model.max_length=")]
     fit(override_all(replace(config, data=data, text=text), shared), run)
 

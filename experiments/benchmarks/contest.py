@@ -90,9 +90,10 @@ class Side:
         settings: what to train, see `peers/turns.py`.
         folder: for its settings and log.
         peers: folder of the peers' environments.
+        system: what is trained: a driver is called after its environment and this.
     """
 
-    def __init__(self, name: str, settings: dict[str, Any], folder: Path, peers: Path):
+    def __init__(self, name: str, settings: dict[str, Any], folder: Path, peers: Path, system: str = "sasrec"):
         self.name = name
         driver, python = PEERS.get(name, name), interpreter(name, peers)
         given = {**settings, "extra": name.partition("-")[2]}
@@ -106,7 +107,7 @@ class Side:
             environment["PYTHONPATH"] = str(REPOSITORY)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [str(python), str(FOLDER / "peers" / f"{driver}_sasrec.py"), str(path)],
+                [str(python), str(FOLDER / "peers" / f"{driver}_{system}.py"), str(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -149,7 +150,12 @@ class Side:
 
 @contextmanager
 def sides(
-    names: Sequence[str], settings: dict[str, Any], folder: Path, peers: Path, ours: dict[str, Any] | None = None
+    names: Sequence[str],
+    settings: dict[str, Any],
+    folder: Path,
+    peers: Path,
+    ours: dict[str, Any] | None = None,
+    system: str = "sasrec",
 ) -> Iterator[list[Side]]:
     """Starts the sides one after another; `ours` are settings of recjax alone."""
     with ExitStack() as stack:
@@ -159,7 +165,7 @@ def sides(
         for name in names:
             CONSOLE.print(f"[dim]starting {name} ...[/dim]")
             given = {**settings, **(ours or {})} if name == "recjax" else settings
-            side = Side(name, given, folder, peers)
+            side = Side(name, given, folder, peers, system)
             stack.callback(side.close)
             started.append(side)
         yield started

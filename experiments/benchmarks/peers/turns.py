@@ -56,6 +56,8 @@ class Settings:
         seed: of everything.
         list_length: items of a recommended list.
         extra: settings of one side alone.
+        table: npz with `codes` int32 [items + 1, slots] and `vectors` float32 [items + 1, d] where items have them.
+        vocabulary: tokens of such a system, padding included.
     """
 
     events: str
@@ -75,6 +77,8 @@ class Settings:
     seed: int = 0
     list_length: int = 10
     extra: str = ""
+    table: str = ""
+    vocabulary: int = 0
 
     @classmethod
     def read(cls, path: str) -> "Settings":
