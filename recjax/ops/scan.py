@@ -20,10 +20,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size
-from recjax.typing import DATA_AXIS, SEQ_AXIS, Array, Bool, InputError
+from recjax.ops.time_axis import AffineMaps, carry_over, time_layout, wide
+from recjax.typing import Array, Bool, InputError
 
 Impl = Literal["auto", "reference", "sequential", "associative"]
 
@@ -94,7 +93,7 @@ def _reference(a, b, h0, starts, valid, reverse) -> tuple[Array, Array]:
 
     def step(h, xs):
         a, b, start, valid = xs
-        start, valid = (_wide(x, b.ndim) for x in (start, valid))
+        start, valid = (wide(x, b.ndim) for x in (start, valid))
         h = jnp.where(valid, jnp.where(start, 0, a * h) + b, h)
         return h, h
 
@@ -108,16 +107,17 @@ def _scan(a, b, h0, starts, valid, how: _How) -> tuple[Array, Array]:
 
 
 def _scan_forward(a, b, h0, starts, valid, how: _How):
-    layout = _layout(b)
+    layout = time_layout(b)
 
     def local(a, b, h0, starts, valid):
         h_in, last = h0, None
         if layout.sharded:
-            h_in, last = _exchange(_summary(a, b, starts, valid, how.reverse), h0, how.reverse)
+            h_in, last = carry_over(_summary(a, b, starts, valid, how.reverse), h0, how.reverse)
         states = _by_platform(_forward_loop, _forward_tree, how, a, b, h_in, starts, valid)
         return states, states[:, 0 if how.reverse else -1] if last is None else last, h_in[:, None]
 
-    along, row, decay = layout.along, layout.row, layout.decay(a, b)
+    along, row = layout.along(1), layout.row
+    decay = along if a.ndim == b.ndim else layout.whole
     island = layout.island(local, (decay, along, row, along, along), (along, row, along))
     states, last, h_in = island(a, b, h0, starts, valid)
     return (states, last), (a, states, h_in, starts, valid, jnp.zeros((), b.dtype))
@@ -125,59 +125,26 @@ def _scan_forward(a, b, h0, starts, valid, how: _How):
 
 def _scan_backward(how: _How, kept, cotangents):
     a, states, h_in, starts, valid, like_b = kept
-    layout = _layout(states)
+    layout = time_layout(states)
 
     def local(a, states, h_in, starts, valid, d, d_last):
         g_in, d_h0 = d_last, None
         if layout.sharded:
-            g_in, d_h0 = _exchange(_adjoint_summary(a, d, starts, valid, how.reverse), d_last, not how.reverse)
+            g_in, d_h0 = carry_over(_adjoint_summary(a, d, starts, valid, how.reverse), d_last, not how.reverse)
         rule = partial(_by_platform, _backward_loop, _backward_tree, how)
         da, db, g_out = rule(a, states, h_in[:, 0], starts, valid, d, g_in)
         if a.ndim < d.ndim and layout.sharded:
-            da = jax.lax.psum(da, layout.axes)
+            da = layout.sum(da)
         return _as(da, a), _as(db, like_b), g_out if d_h0 is None else d_h0
 
-    along, row, decay = layout.along, layout.row, layout.decay(a, states)
+    along, row = layout.along(1), layout.row
+    decay = along if a.ndim == states.ndim else layout.whole
     island = layout.island(local, (decay, along, along, along, along, along, row), (decay, along, row))
     da, db, d_h0 = island(a, states, h_in, starts, valid, *cotangents)
     return da, db, d_h0, None, None
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
-
-
-class _Layout(NamedTuple):
-    """How positions are laid out: whether they are sharded, and the mesh axes that each device then handles itself."""
-
-    sharded: bool
-    axes: tuple[str, ...]
-
-    @property
-    def row(self) -> PartitionSpec:
-        """Of arrays [b, ...]."""
-        return PartitionSpec(DATA_AXIS if DATA_AXIS in self.axes else None)
-
-    @property
-    def along(self) -> PartitionSpec:
-        """Of arrays [b, l, ...]."""
-        return PartitionSpec(*self.row, SEQ_AXIS)
-
-    def decay(self, a: Array, b: Array) -> PartitionSpec:
-        return self.along if a.ndim == b.ndim else PartitionSpec()
-
-    def island(self, local: Any, in_specs: Any, out_specs: Any) -> Any:
-        """`local` on what each device holds; channels stay with the partitioner."""
-        if not self.sharded:
-            return local
-        # The collectives are all explicit: nothing is differentiated through the island.
-        return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, axis_names=set(self.axes), check_vma=False)
-
-
-def _layout(b: Array) -> _Layout:
-    """Of an array [b, l, ...] on the ambient mesh."""
-    rows, positions = axis_size(DATA_AXIS), axis_size(SEQ_AXIS)
-    sharded = positions > 1 and b.shape[1] % positions == 0
-    return _Layout(sharded, (SEQ_AXIS,) if b.shape[0] % rows else (DATA_AXIS, SEQ_AXIS))
 
 
 def _by_platform(loop: Any, tree: Any, how: _How, *arrays: Any) -> Any:
@@ -192,11 +159,6 @@ def _all(valid: Array | None) -> Any:
     return True if valid is None else valid
 
 
-def _wide(flags: Array, ndim: int) -> Array:
-    """Flags with as many axes as the states, to select among them."""
-    return jnp.expand_dims(flags, tuple(range(flags.ndim, ndim)))
-
-
 def _as(x: Array, like: Array) -> Array:
     """A gradient in the type of the input it belongs to."""
     real = jnp.iscomplexobj(x) and not jnp.iscomplexobj(like)
@@ -207,13 +169,13 @@ def _decayed(a: Array, h: Array, start: Array | None, valid: Array | None) -> Ar
     """A_t h."""
     decayed = a * h
     if start is not None:
-        decayed = jnp.where(_wide(start, h.ndim), 0, decayed)
-    return decayed if valid is None else jnp.where(_wide(valid, h.ndim), decayed, h)
+        decayed = jnp.where(wide(start, h.ndim), 0, decayed)
+    return decayed if valid is None else jnp.where(wide(valid, h.ndim), decayed, h)
 
 
 def _where(flags: Array | None, x: Array) -> Array:
     """`x` where flagged, 0 elsewhere; None flags everything."""
-    return x if flags is None else jnp.where(_wide(flags, x.ndim), x, 0)
+    return x if flags is None else jnp.where(wide(flags, x.ndim), x, 0)
 
 
 def _kept(starts: Array | None, valid: Array | None) -> Array | None:
@@ -269,38 +231,18 @@ def _backward_loop(reverse, a, states, h_in, starts, valid, d, carry) -> tuple[A
     return jnp.sum(da, axis=0) if static else da, db, carry
 
 
-class _Maps(NamedTuple):
-    """Affine maps h -> scale * h + offset, or h -> offset where `cut`."""
-
-    scale: Array
-    offset: Array
-    cut: Array | None
-
-    def then(self, later: "_Maps") -> "_Maps":
-        """First these, then the later ones."""
-        scale, offset = later.scale * self.scale, later.scale * self.offset
-        if later.cut is None or self.cut is None:
-            return _Maps(scale, offset + later.offset, None)
-        cut = _wide(later.cut, offset.ndim)
-        return _Maps(jnp.where(cut, 0, scale), jnp.where(cut, 0, offset) + later.offset, self.cut | later.cut)
-
-    def __call__(self, h: Array) -> Array:
-        moved = self.scale * h
-        return self.offset + (moved if self.cut is None else jnp.where(_wide(self.cut, moved.ndim), 0, moved))
-
-
-def _maps(a, b, starts, valid) -> _Maps:
+def _maps(a, b, starts, valid) -> AffineMaps:
     """What each position does to the state before it. A decay that never changes has one row unless rows differ."""
     flagged = starts is not None or valid is not None
     if a.ndim < b.ndim:
         a = jnp.broadcast_to(a, (b.shape if flagged else (1, *b.shape[1:])))
     if valid is not None:
-        a = jnp.where(_wide(valid, b.ndim), a, 1)
+        a = jnp.where(wide(valid, b.ndim), a, 1)
     carry_type = jnp.result_type(a, b, jnp.float32)
-    return _Maps(a.astype(carry_type), _where(valid, b).astype(carry_type), starts)
+    return AffineMaps(a.astype(carry_type), _where(valid, b).astype(carry_type), starts)
 
 
-def _scanned(maps: _Maps, h: Array, reverse: bool) -> Array:
+def _scanned(maps: AffineMaps, h: Array, reverse: bool) -> Array:
     """States of the maps applied one after the other to `h`."""
     through = jax.lax.associative_scan(lambda x, y: x.then(y), maps, reverse=reverse, axis=1)
     return through(h[:, None])
@@ -316,7 +258,7 @@ def _backward_tree(reverse, a, states, h_in, starts, valid, d, carry) -> tuple[A
     maps = _maps(a, d, starts, valid)
     one, uncut = jnp.ones_like(maps.scale[:, :1]), None if starts is None else jnp.zeros_like(starts[:, :1])
     cut = None if starts is None or uncut is None else _moved(starts, uncut, not reverse)
-    g = _scanned(_Maps(_moved(maps.scale, one, not reverse), d, cut), carry, not reverse)
+    g = _scanned(AffineMaps(_moved(maps.scale, one, not reverse), d, cut), carry, not reverse)
     da = _where(_kept(starts, valid), g * _moved(states, h_in[:, None], reverse))
     first = -1 if reverse else 0
     start, is_valid = (None if x is None else x[:, first] for x in (starts, valid))
@@ -329,19 +271,19 @@ def _moved(x: Array, first: Array, reverse: bool) -> Array:
     return jnp.concatenate([x[:, 1:], first] if reverse else [first, x[:, :-1]], axis=1)
 
 
-def _summary(a, b, starts, valid, reverse) -> _Maps:
+def _summary(a, b, starts, valid, reverse) -> AffineMaps:
     """What all positions together do to the state before them."""
     return _folded(_maps(a, b, starts, valid), reverse)
 
 
-def _adjoint_summary(a, d, starts, valid, reverse) -> _Maps:
+def _adjoint_summary(a, d, starts, valid, reverse) -> AffineMaps:
     """What all positions together do to the gradient that comes to them from behind."""
     maps = _maps(a, d, starts, valid)
     through = _decayed(a, d, starts, valid)
     return _folded(maps._replace(offset=through.astype(maps.offset.dtype)), not reverse)
 
 
-def _folded(maps: _Maps, reverse: bool) -> _Maps:
+def _folded(maps: AffineMaps, reverse: bool) -> AffineMaps:
     """One map for all positions, neighbours joined pair by pair."""
     while (length := maps.offset.shape[1]) > 1:
         even, odd, rest = (
@@ -351,10 +293,3 @@ def _folded(maps: _Maps, reverse: bool) -> _Maps:
         pairs = odd.then(even) if reverse else even.then(odd)
         maps = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), pairs, rest) if length % 2 else pairs
     return jax.tree.map(lambda x: x[:, 0], maps)
-
-
-def _exchange(summary: _Maps, h0: Array, reverse: bool) -> tuple[Array, Array]:
-    """The state that reaches this device's positions, and the one that leaves the last device's."""
-    every = jax.tree.map(lambda x: jax.lax.all_gather(x, SEQ_AXIS), summary)
-    last, before = jax.lax.scan(lambda h, maps: (maps(h), h), h0, every, reverse=reverse)
-    return before[jax.lax.axis_index(SEQ_AXIS)], last
