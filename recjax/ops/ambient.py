@@ -7,3 +7,9 @@ def axis_size(name: str) -> int:
     """Devices along a mesh axis; 1 when no mesh is set or the mesh lacks the axis."""
     mesh = jax.sharding.get_abstract_mesh()
     return dict(mesh.shape).get(name, 1) if mesh is not None else 1
+
+
+def dividing_axis(name: str, size: int) -> str | None:
+    """The mesh axis where it has several devices and divides an array's dimension of `size`; otherwise None."""
+    devices = axis_size(name)
+    return name if devices > 1 and size % devices == 0 else None

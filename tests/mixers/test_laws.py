@@ -12,6 +12,8 @@ import pytest
 from recjax.mixers.attention import Attention
 from recjax.mixers.hybrid import HybridAttention
 from recjax.mixers.mixer import SeqContext
+from recjax.mixers.s4 import S4
+from recjax.mixers.s4d import S4D
 from recjax.mixers.stack import Encoder, Stack
 from recjax.typing import InputError
 
@@ -19,6 +21,8 @@ WIDTH, LENGTH = 8, 16
 MIXERS = {
     "attention": Attention(heads=2),
     "hybrid": HybridAttention(heads=2, slots=1),
+    "s4": S4(states=8),
+    "s4d": S4D(states=8, systems=2),
 }
 PACKED = [name for name, mixer in MIXERS.items() if mixer.capabilities.packing and mixer.capabilities.causal]
 CAUSAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.causal]

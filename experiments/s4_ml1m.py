@@ -1,0 +1,35 @@
+"""recjax train s4_ml1m
+
+S4 in place of attention on MovieLens-1M: data, objective and width of `sasrec_ml1m`, so that the two figures tell state
+space and attention apart. `--set model.mixer=s4d` runs the diagonal one. A state space cannot keep the histories of a
+row apart, so each has a row of its own.
+
+Expected:  pending
+Time:      pending
+Hardware:  2 CPU cores
+"""
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem
+from recjax.models.objectives import FullSoftmax
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import Adam
+
+
+def config() -> RunConfig:
+    length = 200
+    return RunConfig(
+        name="s4_ml1m",
+        # As many users a step as the 64 packed rows of `sasrec_ml1m`.
+        data=Data("ml-1m", view=Shifted(max_length=length), rows=128, pack=False),
+        model=NextItem(mixer="s4", width=64, layers=2, dropout=0.1, max_length=length, loss=FullSoftmax()),
+        # State spaces are published with rates of at most 1e-3, which is the rate of everything here.
+        optim=Adam(learning_rate=1e-3),
+        mesh=MeshShape(),
+        train=Train(epochs=100, patience=10),
+        evaluate=Evaluate(),
+    )

@@ -1,0 +1,153 @@
+"""A time-invariant state space as a mixer: what S4 and S4D share."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.nn.dropout import Dropout
+from recjax.nn.groups import ssm_params
+from recjax.ops.embedding import take_position
+from recjax.ops.lti_conv import lti_conv
+from recjax.ops.ssm import Step, log_uniform, recur
+from recjax.typing import Array, Bool, Float, InputError
+
+Declared = dict[str, tuple[nn.initializers.Initializer, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class StateSpace:
+    """A state space for each channel, run as a convolution over whole histories and as a recurrence over single events.
+
+    Its kernel never changes, so it cannot forget in the middle of a row: rows hold one history each
+    (`data.pack=false`). C is a parameter itself, not C (I - Abar^L): a model trained on one length is the same function
+    on any other, and goes on event by event without knowing which it was.
+
+    Attributes:
+        states: N, size of the state of a channel; even, since states come in conjugate pairs.
+        dt_min: smallest step size at the start of training; a channel remembers about 1 / dt events.
+        dt_max: largest; sizes are spread evenly on a logarithmic scale.
+        systems: sets of poles and inputs, each shared by as many neighbouring channels; divides the width.
+        dropout: rate on the activations before the output projection.
+    """
+
+    states: int = 64
+    dt_min: float = 1e-3
+    dt_max: float = 0.1
+    systems: int = 1
+    dropout: float = 0.0
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        causal=True, bidirectional=True, packing=False, positional=True, memory="constant"
+    )
+
+    def __post_init__(self) -> None:
+        if self.states < 2 or self.states % 2:
+            raise InputError(f"states is {self.states}, expected an even number, since they come in conjugate pairs")
+        if not 0 < self.dt_min <= self.dt_max:
+            raise InputError(f"dt_min is {self.dt_min} and dt_max {self.dt_max}, expected 0 < dt_min <= dt_max")
+
+    def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "StateSpaceMixer":
+        if self.systems < 1 or width % self.systems:
+            raise InputError(f"{self.systems} systems cannot be shared evenly by a width of {width}")
+        return StateSpaceMixer(self, width, causal, dtype, name=name)
+
+    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Array:
+        return jnp.zeros((rows, width, self.states // 2), jnp.complex64)
+
+    def declared(self, width: int) -> Declared:
+        """The parameters of step sizes, poles and inputs."""
+        raise NotImplementedError
+
+    def step(self, ssm: Any, width: int) -> Step:
+        """One step of every channel."""
+        raise NotImplementedError
+
+    def kernel(self, ssm: Any, c: Array, length: int) -> Float[Array, "d k l"]:
+        """The first taps of every channel, for C complex64 [d, k, n]."""
+        raise NotImplementedError
+
+    def _declared(self, width: int, poles: np.ndarray, **values: np.ndarray) -> Declared:
+        """Step sizes of each channel; poles and further complex values [n] of `systems` equal copies.
+
+        The real part of a pole is -exp(log_decay): negative whatever is learned, and nowhere without a gradient.
+        """
+
+        def copies(value: np.ndarray) -> tuple[nn.initializers.Initializer, tuple[int, ...]]:
+            init = lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.asarray(value, dtype), shape)  # noqa: E731
+            return init, (self.systems, *value.shape)
+
+        return {
+            "log_dt": (log_uniform(self.dt_min, self.dt_max), (width,)),
+            "log_decay": copies(np.log(-poles.real)),
+            "frequency": copies(poles.imag),
+            **{name: copies(np.stack([value.real, value.imag], axis=-1)) for name, value in values.items()},
+        }
+
+
+def as_complex(pairs: Float[Array, "*n 2"]) -> Array:
+    """Complex64 [*n]. Parameters are pairs of real numbers, for which optimisers are written."""
+    return jax.lax.complex(pairs[..., 0], pairs[..., 1])
+
+
+def channels(ssm: Any, width: int, *names: str) -> tuple[Array, ...]:
+    """Step sizes [d], then poles and the values of those names, complex64 [d, n]; neighbours share a system."""
+    poles = jax.lax.complex(-jnp.exp(ssm["log_decay"]), ssm["frequency"])
+    values = (poles, *(as_complex(ssm[name]) for name in names))
+    return jnp.exp(ssm["log_dt"]), *(jnp.repeat(value, width // value.shape[0], axis=0) for value in values)
+
+
+class StateSpaceMixer(nn.Module):
+    """y = conv(u) + D u, then a GELU and a gated linear unit, as the block of the official S4 has them.
+
+    Padding is set to 0, which leaves a state that is 0 as it is: what stands before a history in its row changes
+    nothing. The convolution and the state are float32 whatever `dtype` is. With `causal=False` a second C reads what
+    the same state space makes of the future, run from the row's end to the next event.
+
+    The state of a row is complex64 [b, d, states / 2].
+    """
+
+    config: StateSpace
+    width: int
+    causal: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        context: SeqContext,
+        *,
+        source: Array | None = None,
+        last: Array | None = None,
+        state: Array | None = None,
+    ) -> Any:
+        config, width = self.config, self.width
+        if source is not None:
+            raise InputError(f"{type(config).__name__} takes all it mixes from one stream")
+        ssm = ssm_params(self, **config.declared(width))
+        shape = (width, 1 if self.causal else 2, config.states // 2, 2)
+        c = as_complex(self.param("C", nn.initializers.normal(0.5**0.5), shape))
+        skip = self.param("D", nn.initializers.normal(1.0), (width,))
+
+        u = jnp.where(context.valid[..., None], x, 0).astype(jnp.float32)
+        if state is None:
+            y = lti_conv(u, config.kernel(ssm, c, u.shape[1]))
+        else:
+            y, state = recur(config.step(ssm, width), c[:, 0], u, _known(state, context.continues), context.valid)
+        y = (y + skip * u).astype(self.dtype)
+        if last is not None:
+            y = take_position(y, last)
+        y = Dropout(config.dropout)(jax.nn.gelu(y))
+        init = nn.initializers.xavier_uniform()
+        y = nn.glu(nn.Dense(2 * width, dtype=self.dtype, kernel_init=init, name="output")(y))
+        return y if state is None else (y, state)
+
+
+def _known(state: Array, continues: Bool[Array, " b"] | None) -> Array:
+    """The state before a row's first event: a history that begins there knows nothing."""
+    return state if continues is None else jnp.where(continues[:, None, None], state, 0)
