@@ -2,17 +2,25 @@
 
 from recjax.mixers.attention import Attention
 from recjax.mixers.hybrid import HybridAttention
+from recjax.mixers.lru import LRU
+from recjax.mixers.rg_lru import RGLRU
 from recjax.mixers.s4 import S4
 from recjax.mixers.s4d import S4D
+from recjax.mixers.s5 import S5
 
 MIXERS = {
     "attention": Attention,
     "hybrid": HybridAttention,
+    "lru": LRU,
+    "rg_lru": RGLRU,
     "s4": S4,
     "s4d": S4D,
+    "s5": S5,
 }
 
 LETTERS = {
     "a": "attention",
+    "l": "lru",
+    "r": "rg_lru",
 }
 """Short names, for patterns such as "rra"."""

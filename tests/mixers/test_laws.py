@@ -11,9 +11,12 @@ import pytest
 
 from recjax.mixers.attention import Attention
 from recjax.mixers.hybrid import HybridAttention
+from recjax.mixers.lru import LRU
 from recjax.mixers.mixer import SeqContext
+from recjax.mixers.rg_lru import RGLRU
 from recjax.mixers.s4 import S4
 from recjax.mixers.s4d import S4D
+from recjax.mixers.s5 import S5
 from recjax.mixers.stack import Encoder, Stack
 from recjax.typing import InputError
 
@@ -23,6 +26,9 @@ MIXERS = {
     "hybrid": HybridAttention(heads=2, slots=1),
     "s4": S4(states=8),
     "s4d": S4D(states=8, systems=2),
+    "lru": LRU(state=6),
+    "rg_lru": RGLRU(heads=2),
+    "s5": S5(blocks=2, times=True),
 }
 PACKED = [name for name, mixer in MIXERS.items() if mixer.capabilities.packing and mixer.capabilities.causal]
 CAUSAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.causal]

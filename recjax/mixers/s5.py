@@ -1,0 +1,197 @@
+"""S5, the simplified state space layer, as a mixer."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex
+
+from recjax.mixers.diagonal import product, real_product, states
+from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.nn.groups import ssm_params
+from recjax.ops.embedding import take_position
+from recjax.ops.ssm import legs_dplr, log_uniform
+from recjax.typing import Array, Float, InputError, Int
+
+DAY = 86_400
+"""Seconds: the unit that gaps between events are counted in."""
+
+
+@dataclass(frozen=True)
+class S5:
+    """Simplified state space layer (Smith, Warrington & Linderman, ICLR 2023).
+
+    One system for all channels, x' = A x + B u, y = C x + D u, made diagonal and discrete by zero-order hold:
+
+        x_t = exp(step A) x_{t-1} + (exp(step A) - 1) / A * B u_t,   y_t = 2 Re(C x_t) + D u_t.
+
+    A begins as blocks of HiPPO-N, whose eigenvalues come in conjugate pairs: one of each pair is kept. Steps belong to
+    states and begin log-uniformly between `step_min` and `step_max`.
+
+    Both directions, where asked for: a second run from the last event to the first, its states beside those of the
+    first, read by a C of its own.
+
+    Attributes:
+        state: size of the system, half of which is stored, or None for the width; a multiple of 2 * blocks.
+        blocks: HiPPO-N blocks.
+        step_min: least step at the start; the memory of a state is about 2 / step events.
+        step_max: largest step at the start.
+        times: let time pass between events: what is remembered decays over 1 + log(1 + gap) steps, the gap in days,
+            where it decays over one step otherwise. Needs timestamps.
+        gate: y * sigmoid(W gelu(y)) in place of y, the layer's own nonlinearity ("half_glu2").
+    """
+
+    state: int | None = None
+    blocks: int = 4
+    step_min: float = 1e-3
+    step_max: float = 1e-1
+    times: bool = False
+    gate: bool = True
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        causal=True, bidirectional=True, positional=True, memory="constant", seq_sharded=True, times=True
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step_min < self.step_max:
+            raise InputError(f"step_min is {self.step_min} and step_max {self.step_max}, expected 0 < least < largest")
+        if self.blocks < 1:
+            raise InputError(f"blocks is {self.blocks}, expected at least 1")
+
+    def size(self, width: int) -> int:
+        """Complex numbers of the state of one direction.
+
+        Raises:
+            InputError: a system that does not divide into blocks of conjugate pairs.
+        """
+        whole = width if self.state is None else self.state
+        if whole < 1 or whole % (2 * self.blocks):
+            raise InputError(f"a state of {whole} does not divide into {self.blocks} blocks of pairs")
+        return whole // 2
+
+    def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "S5Mixer":
+        self.size(width)
+        return S5Mixer(self, width, causal, dtype, name=name)
+
+    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> "S5State":
+        return S5State(jnp.zeros((rows, self.size(width)), jnp.complex64), jnp.zeros(rows, jnp.int32))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class S5State:
+    """What S5 keeps of the past.
+
+    Attributes:
+        hidden: the system's state.
+        time: of the last event; 0 where times are not read.
+    """
+
+    hidden: Complex[Array, "b n"]
+    time: Int[Array, " b"]
+
+
+class S5Mixer(nn.Module):
+    """See `S5`."""
+
+    config: S5
+    width: int
+    causal: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        context: SeqContext,
+        *,
+        source: Array | None = None,
+        last: Array | None = None,
+        state: S5State | None = None,
+    ) -> Any:
+        if source is not None:
+            raise InputError("S5 reads one stream")
+        size, runs = self.config.size(self.width), 1 if self.causal else 2
+        start = Start(self.config.blocks, size // self.config.blocks)
+        ssm = ssm_params(
+            self,
+            eigenvalues=(lambda key, shape: jnp.asarray(start.eigenvalues(), jnp.float32), (size, 2)),
+            log_step=(log_uniform(self.config.step_min, self.config.step_max), (size,)),
+            input=(start.input, (self.width, size, 2)),
+        )
+        output = self.param("output", start.output, (runs * size, self.width, 2))
+        skip = self.param("skip", nn.initializers.normal(1.0), (self.width,))
+
+        x = x.astype(self.dtype)
+        rate, inputs = self._discrete(ssm, x)
+        decays, time = self._decays(rate, context, state)
+        before = None if state is None else state.hidden
+        h, after = states(decays[0], inputs, context, self.causal, before, decays[1])
+        if last is not None:
+            x, h = take_position(x, last), take_position(h, last)
+        y = 2 * real_product(h, output, self.dtype) + x * skip.astype(self.dtype)
+        if self.config.gate:
+            y *= jax.nn.sigmoid(nn.Dense(self.width, dtype=self.dtype, name="gate")(jax.nn.gelu(y)))
+        return y if state is None else (y, S5State(after, time))
+
+    def _discrete(self, ssm: Any, x: Array) -> tuple[Array, Array]:
+        """Complex log decays of one step, [n], and the inputs to the states, [b, l, n] (zero-order hold)."""
+        eigenvalues = jax.lax.complex(-jnp.exp(ssm["eigenvalues"][:, 0]), ssm["eigenvalues"][:, 1])
+        rate = eigenvalues * jnp.exp(ssm["log_step"])
+        return rate, product(x, ssm["input"]) * (jnp.expm1(rate) / eigenvalues)
+
+    def _decays(self, rate: Array, context: SeqContext, state: S5State | None) -> tuple[tuple[Any, Any], Array]:
+        """Decays of the run from first to last event and of the one back, and the time of the last event."""
+        if not self.config.times:
+            rows = context.segments.shape[0]
+            return (jnp.exp(rate), None), jnp.zeros(rows, jnp.int32)
+        if context.timestamps is None:
+            raise InputError("S5 with times=true needs timestamps, and this batch has none")
+        times = context.timestamps
+        first = times[:, :1] if state is None else state.time[:, None]
+        gaps = jnp.maximum(times - jnp.concatenate([first, times[:, :-1]], axis=1), 0).astype(jnp.float32) / DAY
+        steps = 1 + jnp.log1p(gaps)
+        later = jnp.concatenate([steps[:, 1:], jnp.ones_like(steps[:, :1])], axis=1)
+        forward, backward = (jnp.exp(rate * x[..., None]) for x in (steps, later))
+        latest = jnp.maximum(first[:, 0], jnp.max(jnp.where(context.valid, times, 0), axis=1))
+        return (forward, None if self.causal else backward), latest
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the parameters of a system of `blocks` HiPPO-N blocks, with `size` kept eigenvalues each, begin as.
+
+    HiPPO-N is the normal part of HiPPO-LegS (Gu et al. 2022, theorem 1).
+    """
+
+    blocks: int
+    size: int
+
+    def eigenvalues(self) -> np.ndarray:
+        """float64 [n, 2]: log(-real part) and imaginary part."""
+        found = np.tile(legs_dplr(2 * self.size).poles[self.size :], self.blocks)
+        return np.stack([np.log(-np.real(found)), np.imag(found)], axis=-1)
+
+    def input(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """V* B of a real B whose entries have variance 1 / width: [d, n, 2]."""
+        real = jax.random.normal(key, (shape[0], self.blocks, 2 * self.size)) * shape[0] ** -0.5
+        return _pairs(jnp.einsum("dbp,pn->dbn", real, self._vectors().conj()), shape)
+
+    def output(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """C V of a complex C whose parts have the variance 1 / size of the system: [runs * n, d, 2]."""
+        runs = shape[0] // (self.blocks * self.size)
+        parts = jax.random.normal(key, (2, runs * self.blocks, 2 * self.size, shape[1]))
+        whole = jax.lax.complex(parts[0], parts[1]) * (2 * self.size * self.blocks) ** -0.5
+        return _pairs(jnp.einsum("bpd,pn->bnd", whole, self._vectors()), shape)
+
+    def _vectors(self) -> Array:
+        """Eigenvectors of a block that belong to the kept eigenvalues, complex64 [2n, n]."""
+        return jnp.asarray(legs_dplr(2 * self.size).basis[:, self.size :], jnp.complex64)
+
+
+def _pairs(x: Array, shape: tuple[int, ...]) -> Array:
+    """Complex numbers as pairs of reals."""
+    return jnp.stack([x.real, x.imag], axis=-1).reshape(shape)
