@@ -15,12 +15,13 @@ from pathlib import Path
 from recjax import __version__
 
 RUNS = Path("runs")
+COMPARING = ("ablate", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = parser().parse_args(arguments)
-    from recjax import commands
+    from recjax import commands, comparisons
     from recjax.evaluate.ranking import NonFiniteScoresError
     from recjax.parallel.startup import initialize
     from recjax.train.errors import TrainingError
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         _keep_compiled_programs()
     try:
+        if options.command in COMPARING:  # they look at no device: those belong to the runs that they start
+            return getattr(comparisons, options.command)(options)
         initialize()
         return getattr(commands, options.command.replace("-", "_"))(options)
     except (InputError, NonFiniteScoresError, TrainingError) as error:
@@ -89,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     _recommend(command("recommend", "recommend items for a history, or for a file of users"))
     _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))
     _import_recgpt(command("import-recgpt", "make a run folder of RecGPT's published PyTorch checkpoints"))
+    _ablate(command("ablate", "run a recipe's sweep over seeds; compare quality and cost in tables and on a page"))
+    _report(command("report", "write a page of a run, or of several compared"))
     _inspect(command("inspect", "show a run: parameters, step, configuration, dataset, results"))
     return root
 
@@ -201,6 +206,30 @@ def _import_recgpt(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", default="synthetic", metavar="NAME", help="dataset of the run (default the embedded synthetic one)"
     )
+
+
+def _ablate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/ablations/")
+    _settings(command, "change a setting of every row, e.g. train.steps=500; may be repeated")
+    command.add_argument(
+        "--seeds", default="1", metavar="N", help="how many seeds a row, or which, e.g. 0,1,2 (default 1)"
+    )
+    command.add_argument("--only", metavar="NAME,...", help="these rows of the sweep alone")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="where runs, results.json and index.html go (default as for train)"
+    )
+    command.add_argument(
+        "--devices-per-cell", type=int, metavar="K", help="run side by side, each on K devices (default: one, on all)"
+    )
+    command.add_argument(
+        "--target", type=float, metavar="X", help="validation metric to time (default 95 %% of the first row's best)"
+    )
+    command.add_argument("--json", action="store_true", help="print results.json instead of tables")
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are compared")
+    command.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default RUN/report.html)")
 
 
 def _inspect(command: argparse.ArgumentParser) -> None:

@@ -46,14 +46,15 @@ from recjax.train.catalogs import CODES
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
+from recjax.train.outcome import EVALUATION
 from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.tokenization import tokenize_catalogs
 from recjax.typing import InputError
 
-EVALUATION = "evaluation.json"
 PROTOCOL, PREPARATION = "evaluate.", "data.prepare."
 """Settings that can change after training."""
+
 
 
 def prepare(options: Namespace) -> int:

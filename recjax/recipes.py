@@ -14,6 +14,7 @@ from recjax.config import RunConfig
 from recjax.typing import InputError
 
 FOLDER = "experiments"
+ABLATIONS = "ablations"
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ class Recipe:
 
 
 def folders() -> list[Path]:
-    """Where a recipe is looked for by name: `experiments/` here, beside the package, and where `pip` put them."""
+    """Where a recipe is looked for by name: `experiments/` here, beside the package, and where `pip` put them.
+
+    Ablations stand in a folder of their own inside each.
+    """
     bases = [sysconfig.get_path("data"), site.getuserbase()]
     installed = [Path(base) / "share" / "recjax" / FOLDER for base in bases if base]
-    return [Path(FOLDER), Path(__file__).resolve().parents[1] / FOLDER, *installed]
+    found = [Path(FOLDER), Path(__file__).resolve().parents[1] / FOLDER, *installed]
+    return [*found, *(folder / ABLATIONS for folder in found)]
 
 
 def names() -> list[str]:

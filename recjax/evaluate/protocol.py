@@ -198,6 +198,7 @@ def report(
             "user_id": [dataset.user_ids[user] for user in examples.histories.users],
             "target": [dataset.item_ids[item] for item in examples.targets],
             "rank": rankings.ranks,
+            "history": examples.histories.lengths,
         }
     ).with_columns(pl.when(pl.col("rank") < int(MISS)).then(pl.col("rank")).alias("rank"))
     return Report(

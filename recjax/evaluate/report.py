@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from recjax.evaluate.intervals import paired, spread
+from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.slices import SLICES
 from recjax.typing import InputError
@@ -39,7 +39,8 @@ class Report:
         seconds: time to rank all users, floors not counted.
         audit: what makes the split doubtful, see `recjax.data.audit`.
         notes: more to know, e.g. what a predictions file lacked.
-        users: user_id, target, rank (null: a miss), in the order of the examples.
+        users: user_id, target, rank (null: a miss), history (its events, as the protocol shows it), in the order of the
+            examples.
     """
 
     name: str
@@ -141,7 +142,7 @@ class Report:
         return " · ".join(parts)
 
 
-def compare(groups: dict[str, Sequence[Report]], metric: str = "ndcg@10") -> dict[str, Any]:
+def compare(groups: Mapping[str, Sequence[Report]], metric: str = "ndcg@10") -> dict[str, Any]:
     """Several systems, each run with one or more seeds, on the same users.
 
     Args:
@@ -150,7 +151,7 @@ def compare(groups: dict[str, Sequence[Report]], metric: str = "ndcg@10") -> dic
 
     Returns:
         "systems": name -> metric -> mean, std, min, max, runs; "tests": the first system against each other one, see
-        `intervals.paired`.
+        `intervals.paired`, with `p_holm`, the p-value of the t-test corrected for their number.
 
     Raises:
         InputError: the reports differ in dataset, protocol or users.
@@ -167,6 +168,8 @@ def compare(groups: dict[str, Sequence[Report]], metric: str = "ndcg@10") -> dic
     ranks = {name: [report.ranks() for report in group] for name, group in groups.items()}
     first, *others = groups
     tests = [{"systems": [first, other]} | paired(ranks[first], ranks[other], metric) for other in others]
+    for test, corrected in zip(tests, holm([test["p_t"] for test in tests]), strict=True):
+        test["p_holm"] = corrected
     return {"systems": systems, "tests": tests}
 
 
@@ -185,10 +188,12 @@ def comparison_table(comparison: dict[str, Any]) -> Group:
     for test in comparison["tests"]:
         first, second = test["systems"]
         low, high = test["interval"]
+        corrected = f", {test['p_holm']:.2g} (Holm)" if len(comparison["tests"]) > 1 else ""
         lines.append(
             Text(
                 f"{second} - {first}: {test['metric']} {test['difference']:+.4f} [{low:+.4f}, {high:+.4f}], "
-                f"p = {test['p_t']:.2g} (paired t), {test['p_wilcoxon']:.2g} (Wilcoxon), {test['users']:,} users"
+                f"p = {test['p_t']:.2g} (paired t){corrected}, {test['p_wilcoxon']:.2g} (Wilcoxon), "
+                f"{test['users']:,} users"
             )
         )
     return Group(table, *lines)

@@ -40,6 +40,11 @@ def initialize() -> None:
         raise InputError(f"this process cannot join the others of its launch: {error}") from error
 
 
+def launched_with_others() -> bool:
+    """Whether whoever started this process started others to join it; asks neither a device nor a network."""
+    return _explicit_launch()[0] is not None or _launched_by_scheduler()
+
+
 def barrier(name: str) -> None:
     """Wait until every process has come to the barrier of this name; at once when there is one process."""
     if jax.process_count() > 1:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recjax.evaluate.intervals import bootstrap, paired, spread
+from recjax.evaluate.intervals import bootstrap, holm, paired, spread
 from recjax.evaluate.metrics import MISS, mean_metrics, user_metrics
 
 
@@ -51,5 +51,23 @@ def test_spread_over_seeds():
     result = spread([{"mrr": 0.1, "x": 1.0}, {"mrr": 0.3}])
     assert set(result) == {"mrr"}
     assert result["mrr"] == pytest.approx(
-        {"mean": 0.2, "std": np.std([0.1, 0.3], ddof=1), "min": 0.1, "max": 0.3, "runs": 2}
+        {
+            "mean": 0.2,
+            "std": np.std([0.1, 0.3], ddof=1),
+            "min": 0.1,
+            "max": 0.3,
+            "runs": 2,
+            "low": 0.2 - 12.7062 * 0.1,  # the t quantile of one degree of freedom; the standard error is 0.1
+            "high": 0.2 + 12.7062 * 0.1,
+        },
+        rel=1e-5,
     )
+    assert "low" not in spread([{"mrr": 0.1}])["mrr"]
+
+
+def test_holm_by_hand():
+    # Sorted: 0.005, 0.01, 0.03, 0.04, times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, of which the last may not fall.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []

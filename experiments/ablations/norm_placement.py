@@ -1,0 +1,36 @@
+"""recjax ablate norm_placement --seeds 3
+
+Where should a transformer recommender normalise: before each part (pre), after it (post), or as SASRec's authors
+did (sasrec)? Everything else is the same, down to the parameters but two vectors.
+
+Expected:  pending
+Time:      pending
+Hardware:  2 CPU cores
+"""
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.objectives import FullSoftmax
+from recjax.models.sasrec import SASRec
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import Adam
+
+
+def config() -> RunConfig:
+    length = 50
+    return RunConfig(
+        name="norm_placement",
+        data=Data("synthetic", view=Shifted(max_length=length), rows=32),
+        model=SASRec(width=64, layers=2, heads=2, dropout=0.2, max_length=length, loss=FullSoftmax()),
+        optim=Adam(learning_rate=4e-3),
+        mesh=MeshShape(),
+        train=Train(steps=600, evaluate_every=100, validation_users=1000, ema=0.99),
+        evaluate=Evaluate(),
+    )
+
+
+def sweep() -> dict[str, dict[str, str]]:
+    return {name: {"model.norm": name} for name in ("pre", "post", "sasrec")}

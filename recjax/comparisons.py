@@ -1,0 +1,117 @@
+"""The two commands that compare runs: `ablate` makes them first, `report` takes those that there are."""
+
+import json
+import shlex
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from recjax import recipes
+from recjax.cli import default_run
+from recjax.config import diff
+from recjax.parallel.startup import launched_with_others
+from recjax.track.console import PLAIN_WIDTH
+from recjax.track.machine import commit, processor
+from recjax.track.page import write_page
+from recjax.track.row_table import comparison_tables
+from recjax.track.rows import Comparison
+from recjax.train.ablation import gather, plan, question_of, seeds_of
+from recjax.train.launch import locked, probe, run_cells, slices
+from recjax.train.outcome import Outcome, compare_runs, read_outcome
+from recjax.typing import InputError
+
+RESULTS, PAGE = "results.json", "index.html"
+
+
+def ablate(options: Namespace) -> int:
+    """A recipe and its sweep to runs, a table and a page; status 1 where a cell failed."""
+    if launched_with_others():
+        raise InputError("ablate starts its own processes on one host; on several, train each cell with recjax train")
+    recipe = recipes.read(options.recipe)
+    out: Path = options.out or default_run(recipe.name, options.settings)
+    only = [name.strip() for name in (options.only or "").split(",") if name.strip()]
+    cells = plan(recipe, options.settings, seeds_of(options.seeds), out, only)
+    console = _console(errors=options.json)
+    say = partial(console.print, soft_wrap=True)
+    with locked(out, say):
+        if any(cell.state().status != "finished" for cell in cells):
+            devices = probe()
+            environments = slices(devices, options.devices_per_cell)
+            count = options.devices_per_cell or devices.count
+            machine = f"{count} x {devices.kind} a cell, {len(environments)} at a time; host: {processor()}"
+            with console.status("") as status:
+                run_cells(cells, environments, machine=machine, commit=commit(), say=say, show=status.update)
+        states = {cell.state().status for cell in cells}
+        failed = 1 if "failed" in states else 0
+        if "finished" not in states:
+            say("no cell is finished yet")
+            return failed
+        comparison = replace(
+            gather(cells, f"Ablation {recipe.name}", options.target),
+            question=question_of(recipe),
+            commands=[_command(options)],
+        )
+        _write(comparison, out)
+    if options.json:
+        print(json.dumps(comparison.to_json(), indent=2))
+    else:
+        console.print(comparison_tables(comparison))
+        console.print(f"written to {out / PAGE} and {out / RESULTS}", highlight=False, markup=False)
+    return failed
+
+
+def _command(options: Namespace) -> str:
+    words = ["recjax", "ablate", options.recipe]
+    words += [part for setting in options.settings for part in ("--set", setting)]
+    words += ["--seeds", options.seeds]
+    for name in ("only", "out", "devices_per_cell", "target"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _write(comparison: Comparison, out: Path) -> None:
+    temporary = out / f"{RESULTS}.partial"
+    temporary.write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(out / RESULTS)
+    write_page(comparison, out / PAGE)
+
+
+def report(options: Namespace) -> int:
+    """Run folders to a page."""
+    outcomes = [read_outcome(folder) for folder in options.runs]
+    groups = _systems(outcomes)
+    title = f"Run {next(iter(groups))}" if len(groups) == 1 else " · ".join(groups)
+    out: Path = options.out or options.runs[0] / "report.html"
+    words = ["recjax", "report", *map(str, options.runs), *(["--out", str(out)] if options.out else [])]
+    comparison = replace(compare_runs(groups, title), commands=[shlex.join(words)], commit=commit())
+    write_page(comparison, out)
+    console = _console()
+    console.print(comparison_tables(comparison))
+    console.print(f"written to {out}", highlight=False, markup=False)
+    return 0
+
+
+def _systems(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Runs by system: those that differ in nothing but the seed are one, called as the first of them."""
+    systems: list[list[Outcome]] = []
+    for outcome in outcomes:
+        alike = (group for group in systems if set(diff(group[0].config, outcome.config)) <= {"seed"})
+        if (group := next(alike, None)) is not None:
+            group.append(outcome)
+        else:
+            systems.append([outcome])
+    short = [group[0].folder.resolve().name for group in systems]
+    names = short if len(set(short)) == len(short) else [str(group[0].folder) for group in systems]
+    return dict(zip(names, systems, strict=True))
+
+
+def _console(errors: bool = False) -> Console:
+    console = Console(stderr=errors, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console

@@ -1,0 +1,270 @@
+"""What run folders say of how their runs went, gathered into rows to compare."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recjax import config as configs
+from recjax.evaluate.history_lengths import by_history_length
+from recjax.evaluate.intervals import spread
+from recjax.evaluate.report import Report, compare
+from recjax.evaluate.slices import SLICES
+from recjax.track.memory import DEVICE, HOST
+from recjax.track.metrics import read_metrics
+from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
+from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder import CHECKPOINTS, CONFIG
+from recjax.train.journal import SECONDS
+from recjax.typing import InputError
+
+EVALUATION = "evaluation.json"
+SHOWN = ("ndcg@10", "hr@10", "mrr", "coverage@10")
+"""Metrics of a row."""
+
+DRAWN = 300
+"""Points of a loss curve, about."""
+
+TARGET_SHARE = 0.95
+"""Of the first row's best validation: the target that is timed unless another is given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One run, as its folder tells.
+
+    Attributes:
+        folder: of the run.
+        config: content of `config.json`.
+        report: of the evaluation, or None where it was not evaluated.
+        curves: content of `metrics.jsonl`.
+        parameters: numbers trained, or None without a checkpoint.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    report: Report | None
+    curves: dict[str, list[tuple[int, float]]]
+    parameters: int | None
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def metric(self) -> str:
+        """What validation looks at."""
+        return self.config["train"]["metric"]
+
+    def validation(self) -> Curve:
+        """The validation metric along the run."""
+        points = self.curves.get(f"validation/{self.metric}", [])
+        seconds = dict(self.curves.get(SECONDS, []))
+        steps = [step for step, _ in points]
+        timed = [seconds[step] for step in steps] if all(step in seconds for step in steps) else None
+        return Curve(steps, timed, [value for _, value in points])
+
+    def losses(self) -> Curve:
+        """The training loss along the run, thinned to what a picture can show."""
+        points = self.curves.get("loss", [])
+        points = points[:: max(1, len(points) // DRAWN)]
+        return Curve([step for step, _ in points], None, [value for _, value in points])
+
+    def cost(self, target: float | None) -> Cost:
+        """What the run has cost."""
+        curve, speeds = self.validation(), self._values("interactions_per_second")
+        reached = None
+        if target is not None and curve.seconds is not None:
+            reached = next((s for s, v in zip(curve.seconds, curve.values, strict=True) if v >= target), None)
+        return Cost(
+            parameters=self.parameters,
+            interactions_per_second=statistics.median(speeds) if speeds else None,
+            train_seconds=max(self._values(SECONDS), default=None),
+            seconds_to_target=reached,
+            host_bytes=max(self._values(HOST), default=None),
+            device_bytes=max(self._values(DEVICE), default=None),
+        )
+
+    def _values(self, name: str) -> list[float]:
+        return [value for _, value in self.curves.get(name, [])]
+
+
+def read_outcome(run_dir: Path) -> Outcome:
+    """Reads a run folder; nothing is computed and no device is used.
+
+    Raises:
+        InputError: it is none, or its files are damaged.
+    """
+    try:
+        tree = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{run_dir} is not a run folder: it has no {CONFIG}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{run_dir / CONFIG} is not JSON: {error}") from None
+    report = Report.load(run_dir / EVALUATION) if (run_dir / EVALUATION).is_file() else None
+    curves = read_metrics(run_dir) if (run_dir / "metrics.jsonl").is_file() else {}
+    return Outcome(run_dir, tree, report, curves, _parameters(run_dir))
+
+
+def _parameters(run_dir: Path) -> int | None:
+    if not (run_dir / CHECKPOINTS).is_dir():
+        return None
+    with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:
+        if checkpoints.latest is None:
+            return None
+        return sum(math.prod(shape) for shape in checkpoints.shapes(checkpoints.latest, averaged=False).values())
+
+
+def settings_of(tree: Any) -> dict[str, str]:
+    """Key -> value as `--set` takes it, of a configuration's JSON."""
+    return {key: _text(value) for key, (_, value) in configs.diff({}, tree).items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return str(value)
+
+
+def differing(first: Any, other: Any) -> dict[str, str]:
+    """Settings of `other` that are not those of `first`, beside the seed; a class by its name."""
+    changed = configs.diff(first, other)
+    return {key: _text(value).rpartition(":")[2] for key, (_, value) in changed.items() if key not in ("seed", "name")}
+
+
+def compare_runs(groups: Mapping[str, Sequence[Outcome]], title: str, target: float | None = None) -> Comparison:
+    """Rows of systems, each of one or more runs that differ in nothing but the seed.
+
+    Args:
+        groups: name of a system -> its runs; the first system is what the others are compared with.
+        title: of the comparison.
+        target: validation metric whose first reaching is timed; by default 95 % of the best of the first system.
+
+    Raises:
+        InputError: no system has a run.
+    """
+    runs = {name: list(group) for name, group in groups.items() if group}
+    if not runs:
+        raise InputError("there is no run to compare")
+    first = next(iter(runs.values()))
+    note = "given"
+    if target is None:
+        best = [max(values) for run in first if (values := run.validation().values)]
+        target = TARGET_SHARE * statistics.mean(best) if best else None
+        note = f"{TARGET_SHARE:.0%} of the best validation of {next(iter(runs))}"
+    rows = [_row(name, group, first[0], target) for name, group in runs.items()]
+    rows = _tested(rows, runs)
+    reports = [run.report for group in runs.values() for run in group if run.report is not None]
+    shown = reports[0] if reports else None
+    comparison = Comparison(
+        title,
+        rows,
+        metric=first[0].metric,
+        target=target,
+        target_note=note,
+        configuration=settings_of(first[0].config),
+    )
+    if shown is None:
+        return comparison
+    floors = next((report.floors for report in reports if report.floors), {})
+    return replace(
+        comparison,
+        dataset=shown.dataset,
+        protocol=shown.protocol,
+        counts=shown.counts,
+        floors=floors,
+        slices=_slices(list(runs.values()), shown.counts, comparison.metric),
+        doubts=(shown.audit or {}).get("warnings", []),
+    )
+
+
+def _row(name: str, runs: Sequence[Outcome], first: Outcome, target: float | None) -> Row:
+    reports = [run.report for run in runs if run.report is not None]
+    costs = [run.cost(target) for run in runs]
+    curves = [curve for run in runs if (curve := run.validation()).values]
+    mean = {field: _mean([getattr(cost, field) for cost in costs]) for field in Cost.__dataclass_fields__}
+    if any(cost.seconds_to_target is None for cost in costs):  # a mean of those that got there would flatter
+        mean["seconds_to_target"] = None
+    parameters = costs[0].parameters
+    return Row(
+        name,
+        seeds=[run.seed for run in runs],
+        settings=differing(first.config, runs[0].config),
+        metrics=_estimates(reports),
+        cost=Cost(**{**mean, "parameters": parameters}),
+        curves=curves,
+        losses=[curve for run in runs if (curve := run.losses()).values],
+        lengths=by_history_length(reports, runs[0].metric) if reports else [],
+        folders=[str(run.folder) for run in runs],
+        remarks=_remarks(runs, first, parameters),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def _estimates(reports: Sequence[Report]) -> dict[str, Estimate]:
+    if not reports:
+        return {}
+    figures = spread([report.metrics["all"] for report in reports])
+    found = {}
+    for metric in (metric for metric in SHOWN if metric in figures):
+        value = figures[metric]["mean"]
+        if len(reports) > 1:
+            found[metric] = Estimate(value, figures[metric]["low"], figures[metric]["high"], "seeds")
+        elif metric in reports[0].interval:
+            low, high = reports[0].interval[metric]
+            found[metric] = Estimate(value, low, high, "users")
+        else:
+            found[metric] = Estimate(value)
+    return found
+
+
+def _remarks(runs: Sequence[Outcome], first: Outcome, parameters: int | None) -> list[str]:
+    remarks = []
+    if parameters and first.parameters and abs(parameters / first.parameters - 1) > MATCHED:
+        remarks.append(f"{parameters / first.parameters - 1:+.0%} parameters: not of the first row's size")
+    curves = [run.validation().values for run in runs]
+    rising = sum(len(values) > 1 and max(values) == values[-1] for values in curves)
+    if rising:
+        remarks.append(f"best validation was the last in {rising} of {len(runs)} runs: longer training may help")
+    return remarks
+
+
+def _tested(rows: list[Row], runs: dict[str, list[Outcome]]) -> list[Row]:
+    """Adds the paired tests against the first row, of rows evaluated as it was."""
+    groups = {name: [run.report for run in group if run.report is not None] for name, group in runs.items()}
+    base = next(iter(groups.values()))
+    if not base:
+        return rows
+    same = {name: group for name, group in groups.items() if group and all(_alike(r, base[0]) for r in group)}
+    tests = {test["systems"][1]: test for test in compare(same, _metric_of(runs))["tests"]} if len(same) > 1 else {}
+    tested = []
+    for row in rows:
+        other = bool(groups[row.name]) and row.name not in same
+        remarks = row.remarks + (["evaluated on other users or by other rules, so not tested"] if other else [])
+        tested.append(replace(row, test=tests.get(row.name), remarks=remarks))
+    return tested
+
+
+def _metric_of(runs: dict[str, list[Outcome]]) -> str:
+    return next(iter(runs.values()))[0].metric
+
+
+def _alike(report: Report, base: Report) -> bool:
+    return report.dataset == base.dataset and report.protocol == base.protocol and report.users is not None
+
+
+def _slices(groups: list[list[Outcome]], counts: dict[str, int], metric: str) -> dict[str, list[float | None]]:
+    found = {}
+    for name in (name for name in SLICES if counts.get(name)):
+        values = [[run.report.metrics[name].get(metric) for run in group if run.report is not None] for group in groups]
+        found[name] = [_mean(each) for each in values]
+    return found
