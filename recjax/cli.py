@@ -136,6 +136,7 @@ def _train(command: argparse.ArgumentParser) -> None:
         "--run", type=Path, metavar="DIR", help="run folder (default runs/RECIPE, with a hash when --set is used)"
     )
     command.add_argument("--no-evaluate", action="store_true", help="stop after training")
+    command.add_argument("--online", action="store_true", help="also time one more event of a user")
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ from recjax.data.splits import LeaveOneOut
 from recjax.data.views import Shifted
 from recjax.evaluate import protocol as protocols
 from recjax.evaluate import recommend as recommending
+from recjax.evaluate.online import online_cost
 from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import Recommendations
@@ -46,7 +48,7 @@ from recjax.train.catalogs import CODES
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
-from recjax.train.outcome import EVALUATION
+from recjax.train.outcome import EVALUATION, ONLINE
 from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.tokenization import tokenize_catalogs
@@ -119,7 +121,12 @@ def train(options: Namespace) -> int:
     folder: Path = options.run or default_run(recipe.name, options.settings)
     result = fit(config, folder)
     if not (result.preempted or options.no_evaluate):
-        report = _report(load_run(folder, recipe=recipe.module), recipe.name, config.evaluate)
+        run = load_run(folder, recipe=recipe.module)
+        report = _report(run, recipe.name, config.evaluate)
+        if options.online:
+            with jax.set_mesh(run.mesh):
+                cost = online_cost(run.model, run.params, run.config.data.view)
+            report = replace(report, notes=report.notes | ({ONLINE: cost} if cost else {}))
         _save(report, folder)
         _console().print(report.table())
     return 0

@@ -23,11 +23,11 @@ def config() -> RunConfig:
     length = 50
     return RunConfig(
         name="norm_placement",
-        data=Data("synthetic", view=Shifted(max_length=length), rows=32),
+        data=Data("synthetic", view=Shifted(max_length=length, align="left"), rows=32),
         model=SASRec(width=64, layers=2, heads=2, dropout=0.2, max_length=length, loss=FullSoftmax()),
         optim=Adam(learning_rate=4e-3),
         mesh=MeshShape(),
-        train=Train(steps=600, evaluate_every=100, validation_users=1000, ema=0.99),
+        train=Train(steps=400, evaluate_every=50, validation_users=1000, ema=0.98),
         evaluate=Evaluate(),
     )
 

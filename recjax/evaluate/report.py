@@ -167,7 +167,9 @@ def compare(groups: Mapping[str, Sequence[Report]], metric: str = "ndcg@10") -> 
     systems = {name: spread([report.metrics["all"] for report in group]) for name, group in groups.items()}
     ranks = {name: [report.ranks() for report in group] for name, group in groups.items()}
     first, *others = groups
-    tests = [{"systems": [first, other]} | paired(ranks[first], ranks[other], metric) for other in others]
+    tests: list[dict[str, Any]] = [
+        {"systems": [first, other]} | paired(ranks[first], ranks[other], metric) for other in others
+    ]
     for test, corrected in zip(tests, holm([test["p_t"] for test in tests]), strict=True):
         test["p_holm"] = corrected
     return {"systems": systems, "tests": tests}

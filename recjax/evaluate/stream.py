@@ -148,6 +148,10 @@ class Stream:
             self._read(touched[left], np.where(events >= 0, items[events], 0), np.where(events >= 0, times[events], 0))
             done[left] += took
 
+    def wait(self) -> None:
+        """Returns when all events taken are in the states: `push` hands them to the device and goes on."""
+        jax.block_until_ready((self._store, self._hidden))
+
     def recommend(self, users: Sequence[str], k: int, *, mask_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The best `k` items of each user and their scores, best first: int32 [q, k], float32 [q, k].
 

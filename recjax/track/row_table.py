@@ -14,6 +14,7 @@ from recjax.track.rows import Comparison, Estimate, Row, size_note
 SIGNIFICANT = 0.05
 LEADING = ("ndcg@10", "hr@10")
 MORE = ("mrr", "coverage@10")
+UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 NONE = "–"  # noqa: RUF001 (the typographer's dash for an empty cell)
 
 
@@ -96,7 +97,7 @@ def cost_grid(comparison: Comparison) -> Grid:
         "training time": [duration(row.cost.train_seconds) for row in rows],
         target: [duration(row.cost.seconds_to_target) for row in rows],
         "peak memory": [_memory(row) for row in rows],
-        "online step": [NONE if row.cost.online_ms is None else f"{row.cost.online_ms:.3g} ms" for row in rows],
+        "one more event": [_online(row) for row in rows],
     }
     best = set()
     for column, name in ((2, "interactions_per_second"), (3, "train_seconds"), (4, "seconds_to_target")):
@@ -131,12 +132,20 @@ def duration(seconds: float | None) -> str:
 
 def _memory(row: Row) -> str:
     host, device = row.cost.host_bytes, row.cost.device_bytes
-    parts = [] if device is None else [f"{_gigabytes(device)} a device"]
-    return "\n".join([*parts, *([] if host is None else [f"{_gigabytes(host)} host"])]) or NONE
+    parts = [] if device is None else [f"{_bytes(device)} a device"]
+    return "\n".join([*parts, *([] if host is None else [f"{_bytes(host)} host"])]) or NONE
 
 
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+def _online(row: Row) -> str:
+    if row.cost.online_ms is None:
+        return NONE
+    kept = "" if row.cost.state_bytes is None else f"\n{_bytes(row.cost.state_bytes)} a user"
+    return f"{row.cost.online_ms:.3g} ms{kept}"
+
+
+def _bytes(size: float) -> str:
+    scale, unit = next(((scale, unit) for scale, unit in UNITS if size >= scale), (1, "B"))
+    return f"{size / scale:.3g} {unit}"
 
 
 def slice_grid(comparison: Comparison) -> Grid:
@@ -210,6 +219,11 @@ def explanations(comparison: Comparison) -> list[str]:
             f"Time to target: seconds of training until validation first reaches {comparison.metric} "
             f"{comparison.target:.4f} ({comparison.target_note}). Compilation, validation and checkpoints are not in "
             "any time."
+        )
+    if any(row.cost.online_ms is not None for row in comparison.rows):
+        lines.append(
+            "One more event: time until a user's state has taken it, for one user with a history of half the longest "
+            "length; and what is kept of a user. A dash: the model reads the whole history again."
         )
     return lines
 

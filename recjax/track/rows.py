@@ -50,7 +50,8 @@ class Cost:
         seconds_to_target: the same until the first validation that reached the target.
         host_bytes: largest resident size of the training process.
         device_bytes: most bytes held on a device.
-        online_ms: milliseconds for one more event of a user through the model's recurrent state.
+        online_ms: milliseconds for one more event of a user, through what the model keeps of the user.
+        state_bytes: what it keeps of a user.
     """
 
     parameters: int | None = None
@@ -60,6 +61,7 @@ class Cost:
     host_bytes: float | None = None
     device_bytes: float | None = None
     online_ms: float | None = None
+    state_bytes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """An ablation: one recipe, a sweep of changes to it, and seeds; each combination is a cell, an ordinary run.
 
-A cell is the command `recjax train RECIPE --set ... --run DIR/cells/NAME-seedK`, in a process of its own: what it costs
-in memory is then its own, whatever ends it ends it alone, and anybody can repeat it by hand. A cell that is done is not
-touched again; one that was stopped or killed goes on from its checkpoint, as the command does.
+A cell is the command `recjax train RECIPE --set ... --online --run DIR/cells/NAME-seedK`, in a process of its own: what
+it costs in memory is then its own, whatever ends it ends it alone, and anybody can repeat it by hand. A cell that is
+done is not touched again; one that was stopped or killed goes on from its checkpoint, as the command does.
 """
 
 import json
@@ -73,7 +73,7 @@ class Cell:
     def arguments(self) -> list[str]:
         """Of the `recjax` command that is the cell."""
         changes = [part for setting in self.settings for part in ("--set", setting)]
-        return ["train", str(self.recipe), *changes, "--run", str(self.folder)]
+        return ["train", str(self.recipe), *changes, "--online", "--run", str(self.folder)]
 
     @property
     def command(self) -> str:

@@ -22,6 +22,9 @@ from recjax.train.journal import SECONDS
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
+ONLINE = "one more event"
+"""Name of the report's note of what `evaluate.online` measured."""
+
 SHOWN = ("ndcg@10", "hr@10", "mrr", "coverage@10")
 """Metrics of a row."""
 
@@ -76,6 +79,7 @@ class Outcome:
     def cost(self, target: float | None) -> Cost:
         """What the run has cost."""
         curve, speeds = self.validation(), self._values("interactions_per_second")
+        online = {} if self.report is None else self.report.notes.get(ONLINE, {})
         reached = None
         if target is not None and curve.seconds is not None:
             reached = next((s for s, v in zip(curve.seconds, curve.values, strict=True) if v >= target), None)
@@ -86,6 +90,8 @@ class Outcome:
             seconds_to_target=reached,
             host_bytes=max(self._values(HOST), default=None),
             device_bytes=max(self._values(DEVICE), default=None),
+            online_ms=online.get("ms"),
+            state_bytes=online.get("bytes_per_user"),
         )
 
     def _values(self, name: str) -> list[float]:

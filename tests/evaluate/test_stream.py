@@ -6,6 +6,7 @@ import pytest
 
 from recjax.data.splits import Histories
 from recjax.data.views import Queries, Shifted
+from recjax.evaluate.online import online_cost
 from recjax.evaluate.stream import Stream
 from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
@@ -83,3 +84,11 @@ def test_what_cannot_be_is_said(params, tmp_path):
 
 def test_the_positions_of_a_model_that_has_a_table_count_from_the_left():
     assert SASRec(width=8, max_length=ROOM).build(MODEL.stats).learned_positions
+
+
+def test_the_cost_of_one_more_event(params):
+    cost = online_cost(MODEL, params[0], VIEW)
+    assert cost["ms"] > 0
+    assert cost["bytes_per_user"] == Stream(MODEL, params[0], VIEW, users_per_batch=1).bytes_per_user
+    right = SASRec(width=16, layers=1, max_length=ROOM, inner=16).build(ItemStats(ITEMS, np.arange(ITEMS + 1)))
+    assert online_cost(right, params[0], Shifted(max_length=ROOM)) == {}

@@ -31,7 +31,16 @@ def row(index: int, name: str, height: float, seconds: float, seeds: int = 3) ->
             "coverage@10": Estimate(0.8 - 0.1 * index),
         },
         test=None if not index else {**test, "interval": [height - 0.253, height - 0.247]},
-        cost=Cost(120_000 + 9_000 * index, 45_000 / (1 + index), seconds, seconds / 3, 1.3e9, 2.1e8, 0.4 * (3 - index)),
+        cost=Cost(
+            parameters=120_000 + 9_000 * index,
+            interactions_per_second=45_000 / (1 + index),
+            train_seconds=seconds,
+            seconds_to_target=seconds / 3,
+            host_bytes=1.3e9,
+            device_bytes=2.1e8,
+            online_ms=None if index == 2 else 0.4 * (3 - index),
+            state_bytes=None if index == 2 else 512.0 * 4**index,
+        ),
         curves=curves,
         losses=losses,
         lengths=[

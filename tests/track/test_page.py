@@ -71,7 +71,7 @@ def test_every_part_is_there(made):
         "popularity",
         "+7.5%, not matched",
         "2 min 50 s",
-        "1.30 GB host",
+        "1.3 GB host",
         "the loss is nan & the gradient's norm <inf>",
         "recjax ablate mixers --seeds 3",
         "recjax train mixers.py --set model.mixer=s4 --set seed=2",
