@@ -164,7 +164,7 @@ def _losses(comparison: Comparison) -> Picture | None:
     drawn = [
         (index, row, found)
         for index, row in enumerate(comparison.rows)
-        if (found := mean_curve(row.losses, "steps")) is not None
+        if (found := mean_curve(row.losses, "steps")) is not None and len(found[0]) > 1
     ]
     if not drawn:
         return None

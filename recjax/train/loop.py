@@ -22,9 +22,10 @@ from recjax.train.checkpoint import Checkpoints
 from recjax.train.errors import TrainingError
 from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
+from recjax.train.pretrain import PRETRAIN, denoising
 from recjax.train.progress import Progress
 from recjax.train.schedule import Calendar, Train
-from recjax.train.start import StartingPoint, starting_point
+from recjax.train.start import StartingPoint, begun, starting_point
 from recjax.train.state import TrainState, abstract_state, initial_state, own_arrays
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
@@ -38,7 +39,7 @@ class Result:
     """How a run ended.
 
     Attributes:
-        step: steps taken.
+        step: steps taken, of the phase that it ended in.
         total: steps it was to take.
         best_step: step of the best validation, or None without validation.
         best_value: the validation metric there.
@@ -58,7 +59,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     """Trains, or goes on training, in a run folder.
 
     Args:
-        config: of the run.
+        config: of the run; where it asks for pre-training, that is a run of its own inside the folder, and comes first.
         run_dir: its folder; made if absent. Where it has checkpoints, training goes on after the latest.
         task: what to train, by default what `config` says.
 
@@ -66,6 +67,11 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         InputError: the folder belongs to another configuration or dataset, or a setting cannot be.
         TrainingError: the loss or the gradient was infinite or not a number.
     """
+    if (first := denoising(config)) is not None and not begun(run_dir):
+        folder.check_config(run_dir, config)
+        result = fit(first, run_dir / PRETRAIN)
+        if result.preempted:
+            return replace(result, total=config.train.steps)
     mesh = config.mesh.build()
     with jax.set_mesh(mesh), Interrupt() as interrupt, ExitStack() as stack:
         # --- what to train, and how far it is
@@ -129,7 +135,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
 
 def _calendar(train: Train, task: Task) -> Calendar:
     epoch = task.loader.steps(1)
-    total = train.steps or task.loader.steps(train.epochs or 0)
+    total = train.task_steps or task.loader.steps(train.epochs or 0)
     return Calendar.of(train, total, epoch, validated=task.validate is not None)
 
 

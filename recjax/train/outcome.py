@@ -19,6 +19,7 @@ from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.folder import CHECKPOINTS, CONFIG
 from recjax.train.journal import SECONDS
+from recjax.train.pretrain import PRETRAIN
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
@@ -111,8 +112,22 @@ def read_outcome(run_dir: Path) -> Outcome:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{run_dir / CONFIG} is not JSON: {error}") from None
     report = Report.load(run_dir / EVALUATION) if (run_dir / EVALUATION).is_file() else None
-    curves = read_metrics(run_dir) if (run_dir / "metrics.jsonl").is_file() else {}
+    curves = _joined(_curves(run_dir / PRETRAIN), _curves(run_dir))
     return Outcome(run_dir, tree, report, curves, _parameters(run_dir))
+
+
+def _curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    return read_metrics(run_dir) if (run_dir / "metrics.jsonl").is_file() else {}
+
+
+def _joined(first: dict[str, list[tuple[int, float]]], then: dict[str, list[tuple[int, float]]]) -> dict:
+    """The curves of a run after those of its pre-training, steps and seconds counted from the start of that."""
+    steps, seconds = first.get(SECONDS, [(0, 0.0)])[-1]
+    joined = {name: list(points) for name, points in first.items()}
+    for name, points in then.items():
+        more = seconds if name == SECONDS else 0.0
+        joined.setdefault(name, []).extend((steps + step, value + more) for step, value in points)
+    return joined
 
 
 def _parameters(run_dir: Path) -> int | None:

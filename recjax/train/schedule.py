@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from recjax.train.pretrain import Pretrain
 from recjax.typing import InputError
 
 
@@ -23,6 +24,7 @@ class Train:
         log_every: steps between lines of the log.
         start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
             (step, optimiser, average) starts anew. A tokenizer of that run is copied and used.
+        pretrain: spend a share of `steps` on denoising the training data first, see `recjax.train.pretrain`.
     """
 
     steps: int | None = None
@@ -37,6 +39,7 @@ class Train:
     keep: int = 1
     log_every: int = 50
     start_from: str | None = None
+    pretrain: Pretrain | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -48,8 +51,17 @@ class Train:
                 raise InputError(f"train.{name} is {value}, expected a number above 0")
         if self.evaluate_every is not None and self.evaluate_every < 0:
             raise InputError(f"train.evaluate_every is {self.evaluate_every}, expected 0 (never) or more")
+        if self.pretrain is not None and (self.steps is None or self.steps < 2):
+            raise InputError(f"train.pretrain divides train.steps, which is {self.steps}, expected 2 or more")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"train.ema is {self.ema}, expected a number between 0 and 1")
+
+    @property
+    def task_steps(self) -> int | None:
+        """Steps that are left to the task itself."""
+        if self.steps is None or self.pretrain is None:
+            return self.steps
+        return self.steps - self.pretrain.steps(self.steps)
 
 
 @dataclass(frozen=True)

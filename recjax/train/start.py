@@ -16,6 +16,7 @@ from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER
 from recjax.train.catalogs import CODES
 from recjax.train.checkpoint import Checkpoints, Record
 from recjax.train.folder import CHECKPOINTS
+from recjax.train.pretrain import origin
 from recjax.train.run import read_record
 from recjax.typing import InputError, Params
 
@@ -106,9 +107,10 @@ def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint | None:
     Raises:
         InputError: there is no such run, it has no checkpoint, or its items are read in another way.
     """
-    if config.train.start_from is None or _begun(run_dir):
+    named = origin(config, run_dir)
+    if named is None or begun(run_dir):
         return None
-    source = Path(config.train.start_from).expanduser()
+    source = Path(named).expanduser()
     try:
         latest, record = read_record(source)
     except InputError as error:
@@ -123,7 +125,8 @@ def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint | None:
     return StartingPoint(source, record["progress"]["best_step"] or latest, record)
 
 
-def _begun(run_dir: Path) -> bool:
+def begun(run_dir: Path) -> bool:
+    """Whether the folder has a checkpoint to go on from."""
     if not (run_dir / CHECKPOINTS).is_dir():
         return False
     with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:

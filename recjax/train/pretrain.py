@@ -1,0 +1,70 @@
+"""Self-pretraining: denoise the training data first, then train on it, in equal total steps.
+
+Amos, Berant & Gupta, "Never Train from Scratch: Fair Comparison of Long-Sequence Models Requires Data-Driven Priors"
+(ICLR 2024): much of what sets architectures apart when they are trained from scratch is gone when each has first
+learned to denoise the very data of the task. A comparison of encoders should therefore see both.
+
+A pre-trained run is two runs in one folder: the denoising in `pretrain/`, and the task, which starts from its last
+parameters with a fresh optimiser and schedule. Each has checkpoints of its own, so either goes on after a kill.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from recjax.config import RunConfig
+from recjax.data.denoising import denoising_view
+from recjax.typing import InputError
+
+PRETRAIN = "pretrain"
+"""Folder of the denoising run inside the run's."""
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Denoising before the task.
+
+    Attributes:
+        share: of the run's steps; the task has the rest.
+        corrupt: share of the input items that are noise: masked for an encoder that sees both sides, replaced by
+            random items for a causal one.
+    """
+
+    share: float = 0.5
+    corrupt: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("share", "corrupt"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise InputError(f"train.pretrain.{name} is {getattr(self, name)}, expected a number between 0 and 1")
+
+    def steps(self, total: int) -> int:
+        """Steps of denoising in a run of `total`; at least one is left to each phase."""
+        return min(max(round(self.share * total), 1), total - 1)
+
+
+def denoising(config: RunConfig) -> RunConfig | None:
+    """The run that comes first, or None where the configuration asks for none.
+
+    It differs from the run in its view, its length, and in that nothing is validated: what ranks well is no measure of
+    how well noise is removed.
+    """
+    pretrain: Pretrain | None = config.train.pretrain
+    if pretrain is None:
+        return None
+    return replace(
+        config,
+        name=f"{config.name}-{PRETRAIN}",
+        data=replace(config.data, view=denoising_view(config.data.view, pretrain.corrupt)),
+        train=replace(
+            config.train,
+            steps=pretrain.steps(config.train.steps),
+            pretrain=None,
+            evaluate_every=0,
+            patience=None,
+        ),
+    )
+
+
+def origin(config: RunConfig, run_dir: Path) -> str | None:
+    """Folder of the run whose parameters the task starts from: its own denoising, another run, or None."""
+    return str(run_dir / PRETRAIN) if config.train.pretrain is not None else config.train.start_from
