@@ -121,11 +121,11 @@ def number(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`4.2 s`, `2 min 49 s`, `1 h 43 min`."""
+    """`0.031 s`, `4.2 s`, `2 min 49 s`, `1 h 43 min`."""
     if seconds is None:
         return NONE
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
     whole = round(seconds)
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 
 from recjax import cli, comparisons, recipes
+from recjax.parallel.mesh import MeshShape
 from recjax.train import launch
 from recjax.train.ablation import gather, plan, question_of, seeds_of, sweep_of
 from recjax.train.interrupt import Interrupt
@@ -20,11 +22,12 @@ from recjax.train.launch import Devices, locked, run_cells, slices
 from recjax.typing import InputError
 from tests.tiny import SETTINGS, tiny_datasets
 
+BUILD = MeshShape.build
 RECIPE = Path(__file__).resolve().parents[2] / "experiments" / "sasrec_synthetic.py"
 SWEEP = """
 
 def sweep():
-    return {"pre": {}, "post": ["model.norm=post"]}
+    return {"all": {}, "half": ["data.user_share=0.5"]}
 """
 
 
@@ -38,21 +41,23 @@ def shop(tmp_path_factory: pytest.TempPathFactory):
 
 
 def recipe_file(folder: Path, sweep: str = SWEEP) -> Path:
-    path = folder / "norms.py"
+    path = folder / "shares.py"
     path.write_text(RECIPE.read_text() + sweep)
     return path
 
 
 class Here:
-    """Runs a cell's command in this process, at once."""
+    """Runs a cell's command in this process, at once, on one device."""
 
     def __init__(self):
         self.started: list[str] = []
 
     def __call__(self, cell, environment, log: Path) -> Any:
         self.started.append(cell.name)
-        with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            status = cli.main(cell.arguments)
+        with pytest.MonkeyPatch.context() as patch, log.open("a") as file:
+            patch.setattr(MeshShape, "build", lambda self: BUILD(self, jax.devices()[:1]))
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                status = cli.main(cell.arguments)
         return SimpleNamespace(poll=lambda: status, terminate=lambda: None)
 
 
@@ -88,20 +93,20 @@ def finished(shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(launch, "POLL_SECONDS", 0.0)
         with pytest.MonkeyPatch.context() as stopping:
             stopping.setattr(Interrupt, "asked", lambda self, step: step == 2)
-            assert cli.main(command(recipe, out, "--only", "post")) == 0
-        assert json.loads((out / "cells" / "post-seed0" / "cell.json").read_text())["status"] == "stopped"
+            assert cli.main(command(recipe, out, "--only", "half")) == 0
+        assert json.loads((out / "cells" / "half-seed0" / "cell.json").read_text())["status"] == "stopped"
         assert cli.main(command(recipe, out, "--seeds", "2")) == 0
-        assert start.started == ["post-seed0", "pre-seed0", "pre-seed1", "post-seed0", "post-seed1"]
-    assert "goes on after the checkpoint of step 2" in (out / "cells" / "post-seed0" / "output.log").read_text()
+        assert start.started == ["half-seed0", "all-seed0", "all-seed1", "half-seed0", "half-seed1"]
+    assert "goes on after the checkpoint of step 2" in (out / "cells" / "half-seed0" / "output.log").read_text()
     return out
 
 
 def test_an_ablation_from_end_to_end(finished: Path):
     results = json.loads((finished / "results.json").read_text())
     first, second = results["rows"]
-    assert [first["name"], second["name"]] == ["pre", "post"]
+    assert [first["name"], second["name"]] == ["all", "half"]
     assert first["seeds"] == second["seeds"] == [0, 1]
-    assert second["settings"] == {"model.norm": "post"} and first["settings"] == {}
+    assert second["settings"] == {"data.user_share": "0.5"} and first["settings"] == {}
     for row in (first, second):
         estimate = row["metrics"]["ndcg@10"]
         assert estimate["over"] == "seeds" and estimate["low"] <= estimate["value"] <= estimate["high"]
@@ -118,23 +123,23 @@ def test_an_ablation_from_end_to_end(finished: Path):
     assert results["dataset"]["name"] == "shop" and "transition" in results["floors"]
     assert first["cost"]["seconds_to_target"] is None or first["cost"]["seconds_to_target"] > 0
     page = (finished / "index.html").read_text()
-    assert page.count("<img ") == 6 and "model.norm" in page
+    assert page.count("<img ") == 5 and "data.user_share" in page  # four steps have one loss
 
 
 def test_finished_cells_are_not_touched(finished: Path, here: Here, capsys: pytest.CaptureFixture[str]):
     before = stamps(finished)
-    assert cli.main(command(finished / "norms.py", finished, "--seeds", "2", "--json")) == 0
+    assert cli.main(command(finished / "shares.py", finished, "--seeds", "2", "--json")) == 0
     assert stamps(finished) == before and not here.started
-    assert json.loads(capsys.readouterr().out)["rows"][1]["name"] == "post"
+    assert json.loads(capsys.readouterr().out)["rows"][1]["name"] == "half"
 
 
 def test_a_changed_recipe_is_refused(finished: Path, here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    changed = recipe_file(tmp_path, SWEEP.replace("norm=post", "norm=sasrec"))
+    changed = recipe_file(tmp_path, SWEEP.replace("share=0.5", "share=0.25"))
     before = stamps(finished)
     assert cli.main(command(changed, finished, "--seeds", "2")) == 2
     error = capsys.readouterr().err
-    assert "post-seed0 holds a run of another configuration" in error
-    assert "model.norm is 'post' there and 'sasrec' now" in error
+    assert "half-seed0 holds a run of another configuration" in error
+    assert "data.user_share is 0.5 there and 0.25 now" in error
     assert stamps(finished) == before and not here.started
 
 
@@ -151,13 +156,13 @@ def test_a_failed_cell_is_told_and_stops_nothing(shop, here: Here, tmp_path: Pat
 
 
 def test_runs_are_reported(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    runs = [str(finished / "cells" / name) for name in ("pre-seed0", "pre-seed1", "post-seed0")]
+    runs = [str(finished / "cells" / name) for name in ("all-seed0", "all-seed1", "half-seed0")]
     assert cli.main(["report", *runs, "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
-    assert "pre-seed0 · post-seed0" in page and page.count("<img ") == 6
+    assert "all-seed0 · half-seed0" in page and page.count("<img ") == 5
     assert cli.main(["report", runs[0], "--out", str(tmp_path / "one.html")]) == 0
     page = (tmp_path / "one.html").read_text()
-    assert "Run pre-seed0" in page and "model.width = 8" in page and "popularity" in page
+    assert "Run all-seed0" in page and "model.width = 8" in page and "popularity" in page
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err
@@ -166,7 +171,7 @@ def test_runs_are_reported(finished: Path, tmp_path: Path, capsys: pytest.Captur
 def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
     """A real process on one host device, killed without warning; the same cell is then finished."""
     settings = [*SETTINGS[1::2], "data.dataset=shop", "train.steps=400", "train.save_every=2", "train.log_every=2"]
-    (cell,) = plan(recipes.read(str(finished / "norms.py")), settings, [0], tmp_path, ["pre"])
+    (cell,) = plan(recipes.read(str(finished / "shares.py")), settings, [0], tmp_path, ["all"])
     environments, said = slices(Devices("cpu", "cpu", 2), 1)[:1], []
     log = cell.folder / "metrics.jsonl"
 
@@ -195,7 +200,7 @@ def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
 
 def test_cells_run_side_by_side_and_a_signal_stops_them(finished: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(launch, "POLL_SECONDS", 0.001)
-    cells = plan(recipes.read(str(finished / "norms.py")), [], [0, 1, 2], tmp_path)
+    cells = plan(recipes.read(str(finished / "shares.py")), [], [0, 1, 2], tmp_path)
     running, most, places = set(), [], []
 
     def start(cell, environment, log) -> Any:
@@ -206,10 +211,10 @@ def test_cells_run_side_by_side_and_a_signal_stops_them(finished: Path, tmp_path
         ended = []
 
         def poll():
-            if ended or (cell.name != "post-seed0" and next(polls, None) is None):
+            if ended or (cell.name != "half-seed0" and next(polls, None) is None):
                 running.discard(cell.name)
                 return 0
-            if cell.name == "post-seed0" and len(most) == 5:
+            if cell.name == "half-seed0" and len(most) == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
             return None
 
