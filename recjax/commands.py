@@ -58,7 +58,6 @@ PROTOCOL, PREPARATION = "evaluate.", "data.prepare."
 """Settings that can change after training."""
 
 
-
 def prepare(options: Namespace) -> int:
     """Raw logs to a dataset on disk."""
     filters = {name: getattr(options, name) for name in ("k_core", "min_length", "duplicates", "min_rating")}

@@ -15,12 +15,14 @@ from recjax.models.recgpt_published import RecGPTPublished
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
+from recjax.train.ablation import plan
 from recjax.train.loop import fit
 from recjax.typing import InputError
 from tests.tiny import SETTINGS, TINY, tiny_datasets
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
+ABLATIONS = sorted(path.stem for path in (FOLDER / recipes.ABLATIONS).glob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,16 @@ def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest
     assert len(losses) and losses.is_finite().all()
     assert json.loads((run / "config.json").read_text())["model"]["width"] == 8
     assert any((run / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_row_of_an_ablation_is_a_configuration(name, tmp_path: Path):
+    recipe = recipes.read(name)
+    command = (recipe.module.__doc__ or "").partition("\n")[0]
+    assert command.startswith("recjax ablate ") and name in command
+    assert recipe.config.name == name
+    cells = plan(recipe, [], [0], tmp_path)
+    assert len({json.dumps(to_json(cell.config)) for cell in cells}) == len(cells) > 1
 
 
 def write(path: Path, text: str) -> str:
