@@ -21,7 +21,10 @@ COMPARING = ("ablate", "report")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = parser().parse_args(arguments)
-    from recjax import commands, comparisons
+    if options.command in COMPARING:
+        from recjax import comparisons as commands
+    else:
+        from recjax import commands
     from recjax.evaluate.ranking import NonFiniteScoresError
     from recjax.parallel.startup import initialize
     from recjax.train.errors import TrainingError
@@ -30,9 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         _keep_compiled_programs()
     try:
-        if options.command in COMPARING:  # they look at no device: those belong to the runs that they start
-            return getattr(comparisons, options.command)(options)
-        initialize()
+        if options.command not in COMPARING:  # those look at no device: it belongs to the runs that they start
+            initialize()
         return getattr(commands, options.command.replace("-", "_"))(options)
     except (InputError, NonFiniteScoresError, TrainingError) as error:
         if options.debug:

@@ -140,14 +140,15 @@ def locked(out: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 class _Asked:
-    """While entered, SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process."""
+    """While entered, SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process; `nohup` holds."""
 
     def __init__(self) -> None:
         self.to_stop = False
 
     def __enter__(self) -> "_Asked":
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        self._previous: dict[int, Any] = {number: signal.signal(number, self._remember) for number in numbers}
+        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous: dict[int, Any] = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ ONLINE = "one more event"
 SHOWN = ("ndcg@10", "hr@10", "mrr", "coverage@10")
 """Metrics of a row."""
 
+Curves = dict[str, list[tuple[int, float]]]
+"""Name -> (step, value) pairs in order."""
+
 DRAWN = 300
 """Points of a loss curve, about."""
 
@@ -51,7 +54,7 @@ class Outcome:
     folder: Path
     config: dict[str, Any]
     report: Report | None
-    curves: dict[str, list[tuple[int, float]]]
+    curves: Curves
     parameters: int | None
 
     @property
@@ -116,11 +119,11 @@ def read_outcome(run_dir: Path) -> Outcome:
     return Outcome(run_dir, tree, report, curves, _parameters(run_dir))
 
 
-def _curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+def _curves(run_dir: Path) -> Curves:
     return read_metrics(run_dir) if (run_dir / "metrics.jsonl").is_file() else {}
 
 
-def _joined(first: dict[str, list[tuple[int, float]]], then: dict[str, list[tuple[int, float]]]) -> dict:
+def _joined(first: Curves, then: Curves) -> Curves:
     """The curves of a run after those of its pre-training, steps and seconds counted from the start of that."""
     steps, seconds = first.get(SECONDS, [(0, 0.0)])[-1]
     joined = {name: list(points) for name, points in first.items()}
@@ -208,7 +211,7 @@ def _row(name: str, runs: Sequence[Outcome], first: Outcome, target: float | Non
     reports = [run.report for run in runs if run.report is not None]
     costs = [run.cost(target) for run in runs]
     curves = [curve for run in runs if (curve := run.validation()).values]
-    mean = {field: _mean([getattr(cost, field) for cost in costs]) for field in Cost.__dataclass_fields__}
+    mean = {field: _mean([getattr(cost, field) for cost in costs]) for field in (each.name for each in fields(Cost))}
     if any(cost.seconds_to_target is None for cost in costs):  # a mean of those that got there would flatter
         mean["seconds_to_target"] = None
     parameters = costs[0].parameters
