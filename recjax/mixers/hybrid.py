@@ -1,15 +1,17 @@
 """Attention over items of several tokens: bidirectional inside an item, causal between items."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.rotary import rotary
-from recjax.ops.attention import attend_last_item, hybrid_attention
+from recjax.ops.attention import attend_keys, attention
 from recjax.ops.embedding import take_position
+from recjax.ops.pairs import Visible
 from recjax.typing import Array, Float, InputError
 
 Positions = Literal["rotary", "none"]
@@ -22,7 +24,7 @@ class HybridAttention:
     A row is item-aligned: its tokens n * slots .. n * slots + slots - 1 belong to its item n. The context is that of
     tokens: `segments` as always, and `positions` the number of the token's ITEM inside its history, the same for all
     of an item's tokens. Rotary positions count these, so only distances between items matter: where a history stands
-    in a row, what stands beside it and on which side it is padded change nothing.
+    in a row, what stands beside it and on which side it is padded change nothing. Histories go on by whole items.
 
     Attributes:
         heads: number of heads; divides the width.
@@ -38,13 +40,15 @@ class HybridAttention:
     dropout: float = 0.0
     init_scale: float | None = None
 
-    capabilities: ClassVar[Capabilities] = Capabilities(causal=True, positional=True)
-
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise InputError(f"slots is {self.slots}, expected at least 1 token an item")
         if self.positions not in get_args(Positions):
             raise InputError(f"positions is {self.positions!r}, expected one of {', '.join(get_args(Positions))}")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(causal=True, positional=self.positions == "rotary", memory="history", seq_sharded=True)
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "HybridAttentionMixer":
         if width % self.heads:
@@ -53,15 +57,18 @@ class HybridAttention:
             raise InputError("HybridAttention is causal between items; it cannot be bidirectional")
         return HybridAttentionMixer(self, width, dtype, name=name)
 
-    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> None:
-        raise InputError("HybridAttention keeps no state: its histories are read whole")
+    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:
+        """Room for `max_length` items."""
+        channels = width // self.heads
+        room = max_length * self.slots
+        return (empty(rows=rows, heads=self.heads, room=room, channels=(channels, channels), dtype=dtype),)
 
 
 class HybridAttentionMixer(nn.Module):
     """See `HybridAttention`.
 
     With `last` int32 [b], the output of those tokens alone, [b, d]; with `last` int32 [b, s], tokens of one item a row,
-    theirs, [b, s, d].
+    theirs, [b, s, d]. With a state, the new tokens are whole items.
     """
 
     config: HybridAttention
@@ -76,8 +83,8 @@ class HybridAttentionMixer(nn.Module):
         *,
         source: Array | None = None,
         last: Array | None = None,
-        state: None = None,
-    ) -> Array:
+        state: tuple[Cache, ...] | None = None,
+    ) -> Any:
         if source is not None:
             raise InputError("HybridAttention takes queries, keys and values from one stream")
         batch, heads = x.shape[0], self.config.heads
@@ -91,13 +98,16 @@ class HybridAttentionMixer(nn.Module):
             places = context.positions
             query = rotary(query, places if tokens is None else jnp.take_along_axis(places, tokens, axis=1))
             key = rotary(key, places)
+        if state is not None:
+            mixed, state = attend(query, key, value, context, state, Visible(True, self.config.slots))
+            return self._dense("output")(mixed.swapaxes(1, 2).reshape(batch, -1, self.width)), state
         if tokens is None:
             random = self.make_rng("dropout") if self.config.dropout and self.has_rng("dropout") else None
-            mixed = hybrid_attention(
-                query, key, value, context.segments, self.config.slots, dropout=self.config.dropout, key=random
-            )
+            slots, dropout = self.config.slots, self.config.dropout
+            mixed = attention(query, key, value, context.segments, slots=slots, dropout=dropout, key=random)
         else:
-            mixed = attend_last_item(query, key, value, self._visible(context, tokens[:, 0]))
+            allowed = self._visible(context, tokens[:, 0])[:, None]
+            mixed = attend_keys(query, (key,), (value,), allowed)
         mixed = self._dense("output")(mixed.swapaxes(1, 2).reshape(batch, -1, self.width))
         return mixed[:, 0] if last is not None and last.ndim == 1 else mixed
 

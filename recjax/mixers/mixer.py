@@ -1,12 +1,12 @@
 """The one interface of sequence mixers, and the context they share."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from recjax.typing import Array, Bool, Float, Int
+from recjax.typing import Array, Bool, Float, InputError, Int
 
 State = Any
 """What a mixer keeps of the past of each row: a tree of arrays whose first axis is the row."""
@@ -49,6 +49,12 @@ class SeqContext:
         """Last events of histories, where a recurrence that runs backwards begins."""
         changes = self.segments[:, 1:] != self.segments[:, :-1]
         return jnp.concatenate([changes, jnp.ones_like(changes[:, :1])], axis=1) & self.valid
+
+    def seconds(self, reader: str) -> Int[Array, "b l"]:
+        """The timestamps, for a mixer that cannot do without; InputError where there are none."""
+        if self.timestamps is None:
+            raise InputError(f"{reader} reads timestamps and the batch has none: set data.view.times=true")
+        return self.timestamps
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,10 @@ class MixerConfig(Protocol):
     Parameters that want a smaller learning rate and no weight decay are declared by `recjax.nn.groups.ssm_params`.
     """
 
-    capabilities: ClassVar[Capabilities]
+    @property
+    def capabilities(self) -> Capabilities:
+        """Of the mixer as configured; a class attribute where they never change."""
+        ...
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> SequenceMixer: ...
 

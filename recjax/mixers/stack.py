@@ -27,6 +27,8 @@ class Stack:
     * `pre`: x = x + M(LN(x)); x = x + F(LN(x));
     * `post` (Vaswani et al. 2017): x = LN(x + M(x)); x = LN(x + F(x)).
 
+    Blocks without a feed-forward network end before F and its LN.
+
     `sasrec` and `pre` end in one more LN.
 
     Attributes:
@@ -35,7 +37,7 @@ class Stack:
         width: model width.
         causal: forbid the future.
         norm: placement of the normalisations.
-        inner: width inside the feed-forward network.
+        inner: width inside the feed-forward network; 0 for blocks of a mixer alone.
         activation: of the feed-forward network.
         dropout: rate on the output of mixer and feed-forward network.
         init_scale: standard deviation of kernels, or None for Xavier uniform.
@@ -132,8 +134,7 @@ class Block(nn.Module):
         dtype = jnp.dtype(s.dtype)
         mixer = s.mixer(self.layer).build(width=s.width, causal=s.causal, dtype=dtype, name="mixer")
         init = nn.initializers.xavier_uniform() if s.init_scale is None else nn.initializers.normal(s.init_scale)
-        feed_forward = FeedForward(s.inner, s.activation, s.dropout, init, dtype, name="feed_forward")
-        mixer_norm, inner_norm = LayerNorm(dtype=dtype, name="mixer_norm"), LayerNorm(dtype=dtype, name="inner_norm")
+        mixer_norm = LayerNorm(dtype=dtype, name="mixer_norm")
         dropout = Dropout(s.dropout)
 
         def at_last(x: Array) -> Array:
@@ -149,14 +150,21 @@ class Block(nn.Module):
         goes_on = state is not None
         if s.norm == "sasrec":
             query = mixer_norm(x)
-            x = inner_norm(at_last(query) + mix(query, source=x))
-            x = x + feed_forward(x)
+            x = at_last(query) + mix(query, source=x)
         elif s.norm == "pre":
             x = at_last(x) + mix(mixer_norm(x))
-            x = x + feed_forward(inner_norm(x))
         else:
             x = mixer_norm(at_last(x) + mix(x))
-            x = inner_norm(x + feed_forward(x))
+        if s.inner:
+            inner_norm = LayerNorm(dtype=dtype, name="inner_norm")
+            feed_forward = FeedForward(s.inner, s.activation, s.dropout, init, dtype, name="feed_forward")
+            if s.norm == "sasrec":
+                x = inner_norm(x)
+                x = x + feed_forward(x)
+            elif s.norm == "pre":
+                x = x + feed_forward(inner_norm(x))
+            else:
+                x = inner_norm(x + feed_forward(x))
         return (x, state) if goes_on else x
 
 

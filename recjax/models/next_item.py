@@ -32,7 +32,7 @@ class NextItem:
         width: model width.
         layers: blocks.
         heads: heads of the mixers that have heads.
-        inner: width inside the feed-forward network, or None for four times the width.
+        inner: width inside the feed-forward network, or None for four times the width; 0 for blocks without one.
         activation: of the feed-forward network.
         norm: "pre" or "post", or "sasrec" where every mixer has a separate query; see `recjax.mixers.stack.Stack`.
         dropout: rate on embeddings, mixer and feed-forward outputs, and inside mixers that have it.
@@ -75,7 +75,7 @@ class NextItem:
             width=self.width,
             causal=True,
             norm=self.norm,
-            inner=self.inner or 4 * self.width,
+            inner=4 * self.width if self.inner is None else self.inner,
             activation=self.activation,
             dropout=self.dropout,
             remat=self.remat,

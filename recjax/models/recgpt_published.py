@@ -23,7 +23,7 @@ from recjax.decode.exact import exact_rank, exact_topk
 from recjax.models.model import ItemStats, WeightedSums
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
-from recjax.ops.attention import attend_last_item, hybrid_attention
+from recjax.ops.attention import attend_keys, attention
 from recjax.ops.embedding import lookup, table_rows, take_position
 from recjax.ops.losses import full_softmax
 from recjax.typing import Array, Float, InputError, Int, Params
@@ -114,13 +114,13 @@ class _Block(nn.Module):
         )
         if last is None:
             random = self.make_rng("dropout") if config.dropout and self.has_rng("dropout") else None
-            mixed = hybrid_attention(q, k, v, segments, config.slots, dropout=config.dropout, key=random)
+            mixed = attention(q, k, v, segments, slots=config.slots, dropout=config.dropout, key=random)
         else:
             items = jnp.arange(x.shape[1]) // config.slots
             same = segments == take_position(segments, last * config.slots)[:, None]
             allowed = same & (items[None] <= last[:, None])
             q = item_tokens(q.swapaxes(1, 2), last, config.slots).swapaxes(1, 2)
-            mixed = attend_last_item(q, k, v, allowed)
+            mixed = attend_keys(q, (k,), (v,), allowed[:, None])
             x = item_tokens(x, last, config.slots)
         mixed = mixed.swapaxes(1, 2).reshape(rows, -1, width)
         x = x + dropout(dense(width, "c_proj")(mixed))

@@ -1,25 +1,25 @@
-"""Softmax attention over packed rows: a position sees only its own segment, and with `causal` only its past.
+"""Attention over packed rows: a position sees only its own segment, and with `causal` only its past.
 
-An item may be one position (`attention`) or several tokens (`hybrid_attention`: bidirectional inside an item, causal
-between items). Masks are computed from positions, block by block; no `[l, l]` array is made of them.
+An event may be one position or several tokens (`slots`: bidirectional inside an event, causal between events). Masks
+and relative biases are made block by block (`recjax.ops.blocks`), rows of `LONG` positions and more by blocks of keys,
+too, so that no `[l, l]` array is made of them. On a mesh whose `seq` axis is longer than 1 each device keeps its
+queries and gathers the keys and values of the whole row.
 """
 
 import math
-from functools import partial
-from typing import NamedTuple
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import PartitionSpec
 
-from recjax.ops.dropout import keep_mask
-from recjax.typing import Array, Bool, Float, InputError, Int
-
-MASKED = -1e30
-"""Score of a forbidden pair: finite, so that a row that may see nothing stays finite; its weight is exactly 0."""
+from recjax.ops.ambient import axis_size
+from recjax.ops.blocks import Asking, Keys, Plan, direct, merge, online
+from recjax.ops.pairs import MASKED, GapBias, Visible
+from recjax.typing import DATA_AXIS, SEQ_AXIS, Array, Bool, Float, InputError, Int
 
 LONG = 1024
-"""Tokens of a row from which `hybrid_attention` accumulates over blocks of keys, too."""
+"""Positions of a row from which attention accumulates over blocks of keys."""
 
 
 def attention_reference(
@@ -43,15 +43,20 @@ def attention_reference(
 
 def attention(
     q: Float[Array, "b h l c"],
-    k: Float[Array, "b h l c"],
-    v: Float[Array, "b h l c"],
+    k: Float[Array, "b g l c"],
+    v: Float[Array, "b g l e"],
     segments: Int[Array, "b l"],
     *,
     causal: bool = True,
-    block: int = 64,
+    slots: int = 1,
+    window: int | None = None,
+    first: int = 0,
+    bias: GapBias | None = None,
+    block: int | None = None,
     dropout: float = 0.0,
     key: Array | None = None,
-) -> Float[Array, "b h l c"]:
+    long: int = LONG,
+) -> Float[Array, "b h l e"]:
     """Self-attention inside the segments of packed rows; softmax in float32.
 
     Causal attention runs in blocks of queries, each against the keys up to its own end, so that nearly half of the
@@ -62,301 +67,199 @@ def attention(
 
     Args:
         q: queries.
-        k: keys.
+        k: keys, of as many heads as the queries or of a divisor: groups of query heads that follow each other share a
+            head of keys and values (Ainslie et al. 2023).
         v: values.
-        segments: segment number of each position.
+        segments: segment number of each position; positions of a segment stand together.
         causal: forbid the future.
-        block: queries per block.
+        slots: tokens of an event; with more than one, event n of a row has its positions n * slots ..
+            n * slots + slots - 1, which see each other, and `window` and `bias` count events.
+        window: events that a query sees, its own among them, to each side it may see; None for all.
+        first: events at the beginning of a history that a window never hides (Beltagy et al. 2020's global tokens).
+        bias: added to the scores.
+        block: queries (and, in long rows, keys) per block, rounded down to whole events; by default 64, and 128 in long
+            rows.
         dropout: share of attention weights dropped when `key` is given.
         key: random key, or None for no dropout.
+        long: positions from which blocks of keys are accumulated.
 
     Returns:
-        Array of the shape of `q` and the dtype of `v`.
+        Array of the heads and length of `q` and the dtype of `v`.
+
+    Raises:
+        InputError: rows that end in the middle of an event.
     """
     length = q.shape[2]
-    size = block if causal else length
-    scale = 1.0 / math.sqrt(q.shape[-1])
-    outputs = []
-    for number, start in enumerate(range(0, length, size)):
-        stop = min(start + size, length)
-        seen = stop if causal else length
-        allowed = segments[:, start:stop, None] == segments[:, None, :seen]
-        if causal:
-            allowed &= (jnp.arange(start, stop)[:, None] >= jnp.arange(seen)[None, :])[None]
-        scores = jnp.einsum("bhlc,bhmc->bhlm", q[:, :, start:stop], k[:, :, :seen], preferred_element_type=jnp.float32)
-        scores = jnp.where(allowed[:, None], scores * scale, MASKED)
-        top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-        weights = jnp.exp(scores - top)
-        # Dividing the output instead of the weights saves one pass over [l, l]; dropout commutes with it.
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        if key is not None and dropout > 0.0:
-            keep = keep_mask(jax.random.fold_in(key, number), weights.shape, dropout)
-            weights = jnp.where(keep, weights, 0.0)
-            total = total * (1.0 - dropout)
-        mixed = jnp.einsum("bhlm,bhmc->bhlc", weights.astype(v.dtype), v[:, :, :seen])
-        outputs.append((mixed / total).astype(v.dtype))
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)
+    if slots < 1 or length % slots:
+        raise InputError(f"rows of {length} tokens do not hold whole items of {slots} tokens")
+    block = (64 if length < long else 128) if block is None else block
+    visible = Visible(causal, slots, window)
+    rate = dropout if key is not None else 0.0
+    plan = Plan(visible, max(block // slots, 1) * slots, 1.0 / math.sqrt(q.shape[-1]), dropout=rate)
+    first = 0 if window is None else first
+    if _shards(length, slots) > 1 or length >= long:
+        return _by_blocks(q, k, v, segments, bias, key, first, plan)
+    always = _order(segments) < first * slots if first else None
+    return direct(q, _per_head(k, q.shape[1]), _per_head(v, q.shape[1]), segments, always, bias, key, plan)
 
 
-def attend_last(
-    q: Float[Array, "q h c"],
-    k: Float[Array, "q h l c"],
-    v: Float[Array, "q h l c"],
-    allowed: Bool[Array, "q l"],
-) -> Float[Array, "q h c"]:
-    """Attention of one query per row: all that ranking needs of the last layer. Softmax in float32."""
-    scores = jnp.einsum("qhc,qhlc->qhl", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-    weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, MASKED), axis=-1)
-    return jnp.einsum("qhl,qhlc->qhc", weights.astype(v.dtype), v)
-
-
-def attend_cache(
-    q: Float[Array, "b h l c"],
-    k: Float[Array, "b h m c"],
-    v: Float[Array, "b h m c"],
-    visible: Int[Array, "b l"],
-) -> Float[Array, "b h l c"]:
-    """Attention of new events to a cache of keys and values, of which query i of row b sees the first `visible[b, i]`.
-
-    Softmax in float32.
-    """
-    scores = jnp.einsum("bhlc,bhmc->bhlm", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-    allowed = jnp.arange(k.shape[2])[None, None] < visible[..., None]
-    weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, MASKED), axis=-1)
-    return jnp.einsum("bhlm,bhmc->bhlc", weights.astype(v.dtype), v)
-
-
-def hybrid_attention(
+def pointwise_attention(
     q: Float[Array, "b h l c"],
     k: Float[Array, "b h l c"],
-    v: Float[Array, "b h l c"],
+    v: Float[Array, "b h l e"],
     segments: Int[Array, "b l"],
-    slots: int,
     *,
+    share: float,
+    causal: bool = True,
+    window: int | None = None,
+    bias: GapBias | None = None,
     block: int | None = None,
-    dropout: float = 0.0,
-    key: Array | None = None,
-) -> Float[Array, "b h l c"]:
-    """Self-attention over items of `slots` tokens each: both directions inside an item, causal between items.
-
-    The tokens of a row's item n are its positions n * slots .. n * slots + slots - 1, so an item never straddles two
-    blocks and a block of queries needs no key after its own end. Rows below `LONG` tokens run as `attention` does, a
-    block of queries against all keys up to its end. Longer rows accumulate over blocks of keys with a running maximum
-    (Milakov & Gimelshein 2018; Dao et al. 2022), and their backward pass makes the weights of a block again instead of
-    keeping them: memory for weights is one `[b, h, block, block]` array.
-
-    Padding (segment 0) attends to padding: finite, and ignored by every loss.
+    long: int = LONG,
+) -> Float[Array, "b h l e"]:
+    """HSTU's attention (Zhai et al. 2024, eq. 2): weights silu(q k + bias) * share, which no softmax normalises.
 
     Args:
         q: queries.
         k: keys.
         v: values.
-        segments: segment number of each token; all tokens of an item have the same.
-        slots: tokens of an item; divides `l`.
-        block: queries (and, in long rows, keys) per block, rounded down to whole items; by default 64, and 128 in
-            long rows.
-        dropout: share of attention weights dropped when `key` is given.
-        key: random key, or None for no dropout.
-
-    Returns:
-        Array of the shape of `q` and the dtype of `v`; softmax and sums in float32.
-
-    Raises:
-        InputError: rows that end in the middle of an item.
+        segments: segment number of each position; positions of a segment stand together.
+        share: one over the length that the model was made for: a constant, whatever the length of the row.
+        causal: forbid the future.
+        window: events that a query sees, as in `attention`.
+        bias: added to the products.
+        block: as in `attention`.
+        long: positions from which blocks of keys are accumulated.
     """
     length = q.shape[2]
-    if slots < 1 or length % slots:
-        raise InputError(f"rows of {length} tokens do not hold whole items of {slots} tokens")
-    block = (64 if length < LONG else 128) if block is None else block
-    block = max(block // slots, 1) * slots
-    rate = dropout if key is not None else 0.0
-    if length >= LONG:
-        return online_hybrid_attention(q, k, v, segments, slots, block=block, dropout=rate, key=key)
-    scale = 1.0 / math.sqrt(q.shape[-1])
-    outputs = []
-    for number, start in enumerate(range(0, length, block)):
-        stop = min(start + block, length)
-        allowed = segments[:, start:stop, None] == segments[:, None, :stop]
-        allowed &= _item_order(start, stop, 0, stop, slots)[None]
-        scores = jnp.einsum("bhlc,bhmc->bhlm", q[:, :, start:stop], k[:, :, :stop], preferred_element_type=jnp.float32)
-        scores = jnp.where(allowed[:, None], scores * scale, MASKED)
-        weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        if key is not None and rate:
-            weights = jnp.where(keep_mask(jax.random.fold_in(key, number), weights.shape, rate), weights, 0.0)
-            total = total * (1.0 - rate)
-        mixed = jnp.einsum("bhlm,bhmc->bhlc", weights.astype(v.dtype), v[:, :, :stop])
-        outputs.append((mixed / total).astype(v.dtype))
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)
+    block = (64 if length < long else 128) if block is None else block
+    plan = Plan(Visible(causal, 1, window), block, 1.0, share)
+    if _shards(length, 1) > 1 or length >= long:
+        return _by_blocks(q, k, v, segments, bias, None, 0, plan)
+    return direct(q, k, v, segments, None, bias, None, plan)
 
 
-def attend_last_item(
-    q: Float[Array, "q h s c"],
-    k: Float[Array, "q h l c"],
-    v: Float[Array, "q h l c"],
-    allowed: Bool[Array, "q l"],
-) -> Float[Array, "q h s c"]:
-    """Attention of the tokens of one item a row, which all see the same keys: all that ranking needs of the last layer
-    of a hybrid stack. Softmax in float32.
-    """
-    scores = jnp.einsum("qhsc,qhlc->qhsl", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-    weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, MASKED), axis=-1)
-    return jnp.einsum("qhsl,qhlc->qhsc", weights.astype(v.dtype), v)
-
-
-def _item_order(start: int, stop: int, first: int, last: int, slots: int) -> Bool[Array, "l m"]:
-    """Whether the item of each query in start..stop-1 is that of a key in first..last-1 or a later one."""
-    # Divided here, not on the device: fused into the comparison, the division would be done for every pair.
-    queries, keys = (jnp.asarray(np.arange(*bounds) // slots) for bounds in ((start, stop), (first, last)))
-    return queries[:, None] >= keys[None, :]
-
-
-class _Blocking(NamedTuple):
-    """Static sizes of the attention over blocks: tokens of an item, tokens of a block, share of weights dropped."""
-
-    slots: int
-    block: int
-    dropout: float
-
-
-def online_hybrid_attention(
+def attend_keys(
     q: Float[Array, "b h l c"],
-    k: Float[Array, "b h l c"],
-    v: Float[Array, "b h l c"],
-    segments: Int[Array, "b l"],
-    slots: int,
-    *,
-    block: int,
-    dropout: float = 0.0,
-    key: Array | None = None,
-) -> Float[Array, "b h l c"]:
-    """`hybrid_attention` of long rows; `block` is a multiple of `slots`, which divides the length of a row."""
-    rate = dropout if key is not None else 0.0
-    seed = jax.random.key_data(key) if key is not None and rate else None
-    return _online(q, k, v, segments, seed, _Blocking(slots, block, rate))
+    keys: tuple[Float[Array, "b g m c"], ...],
+    values: tuple[Float[Array, "b g m e"], ...],
+    allowed: Bool[Array, "b l n"],
+    bias: Float[Array, "b h l n"] | None = None,
+    share: float | None = None,
+) -> Float[Array, "b h l e"]:
+    """Attention of a few queries to keys that stand in several places: the last of a row to it, new events to a cache
+    and to each other. Softmax in float32.
 
-
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _online(q, k, v, segments, seed, blocking: _Blocking) -> Array:
-    return _online_forward(q, k, v, segments, seed, blocking)[0]
-
-
-def _online_forward(q, k, v, segments, seed, blocking: _Blocking):
-    """The output, and what the backward pass needs: the inputs, the output and each query's log of its weights' sum."""
-    length, width = q.shape[2], blocking.block
-    outputs, logsums = [], []
-    for number, start in enumerate(range(0, length, width)):
-        stop = min(start + width, length)
-        pair = _Pair(q, k, v, segments, seed, blocking, number, start, stop)
-
-        def fold(carry, index, pair=pair):
-            top, total, mixed = carry
-            scores = pair.scores(index)
-            new_top = jnp.maximum(top, jnp.max(scores, axis=-1, keepdims=True))
-            weights, shrink = jnp.exp(scores - new_top), jnp.exp(top - new_top)
-            total = total * shrink + jnp.sum(weights, axis=-1, keepdims=True)
-            return (new_top, total, mixed * shrink + pair.mix(pair.kept(weights, index), index)), None
-
-        # The queries' own block comes first: it has at least the query's own item, so that the running maximum is a
-        # real score and masked pairs of the other blocks weigh exactly 0.
-        scores = pair.scores(None)
-        top = jnp.max(scores, axis=-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        carry = (top, jnp.sum(weights, axis=-1, keepdims=True), pair.mix(pair.kept(weights, None), None))
-        if number:
-            carry, _ = jax.lax.scan(fold, carry, jnp.arange(number))
-        top, total, mixed = carry
-        outputs.append((mixed / total).astype(v.dtype))
-        logsums.append(top + jnp.log(total))
-    output, logsum = jnp.concatenate(outputs, axis=2), jnp.concatenate(logsums, axis=2)
-    return output, (q, k, v, segments, seed, output, logsum)
-
-
-def _online_backward(blocking: _Blocking, kept, cotangent):
-    q, k, v, segments, seed, output, logsum = kept
-    length, width = q.shape[2], blocking.block
-    scale = 1.0 / math.sqrt(q.shape[-1])
-    cotangent = cotangent.astype(jnp.float32)
-    # sum_j P_ij dP_ij of the softmax's derivative, with or without dropout.
-    shared = jnp.sum(cotangent * output.astype(jnp.float32), axis=-1, keepdims=True)
-    dq, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    for number, start in enumerate(range(0, length, width)):
-        stop = min(start + width, length)
-        pair = _Pair(q, k, v, segments, seed, blocking, number, start, stop)
-        dout, logs, delta = (x[:, :, start:stop] for x in (cotangent, logsum, shared))
-
-        def fold(carry, index, pair=pair, dout=dout, logs=logs, delta=delta):
-            dq, dk, dv = carry
-            weights = jnp.exp(pair.scores(index) - logs)
-            dweights = pair.kept(jnp.einsum("bhlc,bhmc->bhlm", dout, pair.cut(pair.v, index, 2)), index)
-            dscores = weights * (dweights - delta) * scale
-            dq += jnp.einsum("bhlm,bhmc->bhlc", dscores, pair.cut(pair.k, index, 2))
-            dk = pair.add(dk, jnp.einsum("bhlm,bhlc->bhmc", dscores, pair.queries), index)
-            dv = pair.add(dv, jnp.einsum("bhlm,bhlc->bhmc", pair.kept(weights, index), dout), index)
-            return (dq, dk, dv), None
-
-        carry, _ = fold((jnp.zeros(dout.shape[:3] + q.shape[3:], jnp.float32), dk, dv), None)
-        if number:
-            carry, _ = jax.lax.scan(fold, carry, jnp.arange(number))
-        block_dq, dk, dv = carry
-        dq.append(block_dq)
-    return jnp.concatenate(dq, axis=2).astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None
-
-
-_online.defvjp(_online_forward, _online_backward)
-
-
-class _Pair(NamedTuple):
-    """A block of queries (number `number`, tokens start..stop-1) and one block of keys at a time: an index of an
-    earlier block, or None for the queries' own.
+    Args:
+        q: queries.
+        keys: keys, in parts that are never joined; their heads may be a divisor of the queries' (see `attention`).
+        values: their values.
+        allowed: which of all the keys, in order, each query sees; at least one.
+        bias: added to the scores.
+        share: factor of pointwise weights, silu(q k + bias) * share; None for a softmax of scaled products.
     """
+    rows, heads, length, channels = q.shape
+    groups = keys[0].shape[1]
+    grouped = q.reshape(rows, groups, heads // groups, length, channels)
+    scores = jnp.concatenate(
+        [jnp.einsum("bgrlc,bgmc->bgrlm", grouped, k, preferred_element_type=jnp.float32) for k in keys], axis=-1
+    ).reshape(rows, heads, length, -1)
+    scores = scores if share is not None else scores / math.sqrt(channels)
+    scores = scores if bias is None else scores + bias
+    if share is None:
+        weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, MASKED), axis=-1)
+    else:
+        weights = jnp.where(allowed[:, None], jax.nn.silu(scores) * share, 0.0)
+    weights = weights.astype(values[0].dtype).reshape(rows, groups, heads // groups, length, -1)
+    mixed, begin = 0.0, 0
+    for v in values:
+        mixed += jnp.einsum("bgrlm,bgme->bgrle", weights[..., begin : begin + v.shape[2]], v)
+        begin += v.shape[2]
+    return jnp.asarray(mixed).reshape(rows, heads, length, -1)
 
-    q: Array
-    k: Array
-    v: Array
-    segments: Array
-    seed: Array | None
-    blocking: _Blocking
-    number: int
-    start: int
-    stop: int
 
-    @property
-    def queries(self) -> Float[Array, "b h l c"]:
-        return self.q[:, :, self.start : self.stop]
+def _shards(length: int, slots: int) -> int:
+    """Devices that share a row: those of the mesh's `seq` axis, if whole events divide over them; otherwise 1."""
+    shards = axis_size(SEQ_AXIS)
+    return shards if length % (shards * slots) == 0 else 1
 
-    def cut(self, x: Array, index: Array | None, axis: int) -> Array:
-        """The key block's part of `x`; earlier blocks are never ragged."""
-        if index is None:
-            return jax.lax.slice_in_dim(x, self.start, self.stop, axis=axis)
-        width = self.blocking.block
-        return jax.lax.dynamic_slice_in_dim(x, index * width, width, axis=axis)
 
-    def add(self, total: Array, part: Array, index: Array | None) -> Array:
-        """`total` with `part` added to the key block."""
-        start = self.start if index is None else index * self.blocking.block
-        return jax.lax.dynamic_update_slice_in_dim(total, self.cut(total, index, 2) + part, start, axis=2)
+def _by_blocks(q, k, v, segments, bias: GapBias | None, key: Array | None, first: int, plan: Plan) -> Array:
+    """Attention over blocks of keys; on a mesh with a `seq` axis, of each device's queries to the gathered keys."""
+    keys = Keys(k, v, segments, None if bias is None else bias.seconds)
+    tables = None if bias is None else replace(bias, seconds=None)
+    if _shards(q.shape[2], plan.visible.slots) == 1:
+        asking = Asking(q, segments, keys.seconds, jnp.zeros((), jnp.int32))
+        return _to_keys(asking, keys, tables, key, first, plan)
+    axes = (SEQ_AXIS,) if q.shape[0] % axis_size(DATA_AXIS) else (DATA_AXIS, SEQ_AXIS)
+    rows = DATA_AXIS if DATA_AXIS in axes else None
+    heads, flat = PartitionSpec(rows, None, SEQ_AXIS), PartitionSpec(rows, SEQ_AXIS)
 
-    def scores(self, index: Array | None) -> Float[Array, "b h l m"]:
-        """Scaled scores, `MASKED` where forbidden. Earlier blocks hold earlier items only."""
-        keys = self.cut(self.k, index, 2)
-        scores = jnp.einsum("bhlc,bhmc->bhlm", self.queries, keys, preferred_element_type=jnp.float32)
-        allowed = self.segments[:, self.start : self.stop, None] == self.cut(self.segments, index, 1)[:, None, :]
-        if index is None:
-            allowed &= _item_order(self.start, self.stop, self.start, self.stop, self.blocking.slots)[None]
-        return jnp.where(allowed[:, None], scores / math.sqrt(self.q.shape[-1]), MASKED)
+    def local(q: Array, keys: Keys, tables: GapBias | None, key: Array | None) -> Array:
+        def whole(x: Array) -> Array:
+            return jax.lax.all_gather(x, SEQ_AXIS, axis=2 if x.ndim == 4 else 1, tiled=True)
 
-    def kept(self, weights: Array, index: Array | None) -> Array:
-        """Weights (or their derivatives) after dropout."""
-        if self.seed is None:
-            return weights
-        key = jax.random.fold_in(jax.random.wrap_key_data(self.seed), self.number)
-        mask = keep_mask(
-            jax.random.fold_in(key, self.number if index is None else index), weights.shape, self.blocking.dropout
-        )
-        return jnp.where(mask, weights / (1.0 - self.blocking.dropout), 0.0)
+        asking = Asking(q, keys.segments, keys.seconds, jax.lax.axis_index(SEQ_AXIS) * q.shape[2])
+        if key is not None:
+            for axis in axes:
+                key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        return _to_keys(asking, jax.tree.map(whole, keys), tables, key, first, plan)
 
-    def mix(self, weights: Array, index: Array | None) -> Float[Array, "b h l c"]:
-        """Weighted sum of the key block's values, in float32."""
-        values = self.cut(self.v, index, 2)
-        return jnp.einsum("bhlm,bhmc->bhlc", weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
+    specs = (heads, Keys(heads, heads, flat, None if keys.seconds is None else flat), PartitionSpec(), PartitionSpec())
+    return jax.shard_map(local, in_specs=specs, out_specs=heads, axis_names=set(axes), check_vma=False)(
+        q, keys, tables, key
+    )
+
+
+def _to_keys(asking: Asking, keys: Keys, bias: GapBias | None, key: Array | None, first: int, plan: Plan) -> Array:
+    heads = asking.q.shape[1]
+    keys = keys._replace(k=_per_head(keys.k, heads), v=_per_head(keys.v, heads))
+    part = online(asking, keys, bias, key, plan)
+    return merge([part, _first_events(asking, keys, bias, first, plan)]) if first else part[0]
+
+
+def _per_head(x: Array, heads: int) -> Array:
+    """A head of keys or values for each head of queries."""
+    return x if x.shape[1] == heads else jnp.repeat(x, heads // x.shape[1], axis=1)
+
+
+def _beginnings(segments: Int[Array, "b l"]) -> Int[Array, "b l"]:
+    """The place where each position's segment begins."""
+    places = jnp.arange(segments.shape[1])
+    changes = segments[:, 1:] != segments[:, :-1]
+    changes = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), changes], axis=1)
+    return jax.lax.cummax(jnp.where(changes, places, 0), axis=1)
+
+
+def _order(segments: Int[Array, "b l"]) -> Int[Array, "b l"]:
+    """The number of each position in its segment."""
+    return jnp.arange(segments.shape[1]) - _beginnings(segments)
+
+
+def _first_events(
+    asking: Asking, keys: Keys, bias: GapBias | None, first: int, plan: Plan
+) -> tuple[Float[Array, "b h l e"], Float[Array, "b h l 1"]]:
+    """Attention of each position to those of the first events of its history that its window hides, for `merge`."""
+    visible, length = plan.visible, asking.q.shape[2]
+    own = asking.first + jnp.arange(length)
+    begins = jax.lax.dynamic_slice_in_dim(_beginnings(keys.segments), asking.first, length, axis=1)
+    places = begins[:, :, None] + jnp.arange(first * visible.slots)
+    gap = own[None, :, None] // visible.slots - places // visible.slots
+    allowed = (gap >= (visible.window or 0)) & (places < keys.k.shape[2])
+    take = jax.vmap(lambda x, places: jnp.take(x, places, axis=1, mode="clip"))
+    chosen, values = take(keys.k, places), take(keys.v, places)
+    scores = jnp.einsum("bhlc,bhlfc->bhlf", asking.q, chosen, preferred_element_type=jnp.float32) * plan.scale
+    if bias is not None:
+        of_key = (own[:, None] // visible.slots - gap).reshape(-1, places.shape[-1])
+        queries = jnp.broadcast_to(own // visible.slots, gap.shape[:2]).reshape(-1, 1)
+        times = ()
+        if asking.seconds is not None and keys.seconds is not None:
+            theirs = jax.vmap(lambda x, places: jnp.take(x, places, mode="clip"))(keys.seconds, places)
+            times = asking.seconds.reshape(-1, 1), theirs.reshape(-1, places.shape[-1])
+        found = bias.pairs(queries, of_key, *times)
+        scores = scores + jnp.moveaxis(found[:, :, 0].reshape(*gap.shape[:2], -1, places.shape[-1]), 2, 1)
+    scores = jnp.where(allowed[:, None], scores, MASKED)
+    top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - top)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    mixed = jnp.einsum("bhlf,bhlfe->bhle", weights.astype(values.dtype), values) / total
+    return mixed, top + jnp.log(total)

@@ -10,25 +10,42 @@ import numpy as np
 import pytest
 
 from recjax.mixers.attention import Attention
+from recjax.mixers.hstu import HSTU
 from recjax.mixers.hybrid import HybridAttention
+from recjax.mixers.linformer import Linformer
 from recjax.mixers.lru import LRU
+from recjax.mixers.memory import MemoryAttention
 from recjax.mixers.mixer import SeqContext
+from recjax.mixers.performer import Performer
+from recjax.mixers.reformer import Reformer
 from recjax.mixers.rg_lru import RGLRU
 from recjax.mixers.s4 import S4
 from recjax.mixers.s4d import S4D
 from recjax.mixers.s5 import S5
 from recjax.mixers.stack import Encoder, Stack
+from recjax.mixers.static_mixing import StaticMixing
 from recjax.typing import InputError
 
 WIDTH, LENGTH = 8, 16
 MIXERS = {
     "attention": Attention(heads=2),
+    "attention-rotary": Attention(heads=2, kv_heads=1, positions="rotary"),
+    "attention-relative": Attention(heads=2, relative="both"),
+    "attention-window": Attention(heads=2, positions="rotary", window=5, first=2),
+    "hstu": HSTU(heads=2, max_length=LENGTH),
+    "hstu-window": HSTU(max_length=LENGTH, window=5),
     "hybrid": HybridAttention(heads=2, slots=1),
     "s4": S4(states=8),
     "s4d": S4D(states=8, systems=2),
     "lru": LRU(state=6),
     "rg_lru": RGLRU(heads=2),
     "s5": S5(blocks=2, times=True),
+    "linformer": Linformer(heads=2, length=LENGTH, rank=4),
+    "memory": MemoryAttention(heads=2, initial=1, window=4, block=2, top=2),
+    "performer": Performer(heads=2, features=8),
+    "reformer": Reformer(heads=2, buckets=2, window=4),
+    "static-position": StaticMixing("position", heads=2, window=6),
+    "static-random": StaticMixing("random", heads=2),
 }
 PACKED = [name for name, mixer in MIXERS.items() if mixer.capabilities.packing and mixer.capabilities.causal]
 CAUSAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.causal]
@@ -130,6 +147,16 @@ def test_padding_on_the_left_is_inert_too(name):
     left = apply(params, shifted, _context(segments))
     right = apply(params, right, _context(segments[:, ::-1].copy()))
     np.testing.assert_allclose(left[:, 4:], right[:, :12], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_one_position_alone_equals_the_full_result(name):
+    params, apply = _built(name, causal=name in CAUSAL)
+    context = _context(SEGMENTS if name in PACKED else np.ones_like(SEGMENTS))
+    last = np.array([14, 8], np.int32)
+    alone = apply(params, _inputs(), context, last=last)
+    full = apply(params, _inputs(), context)[np.arange(2), last]
+    np.testing.assert_allclose(alone, full, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.ops.attention import LONG, attend_last_item, hybrid_attention, online_hybrid_attention
+from recjax.ops.attention import LONG, attend_keys, attention, pointwise_attention
+from recjax.ops.pairs import GapBias
 from recjax.typing import InputError
 
 SLOTS, ITEMS = 4, 13
@@ -41,9 +42,9 @@ def _dense(q, k, v, segments, slots):
 
 
 PATHS = {
-    "blocks": lambda q, k, v, s: hybrid_attention(q, k, v, s, SLOTS, block=18),
-    "one-block": lambda q, k, v, s: hybrid_attention(q, k, v, s, SLOTS),
-    "online": lambda q, k, v, s: online_hybrid_attention(q, k, v, s, SLOTS, block=16),
+    "blocks": lambda q, k, v, s: attention(q, k, v, s, slots=SLOTS, block=18),
+    "one-block": lambda q, k, v, s: attention(q, k, v, s, slots=SLOTS),
+    "online": lambda q, k, v, s: attention(q, k, v, s, slots=SLOTS, block=18, long=0),
 }
 
 
@@ -79,13 +80,14 @@ def test_both_directions_inside_an_item_and_only_the_past_between_items():
 
 def test_last_item_equals_the_full_result():
     (q, k, v), segments = _inputs(), jnp.asarray(SEGMENTS)
-    full = hybrid_attention(q, k, v, segments, SLOTS)
+    full = attention(q, k, v, segments, slots=SLOTS)
     last = np.array([12, 10, 7])
     tokens = last[:, None] * SLOTS + np.arange(SLOTS)
     items = np.arange(LENGTH) // SLOTS
     allowed = (SEGMENTS[np.arange(3), tokens[:, 0]][:, None] == SEGMENTS) & (items[None] <= last[:, None])
     pick = lambda x: jnp.take_along_axis(x, jnp.asarray(tokens)[:, None, :, None], axis=2)  # noqa: E731
-    np.testing.assert_allclose(attend_last_item(pick(q), k, v, jnp.asarray(allowed)), pick(full), rtol=1e-5, atol=1e-6)
+    last = attend_keys(pick(q), (k,), (v,), jnp.asarray(allowed)[:, None])
+    np.testing.assert_allclose(last, pick(full), rtol=1e-5, atol=1e-6)
 
 
 def _shapes(jaxpr):
@@ -100,15 +102,24 @@ def _shapes(jaxpr):
                     yield from _shapes(inner)
 
 
-@pytest.mark.parametrize("length", [LONG, LONG + 8 * SLOTS])
-def test_long_rows_hold_no_square_array(length):
+LONG_ROWS = {
+    "hybrid": lambda q, s, bias, key: attention(q, q, q, s, slots=SLOTS, dropout=0.1, key=key),
+    "window": lambda q, s, bias, key: attention(q, q, q, s, bias=bias, window=200, first=2, dropout=0.1, key=key),
+    "both-sides": lambda q, s, bias, key: attention(q, q, q, s, causal=False),
+    "pointwise": lambda q, s, bias, key: pointwise_attention(q, q, q, s, bias=bias, share=0.01),
+}
+
+
+@pytest.mark.parametrize("name", LONG_ROWS)
+def test_long_rows_hold_no_square_array(name):
+    length = LONG + 8 * SLOTS
     x = jnp.zeros((1, 1, length, 8))
     segments = jnp.ones((1, length), jnp.int32)
 
-    def loss(q, k, v, key):
-        return jnp.sum(hybrid_attention(q, k, v, segments, SLOTS, dropout=0.1, key=key) ** 2)
+    def loss(q, table, key):
+        return jnp.sum(LONG_ROWS[name](q, segments, GapBias(table, table, segments), key) ** 2)
 
-    program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(x, x, x, jax.random.key(0))
+    program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, jnp.zeros((1, 128)), jax.random.key(0))
     shapes = list(_shapes(program.jaxpr))
     assert max(map(np.prod, shapes)) < length * length / 4
     assert not [shape for shape in shapes if sum(size >= length for size in shape) > 1]
@@ -121,7 +132,7 @@ def test_dropout_keeps_the_mean_and_its_gradient_is_that_of_the_value():
     segments = jnp.asarray(SEGMENTS[:1])
 
     def online(q, key):
-        return online_hybrid_attention(q, k, v, segments, SLOTS, block=16, dropout=0.3, key=key)
+        return attention(q, k, v, segments, slots=SLOTS, block=16, long=0, dropout=0.3, key=key)
 
     plain = online(q, None)
     draws = jax.jit(jax.vmap(online, in_axes=(None, 0)))(q, jax.random.split(jax.random.key(0), 64))
@@ -131,7 +142,7 @@ def test_dropout_keeps_the_mean_and_its_gradient_is_that_of_the_value():
     total = jax.jit(lambda q: jnp.sum(online(q, key) * jnp.cos(direction)))
     numeric = (total(q + 1e-2 * direction) - total(q - 1e-2 * direction)) / 2e-2
     np.testing.assert_allclose(jnp.sum(jax.grad(total)(q) * direction), numeric, rtol=2e-2)
-    short = [hybrid_attention(q, k, v, segments, SLOTS, dropout=0.3, key=jax.random.key(i)) for i in range(2)]
+    short = [attention(q, k, v, segments, slots=SLOTS, dropout=0.3, key=jax.random.key(i)) for i in range(2)]
     assert not np.allclose(*short)
 
 
@@ -146,4 +157,4 @@ def test_half_precision_stays_near_single():
 def test_rows_that_cut_an_item_are_refused():
     (q, k, v), segments = _inputs(), jnp.asarray(SEGMENTS)
     with pytest.raises(InputError, match="rows of 52 tokens do not hold whole items of 5 tokens"):
-        hybrid_attention(q, k, v, segments, 5)
+        attention(q, k, v, segments, slots=5)

@@ -1,0 +1,123 @@
+"""Performer: softmax attention estimated by random features, in linear time and with a state of one size."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.ops.embedding import take_position
+from recjax.ops.outer_scan import outer_scan
+from recjax.typing import Array, Float, InputError
+
+
+@dataclass(frozen=True)
+class Performer:
+    """Causal attention through positive orthogonal random features (FAVOR+, Choromanski et al. 2021).
+
+    A query and a key weigh phi(q) phi(k) with phi(x) = exp(w x - |x|^2 / 2) over random directions w, whose mean over w
+    is exp(q k): an unbiased estimate of softmax attention's weights, whose error falls with the root of the number of
+    features and grows with the norms of queries and keys. The sums over the past are a state of one size.
+
+    The directions are constants drawn from `seed`, the same for all heads; they are no parameters. The exponent of a
+    key is at most |w|^2 / 2, so keys need no maximum subtracted, which would depend on the future.
+
+    Attributes:
+        heads: number of heads; divides the width.
+        features: random directions.
+        seed: of their draw.
+    """
+
+    heads: int = 1
+    features: int = 64
+    seed: int = 0
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        causal=True, separate_query=True, memory="constant", seq_sharded=True
+    )
+
+    def __post_init__(self) -> None:
+        if self.features < 1:
+            raise InputError(f"features is {self.features}, expected at least 1")
+
+    def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "PerformerMixer":
+        if width % self.heads:
+            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        if not causal:
+            raise InputError("Performer is causal here; it cannot be bidirectional")
+        return PerformerMixer(self, width, dtype, name=name)
+
+    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Float[Array, "b h f e"]:
+        """Sums over the past of features times values, and of features: the last column."""
+        return jnp.zeros((rows, self.heads, self.features, width // self.heads + 1), jnp.float32)
+
+
+class PerformerMixer(nn.Module):
+    """See `Performer`."""
+
+    config: Performer
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        context: SeqContext,
+        *,
+        source: Array | None = None,
+        last: Array | None = None,
+        state: Array | None = None,
+    ) -> Any:
+        source = x if source is None else source
+        query, key, value = (
+            self._dense(name)(stream).reshape(*x.shape[:2], self.config.heads, -1).swapaxes(1, 2)
+            for name, stream in (("query", x), ("key", source), ("value", source))
+        )
+        # What padding holds must not reach an exponential.
+        valid = context.valid[:, None, :, None]
+        query, key, value = (jnp.where(valid, part, 0) for part in (query, key, value))
+        weights = directions(self.config.seed, self.config.features, query.shape[-1])
+        counted = jnp.concatenate([value.astype(jnp.float32), jnp.ones((*value.shape[:3], 1))], axis=-1)
+        sums, after = outer_scan(
+            _features(query, weights, peak=True),
+            _features(key, weights, peak=False),
+            counted,
+            s0=state,
+            starts=context.starts,
+            valid=context.valid,
+        )
+        mixed = sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-30)
+        mixed = mixed.astype(self.dtype).swapaxes(1, 2).reshape(x.shape)
+        y = self._dense("output")(mixed if last is None else take_position(mixed, last))
+        return y if state is None else (y, after)
+
+    def _dense(self, name: str) -> nn.Dense:
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name)
+
+
+def _features(x: Float[Array, "b h l c"], weights: np.ndarray, *, peak: bool) -> Float[Array, "b h l f"]:
+    """Positive features in float32; with `peak` divided by the largest of each vector, which cancels in a query."""
+    x = x.astype(jnp.float32) * x.shape[-1] ** -0.25
+    projected = jnp.einsum("bhlc,fc->bhlf", x, weights)
+    if peak:
+        projected -= jax.lax.stop_gradient(jnp.max(projected, axis=-1, keepdims=True))
+    else:
+        projected -= jnp.sum(jnp.square(x), axis=-1, keepdims=True) / 2
+    return (jnp.exp(projected) + 1e-6) / math.sqrt(weights.shape[0])
+
+
+@cache
+def directions(seed: int, features: int, channels: int) -> np.ndarray:
+    """float32 [features, channels]: Gaussian directions, orthogonal to each other within each `channels` of them."""
+    rng = np.random.default_rng(seed)
+    blocks = [
+        np.linalg.qr(rng.standard_normal((channels, channels)))[0].T for _ in range(math.ceil(features / channels))
+    ]
+    norms = np.linalg.norm(rng.standard_normal((features, channels)), axis=1, keepdims=True)
+    return (np.concatenate(blocks)[:features] * norms).astype(np.float32)

@@ -1,0 +1,92 @@
+"""Attention taken apart: mixing by weights that know less than attention's do, to learn what those are for."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.mixers.attention import Attention, AttentionMixer
+from recjax.mixers.cache import Cache
+from recjax.mixers.mixer import Capabilities
+from recjax.typing import Array, InputError
+
+Weights = Literal["uniform", "position", "random"]
+
+
+@dataclass(frozen=True)
+class StaticMixing:
+    """Attention whose queries and keys are not learned; values and output are as in `Attention`.
+
+    * `uniform`: every event an event may see weighs the same;
+    * `position`: the weight depends on the gap in events alone, by a learned bias, not on what the events are;
+    * `random`: queries and keys are random projections of the stream that are never trained, drawn from `seed`.
+
+    Of 500 million parameters trained on text, uniform stacks of such mixers fail and stacks in which every other layer
+    is standard attention hardly lose: compare pattern "static_mixing" with "static_mixing, attention".
+
+    Attributes:
+        weights: where the weights come from.
+        heads: number of heads; divides the width.
+        dropout: rate on the weights.
+        window: events that an event sees, as in `Attention`.
+        seed: of the random projections; give layers different ones by a longer pattern.
+    """
+
+    weights: Weights = "uniform"
+    heads: int = 1
+    dropout: float = 0.0
+    window: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.weights not in get_args(Weights):
+            raise InputError(f"weights is {self.weights!r}, expected one of {', '.join(get_args(Weights))}")
+        if self.window is not None and self.window < 1:
+            raise InputError(f"window is {self.window}, expected at least 1 event")
+
+    @property
+    def attention(self) -> Attention:
+        """The attention that this is but for queries and keys."""
+        relative = "events" if self.weights == "position" else "none"
+        return Attention(self.heads, self.dropout, window=self.window, relative=relative)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.attention.capabilities
+
+    def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "StaticMixer":
+        if width % self.heads:
+            raise InputError(f"{self.heads} heads do not divide a width of {width}")
+        return StaticMixer(self.attention, width, causal, dtype, self.weights, self.seed, name=name)
+
+    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:
+        channels = width // self.heads
+        compared = channels if self.weights == "random" else 1
+        return self.attention.caches((compared, channels), rows, max_length, dtype)
+
+
+class StaticMixer(AttentionMixer):
+    """See `StaticMixing`."""
+
+    weights: Weights = "uniform"
+    seed: int = 0
+
+    def compared(self, asking: Array, source: Array) -> tuple[Array, Array]:
+        heads = self.config.heads
+        if self.weights != "random":
+            # One channel of ones: every product is the same, and what is the same for all keys does not matter.
+            return tuple(jnp.ones((x.shape[0], heads, x.shape[1], 1), self.dtype) for x in (asking, source))  # pyright: ignore
+
+        def project(x: Array, part: int) -> Array:
+            kernel = _projections(self.seed, self.width)[part].astype(self.dtype)
+            return (x.astype(self.dtype) @ kernel).reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+        return project(asking, 0), project(source, 1)
+
+
+@cache
+def _projections(seed: int, width: int) -> np.ndarray:
+    """float32 [2, width, width]: for queries and for keys, of variance 1 / width."""
+    return np.random.default_rng(seed).standard_normal((2, width, width), np.float32) / np.float32(width**0.5)
