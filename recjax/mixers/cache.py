@@ -99,6 +99,9 @@ def attend(
         The output, and the caches with the new tokens in them.
     """
     recent, first = caches[0], sum(cache.room for cache in caches[1:])
+    if visible.window is None:
+        # What no longer has room is not seen, however the history is cut into calls.
+        visible = visible._replace(window=recent.room // visible.slots)
     asking = recent.length[:, None] + jnp.arange(query.shape[2])
     held = [jnp.where(recent.tokens < first, -1, recent.tokens), *(cache.tokens for cache in caches[1:])]
     tokens = jnp.concatenate([*held, jnp.where(context.valid, asking, -1)], axis=1)

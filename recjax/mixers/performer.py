@@ -92,7 +92,7 @@ class PerformerMixer(nn.Module):
             starts=context.starts,
             valid=context.valid,
         )
-        mixed = sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-30)
+        mixed = sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-12)
         mixed = mixed.astype(self.dtype).swapaxes(1, 2).reshape(x.shape)
         y = self._dense("output")(mixed if last is None else take_position(mixed, last))
         return y if state is None else (y, after)
@@ -116,8 +116,10 @@ def _features(x: Float[Array, "b h l c"], weights: np.ndarray, *, peak: bool) ->
 def directions(seed: int, features: int, channels: int) -> np.ndarray:
     """float32 [features, channels]: Gaussian directions, orthogonal to each other within each `channels` of them."""
     rng = np.random.default_rng(seed)
-    blocks = [
-        np.linalg.qr(rng.standard_normal((channels, channels)))[0].T for _ in range(math.ceil(features / channels))
-    ]
+    blocks = []
+    for _ in range(math.ceil(features / channels)):
+        frame, triangle = np.linalg.qr(rng.standard_normal((channels, channels)))
+        # Without the signs the frames would not be uniform (Mezzadri 2007), and the estimate biased.
+        blocks.append((frame * np.sign(np.diag(triangle))).T)
     norms = np.linalg.norm(rng.standard_normal((features, channels)), axis=1, keepdims=True)
     return (np.concatenate(blocks)[:features] * norms).astype(np.float32)
