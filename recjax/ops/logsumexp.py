@@ -1,14 +1,14 @@
 """The logarithm of running sums of exponentials, history by history: the normaliser of a softmax over the past."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size
 from recjax.ops.scan import linear_scan
-from recjax.typing import DATA_AXIS, SEQ_AXIS, Array, Bool
+from recjax.ops.time_axis import carry_over, time_layout, wide
+from recjax.typing import Array, Bool
 
 NOTHING = -1e30
 """Stands for the logarithm of 0: finite, so that differences of two such are 0 and not NaN."""
@@ -45,9 +45,9 @@ def cumulative_logsumexp(
     starts = jnp.zeros(x.shape[:2], bool) if starts is None else starts
     if valid is not None:
         starts = starts & valid
-        x = jnp.where(_wide(valid, x), x, NOTHING)
+        x = jnp.where(wide(valid, x.ndim), x, NOTHING)
     # What a history begins with is a term of its first event.
-    x = jnp.where(_wide(starts, x), jnp.logaddexp(x, initial), x)
+    x = jnp.where(wide(starts, x.ndim), jnp.logaddexp(x, initial), x)
     return _cumulative(x, z0, starts)
 
 
@@ -57,16 +57,10 @@ def _cumulative(x: Array, z0: Array, starts: Array) -> Array:
 
 
 def _forward(x: Array, z0: Array, starts: Array):
-    shards = axis_size(SEQ_AXIS)
-    if shards > 1 and x.shape[1] % shards == 0:
-        axes = (SEQ_AXIS,) if x.shape[0] % axis_size(DATA_AXIS) else (DATA_AXIS, SEQ_AXIS)
-        row = PartitionSpec(DATA_AXIS if DATA_AXIS in axes else None)
-        along = PartitionSpec(*row, SEQ_AXIS)
-        z = jax.shard_map(
-            _exchanged, in_specs=(along, row, along), out_specs=along, axis_names=set(axes), check_vma=False
-        )(x, z0, starts)
-    else:
-        z = _local(x, z0, starts)
+    layout = time_layout(x)
+    along = layout.along(1)
+    island = layout.island(_exchanged if layout.sharded else _local, (along, layout.row, along), along)
+    z = island(x, z0, starts)
     return z, (x, z0, starts, z)
 
 
@@ -77,15 +71,11 @@ def _backward(kept, d: Array):
     cut = jnp.concatenate([starts[:, 1:], jnp.zeros_like(starts[:, :1])], axis=1)
     later = jnp.concatenate([weight[:, 1:], jnp.zeros_like(weight[:, :1])], axis=1)
     r, first = linear_scan(later, d, starts=cut, reverse=True)
-    d_z0 = jnp.where(_wide(starts[:, 0], first), 0, weight[:, 0] * first)
+    d_z0 = jnp.where(wide(starts[:, 0], first.ndim), 0, weight[:, 0] * first)
     return jnp.exp(jnp.minimum(x - z, 0)) * r, d_z0, None
 
 
 _cumulative.defvjp(_forward, _backward)
-
-
-def _wide(flags: Array, like: Array) -> Array:
-    return jnp.expand_dims(flags, tuple(range(flags.ndim, like.ndim)))
 
 
 def _local(x: Array, z0: Array, starts: Array) -> Array:
@@ -98,7 +88,7 @@ def _loop(x: Array, z0: Array, starts: Array) -> Array:
 
     def body(t, carry):
         z, every = carry
-        z = jnp.where(_wide(at(starts, t), z), at(x, t), jnp.logaddexp(z, at(x, t)))
+        z = jnp.where(wide(at(starts, t), z.ndim), at(x, t), jnp.logaddexp(z, at(x, t)))
         return z, jax.lax.dynamic_update_index_in_dim(every, z, t, 1)
 
     return jax.lax.fori_loop(0, x.shape[1], body, (z0, jnp.zeros_like(x)))[1]
@@ -106,22 +96,25 @@ def _loop(x: Array, z0: Array, starts: Array) -> Array:
 
 def _tree(x: Array, z0: Array, starts: Array) -> Array:
     def join(earlier, later):
-        z = jnp.where(_wide(later[1], later[0]), later[0], jnp.logaddexp(earlier[0], later[0]))
+        z = jnp.where(wide(later[1], later[0].ndim), later[0], jnp.logaddexp(earlier[0], later[0]))
         return z, earlier[1] | later[1]
 
     z, started = jax.lax.associative_scan(join, (x, starts), axis=1)
-    return jnp.where(_wide(started, z), z, jnp.logaddexp(z, z0[:, None]))
+    return jnp.where(wide(started, z.ndim), z, jnp.logaddexp(z, z0[:, None]))
+
+
+class _Sums(NamedTuple):
+    """What stretches of a row do to the z before them: they forget it where `cut`."""
+
+    total: Array
+    cut: Array
+
+    def __call__(self, z: Array) -> Array:
+        return jnp.where(wide(self.cut, z.ndim), self.total, jnp.logaddexp(z, self.total))
 
 
 def _exchanged(x: Array, z0: Array, starts: Array) -> Array:
     """Of the positions that one device holds: their own sums, to which those of the devices before are added."""
     z = _local(x, jnp.full_like(z0, NOTHING), starts)
-    sums, cuts = (jax.lax.all_gather(part, SEQ_AXIS) for part in (z[:, -1], jnp.any(starts, axis=1)))
-
-    def step(z, device):
-        total, cut = device
-        return jnp.where(_wide(cut, z), total, jnp.logaddexp(z, total)), z
-
-    reaching = jax.lax.scan(step, z0, (sums, cuts))[1][jax.lax.axis_index(SEQ_AXIS)]
-    started = jnp.cumsum(starts, axis=1) > 0
-    return jnp.where(_wide(started, z), z, jnp.logaddexp(z, reaching[:, None]))
+    reaching, _ = carry_over(_Sums(z[:, -1], jnp.any(starts, axis=1)), z0, reverse=False)
+    return _Sums(z, jnp.cumsum(starts, axis=1) > 0)(reaching[:, None])

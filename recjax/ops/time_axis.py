@@ -1,5 +1,6 @@
 """Recurrences over a time axis that the mesh's `seq` axis shards: who holds what, and what crosses between devices."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -82,11 +83,11 @@ class AffineMaps(NamedTuple):
         return AffineMaps(scale, later(self.offset), self.cut | later.cut)
 
 
-def carry_over(maps: AffineMaps, h0: Array, reverse: bool) -> tuple[Array, Array]:
+def carry_over(maps: Callable[[Array], Array], h0: Array, reverse: bool) -> tuple[Array, Array]:
     """Inside an island: the state that reaches this device's positions, and the one that leaves the last device's.
 
     Args:
-        maps: what this device's positions together do to a state.
+        maps: what this device's positions together do to a state; a tree of arrays, as `AffineMaps`.
         h0: the state before the first device's positions, known to all.
         reverse: the run goes from the last device to the first.
     """

@@ -10,20 +10,27 @@ import numpy as np
 import pytest
 
 from recjax.mixers.attention import Attention
+from recjax.mixers.axes import Axis
+from recjax.mixers.gla import GatedLinearAttention
 from recjax.mixers.hstu import HSTU
 from recjax.mixers.hybrid import HybridAttention
+from recjax.mixers.lightnet import LightNet
+from recjax.mixers.linear_attention import LinearAttention
 from recjax.mixers.linformer import Linformer
 from recjax.mixers.lru import LRU
+from recjax.mixers.mamba2 import Mamba2
 from recjax.mixers.memory import MemoryAttention
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.performer import Performer
 from recjax.mixers.reformer import Reformer
+from recjax.mixers.retention import Retention
 from recjax.mixers.rg_lru import RGLRU
 from recjax.mixers.s4 import S4
 from recjax.mixers.s4d import S4D
 from recjax.mixers.s5 import S5
 from recjax.mixers.stack import Encoder, Stack
 from recjax.mixers.static_mixing import StaticMixing
+from recjax.mixers.toeplitz import Toeplitz
 from recjax.typing import InputError
 
 WIDTH, LENGTH = 8, 16
@@ -46,6 +53,12 @@ MIXERS = {
     "reformer": Reformer(heads=2, buckets=2, window=4),
     "static-position": StaticMixing("position", heads=2, window=6),
     "static-random": StaticMixing("random", heads=2),
+    "linear_attention": LinearAttention(heads=2),
+    "retention": Retention(heads=2),
+    "gla": GatedLinearAttention(heads=2, rank=4),
+    "mamba2": Mamba2(head_width=8, states=4),
+    "lightnet": LightNet(heads=2, sink=True, key_norm=True, axes=(Axis("item", 3), Axis("slot", 3))),
+    "toeplitz": Toeplitz(heads=2, size=4, axes=(Axis("slot", 3), Axis("time", 3600))),
 }
 PACKED = [name for name, mixer in MIXERS.items() if mixer.capabilities.packing and mixer.capabilities.causal]
 CAUSAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.causal]
@@ -177,6 +190,15 @@ def test_whole_history_equals_chunks_equals_single_events(name):
         found = np.concatenate(outputs, axis=1)
         np.testing.assert_allclose(found[0], expected[0], rtol=2e-5, atol=2e-5)
         np.testing.assert_allclose(found[1, :11], expected[1, :11], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_one_position_alone_is_what_it_is_among_all(name):
+    params, apply = _built(name)
+    module = MIXERS[name].build(width=WIDTH, causal=True, dtype=jnp.float32, name=None)  # pyright: ignore
+    context, last = _context(np.ones_like(SEGMENTS)), np.array([15, 6], np.int32)
+    alone = jax.jit(lambda params, x: module.apply(params, x, context, last=last))(params, _inputs())
+    np.testing.assert_allclose(alone, apply(params, _inputs(), context)[np.arange(2), last], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)

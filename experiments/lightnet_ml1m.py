@@ -1,0 +1,32 @@
+"""recjax train lightnet_ml1m
+
+LightNet ("You Only Scan Once", Qin et al. 2024) as a next-item model on MovieLens-1M: a softmax over the past for every
+channel of the keys, relative positions, full cross-entropy; the setting of sasrec_ml1m but for the mixer. Keys are
+normalised, without which a stack of such mixers alone is hard to train.
+
+Expected:  not run to its end yet (sasrec_ml1m: ndcg@10 0.1752)
+Time:      not measured
+Hardware:  2 CPU cores
+"""
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import Adam
+
+
+def config() -> RunConfig:
+    length = 200
+    return RunConfig(
+        name="lightnet_ml1m",
+        data=Data("ml-1m", view=Shifted(max_length=length), rows=64),
+        model=NextItem(mixer="lightnet(key_norm=true)", width=64, layers=2, heads=2, dropout=0.2, max_length=length),
+        optim=Adam(learning_rate=1e-3),
+        mesh=MeshShape(),
+        train=Train(epochs=100, patience=10),
+        evaluate=Evaluate(),
+    )

@@ -1,0 +1,184 @@
+"""Mamba-2: a selective state space with one decay per head."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
+from recjax.nn.groups import ssm_params
+from recjax.nn.norm import RMSNorm
+from recjax.ops.short_conv import short_conv
+from recjax.typing import Array, Float, InputError
+
+
+@dataclass(frozen=True)
+class Mamba2:
+    """Mamba-2, the structured state space duality (Dao & Gu 2024).
+
+    An event is projected to a gate z, values x, an input vector B, an output vector C and, per head, a step size; a
+    short convolution and SiLU run over x, B and C. With delta = softplus(step + bias) and A < 0, head by head
+
+        S_t = e^(delta_t A) S_{t-1} + B_t (delta_t x_t)^T,    y_t = C_t S_t + D x_t,
+
+    and the output is a projection of the root mean square norm of y * SiLU(z).
+
+    Attributes:
+        expand: width of the values, in widths.
+        head_width: values of a head; divides expand * width, or is all of it where that is less.
+        states: length of B and C.
+        groups: pairs of B and C, shared by as many heads each; divides the heads.
+        kernel: events that the convolution sees.
+        delta_min: smallest step size at the start of training, without an event's say.
+        delta_max: largest; sizes are spread evenly on a logarithmic scale.
+        decay_min: smallest -A at the start of training.
+        decay_max: largest.
+    """
+
+    expand: int = 2
+    head_width: int = 64
+    states: int = 64
+    groups: int = 1
+    kernel: int = 4
+    delta_min: float = 1e-3
+    delta_max: float = 0.1
+    decay_min: float = 1.0
+    decay_max: float = 16.0
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        causal=True, positional=True, memory="constant", seq_sharded=True
+    )
+
+    def __post_init__(self) -> None:
+        for low, high in (("delta_min", "delta_max"), ("decay_min", "decay_max")):
+            if not 0 < getattr(self, low) <= getattr(self, high):
+                raise InputError(f"{low} is {getattr(self, low)}, expected above 0 and at most {high}")
+        for name in ("states", "kernel", "groups", "head_width"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+    def heads(self, width: int) -> int:
+        """How many there are.
+
+        Raises:
+            InputError: heads that do not fill the values, or groups that do not divide the heads.
+        """
+        inner = self.expand * width
+        head = self.head_values(width)
+        if inner % head:
+            raise InputError(f"heads of width {head} do not divide the {inner} values of a Mamba-2 of width {width}")
+        per_head(inner // head, self.groups, "a number of heads")
+        return inner // head
+
+    def head_values(self, width: int) -> int:
+        return min(self.head_width, self.expand * width)
+
+    def channels(self, width: int) -> int:
+        """What the convolution runs over: x, B and C."""
+        return self.expand * width + 2 * self.groups * self.states
+
+    def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "Mamba2Mixer":
+        return Mamba2Mixer(self, width, self.heads(width), dtype, name=name)
+
+    def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> "Mamba2State":
+        products = empty(rows, self.heads(width), self.states, self.head_values(width))
+        return Mamba2State(products, jnp.zeros((rows, self.kernel - 1, self.channels(width)), dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mamba2State:
+    """What a row keeps.
+
+    Attributes:
+        products: S, float32.
+        recent: the last inputs of the convolution.
+    """
+
+    products: Float[Array, "b h n p"]
+    recent: Float[Array, "b w c"]
+
+
+class Mamba2Mixer(nn.Module):
+    """See `Mamba2`."""
+
+    config: Mamba2
+    width: int
+    heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        context: SeqContext,
+        *,
+        source: Array | None = None,
+        last: Array | None = None,
+        state: Mamba2State | None = None,
+    ) -> Any:
+        c, inner = self.config, self.config.expand * self.width
+        x = events_only(x, context, source, "Mamba2")
+        ssm = ssm_params(
+            self,
+            log_decay=(_log_decay(c), (self.heads,)),
+            step_bias=(_step_bias(c), (self.heads,)),
+            skip=(nn.initializers.ones, (self.heads,)),
+        )
+        mixed = dense(c.channels(self.width), self.dtype, "input")(x)
+        mixed, recent = self._convolved(mixed, context, None if state is None else state.recent)
+        value, key, query = jnp.split(mixed, [inner, inner + c.groups * c.states], axis=-1)
+        value, key, query = to_heads(value, self.heads), self._shared(key), self._shared(query)
+
+        # Step sizes from 1e-4 to 10 and decays close to 1: float32 throughout.
+        step = dense(self.heads, jnp.float32, "step")(x) + ssm["step_bias"]
+        step = jax.nn.softplus(step).swapaxes(1, 2)
+        log_decay = -step * jnp.exp(ssm["log_decay"])[:, None]
+        scaled = (value * step[..., None]).astype(self.dtype)
+        out, products = read(query, key, scaled, log_decay, context, None if state is None else state.products)
+        out = from_heads(out + ssm["skip"][:, None, None] * value, last)
+        gate = jax.nn.silu(dense(inner, self.dtype, "gate")(at_last(x, last)))
+        out = RMSNorm(dtype=self.dtype, name="norm")(out.reshape(gate.shape) * gate)
+        out = dense(self.width, self.dtype, "output")(out)
+        return out if state is None or recent is None else (out, Mamba2State(products, recent))
+
+    def _convolved(self, x: Array, context: SeqContext, recent: Array | None) -> tuple[Array, Array | None]:
+        """After the short convolution and SiLU, with the inputs that the next call needs."""
+        bound = self.config.kernel**-0.5
+        kernel = self.param("kernel", _uniform(bound), (self.config.kernel, x.shape[-1]))
+        bias = self.param("bias", _uniform(bound), (x.shape[-1],))
+        events = jnp.sum(context.valid, axis=1, dtype=jnp.int32)
+        y, recent = short_conv(x, kernel, bias, starts=context.starts, state=recent, events=events)
+        return jax.nn.silu(y).astype(self.dtype), recent
+
+    def _shared(self, x: Array) -> Array:
+        """Vectors of the groups, for each head that shares them: [b, h, l, n]."""
+        return jnp.repeat(to_heads(x, self.config.groups), self.heads // self.config.groups, axis=1)
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def _log_decay(config: Mamba2) -> nn.initializers.Initializer:
+    """Logarithms of -A, which is uniform between its bounds."""
+
+    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+        return jnp.log(jax.random.uniform(key, shape, dtype, config.decay_min, config.decay_max))
+
+    return init
+
+
+def _step_bias(config: Mamba2) -> nn.initializers.Initializer:
+    """Biases whose softplus, the step size, is log-uniform between its bounds."""
+
+    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+        bounds = math.log(config.delta_min), math.log(config.delta_max)
+        step = jnp.maximum(jnp.exp(jax.random.uniform(key, shape, dtype, *bounds)), 1e-4)
+        return step + jnp.log(-jnp.expm1(-step))
+
+    return init
