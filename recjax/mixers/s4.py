@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recjax.mixers.state_space import Declared, StateSpace, channels
-from recjax.ops.ssm import Step, bilinear_dplr, dplr_kernel, legs_pairs
+from recjax.ops.ssm import DPLRStep, bilinear_dplr, dplr_kernel, legs_pairs
 from recjax.typing import Array, Float
 
 
@@ -24,7 +24,7 @@ class S4(StateSpace):
         poles, low_rank, inputs = legs_pairs(self.states)
         return self._declared(width, poles, B=inputs, P=low_rank)
 
-    def step(self, ssm: Any, width: int) -> Step:
+    def step(self, ssm: Any, width: int) -> DPLRStep:
         return bilinear_dplr(*channels(ssm, width, "B", "P"))
 
     def kernel(self, ssm: Any, c: Array, length: int) -> Float[Array, "d k l"]:

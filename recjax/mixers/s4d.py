@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from recjax.mixers.state_space import Declared, StateSpace, channels
-from recjax.ops.ssm import Diagonal, Step, bilinear, diagonal_kernel, diagonal_pairs, zoh
+from recjax.ops.ssm import Diagonal, DiagonalStep, bilinear, diagonal_kernel, diagonal_pairs, zoh
 from recjax.typing import Array, Float, InputError
 
 Discretisation = Literal["zoh", "bilinear"]
@@ -36,7 +36,7 @@ class S4D(StateSpace):
         poles, inputs = diagonal_pairs(self.init, self.states)
         return self._declared(width, poles, B=inputs)
 
-    def step(self, ssm: Any, width: int) -> Step:
+    def step(self, ssm: Any, width: int) -> DiagonalStep:
         rule = zoh if self.discretisation == "zoh" else bilinear
         return rule(*channels(ssm, width, "B"))
 

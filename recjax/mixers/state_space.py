@@ -13,7 +13,7 @@ from recjax.nn.dropout import Dropout
 from recjax.nn.groups import ssm_params
 from recjax.ops.embedding import take_position
 from recjax.ops.lti_conv import lti_conv
-from recjax.ops.ssm import Step, log_uniform, recur
+from recjax.ops.ssm import Complex128, Step, log_uniform, recur
 from recjax.typing import Array, Bool, Float, InputError
 
 Declared = dict[str, tuple[nn.initializers.Initializer, tuple[int, ...]]]
@@ -71,7 +71,7 @@ class StateSpace:
         """The first taps of every channel, for C complex64 [d, k, n]."""
         raise NotImplementedError
 
-    def _declared(self, width: int, poles: np.ndarray, **values: np.ndarray) -> Declared:
+    def _declared(self, width: int, poles: Complex128, **values: Complex128) -> Declared:
         """Step sizes of each channel; poles and further complex values [n] of `systems` equal copies.
 
         The real part of a pole is -exp(log_decay): negative whatever is learned, and nowhere without a gradient.

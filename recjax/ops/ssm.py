@@ -24,11 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from numpy.typing import NDArray
 
 from recjax.ops.ambient import dividing_axis
 from recjax.typing import MODEL_AXIS, Array, Bool, Float
 
 Diagonal = Literal["lin", "inv", "legs", "real"]
+Complex128 = NDArray[np.complex128]
 
 BLOCK_ELEMENTS = 2**24
 """Complex numbers that the sums of a kernel may hold at a time; beyond, channels are handled in blocks."""
@@ -57,10 +59,10 @@ class DPLR(NamedTuple):
         inputs: [n]; real and positive, which settles the phases of V's columns that linear algebra leaves open.
     """
 
-    basis: np.ndarray
-    poles: np.ndarray
-    low_rank: np.ndarray
-    inputs: np.ndarray
+    basis: Complex128
+    poles: Complex128
+    low_rank: Complex128
+    inputs: Complex128
 
 
 def legs_dplr(states: int) -> DPLR:
@@ -75,18 +77,18 @@ def legs_dplr(states: int) -> DPLR:
     skew = a + np.outer(p, p) + 0.5 * np.eye(states)
     frequencies, basis = np.linalg.eigh(-1j * skew)
     inputs = basis.conj().T @ b
-    basis = basis * (inputs / np.abs(inputs))
-    return DPLR(basis, -0.5 + 1j * frequencies, basis.conj().T @ p, np.abs(inputs))
+    basis = (basis * (inputs / np.abs(inputs))).astype(np.complex128)
+    return DPLR(basis, -0.5 + 1j * frequencies, basis.conj().T @ p, np.abs(inputs) + 0j)
 
 
-def legs_pairs(states: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def legs_pairs(states: int) -> tuple[Complex128, Complex128, Complex128]:
     """`poles`, `low_rank` and `inputs` of `legs_dplr`, [states / 2] each: those with a positive imaginary part."""
     full = legs_dplr(states)
     half = slice(states // 2, None)
     return full.poles[half], full.low_rank[half], full.inputs[half]
 
 
-def diagonal_pairs(init: Diagonal, states: int) -> tuple[np.ndarray, np.ndarray]:
+def diagonal_pairs(init: Diagonal, states: int) -> tuple[Complex128, Complex128]:
     """Poles and inputs of a diagonal state space, complex128 [states / 2] each (Gu et al. 2022, section 4).
 
     * "lin": -1/2 + i pi n, a Fourier basis;
@@ -103,7 +105,7 @@ def diagonal_pairs(init: Diagonal, states: int) -> tuple[np.ndarray, np.ndarray]
         "lin": -0.5 + 1j * np.pi * n,
         "inv": -0.5 + 1j * states / np.pi * (states / (2.0 * n + 1.0) - 1.0),
         "real": -(n + 1.0) + 0j,
-    }[init]
+    }[init].astype(np.complex128)
     return poles, np.ones_like(poles)
 
 

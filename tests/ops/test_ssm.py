@@ -2,6 +2,7 @@
 
 import re
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ DT = np.array([1e-3, 1e-2, 1e-1], np.float32)
 
 
 @cache
-def _system(init: str, states: int, outputs: int = 1):
+def _system(init: str, states: int, outputs: int = 1) -> Any:
     """dt [d], poles, inputs and, for "dplr", the low-rank part [d, n], and C [d, k, n], in complex64."""
     values = legs_pairs(states) if init == "dplr" else diagonal_pairs(init, states)  # pyright: ignore
     rng = np.random.default_rng(0)
@@ -42,7 +43,8 @@ def _system(init: str, states: int, outputs: int = 1):
 
 def _matrices(channel: int, system, rule: str):
     """Abar [2n, 2n], Bbar [2n], C [2n] of one channel in float64, by dense linear algebra on whole pairs."""
-    dt, poles, inputs, low_rank, c = (None if x is None else np.asarray(x, complex)[channel] for x in system)
+    parts: Any = (None if x is None else np.asarray(x, complex)[channel] for x in system)
+    dt, poles, inputs, low_rank, c = parts
     poles, inputs, c = (np.concatenate([x, x.conj()], axis=-1) for x in (poles, inputs, c[0]))
     a = np.diag(poles)
     if low_rank is not None:
@@ -70,7 +72,7 @@ def _taps(system, rule: str, length: int) -> np.ndarray:
     return np.array(kernels)
 
 
-def _kernel(system, rule: str, length: int) -> np.ndarray:
+def _kernel(system: Any, rule: str, length: int) -> np.ndarray:
     dt, poles, inputs, low_rank, c = system
     if low_rank is not None:
         return np.asarray(jax.jit(partial(dplr_kernel, length=length))(dt, poles, inputs, low_rank, c))
@@ -98,7 +100,7 @@ def test_the_diagonal_form_rebuilds_the_hippo_matrix(states):
     np.testing.assert_allclose(rebuilt, a, atol=1e-10)
     np.testing.assert_allclose(form.basis @ form.inputs, b, atol=1e-10)
     np.testing.assert_allclose(form.basis.conj().T @ form.basis, np.eye(states), atol=1e-12)
-    assert (form.poles.real == -0.5).all() and (form.inputs > 0).all()
+    assert (form.poles.real == -0.5).all() and (form.inputs.real > 0).all() and (form.inputs.imag == 0).all()
     for values in (form.poles, form.low_rank, form.inputs):
         np.testing.assert_allclose(values[::-1], values.conj(), atol=1e-10)
 
