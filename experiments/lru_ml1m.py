@@ -1,0 +1,44 @@
+"""recjax train lru_ml1m
+
+The linear recurrent unit on MovieLens-1M under full cross-entropy, as LRURec has it (Yue et al., WSDM 2024): two
+blocks with the normalisation after the residual sum, no positions, eigenvalues that begin between 0.8 and 0.99. Their
+own figure, 0.1930, is for another order of events with the same time stamp and cannot be compared.
+
+Expected:  (not trained to the end yet)
+Time:      -
+Hardware:  2 CPU cores
+"""
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem
+from recjax.models.objectives import FullSoftmax
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+
+def config() -> RunConfig:
+    length = 200
+    return RunConfig(
+        name="lru_ml1m",
+        # 64 packed rows hold about as many events as 128 users of this dataset.
+        data=Data("ml-1m", view=Shifted(max_length=length), rows=64),
+        model=NextItem(
+            mixer="lru(r_min=0.8; r_max=0.99; skip=false)",
+            width=64,
+            layers=2,
+            norm="post",
+            dropout=0.2,
+            max_length=length,
+            input_norm=True,
+            bias=True,
+            loss=FullSoftmax(),
+        ),
+        optim=AdamW(learning_rate=1e-3, b2=0.999, clip=5.0, weight_decay=1e-2),
+        mesh=MeshShape(),
+        train=Train(epochs=100, patience=10),
+        evaluate=Evaluate(),
+    )
