@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _import_recgpt(command("import-recgpt", "make a run folder of RecGPT's published PyTorch checkpoints"))
     _ablate(command("ablate", "run a recipe's sweep over seeds; compare quality and cost in tables and on a page"))
     _report(command("report", "write a page of a run, or of several compared"))
+    _plan(command("plan", "compile a recipe's step and ranking for devices that are not here; print what they need"))
     _inspect(command("inspect", "show a run: parameters, step, configuration, dataset, results"))
     return root
 
@@ -233,6 +234,30 @@ def _ablate(command: argparse.ArgumentParser) -> None:
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are compared")
     command.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default RUN/report.html)")
+
+
+def _plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/")
+    command.add_argument(
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="v5e:16x16, v5p:8x8x8, v6e:16x16, tpu7x:4x4x4 and the like (need libtpu, but no TPU); cpu:N for N host "
+        "devices; or gpu, those of this machine",
+    )
+    command.add_argument("--slices", type=int, default=1, metavar="N", help="slices of the topology (default 1)")
+    command.add_argument(
+        "--items",
+        type=int,
+        metavar="N",
+        help="catalog size (default: that of the recipe's datasets; then no data is needed)",
+    )
+    command.add_argument(
+        "--text-width", type=int, metavar="N", help="coordinates of a sentence encoder's vectors, if it is not here"
+    )
+    _settings(command, "change a setting of the recipe, e.g. mesh.model=4; may be repeated")
+    command.add_argument("--no-ranking", action="store_true", help="compile the training step only")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def _inspect(command: argparse.ArgumentParser) -> None:

@@ -38,6 +38,8 @@ from recjax.evaluate.report import Report, compare, comparison_table
 from recjax.evaluate.stream import Stream
 from recjax.models import published_checkpoint
 from recjax.parallel.mesh import MeshShape
+from recjax.plan.plan import plan as plan_run
+from recjax.plan.report import render, to_json
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.hashed import Hashed
 from recjax.text.hub import find_folder
@@ -364,6 +366,24 @@ def _check_width(encoder: SentenceEncoder | Hashed, name: str, slots: int, width
             f"the published model takes item vectors of {slots} x {width} = {slots * width} coordinates, but those of "
             f"encoder {name!r} have {found}"
         )
+
+
+def plan(options: Namespace) -> int:
+    """A recipe and a topology to what each device would need."""
+    config = override_all(recipes.read(options.recipe).config, options.settings)
+    found = plan_run(
+        config,
+        options.topology,
+        slices=options.slices,
+        items=options.items,
+        text_width=options.text_width,
+        ranking=not options.no_ranking,
+    )
+    if options.json:
+        print(json.dumps(to_json(found), indent=2))
+    else:
+        _console().print(render(found), highlight=False, markup=False)
+    return 0
 
 
 def inspect(options: Namespace) -> int:

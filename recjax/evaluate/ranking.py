@@ -80,6 +80,11 @@ def _ranked(
     return jax.tree.map(replicated, (ranks, lists))
 
 
+def lower_ranking(model: Model, params: Params, queries: Queries, targets: Array, k: int) -> jax.stages.Lowered:
+    """What `rank_users` runs on a batch, lowered for arguments of which only shapes and layouts are given."""
+    return _ranked.lower(_Identity(model), params, queries, targets, None, k)
+
+
 @partial(jax.jit, static_argnames=("identity", "k"))
 def _listed(identity: SameModel, params: Params, queries: Queries, k: int) -> tuple[Array, Array]:
     return jax.tree.map(replicated, identity.model.rank(params, queries, k))

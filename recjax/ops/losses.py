@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from recjax.ops.ambient import axis_size
+from recjax.ops.loops import bounded_loop
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Bool, Float, Int
 
 EXCLUDED = -1e30
@@ -54,7 +55,12 @@ class _Limits(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Of the sum, by input; or the partition specs of these."""
+    """Of the sum, by input; or the partition specs of these.
+
+    Those of table and bias have one more axis in front, of the devices along the data axis: each holds what its own
+    tokens give. They are added up in the backward pass, where the compiler joins the exchange with that of the other
+    gradients of a table.
+    """
 
     hidden: Any
     table: Any
@@ -101,7 +107,7 @@ def _full_softmax_forward(hidden, table, bias, targets, weights, limits):
 
 def _full_softmax_backward(limits, gradients: _Gradients, cotangent):
     scaled = jax.tree.map(lambda g: (g * cotangent).astype(g.dtype), gradients)
-    return scaled.hidden, scaled.table, scaled.bias, None, None
+    return scaled.hidden, jnp.sum(scaled.table, axis=0), jnp.sum(scaled.bias, axis=0), None, None
 
 
 _full_softmax.defvjp(_full_softmax_forward, _full_softmax_backward)
@@ -110,20 +116,22 @@ _full_softmax.defvjp(_full_softmax_forward, _full_softmax_backward)
 def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: bool):
     """Loss and gradients on the ambient mesh; on one device, plainly."""
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
-    if data * model == 1:
-        return _local(hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=1)
 
-    def island(hidden, table, bias, targets, weights):
-        loss, grads = _local(hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=model)
-        if grads is not None:
-            grads = grads._replace(table=jax.lax.psum(grads.table, DATA_AXIS), bias=jax.lax.psum(grads.bias, DATA_AXIS))
+    def whole(hidden, table, bias, targets, weights, shards: int = 1):
+        loss, grads = _local(hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=shards)
+        return loss, None if grads is None else grads._replace(table=grads.table[None], bias=grads.bias[None])
+
+    def island(*inputs):
+        loss, grads = whole(*inputs, shards=model)
         return jax.lax.psum(loss, DATA_AXIS), grads
 
-    tokens, rows = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS)
+    if data * model == 1:
+        return whole(hidden, table, bias, targets, weights)
+    tokens, rows, parts = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS), PartitionSpec(DATA_AXIS, MODEL_AXIS)
     return jax.shard_map(
         island,
         in_specs=(tokens, rows, rows, tokens, tokens),
-        out_specs=(PartitionSpec(), _Gradients(tokens, rows, rows) if gradients else None),
+        out_specs=(PartitionSpec(), _Gradients(tokens, parts, parts) if gradients else None),
         # The collectives are all explicit: nothing is differentiated through the island.
         check_vma=False,
     )(hidden, table, bias, targets, weights)
@@ -137,8 +145,7 @@ def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients:
     token_chunk = min(tokens, max(limits.chunk_elements // item_chunk, 1))
 
     # Active tokens first; the loop below stops after the last chunk that holds one.
-    order = jnp.argsort(weights <= 0, stable=True).astype(jnp.int32)
-    active = jnp.sum(weights > 0)
+    order, active = _active_first(weights > 0)
     padded = -(-tokens // token_chunk) * token_chunk
     order = jnp.concatenate([order, jnp.full(padded - tokens, tokens, jnp.int32)])
     rule = partial(_chunk, table.astype(hidden.dtype), bias, first, item_chunk, limits.items, gradients, shards)
@@ -164,7 +171,16 @@ def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients:
             jnp.zeros_like(hidden), jnp.zeros(table.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32)
         )
     chunks = (active + token_chunk - 1) // token_chunk
-    return jax.lax.fori_loop(0, chunks, body, (jnp.zeros((), jnp.float32), start))
+    return bounded_loop(chunks, padded // token_chunk, body, (jnp.zeros((), jnp.float32), start))
+
+
+def _active_first(active: Bool[Array, " t"]) -> tuple[Int[Array, " t"], Array]:
+    """Places of a stable partition, active ones first, and how many are active; sorting would cost more everywhere."""
+    before = jnp.cumsum(active, dtype=jnp.int32)
+    count = before[-1]
+    place = jnp.arange(active.shape[0], dtype=jnp.int32)
+    target = jnp.where(active, before - 1, count + place - before)
+    return jnp.zeros_like(place).at[target].set(place, unique_indices=True, mode="promise_in_bounds"), count
 
 
 def _chunk(table, bias, first, item_chunk, items, gradients, shards, x, y, w) -> tuple[Array, Any]:

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from recjax.typing import MESH_AXES, InputError
+
+ShardState = Literal["none", "optimiser", "all"]
+"""See `MeshShape.shard_state`."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,16 @@ class MeshShape:
         data: rows of a batch; -1 = all the devices that the other axes leave.
         model: item tables and wide layers.
         seq: positions of a row.
+        shard_state: what is laid out over the data axis too, beside batches: "optimiser": its moments and the average
+            of the parameters, so that a step sends half of an all-reduce for the gradients and the other half for the
+            updates (ZeRO, stages 1 and 2; Rajbhandari et al. 2020); "all": the parameters as well, gathered where they
+            are used (stage 3).
     """
 
     data: int = -1
     model: int = 1
     seq: int = 1
+    shard_state: ShardState = "none"
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
         """The size of each axis on so many devices.
@@ -50,11 +59,21 @@ class MeshShape:
         """The mesh over `devices` (default: all of them, of every process); activate it with `jax.set_mesh`.
 
         Axes are `Auto`: `jax.make_mesh` would make them `Explicit`, under which Linen's `Embed` and `Dropout` fail.
+        Where devices are those of several TPU slices, the data axis goes over slices and the other axes stay inside
+        one, so that only the exchange of gradients crosses the slow network.
 
         Raises:
-            InputError: see `sizes`.
+            InputError: see `sizes`; or the data axis cannot be divided by the number of slices.
         """
         devices = jax.devices() if devices is None else list(devices)
-        return jax.make_mesh(
-            self.sizes(len(devices)), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
-        )
+        sizes, types = self.sizes(len(devices)), (AxisType.Auto,) * len(MESH_AXES)
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
+        if slices == 1:
+            return jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+        if sizes[0] % slices:
+            raise InputError(
+                f"mesh.data is {sizes[0]}, which {slices} slices do not divide: the data axis goes over them"
+            )
+        inside = (sizes[0] // slices, *sizes[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, allow_split_physical_axes=True)
+        return Mesh(grid, MESH_AXES, axis_types=types)

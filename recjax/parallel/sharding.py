@@ -91,6 +91,25 @@ class ShardingRules:
         return jax.tree.map_with_path(place, state)
 
 
+def over_data(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+    """A layout that is cut over the data axis as well.
+
+    It is cut along the dimension that is longest on a device among those that the axis divides; an array without one
+    (norms and biases of odd sizes, scalars) stays as it is.
+    """
+    mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    held = [() if names is None else names if isinstance(names, tuple) else (names,) for names in spec]
+    if mesh.shape[DATA_AXIS] == 1 or any(DATA_AXIS in names for names in held):
+        return sharding
+    local = sharding.shard_shape(tuple(shape))
+    fitting = [place for place, size in enumerate(local) if size % mesh.shape[DATA_AXIS] == 0]
+    if not fitting:
+        return sharding
+    chosen = max(fitting, key=lambda place: local[place])
+    spec[chosen] = (*held[chosen], DATA_AXIS) if held[chosen] else DATA_AXIS
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
 def _text(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 

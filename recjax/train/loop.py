@@ -26,7 +26,7 @@ from recjax.train.pretrain import PRETRAIN, denoising
 from recjax.train.progress import Progress
 from recjax.train.schedule import Calendar, Train
 from recjax.train.start import StartingPoint, begun, starting_point
-from recjax.train.state import TrainState, abstract_state, initial_state, own_arrays
+from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 from recjax.typing import DATA_AXIS, InputError, Params
@@ -144,13 +144,14 @@ def _prepare(
 ) -> tuple[TrainState, TrainStep]:
     """The state, fresh, of another run or of the latest checkpoint, laid out by the model's rules; and the step."""
     train, optimiser = config.train, config.optim.build(total)
+    ema, shard = train.ema is not None, config.mesh.shard_state
 
     def start(key: jax.Array, batch: Batch) -> TrainState:
-        return initial_state(task.model, optimiser, batch, key, train.ema is not None)
+        return initial_state(task.model, optimiser, batch, key, ema)
 
     key, batch = jax.random.key(config.seed), task.loader.batch(0)
-    _check_parts(batch, train.accumulate, mesh)
-    target = abstract_state(jax.eval_shape(start, key, batch), mesh, task.model)
+    check_parts(batch.items.shape[0], train.accumulate, mesh)
+    target = abstract_start(task.model, optimiser, batch, mesh, ema=ema, shard=shard)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if (latest := checkpoints.latest) is not None:
         state = checkpoints.restore(latest, target)
@@ -177,8 +178,9 @@ def _prepare(
     return state, step
 
 
-def _check_parts(batch: Batch, accumulate: int, mesh: Mesh) -> None:
-    rows, devices = batch.items.shape[0], mesh.shape[DATA_AXIS]
+def check_parts(rows: int, accumulate: int, mesh: Mesh) -> None:
+    """Raises InputError where a batch cannot be split into so many parts on the mesh."""
+    devices = mesh.shape[DATA_AXIS]
     if rows % (accumulate * devices):
         raise InputError(
             f"a batch of {rows} rows cannot be split into train.accumulate = {accumulate} parts on a data axis of "

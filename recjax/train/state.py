@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from jax.sharding import Mesh
 
 from recjax.data.views import Batch
 from recjax.models.model import Model
-from recjax.parallel.sharding import ShardingRules
+from recjax.parallel.mesh import ShardState
+from recjax.parallel.sharding import ShardingRules, over_data
 from recjax.typing import Array, Params
 
 
@@ -64,9 +66,31 @@ def own_arrays(model: Model) -> tuple[str, ...]:
     return tuple(provide()) if provide else ()
 
 
-def abstract_state(state: TrainState, mesh: Mesh, model: Model) -> TrainState:
+def abstract_state(state: TrainState, mesh: Mesh, model: Model, shard: ShardState = "none") -> TrainState:
     """The shapes, types and layout of a state, from one that has at least shapes and types."""
     # The key is replicated whatever the rules say, as the step, whose place in the tree it takes here, is.
     arrays = dataclasses.replace(state, key=state.step)
     shardings = sharding_rules(model).shard_state(arrays, state.params, mesh)
+    if shard != "none":
+        cut = {"opt_state", "ema"} | ({"params"} if shard == "all" else set())
+        parts = {
+            name: jax.tree.map(lambda s, x: over_data(s, x.shape), getattr(shardings, name), getattr(arrays, name))
+            for name in cut
+        }
+        shardings = dataclasses.replace(shardings, **parts)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def abstract_start(
+    model: Model,
+    optimiser: optax.GradientTransformation,
+    batch: Batch,
+    mesh: Mesh,
+    *,
+    ema: bool,
+    shard: ShardState = "none",
+) -> TrainState:
+    """The shapes, types and layout of the state before the first step; nothing is computed."""
+    start = partial(initial_state, model, optimiser, ema=ema)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return abstract_state(jax.eval_shape(lambda key, batch: start(batch, key), key, batch), mesh, model, shard)
