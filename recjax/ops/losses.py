@@ -6,8 +6,9 @@ The full softmax cross-entropy of `t` tokens over `n` items,
 
 needs `[t, n]` logits, which for 25,600 tokens and a million items are 100 GB. `full_softmax` walks over chunks of
 tokens and, inside them, over chunks of items, so that no more than `chunk_elements` logits exist at a time. Because
-the loss is a scalar whose cotangent only scales the gradients, the forward pass computes them while a chunk's
-logits are at hand (three products a chunk instead of the four of recomputation); the backward pass multiplies.
+the loss is a scalar whose cotangent only scales the gradients, the forward pass computes them; the backward pass
+multiplies. Where the items fit into one chunk, a chunk's logits serve loss and gradients: three products a chunk
+instead of the four of recomputation.
 Tokens of weight 0 (padding, unmasked cloze positions) are moved to the end and never computed.
 
 With a mesh, tokens are sharded over the data axis and rows of the table over the model axis: each device makes the
@@ -140,38 +141,32 @@ def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: 
 def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients: bool, shards: int):
     """Loss and gradients of this device's tokens against its rows, joined over the model axis if `shards` > 1."""
     tokens, rows = hidden.shape[0], table.shape[0]
-    first = jax.lax.axis_index(MODEL_AXIS) * rows if shards > 1 else 0
     item_chunk = min(rows, max(limits.chunk_elements // 256, 128))
     token_chunk = min(tokens, max(limits.chunk_elements // item_chunk, 1))
+    items = _Items(
+        table.astype(hidden.dtype),
+        bias,
+        jax.lax.axis_index(MODEL_AXIS) * rows if shards > 1 else 0,
+        limits.items,
+        item_chunk,
+    )
 
-    # Active tokens first; the loop below stops after the last chunk that holds one.
+    # Active tokens first; the loops below stop after the last chunk that holds one.
     order, active = _active_first(weights > 0)
     padded = -(-tokens // token_chunk) * token_chunk
     order = jnp.concatenate([order, jnp.full(padded - tokens, tokens, jnp.int32)])
-    rule = partial(_chunk, table.astype(hidden.dtype), bias, first, item_chunk, limits.items, gradients, shards)
-
-    def body(number, carry):
-        loss, grads = carry
-        index = jax.lax.dynamic_slice(order, (number * token_chunk,), (token_chunk,))
-        x = jnp.take(hidden, index, axis=0, mode="fill", fill_value=0)
-        y = jnp.take(targets, index, mode="fill", fill_value=0)
-        w = jnp.take(weights, index, mode="fill", fill_value=0)
-        chunk_loss, chunk_grads = rule(x, y, w)
-        if grads is not None:
-            grads = _Gradients(
-                grads.hidden.at[index].set(chunk_grads.hidden.astype(hidden.dtype), mode="drop"),
-                grads.table + chunk_grads.table,
-                grads.bias + chunk_grads.bias,
-            )
-        return loss + chunk_loss, grads
-
-    start = None
-    if gradients:
-        start = _Gradients(
-            jnp.zeros_like(hidden), jnp.zeros(table.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32)
-        )
-    chunks = (active + token_chunk - 1) // token_chunk
-    return bounded_loop(chunks, padded // token_chunk, body, (jnp.zeros((), jnp.float32), start))
+    sorted_ = _Tokens(
+        jnp.take(hidden, order, axis=0, mode="fill", fill_value=0),
+        jnp.take(targets, order, mode="fill", fill_value=0),
+        jnp.take(weights, order, mode="fill", fill_value=0),
+    )
+    chunks = _Chunks((active + token_chunk - 1) // token_chunk, padded // token_chunk, token_chunk)
+    compute = _in_one_pass if items.pieces == 1 else _in_two_passes
+    loss, grads = compute(sorted_, items, chunks, gradients, shards)
+    if grads is not None:
+        unsorted = jnp.zeros_like(hidden).at[order].set(grads.hidden.astype(hidden.dtype), mode="drop")
+        grads = grads._replace(hidden=unsorted)
+    return loss, grads
 
 
 def _active_first(active: Bool[Array, " t"]) -> tuple[Int[Array, " t"], Array]:
@@ -183,72 +178,172 @@ def _active_first(active: Bool[Array, " t"]) -> tuple[Int[Array, " t"], Array]:
     return jnp.zeros_like(place).at[target].set(place, unique_indices=True, mode="promise_in_bounds"), count
 
 
-def _chunk(table, bias, first, item_chunk, items, gradients, shards, x, y, w) -> tuple[Array, Any]:
-    """Loss and gradients of one chunk of tokens: `x` [c, d], targets `y` [c], weights `w` [c]."""
-    rows = table.shape[0]
-    pieces = -(-rows // item_chunk)
+class _Tokens(NamedTuple):
+    """User states [t, d], targets [t] and weights [t]."""
 
-    def piece(number):
-        """Rows, bias and ids of a chunk of items; the last one overlaps its neighbour and masks what it repeats."""
-        start = jnp.minimum(number * item_chunk, rows - item_chunk)
-        part = jax.lax.dynamic_slice(table, (start, 0), (item_chunk, table.shape[1]))
-        local = start + jnp.arange(item_chunk)
-        ids = first + local
-        valid = (local >= number * item_chunk) & (ids >= 1) & (ids <= items)
-        return start, part, jax.lax.dynamic_slice(bias, (start,), (item_chunk,)), ids, valid
+    hidden: Array
+    targets: Array
+    weights: Array
 
-    def logits_of(part, part_bias, valid):
-        scores = jnp.einsum("cd,nd->cn", x, part, preferred_element_type=jnp.float32) + part_bias
-        return jnp.where(valid, scores, EXCLUDED)
+    def cut(self, start: Array, size: int) -> "_Tokens":
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), self)
 
-    def statistics(number, carry):
-        top, total, picked = carry
-        _, part, part_bias, ids, valid = piece(number)
-        logits = logits_of(part, part_bias, valid)
-        new_top = jnp.maximum(top, jnp.max(logits, axis=-1))
-        total = total * jnp.exp(top - new_top) + jnp.sum(jnp.exp(logits - new_top[:, None]), axis=-1)
-        picked += jnp.sum(jnp.where((ids == y[:, None]) & valid, logits, 0.0), axis=-1)
-        return new_top, total, picked
 
-    count = x.shape[0]
-    start = (jnp.full(count, EXCLUDED, jnp.float32), jnp.zeros(count, jnp.float32), jnp.zeros(count, jnp.float32))
-    top, total, picked = _over(pieces, statistics, start)
-    if shards > 1:
-        best = jax.lax.pmax(top, MODEL_AXIS)
-        total, picked = jax.lax.psum((total * jnp.exp(top - best), picked), MODEL_AXIS)
-        top = best
-    loss = jnp.sum(jnp.where(w > 0, w * (top + jnp.log(total) - picked), 0.0))
+class _Chunks(NamedTuple):
+    """How many chunks of tokens hold an active one, how many there are, and tokens of one."""
+
+    count: Array
+    most: int
+    size: int
+
+
+class _Items(NamedTuple):
+    """This device's rows: item vectors [n, d], bias [n], id of row 0, last id, and rows of a chunk."""
+
+    table: Array
+    bias: Array
+    first: Any
+    last: int
+    size: int
+
+    @property
+    def pieces(self) -> int:
+        return -(-self.table.shape[0] // self.size)
+
+    def cut(self, number: Any) -> tuple[Any, Array, Array, Array, Array]:
+        """Start, rows, bias, ids of a chunk, and which of its rows are items; the last chunk overlaps its neighbour and
+        masks what it repeats."""
+        rows = self.table.shape[0]
+        start = jnp.minimum(number * self.size, rows - self.size)
+        part = jax.lax.dynamic_slice(self.table, (start, 0), (self.size, self.table.shape[1]))
+        local = start + jnp.arange(self.size)
+        ids = self.first + local
+        valid = (local >= number * self.size) & (ids >= 1) & (ids <= self.last)
+        return start, part, jax.lax.dynamic_slice(self.bias, (start,), (self.size,)), ids, valid
+
+
+class _Statistics(NamedTuple):
+    """Of tokens [t]: greatest logit, sum of exp(logit - greatest), logit of the target; -1e30, 0 and 0 of no items."""
+
+    top: Array
+    total: Array
+    picked: Array
+
+    @classmethod
+    def none(cls, count: int) -> "_Statistics":
+        zeros = jnp.zeros(count, jnp.float32)
+        return cls(zeros + EXCLUDED, zeros, zeros)
+
+    def joined(self, shards: int) -> "_Statistics":
+        """Over all devices of the model axis."""
+        if shards == 1:
+            return self
+        top = jax.lax.pmax(self.top, MODEL_AXIS)
+        total, picked = jax.lax.psum((self.total * jnp.exp(self.top - top), self.picked), MODEL_AXIS)
+        return _Statistics(top, total, picked)
+
+    def loss(self, weights: Array) -> Array:
+        return jnp.sum(jnp.where(weights > 0, weights * (self.top + jnp.log(self.total) - self.picked), 0.0))
+
+
+def _logits(x: Array, part: Array, part_bias: Array, valid: Array) -> Array:
+    scores = jnp.einsum("cd,nd->cn", x, part, preferred_element_type=jnp.float32) + part_bias
+    return jnp.where(valid, scores, EXCLUDED)
+
+
+def _more(statistics: _Statistics, tokens: _Tokens, items: _Items, number: Any) -> _Statistics:
+    """Statistics with one more chunk of items."""
+    _, part, part_bias, ids, valid = items.cut(number)
+    logits = _logits(tokens.hidden, part, part_bias, valid)
+    top = jnp.maximum(statistics.top, jnp.max(logits, axis=-1))
+    total = statistics.total * jnp.exp(statistics.top - top) + jnp.sum(jnp.exp(logits - top[:, None]), axis=-1)
+    mine = (ids == tokens.targets[:, None]) & valid
+    return _Statistics(top, total, statistics.picked + jnp.sum(jnp.where(mine, logits, 0.0), axis=-1))
+
+
+def _gradient(statistics: _Statistics, tokens: _Tokens, items: _Items, number: Any) -> _Gradients:
+    """Gradients of a chunk of tokens by a chunk of items, float32."""
+    x, targets, weights = tokens
+    _, part, part_bias, ids, valid = items.cut(number)
+    scale = jnp.where(weights > 0, weights / statistics.total, 0.0)
+    share = jnp.exp(_logits(x, part, part_bias, valid) - statistics.top[:, None]) * scale[:, None]
+    mine = (ids == targets[:, None]) & valid
+    share = jnp.where(mine, share - weights[:, None], share).astype(x.dtype)
+    return _Gradients(
+        jnp.einsum("cn,nd->cd", share, part, preferred_element_type=jnp.float32),
+        jnp.einsum("cn,cd->nd", share, x, preferred_element_type=jnp.float32),
+        jnp.sum(share, axis=0, dtype=jnp.float32),
+    )
+
+
+def _in_one_pass(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: bool, shards: int) -> tuple[Array, Any]:
+    """Few items: a chunk of tokens meets them all at once, and its logits serve both statistics and gradients."""
+
+    def body(number: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        loss, grads = carry
+        start = number * chunks.size
+        part = tokens.cut(start, chunks.size)
+        found = _more(_Statistics.none(chunks.size), part, items, 0).joined(shards)
+        if grads is not None:
+            more = _gradient(found, part, items, 0)
+            hidden = jax.lax.psum(more.hidden, MODEL_AXIS) if shards > 1 else more.hidden
+            grads = _Gradients(_put(grads.hidden, hidden, start), grads.table + more.table, grads.bias + more.bias)
+        return loss + found.loss(part.weights), grads
+
+    start = (jnp.zeros((), jnp.float32), _zeros(tokens, items) if gradients else None)
+    return bounded_loop(chunks.count, chunks.most, body, start)
+
+
+def _in_two_passes(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: bool, shards: int) -> tuple[Array, Any]:
+    """Many items: statistics first; then gradients, chunk after chunk of items, so that the table's gradient, which
+    may be gigabytes, is written once and not once for each chunk of tokens."""
+
+    def statistics(number: Array, found: _Statistics) -> _Statistics:
+        start = number * chunks.size
+        part = tokens.cut(start, chunks.size)
+        more = jax.lax.fori_loop(
+            0, items.pieces, lambda piece, so_far: _more(so_far, part, items, piece), _Statistics.none(chunks.size)
+        )
+        return jax.tree.map(lambda x, y: _put(x, y, start), found, more)
+
+    count = chunks.most * chunks.size
+    found = bounded_loop(chunks.count, chunks.most, statistics, _Statistics.none(count)).joined(shards)
+    loss = found.loss(tokens.weights)
     if not gradients:
         return loss, None
-    scale = w / total
 
-    def gradient(number, carry):
-        dx, dtable, dbias = carry
-        start, part, part_bias, ids, valid = piece(number)
-        share = jnp.exp(logits_of(part, part_bias, valid) - top[:, None]) * scale[:, None]
-        share = jnp.where((ids == y[:, None]) & valid, share - w[:, None], share).astype(x.dtype)
-        dx += jnp.einsum("cn,nd->cd", share, part, preferred_element_type=jnp.float32)
-        rows_grad = jnp.einsum("cn,cd->nd", share, x, preferred_element_type=jnp.float32)
-        bias_grad = jnp.sum(share, axis=0, dtype=jnp.float32)
-        return dx, _add_rows(dtable, rows_grad, start), _add_rows(dbias, bias_grad, start)
+    def piece(number: Array, grads: _Gradients) -> _Gradients:
+        def body(place: Array, carry: _Gradients) -> _Gradients:
+            start = place * chunks.size
+            part = tokens.cut(start, chunks.size)
+            mine = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunks.size), found)
+            more = _gradient(mine, part, items, number)
+            hidden = jax.lax.dynamic_slice_in_dim(carry.hidden, start, chunks.size) + more.hidden
+            return _Gradients(_put(carry.hidden, hidden, start), carry.table + more.table, carry.bias + more.bias)
 
-    zeros = (jnp.zeros(x.shape, jnp.float32), jnp.zeros(table.shape, jnp.float32), jnp.zeros(rows, jnp.float32))
-    dx, dtable, dbias = _over(pieces, gradient, zeros)
-    if shards > 1:
-        dx = jax.lax.psum(dx, MODEL_AXIS)
-    return loss, _Gradients(dx, dtable, dbias)
+        width = items.table.shape[1]
+        zeros = (jnp.zeros((items.size, width), jnp.float32), jnp.zeros(items.size, jnp.float32))
+        more = bounded_loop(chunks.count, chunks.most, body, _Gradients(grads.hidden, *zeros))
+        start, *_ = items.cut(number)
+        return _Gradients(
+            more.hidden, _add_rows(grads.table, more.table, start), _add_rows(grads.bias, more.bias, start)
+        )
 
-
-def _over(pieces: int, body, start):
-    """A loop over item chunks; a single chunk is inlined, so that XLA sees one product shared by both passes."""
-    return body(0, start) if pieces == 1 else jax.lax.fori_loop(0, pieces, body, start)
+    grads = jax.lax.fori_loop(0, items.pieces, piece, _zeros(tokens, items))
+    return loss, grads if shards == 1 else grads._replace(hidden=jax.lax.psum(grads.hidden, MODEL_AXIS))
 
 
-def _add_rows(total: Array, part: Array, start) -> Array:
-    if part.shape == total.shape:
-        return total + part
-    index = (start,) + (0,) * (total.ndim - 1)
-    return jax.lax.dynamic_update_slice(total, jax.lax.dynamic_slice(total, index, part.shape) + part, index)
+def _zeros(tokens: _Tokens, items: _Items) -> _Gradients:
+    shapes = (tokens.hidden.shape, items.table.shape, items.bias.shape)
+    return _Gradients(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
+
+
+def _put(array: Array, part: Array, start: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(array, part, start, axis=0)
+
+
+def _add_rows(total: Array, part: Array, start: Array) -> Array:
+    return _put(total, jax.lax.dynamic_slice_in_dim(total, start, part.shape[0]) + part, start)
 
 
 def sampled_softmax(

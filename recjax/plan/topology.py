@@ -16,6 +16,16 @@ from recjax.typing import InputError
 
 EXAMPLES = "v5e:16x16, v5p:8x8x8, v6e:16x16, tpu7x:4x4x4, cpu:8 or gpu"
 
+_ENVIRONMENT = {
+    # Nobody is asked which TPU this machine is part of, and no warning says that it is none.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    # Several processes may compile at a time: none holds a TPU.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Topology:
@@ -57,8 +67,9 @@ def find_topology(name: str, slices: int = 1) -> Topology:
 def _host_devices(size: str) -> list[Any]:
     if not size.isdecimal() or not int(size):
         raise InputError(f"--topology cpu:{size}: expected a number of host devices, such as cpu:8")
-    with contextlib.suppress(RuntimeError):  # a backend is up: as many as it has
-        jax.config.update("jax_num_cpu_devices", int(size))
+    if int(size) > jax.config.jax_num_cpu_devices:  # pyright: ignore[reportAttributeAccessIssue]
+        with contextlib.suppress(RuntimeError):  # a backend is up: as many as it has
+            jax.config.update("jax_num_cpu_devices", int(size))
     devices = jax.devices("cpu")
     if len(devices) < int(size):
         raise InputError(
@@ -86,9 +97,8 @@ def _tpus(name: str, slices: int) -> list[Any]:
             f"--topology {name} needs libtpu, which compiles for TPUs without one: pip install 'recjax[tpu]', or "
             "pip install -r requirements-tpu.txt in an environment of its own"
         )
-    # Nobody is asked which TPU this machine is part of, and other processes may compile at the same time.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     if jax.config.jax_platforms is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_platforms", "cpu")  # whatever is computed on the way needs no accelerator
     options: dict[str, Any] = {} if slices == 1 else {"num_slices": slices}

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from recjax.parallel.mesh import MeshShape
-from recjax.parallel.sharding import ShardingRules, local_rows, row_sharding, to_devices
+from recjax.parallel.sharding import ShardingRules, local_rows, over_data, row_sharding, to_devices
 from recjax.typing import InputError
 
 RULES = ShardingRules(
@@ -137,3 +137,18 @@ def test_rows_over_the_data_axis(mesh):
     assert local_rows(sharding, 6).tolist() == list(range(6))
     placed = to_devices(np.arange(6), sharding, 6)
     assert {tuple(np.asarray(shard.data)) for shard in placed.addressable_shards} == {(0, 1, 2), (3, 4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "expected"),
+    [
+        ((16, 4), ("model", None), P(("model", "data"), None)),
+        ((12, 4), ("model", None), P("model", "data")),  # three rows a device cannot be halved
+        ((3, 8), (), P(None, "data")),
+        ((3, 5), (), P()),
+        ((), (), P()),
+        ((16,), ("data",), P("data")),
+    ],
+)
+def test_the_data_axis_cuts_the_longest_dimension_that_it_divides(mesh, shape, axes, expected):
+    assert over_data(NamedSharding(mesh, P(*axes)), shape).spec == expected
