@@ -1,0 +1,59 @@
+"""Pods that are not there: the step compiled by libtpu for 256 chips; about 20 s of CPU each, where it is installed."""
+
+import importlib.util
+
+import pytest
+
+from recjax import recipes
+from recjax.config import override_all
+from recjax.ops.embedding import table_rows
+from recjax.plan import plan
+from recjax.typing import InputError
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (pip install -r requirements-tpu.txt)"
+)
+
+SHORT = ("data.view.max_length=32", "model.max_length=32", "model.layers=1", "data.rows=2048")
+
+
+def test_a_hundred_million_items_on_a_pod():
+    settings = [*SHORT, "model.width=128", "mesh.model=64"]
+    items, width = 100_000_000, 128
+    found = plan(
+        override_all(recipes.read("sasrec_ml1m").config, settings), "v5e:16x16", items=items, ranking=False
+    ).training
+    table = table_rows(items + 1) * width * 4
+    assert found.fits and found.memory["optimiser"] == pytest.approx(2 * table / 64, rel=0.01)
+    gathered = [one for one in found.collectives if one.kind != "all-reduce"]
+    assert all(one.bytes < table / 64 / 10 for one in gathered), "a part of the table is sent around"
+    # The tied table's two gradients cross the data axis as one sum.
+    sent = sum(one.count * one.sent for one in found.collectives)
+    least = 2 * 3 / 4 * table / 64
+    assert least <= sent < 1.2 * least
+    assert not found.unknown
+
+
+def test_a_wide_model_of_texts_on_a_pod():
+    wide = ["model.width=2048", "model.heads=16", "model.layers=1", "data.rows=2048", "data.view.max_length=16"]
+    settings = [*wide, "mesh.model=4", "mesh.shard_state=optimiser"]
+    found = plan(override_all(recipes.read("quickstart").config, settings), "v5e:16x16", items=1_000_000, ranking=False)
+    held = found.training.memory
+    assert found.training.fits and held["optimiser"] < 2.1 * held["parameters"] / 64
+    vectors = 1_000_000 * 256 * 4
+    assert all(one.bytes < vectors / 4 / 2 for one in found.training.collectives if one.kind == "all-gather")
+
+
+def test_slices_are_told_apart():
+    settings = [*SHORT, "model.width=8", "mesh.model=2"]
+    found = plan(
+        override_all(recipes.read("sasrec_ml1m").config, settings), "v5e:2x2", slices=2, items=1_000, ranking=False
+    )
+    links = {(one.axes, one.link) for one in found.training.collectives}
+    assert ("model", "ici") in links and not any(axes == "model" and link == "dcn" for axes, link in links)
+    assert any(link == "dcn" for _, link in links)
+
+
+def test_a_topology_that_cannot_be():
+    with pytest.raises(InputError, match=r"--topology 'v5e:3x5': .*expected v5e:16x16"):
+        plan(recipes.read("sasrec_ml1m").config, "v5e:3x5", items=100)
