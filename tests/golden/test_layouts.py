@@ -2,10 +2,11 @@
 
 A change of a layout must be meant: look at the difference, then write the files again with
 
-    python -m tests.golden.test_layouts
+    python -m tests.golden.test_layouts [RECIPE ...]
 """
 
 import difflib
+import sys
 from pathlib import Path
 
 import jax
@@ -59,5 +60,5 @@ def test_no_file_is_left_over():
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
-    for recipe in NAMES:
+    for recipe in sys.argv[1:] or NAMES:
         (FOLDER / f"{recipe}.txt").write_text(layout(recipe))
