@@ -192,15 +192,6 @@ def test_whole_history_equals_chunks_equals_single_events(name):
         np.testing.assert_allclose(found[1, :11], expected[1, :11], rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", CAUSAL)
-def test_one_position_alone_is_what_it_is_among_all(name):
-    params, apply = _built(name)
-    module = MIXERS[name].build(width=WIDTH, causal=True, dtype=jnp.float32, name=None)  # pyright: ignore
-    context, last = _context(np.ones_like(SEGMENTS)), np.array([15, 6], np.int32)
-    alone = jax.jit(lambda params, x: module.apply(params, x, context, last=last))(params, _inputs())
-    np.testing.assert_allclose(alone, apply(params, _inputs(), context)[np.arange(2), last], rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_the_first_axis_of_a_state_is_the_user(name):
     for leaf in jax.tree.leaves(_empty(name, rows=3)):
