@@ -12,6 +12,8 @@ from recjax.plan.hlo import Computation, Instruction, Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+
 
 @dataclass(frozen=True)
 class Collective:
@@ -47,10 +49,33 @@ def collectives(program: Program, mesh: Mesh) -> list[Collective]:
     totals: Counter[Collective] = Counter()
     for computation, line in program.lines():
         kind = line.opcode.removesuffix("-start")
-        if kind in KINDS and (found := _read(kind, computation, line, mesh)) is not None:
+        found = None
+        if kind in KINDS:
+            found = _read(kind, computation, line, mesh)
+        elif kind == "send" and (between := _BETWEEN_SLICES.search(line.attributes)) is not None:
+            found = _sent(between[1].lower().replace("_", "-"), computation, line, mesh)
+        if found is not None:
             totals[found] += computation.times
     merged = [Collective(**{**vars(one), "count": count}) for one, count in totals.items()]
     return sorted(merged, key=lambda one: -one.count * one.sent)
+
+
+def _sent(kind: str, computation: Computation, line: Instruction, mesh: Mesh) -> Collective | None:
+    """What XLA:TPU makes of an exchange between slices: inside each one a reduce-scatter and an all-gather, read as
+    any other, and between them a part that hosts send for their devices."""
+    slices = np.vectorize(lambda device: getattr(device, "slice_index", 0))(mesh.devices)
+    size = len(np.unique(slices))
+    axes = [name for place, name in enumerate(mesh.axis_names) if np.ptp(slices, axis=place).any()]
+    array = computation.operands(line)[0].shapes[0]
+    held = array.bytes * (size if kind == "all-gather" else 1)
+    return Collective(
+        kind, "+".join(axes), "dcn", size, 1, held, round(held * _share(kind, size)), array.dims, line.scope
+    )
+
+
+def _share(kind: str, size: int) -> float:
+    """Of the bytes of an exchange, those that a device sends."""
+    return {"all-reduce": 2 * (size - 1) / size, "collective-permute": 1.0}.get(kind, (size - 1) / size)
 
 
 def _read(kind: str, computation: Computation, line: Instruction, mesh: Mesh) -> Collective | None:
@@ -67,13 +92,12 @@ def _read(kind: str, computation: Computation, line: Instruction, mesh: Mesh) ->
     if kind == "all-gather":
         held *= size
         dims = line.shapes[-1].dims if len(line.shapes) <= 2 else dims
-    share = {"all-reduce": 2 * (size - 1) / size, "collective-permute": 1.0}.get(kind, (size - 1) / size)
     places = np.array(np.unravel_index(group, mesh.devices.shape))
     varying = [name for name, place in zip(mesh.axis_names, places, strict=True) if len(set(place.tolist())) > 1]
     devices = mesh.devices.flat
     slices = {getattr(devices[place], "slice_index", 0) for place in group}
     link = "dcn" if len(slices) > 1 else "ici"
-    return Collective(kind, "+".join(varying), link, size, 1, held, round(held * share), dims, line.scope)
+    return Collective(kind, "+".join(varying), link, size, 1, held, round(held * _share(kind, size)), dims, line.scope)
 
 
 def _group(kind: str, attributes: str, mesh: Mesh) -> list[int]:

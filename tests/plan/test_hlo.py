@@ -108,6 +108,22 @@ def test_a_group_that_spans_slices_uses_the_slow_link():
     assert {(one.axes, one.link) for one in found} == {("data", "dcn"), ("model", "ici")}
 
 
+SEND = """ENTRY %main (a: f32[64,8,128]) -> token[] {
+  %a = f32[64,8,128]{2,1,0:T(8,128)} parameter(0)
+  %after = token[] after-all()
+  %send = (f32[64,8,128]{2,1,0:T(8,128)}, u32[], token[]) send(%a, %after), channel_id=2, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_rendezvous="all-reduce.1_0",_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %done = token[] send-done(%send), channel_id=2, is_host_transfer=true
+}
+"""
+
+
+def test_what_hosts_send_between_slices_is_an_exchange_too():
+    (found,) = collectives(hlo.read(SEND), Slices)  # pyright: ignore[reportArgumentType]
+    assert (found.kind, found.axes, found.link, found.devices) == ("all-reduce", "data", "dcn", 2)
+    assert found.bytes == found.sent == 64 * 8 * 128 * 4
+
+
 # XLA:TPU writes a batched product as a convolution with the batch in dilated windows, and names where arrays lie: S(1)
 # is memory on the chip.
 TPU = """%fused (p0: f32[256,2,8,64], p1: f32[256,2,64,200]) -> f32[256,2,8,200] {
