@@ -39,8 +39,8 @@ class Result:
     """How a run ended.
 
     Attributes:
-        step: steps taken, of the phase that it ended in.
-        total: steps it was to take.
+        step: steps taken; of a run with pre-training, those of the phase in which it ended.
+        total: steps that this was to take.
         best_step: step of the best validation, or None without validation.
         best_value: the validation metric there.
         preempted: a signal ended it; the same call goes on.
@@ -71,7 +71,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         folder.check_config(run_dir, config)
         result = fit(first, run_dir / PRETRAIN)
         if result.preempted:
-            return replace(result, total=config.train.steps)
+            return result
     mesh = config.mesh.build()
     with jax.set_mesh(mesh), Interrupt() as interrupt, ExitStack() as stack:
         # --- what to train, and how far it is
