@@ -134,6 +134,8 @@ def _data(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _how(comparison: Comparison) -> str:
     machine = [("Hardware", line) for line in comparison.machine]
+    if comparison.wall_seconds is not None:
+        machine.append(("All runs took", f"{duration(comparison.wall_seconds)}, from their start to their evaluation"))
     facts = _facts([*machine, *([("recjax", comparison.commit)] if comparison.commit else [])])
     commands = _code(comparison.commands) if comparison.commands else ""
     runs = [command for row in comparison.rows for command in row.commands]

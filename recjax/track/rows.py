@@ -127,6 +127,7 @@ class Comparison:
         target_note: why this one.
         machine: where the runs ran, one line each.
         commit: of the code.
+        wall_seconds: what the runs took together, from start to end, or None.
         commands: that make the page.
         configuration: key -> value of the first row.
     """
@@ -145,6 +146,7 @@ class Comparison:
     target_note: str = ""
     machine: list[str] = field(default_factory=list)
     commit: str = ""
+    wall_seconds: float | None = None
     commands: list[str] = field(default_factory=list)
     configuration: dict[str, str] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from recjax.config import RunConfig, override_all
 from recjax.recipes import Recipe
 from recjax.track.rows import Comparison, Row
 from recjax.train import folder
-from recjax.train.outcome import EVALUATION, compare_runs, read_outcome
+from recjax.train.outcome import EVALUATION, compare_runs, differing, read_outcome
 from recjax.typing import InputError
 
 CELLS = "cells"
@@ -202,11 +202,15 @@ def gather(cells: Sequence[Cell], title: str, target: float | None = None) -> Co
     groups = {name: [read_outcome(cell.folder) for cell in done if cell.row == name] for name in names}
     comparison = compare_runs(groups, title, target)
     commands = {name: [cell.command for cell in cells if cell.row == name] for name in names}
-    found = {row.name: row for row in comparison.rows}
-    rows = [found[name] for name in names if name in found] + [Row(name) for name in names if name not in found]
+    first = next(cell for cell in cells if cell.row == comparison.rows[0].name)
+    absent = [cell for cell in cells if not groups[cell.row] and cell.seed == cells[0].seed]
+    missing = [Row(cell.row, settings=differing(first.config, cell.config)) for cell in absent]
+    rows = [*comparison.rows, *missing]
     return replace(
         comparison,
         rows=[replace(row, commands=commands[row.name], failures=failures[row.name]) for row in rows],
+        slices={name: [*values, *[None] * len(missing)] for name, values in comparison.slices.items()},
+        wall_seconds=sum(states[cell.name].seconds for cell in done),
         machine=_distinct(states[cell.name].machine for cell in done),
         commit="; ".join(_distinct(states[cell.name].commit for cell in done)),
     )

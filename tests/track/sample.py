@@ -84,6 +84,7 @@ def comparison() -> Comparison:
         target_note="95% of the best validation of attention",
         machine=["2 x cpu a cell, 1 at a time; host: AMD EPYC, 2 cores"],
         commit="0.1.0 (3c42702)",
+        wall_seconds=4000.0,
         commands=["recjax ablate mixers --seeds 3"],
         configuration={"model.mixer": "attention", "model.width": "64", "train.steps": "1600"},
     )

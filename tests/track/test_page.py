@@ -78,6 +78,7 @@ def test_every_part_is_there(made):
         "99182a8e90e87e2f" * 4,
         "training sees the future",
         "AMD EPYC",
+        "1 h 6 min",
         "3c42702",
         "train.steps = 1600",
     ):

@@ -152,6 +152,8 @@ def test_a_failed_cell_is_told_and_stops_nothing(shop, here: Here, tmp_path: Pat
     assert "wild: seed 0 failed: step " in text and "the loss is" in text
     results = json.loads((out / "results.json").read_text())
     assert [row["name"] for row in results["rows"]] == ["tame", "wild"] and results["rows"][1]["failures"]
+    assert results["rows"][1]["settings"] == {"optim.learning_rate": "1e+38"}
+    assert all(len(values) == 2 and values[1] is None for values in results["slices"].values())
     assert "wild has no result." in (out / "index.html").read_text()
 
 
