@@ -37,6 +37,6 @@ def config() -> RunConfig:
         ),
         optim=Adam(learning_rate=1e-3, schedule="cosine", hold=0.5),
         mesh=MeshShape(),
-        train=Train(epochs=48, evaluate_every=306, validation_users=2048, ema=0.99),
+        train=Train(epochs=48, evaluate_every=153, validation_users=2048, ema=0.99),
         evaluate=Evaluate(),
     )

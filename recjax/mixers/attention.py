@@ -84,7 +84,8 @@ class Attention:
         return AttentionMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:
-        return self.caches((width // self.heads,) * 2, rows, max_length, dtype)
+        channels = width // self.heads
+        return self.caches((channels, channels), rows, max_length, dtype)
 
     def caches(self, channels: tuple[int, int], rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:
         """Empty caches for keys and values of so many channels: of the newest events and of the first."""

@@ -204,7 +204,8 @@ def _by_blocks(q, k, v, segments, bias: GapBias | None, key: Array | None, first
                 key = jax.random.fold_in(key, jax.lax.axis_index(axis))
         return _to_keys(asking, jax.tree.map(whole, keys), tables, key, first, plan)
 
-    specs = (heads, Keys(heads, heads, flat, None if keys.seconds is None else flat), PartitionSpec(), PartitionSpec())
+    of_keys = jax.tree.map(lambda x: heads if x.ndim == 4 else flat, keys)
+    specs = (heads, of_keys, PartitionSpec(), PartitionSpec())
     return jax.shard_map(local, in_specs=specs, out_specs=heads, axis_names=set(axes), check_vma=False)(
         q, keys, tables, key
     )

@@ -1,5 +1,6 @@
 """Causal attention to a window, the beginning of a history, and the blocks of the rest that match a query best."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -58,7 +59,7 @@ def block_memory_attention(
     @jax.checkpoint
     def part(start: Array) -> Array:
         asking = jax.lax.dynamic_slice_in_dim(queries, start, size, axis=2)
-        return jax.vmap(lambda *row: _row(*row, reach))(asking, k, v, means, first + start)
+        return jax.vmap(partial(_row, reach))(asking, k, v, means, first + start)
 
     mixed = jax.lax.map(part, jnp.arange(0, queries.shape[2], size))
     return jnp.moveaxis(mixed, 0, 2).reshape(*queries.shape[:3], -1)[:, :, :length]
@@ -68,7 +69,7 @@ def _filled(x: Float[Array, "b h l c"], size: int) -> Float[Array, "b h n c"]:
     return jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % size), (0, 0)))
 
 
-def _row(q, k, v, means, first, reach: Reach) -> Float[Array, "h l c"]:
+def _row(reach: Reach, q, k, v, means, first) -> Float[Array, "h l c"]:
     """One row's queries, of the events first, first + 1, ..."""
     events = first + jnp.arange(q.shape[1])
     outside = events - reach.window  # the newest event that the window hides

@@ -4,7 +4,7 @@ The weights of a pair are a softmax's, or pointwise, `silu(score) * share` (Zhai
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -145,11 +145,13 @@ def _padded(arrays, block: int):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _online(asking: Asking, keys: Keys, bias: GapBias | None, seed: Array | None, plan: Plan):
+def _online(asking: Asking, keys: Keys, bias: GapBias | None, seed: Array | None, plan: Plan) -> tuple[Array, Array]:
     return _forward(asking, keys, bias, seed, plan)[0]
 
 
-def _forward(asking: Asking, keys: Keys, bias: GapBias | None, seed: Array | None, plan: Plan):
+def _forward(
+    asking: Asking, keys: Keys, bias: GapBias | None, seed: Array | None, plan: Plan
+) -> tuple[tuple[Array, Array], Any]:
     pair = _Pair(asking, keys, seed, plan)
     width = keys.v.shape[-1]
 
