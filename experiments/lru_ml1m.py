@@ -4,8 +4,8 @@ The linear recurrent unit on MovieLens-1M under full cross-entropy, as LRURec ha
 blocks with the normalisation after the residual sum, no positions, eigenvalues that begin between 0.8 and 0.99. Their
 own figure, 0.1930, is for another order of events with the same time stamp and cannot be compared.
 
-Expected:  (not trained to the end yet)
-Time:      -
+Expected:  pending
+Time:      pending
 Hardware:  2 CPU cores
 """
 

@@ -121,3 +121,14 @@ def test_chunked_loss_plans_less_memory_than_the_dense_one():
 
     chunked, dense = (one(kind, 60_000, 2_048, 8, run=False)["temporary"] for kind in ("chunked", "dense"))
     assert dense > 4 * 60_000 * 2_048 > 3 * chunked
+
+
+def test_ways_to_run_a_scan_agree():
+    import jax
+    import scan
+
+    values = {
+        side: jax.jit(scan.total, static_argnums=(0, 1))("layer", recurrence, *scan.inputs("layer", 2, 24, 4))
+        for side, recurrence in scan.SIDES.items()
+    }
+    np.testing.assert_allclose(list(values.values()), values["scan"], rtol=1e-5)
