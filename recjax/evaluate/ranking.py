@@ -60,7 +60,7 @@ class Rankings:
 class SameModel:
     """Makes a model usable as a static argument: the same object is the same model."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Any):
         self.model = model
 
     def __hash__(self) -> int:
@@ -82,7 +82,7 @@ def _ranked(
 
 def lower_ranking(model: Model, params: Params, queries: Queries, targets: Array, k: int) -> jax.stages.Lowered:
     """What `rank_users` runs on a batch, lowered for arguments of which only shapes and layouts are given."""
-    return _ranked.lower(_Identity(model), params, queries, targets, None, k)
+    return _ranked.lower(SameModel(model), params, queries, targets, None, k)
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))

@@ -192,7 +192,7 @@ class _Tokens(NamedTuple):
 class _Chunks(NamedTuple):
     """How many chunks of tokens hold an active one, how many there are, and tokens of one."""
 
-    count: Array
+    active: Array
     most: int
     size: int
 
@@ -291,7 +291,7 @@ def _in_one_pass(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: boo
         return loss + found.loss(part.weights), grads
 
     start = (jnp.zeros((), jnp.float32), _zeros(tokens, items) if gradients else None)
-    return bounded_loop(chunks.count, chunks.most, body, start)
+    return bounded_loop(chunks.active, chunks.most, body, start)
 
 
 def _in_two_passes(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: bool, shards: int) -> tuple[Array, Any]:
@@ -307,7 +307,7 @@ def _in_two_passes(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: b
         return jax.tree.map(lambda x, y: _put(x, y, start), found, more)
 
     count = chunks.most * chunks.size
-    found = bounded_loop(chunks.count, chunks.most, statistics, _Statistics.none(count)).joined(shards)
+    found = bounded_loop(chunks.active, chunks.most, statistics, _Statistics.none(count)).joined(shards)
     loss = found.loss(tokens.weights)
     if not gradients:
         return loss, None
@@ -323,7 +323,7 @@ def _in_two_passes(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: b
 
         width = items.table.shape[1]
         zeros = (jnp.zeros((items.size, width), jnp.float32), jnp.zeros(items.size, jnp.float32))
-        more = bounded_loop(chunks.count, chunks.most, body, _Gradients(grads.hidden, *zeros))
+        more = bounded_loop(chunks.active, chunks.most, body, _Gradients(grads.hidden, *zeros))
         start, *_ = items.cut(number)
         return _Gradients(
             more.hidden, _add_rows(grads.table, more.table, start), _add_rows(grads.bias, more.bias, start)

@@ -111,7 +111,7 @@ def plan(
 
         better = nearest(config, attempt)
         advice = Advice((), 0) if better is None else Advice(tuple(better[0]), better[1].total)
-    sizes = dict(zip(MESH_AXES, mesh.devices.shape, strict=True))
+    sizes: dict[str, int] = dict(zip(MESH_AXES, mesh.devices.shape, strict=True))
     users = inputs.targets.shape[0]
     return Plan(
         config.name, found.name, found.chip.name, sizes, items, config.data.rows, users, training, ranked, advice
