@@ -1,0 +1,55 @@
+"""recjax ablate attention_share --seeds 3
+
+How much attention does a recurrent encoder need, and where? Four blocks of an LRU on MovieLens-1M in which none, one,
+two or all are attention. In language models a quarter is enough (Glorioso et al. 2024; De et al. 2024).
+
+Expected:  pending
+Time:      pending
+Hardware:  pending
+"""
+
+import dataclasses
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem, matched
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+LENGTH = 200
+ATTENTION = "attention(positions=rotary)"
+PATTERNS = {
+    "all attention": ATTENTION,
+    "no attention": "lru",
+    "first": f"{ATTENTION}, lru*3",
+    "third": f"lru*2, {ATTENTION}, lru",
+    "last": f"lru*3, {ATTENTION}",
+    "every other": f"lru, {ATTENTION}",
+}
+
+
+def model(mixer: str = ATTENTION) -> NextItem:
+    return NextItem(mixer=mixer, width=64, layers=4, heads=2, dropout=0.2, max_length=LENGTH)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="attention_share",
+        data=Data("ml-1m", view=Shifted(max_length=LENGTH), rows=64),
+        model=model(),
+        optim=AdamW(learning_rate=1e-3, weight_decay=0.01, ssm_rate=0.5, clip=5.0, warmup_steps=100),
+        mesh=MeshShape(),
+        train=Train(epochs=60, patience=8, validation_users=2048),
+        evaluate=Evaluate(),
+    )
+
+
+def sweep() -> dict[str, dict[str, str]]:
+    like = model()
+    return {
+        name: {"model.mixer": mixer, "model.inner": str(matched(dataclasses.replace(like, mixer=mixer), like).inner)}
+        for name, mixer in PATTERNS.items()
+    }

@@ -1,0 +1,59 @@
+"""recjax ablate encoders_beauty --seeds 3
+
+The encoders of `encoders_ml1m` on amazon-beauty-2014, whose histories are short: does what moves information along
+time matter where there is little time?
+
+Expected:  pending
+Time:      pending
+Hardware:  pending
+"""
+
+import dataclasses
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem, matched
+from recjax.models.objectives import SampledSoftmax
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+LENGTH = 50
+ENCODERS = {
+    "attention": "attention",
+    "attention-rotary": "attention(positions=rotary)",
+    "lru": "lru",
+    "rg-lru": "rg_lru",
+    "mamba-2": "mamba2",
+    "gla": "gla",
+    "lightnet": "lightnet",
+    "lru + attention": "lru, attention",
+}
+
+
+def model(mixer: str = "attention") -> NextItem:
+    return NextItem(
+        mixer=mixer, width=128, layers=2, heads=2, dropout=0.4, max_length=LENGTH, loss=SampledSoftmax(negatives=256)
+    )
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="encoders_beauty",
+        data=Data("amazon-beauty-2014", view=Shifted(max_length=LENGTH), rows=128),
+        model=model(),
+        optim=AdamW(learning_rate=1e-3, weight_decay=0.01, ssm_rate=0.5, clip=5.0, warmup_steps=50),
+        mesh=MeshShape(),
+        train=Train(epochs=30, patience=4, validation_users=4096),
+        evaluate=Evaluate(),
+    )
+
+
+def sweep() -> dict[str, dict[str, str]]:
+    like = model()
+    return {
+        name: {"model.mixer": mixer, "model.inner": str(matched(dataclasses.replace(like, mixer=mixer), like).inner)}
+        for name, mixer in ENCODERS.items()
+    }

@@ -1,0 +1,70 @@
+"""recjax ablate encoders_ml1m --seeds 3
+
+Attention, state spaces, linear recurrences and their mixtures on MovieLens-1M: the same embeddings, norms, loss,
+batches and budget, and as many parameters in each encoder (the feed-forward width makes up for what a mixer has more
+or less).
+Convolutional state spaces (S4, S4D) cannot keep the histories of a packed row apart, so theirs have a row each.
+
+Expected:  pending
+Time:      pending
+Hardware:  pending
+"""
+
+import dataclasses
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem, matched
+from recjax.models.objectives import FullSoftmax
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+ENCODERS = {
+    "attention": "attention",
+    "attention-rotary": "attention(positions=rotary)",
+    "hstu": "hstu",
+    "lru": "lru",
+    "s5": "s5",
+    "rg-lru": "rg_lru",
+    "s4d": "s4d",
+    "s4": "s4",
+    "mamba-2": "mamba2",
+    "gla": "gla",
+    "retention": "retention",
+    "lightnet": "lightnet",
+    "lru + attention": "lru, attention",
+    "rg-lru + attention": "rg_lru, attention",
+    "lightnet + attention": "lightnet, attention",
+}
+ROWS_OF_ONE = ("s4", "s4d")
+
+
+def model(length: int, **settings: object) -> NextItem:
+    return NextItem(width=64, layers=2, heads=2, dropout=0.2, max_length=length, loss=FullSoftmax(), **settings)  # pyright: ignore[reportArgumentType]
+
+
+def config(dataset: str = "ml-1m", length: int = 200) -> RunConfig:
+    return RunConfig(
+        name=f"encoders_{dataset}",
+        data=Data(dataset, view=Shifted(max_length=length), rows=64),
+        model=model(length),
+        # State spaces learn their time scales at half the rate and without decay, as their authors do.
+        optim=AdamW(learning_rate=1e-3, weight_decay=0.01, ssm_rate=0.5, clip=5.0, warmup_steps=100),
+        mesh=MeshShape(),
+        train=Train(epochs=60, patience=8, validation_users=2048),
+        evaluate=Evaluate(),
+    )
+
+
+def sweep(length: int = 200) -> dict[str, dict[str, str]]:
+    like = model(length)
+    cells = {}
+    for name, pattern in ENCODERS.items():
+        found = matched(dataclasses.replace(like, mixer=pattern), like)
+        cells[name] = {"model.mixer": pattern, "model.inner": str(found.inner)}
+        if any(mixer in pattern.split(", ") for mixer in ROWS_OF_ONE):
+            cells[name] |= {"data.pack": "false", "data.rows": "128"}
+    return cells

@@ -1,0 +1,46 @@
+"""recjax ablate history_length --seeds 3
+
+How far back is worth looking? Attention and an LRU on MovieLens-1M with the last 50 to 2,000 events of a history (one
+user in four has more than 200, the longest has 2,277). Batches hold the same number of events at every length.
+
+Expected:  pending
+Time:      pending
+Hardware:  pending
+"""
+
+from recjax.config import RunConfig
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+EVENTS = 16_000
+"""Positions of a batch."""
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="history_length",
+        data=Data("ml-1m", view=Shifted(max_length=200), rows=EVENTS // 200),
+        model=NextItem(mixer="attention(positions=rotary)", width=64, layers=2, heads=2, dropout=0.2, max_length=200),
+        optim=AdamW(learning_rate=1e-3, weight_decay=0.01, ssm_rate=0.5, clip=5.0, warmup_steps=100),
+        mesh=MeshShape(),
+        train=Train(epochs=60, patience=8, validation_users=2048),
+        evaluate=Evaluate(),
+    )
+
+
+def sweep() -> dict[str, dict[str, str]]:
+    return {
+        f"{name} {length}": {
+            "model.mixer": mixer,
+            "model.max_length": str(length),
+            "data.view.max_length": str(length),
+            "data.rows": str(EVENTS // length),
+        }
+        for length in (50, 200, 500, 1_000, 2_000)
+        for name, mixer in (("attention", "attention(positions=rotary)"), ("lru", "lru"))
+    }
