@@ -1,5 +1,6 @@
 """How a sharded step scales, read from compiled programs: bytes held and bytes sent a device, never time.
 
+    python experiments/benchmarks/scaling.py layout sasrec_ml1m        # shares of 1 to 256 TPUs, nothing compiled
     python experiments/benchmarks/scaling.py host                      # 1 to 8 host devices, weak and strong
     python experiments/benchmarks/scaling.py tpu sasrec_ml1m ...       # 1 to 1,024 TPU v5e, needs libtpu but no TPU
 
@@ -23,7 +24,10 @@ from recjax import recipes
 from recjax.config import RunConfig, override_all
 from recjax.models.objectives import FullSoftmax
 from recjax.parallel.startup import initialize
+from recjax.plan.estimate import local_bytes
 from recjax.plan.plan import plan
+from recjax.plan.program import abstract_inputs
+from recjax.plan.topology import find_topology
 
 TABLES = ("items", "output")
 TOPOLOGIES = {1: "v5e:1x1", 8: "v5e:2x4", 64: "v5e:8x8", 256: "v5e:16x16", 1024: "v5e:16x16"}
@@ -110,8 +114,6 @@ def point(config: RunConfig, topology: str, items: int, slices: int = 1) -> Poin
 
 def _sizes(config: RunConfig, items: int) -> tuple[int, int]:
     """Bytes of item tables and of the other parameters, whole."""
-    from recjax.plan.program import abstract_inputs
-
     alone: Any = override_all(config, ["mesh.data=1", "mesh.model=1"])
     mesh: Mesh = alone.mesh.build(jax.devices()[:1])
     sizes = {
@@ -168,9 +170,23 @@ def tpu(recipe: str, items: int, settings: list[str], rows: int, model: int) -> 
     print(f"\n{recipe}, {items:,} items, MiB a device\n\n{table(points, timed=True)}\n")
 
 
+def layout(recipe: str, items: int, settings: list[str]) -> None:
+    """What a device holds where the table is cut over all devices: by the layouts alone, nothing is compiled."""
+    print(f"{recipe}, {items:,} items, MiB a device\n\n| devices | table | moments | logits |\n|---:|---:|---:|---:|")
+    for devices in (1, 8, 64, 256):
+        config: Any = override_all(recipes.read(recipe).config, [*settings, "mesh.data=1", f"mesh.model={devices}"])
+        mesh = config.mesh.build(find_topology(TOPOLOGIES[devices]).devices)
+        state = abstract_inputs(config, items, mesh).state
+        tables = {name: leaf for name, leaf in state.params.items() if name in TABLES}
+        length = config.data.row_length or config.data.view.max_length
+        scored = next(reversed(tables.values())).sharding.shard_shape(next(reversed(tables.values())).shape)[0]
+        sizes = (local_bytes(tables), local_bytes(state.opt_state), config.data.rows * length * scored * 4)
+        print(f"| {devices:,} | " + " | ".join(_size(size) for size in sizes) + " |", flush=True)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("where", choices=("host", "tpu"))
+    options.add_argument("where", choices=("layout", "host", "tpu"))
     options.add_argument("recipe", nargs="?", default="sasrec_ml1m")
     options.add_argument("--items", type=int, default=200_000)
     options.add_argument("--rows", type=int, default=64, help="rows a device of the data axis, on TPUs")
@@ -179,7 +195,9 @@ def main() -> None:
     chosen = options.parse_args()
     initialize()
     jax.config.update("jax_num_cpu_devices", 8)
-    if chosen.where == "host":
+    if chosen.where == "layout":
+        layout(chosen.recipe, chosen.items, chosen.settings)
+    elif chosen.where == "host":
         host(chosen.recipe, chosen.items, chosen.settings)
     else:
         tpu(chosen.recipe, chosen.items, chosen.settings, chosen.rows, chosen.model)
