@@ -120,7 +120,8 @@ def online(
     """
     length = asking.q.shape[2]
     seed = None if key is None or not plan.dropout else jax.random.key_data(key)
-    output, logsum = _online(_padded(asking, plan.block), _padded(keys, plan.block), bias, seed, plan)
+    found: Any = _online(_padded(asking, plan.block), _padded(keys, plan.block), bias, seed, plan)
+    output, logsum = found
     return output[:, :, :length], logsum[:, :, :length]
 
 
