@@ -15,7 +15,7 @@ from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.objectives import Objective
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
-from recjax.ops.embedding import lookup, table_rows
+from recjax.ops.embedding import TappedTable, lookup, table_rows
 from recjax.ops.topk import masked_rank, masked_topk
 from recjax.typing import Array, Float, Int, Params
 
@@ -55,8 +55,12 @@ class ItemSequenceEncoder(nn.Module):
         last: Array | None = None,
         continues: Array | None = None,
         state: tuple[Any, ...] | None = None,
+        vectors: Array | None = None,
     ) -> Any:
-        """States [b, l, d] of the positions; of those at `last` alone, [b, d]; and given `state`, the new one too."""
+        """States [b, l, d] of the positions; of those at `last` alone, [b, d]; and given `state`, the new one too.
+
+        `vectors` are those of the items, float32 [b, l, d], where they have been looked up already.
+        """
         width, dtype = self.stack.width, jnp.dtype(self.stack.dtype)
         init = nn.initializers.normal(self.init_scale)
         rows = table_rows(self.ids)
@@ -66,7 +70,7 @@ class ItemSequenceEncoder(nn.Module):
         if self.bias:
             self.param("bias", nn.initializers.zeros, (rows,))
 
-        x = lookup(table, items) * (width**0.5 if self.scale else 1.0)
+        x = (lookup(table, items) if vectors is None else vectors) * (width**0.5 if self.scale else 1.0)
         if self.max_length:
             x += jnp.take(self.param("positions", init, (self.max_length, width)), positions, axis=0, mode="clip")
         if self.input_norm:
@@ -132,8 +136,12 @@ class DotProductModel:
 
     def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
         dropout, sampling = jax.random.split(jax.random.key(0) if key is None else key)
+        vectors = lookup(params["items"], batch.items)
         hidden = self._apply(
-            params, batch.items, batch.positions, batch.segments, batch.timestamps, key=None if key is None else dropout
+            {name: leaf.table if isinstance(leaf, TappedTable) else leaf for name, leaf in params.items()},
+            *(batch.items, batch.positions, batch.segments, batch.timestamps),
+            key=None if key is None else dropout,
+            vectors=vectors,
         )
         total = self.objective(hidden, self.table(params), params.get("bias"), batch, sampling, self.stats)
         weight = jnp.sum(batch.weights)
@@ -224,6 +232,11 @@ class DotProductModel:
     def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
         """Item tables by rows over the model axis; everything else, which is small, on every device."""
         return [(r"(^|/)(items|output)$", ("model", None)), (r"(^|/)bias$", ()), (r".*", ())]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Parameters that training reads by rows alone, so that `recjax.train.rowwise` may update them by rows."""
+        return ("items",) if self.module.tied else ("items", "output")
 
     def _apply(self, params, *inputs, key: Array | None = None, **options: Any) -> Any:
         rngs = None if key is None else {"dropout": key}

@@ -13,9 +13,9 @@ import numpy as np
 
 from recjax.data.views import Batch
 from recjax.models.model import ItemStats
-from recjax.ops.embedding import lookup
+from recjax.ops.embedding import TappedTable, lookup, lookup_shared
 from recjax.ops.losses import bpr, full_softmax, gbce, gbce_beta, sampled_softmax
-from recjax.typing import Array, Bool, Float, Int
+from recjax.typing import Array, Bool, Float, InputError, Int
 
 Sampling = Literal["uniform", "popularity", "in-batch"]
 Sharing = Literal["position", "row", "batch"]
@@ -32,6 +32,8 @@ class FullSoftmax:
     chunk_elements: int = 2**22
 
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
+        if isinstance(table, TappedTable):
+            raise InputError("optim.sparse updates the items of a sampled loss, but FullSoftmax looks at every item")
         tokens = batch.items.size
         return full_softmax(
             hidden.reshape(tokens, -1),
@@ -114,7 +116,7 @@ def _scores(hidden, table, bias, batch: Batch, drawn: Array):
         negative = jnp.einsum("bld,bnd->bln", hidden, vectors, preferred_element_type=jnp.float32)
         ids = drawn[:, None, :]
     else:
-        vectors = jnp.take(table, drawn, axis=0, mode="clip").astype(hidden.dtype)
+        vectors = lookup_shared(table, drawn).astype(hidden.dtype)
         negative = jnp.einsum("bld,nd->bln", hidden, vectors, preferred_element_type=jnp.float32)
         ids = drawn[None, None, :]
     if bias is not None:

@@ -1,5 +1,7 @@
 """Row lookup in an item table that may be sharded by rows."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -19,7 +21,26 @@ def table_rows(ids: int) -> int:
     return -(-ids // multiple) * multiple
 
 
-def lookup(table: Float[Array, "n d"], ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+class TappedTable:
+    """A table whose gradient is wanted by rows: see `recjax.ops.rows`. It lives inside one trace.
+
+    Attributes:
+        table: float [n, d], not differentiated.
+        taps: zeros in the shape of what each lookup finds, in order; None to find out what is looked up.
+        ids: what has been looked up so far.
+    """
+
+    def __init__(self, table: Array, taps: Sequence[Array] | None = None):
+        self.table, self.taps = jax.lax.stop_gradient(table), taps
+        self.ids: list[Array] = []
+
+    def look_up(self, ids: Array) -> Array:
+        found = lookup(self.table, ids) if ids.ndim > 1 else lookup_shared(self.table, ids)
+        self.ids.append(ids)
+        return found if self.taps is None else found + self.taps[len(self.ids) - 1]
+
+
+def lookup(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
     """Rows of `table` at `ids`.
 
     With a mesh whose model axis is longer than 1, each device looks up the rows it owns and the sum over the axis
@@ -27,16 +48,15 @@ def lookup(table: Float[Array, "n d"], ids: Int[Array, "b l"]) -> Float[Array, "
     a device's rows of the batch, each device of it gets a part of them, so that what follows is computed once, and not
     by all of them alike; else all get all.
     """
+    if isinstance(table, TappedTable):
+        return table.look_up(ids)
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
     if model == 1:
         return jnp.take(table, ids, axis=0, mode="clip")
     parted = ids.shape[0] % (data * model) == 0
 
     def local(part: Array, ids: Array) -> Array:
-        index = ids - jax.lax.axis_index(MODEL_AXIS) * part.shape[0]
-        mine = (index >= 0) & (index < part.shape[0])
-        rows = jnp.take(part, jnp.where(mine, index, 0), axis=0, mode="clip")
-        rows = jnp.where(mine[..., None], rows, 0.0)
+        rows = _own_rows(part, ids)
         if parted:
             return jax.lax.psum_scatter(rows, MODEL_AXIS, scatter_dimension=0, tiled=True)
         return jax.lax.psum(rows, MODEL_AXIS)
@@ -44,6 +64,28 @@ def lookup(table: Float[Array, "n d"], ids: Int[Array, "b l"]) -> Float[Array, "
     found = PartitionSpec((DATA_AXIS, MODEL_AXIS) if parted else DATA_AXIS)
     specs = (PartitionSpec(MODEL_AXIS), PartitionSpec(DATA_AXIS))
     return jax.shard_map(local, in_specs=specs, out_specs=found)(table, ids)
+
+
+def lookup_shared(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, " k"]) -> Float[Array, "k d"]:
+    """Rows of `table` at ids that are the same on all devices, on all devices; the table is never gathered."""
+    if isinstance(table, TappedTable):
+        return table.look_up(ids)
+    if axis_size(MODEL_AXIS) == 1:
+        return jnp.take(table, ids, axis=0, mode="clip")
+
+    def local(part: Array, ids: Array) -> Array:
+        return jax.lax.psum(_own_rows(part, ids), MODEL_AXIS)
+
+    specs = (PartitionSpec(MODEL_AXIS), PartitionSpec())
+    return jax.shard_map(local, in_specs=specs, out_specs=PartitionSpec())(table, ids)
+
+
+def _own_rows(part: Array, ids: Array) -> Array:
+    """Rows of this device's part of a table; zeros for ids of other parts."""
+    index = ids - jax.lax.axis_index(MODEL_AXIS) * part.shape[0]
+    mine = (index >= 0) & (index < part.shape[0])
+    rows = jnp.take(part, jnp.where(mine, index, 0), axis=0, mode="clip")
+    return jnp.where(mine[..., None], rows, 0.0)
 
 
 def take_position(x: Array, index: Int[Array, " b"]) -> Array:

@@ -26,7 +26,7 @@ from recjax.text.hub import find_folder
 from recjax.text.space import TextSpace
 from recjax.train.catalogs import text_space
 from recjax.train.loop import check_parts
-from recjax.train.state import TrainState, abstract_start
+from recjax.train.state import TrainState, abstract_start, row_tables
 from recjax.train.step import make_train_step
 from recjax.typing import DATA_AXIS, MODEL_AXIS, InputError
 
@@ -79,7 +79,7 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     batch, queries, targets = _batches(config, items, mesh, model.catalog)
     check_parts(config.data.rows, config.train.accumulate, mesh)
     with jax.set_mesh(mesh):
-        optimiser = config.optim.build(_steps(config))
+        optimiser = config.optim.build(_steps(config), row_tables(model))
         state = abstract_start(
             model, optimiser, batch, mesh, ema=config.train.ema is not None, shard=config.mesh.shard_state
         )
@@ -91,7 +91,7 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
     total = _steps(config)
     step: Any = make_train_step(
         inputs.model,
-        config.optim.build(total),
+        config.optim.build(total, row_tables(inputs.model)),
         accumulate=config.train.accumulate,
         ema=config.train.ema,
         rate=config.optim.rate(total),

@@ -26,7 +26,7 @@ from recjax.train.pretrain import PRETRAIN, denoising
 from recjax.train.progress import Progress
 from recjax.train.schedule import Calendar, Train
 from recjax.train.start import StartingPoint, begun, starting_point
-from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays
+from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays, row_tables
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 from recjax.typing import DATA_AXIS, InputError, Params
@@ -143,7 +143,7 @@ def _prepare(
     config: RunConfig, task: Task, total: int, mesh: Mesh, checkpoints: Checkpoints, source: StartingPoint | None
 ) -> tuple[TrainState, TrainStep]:
     """The state, fresh, of another run or of the latest checkpoint, laid out by the model's rules; and the step."""
-    train, optimiser = config.train, config.optim.build(total)
+    train, optimiser = config.train, config.optim.build(total, row_tables(task.model))
     ema, shard = train.ema is not None, config.mesh.shard_state
 
     def start(key: jax.Array, batch: Batch) -> TrainState:

@@ -10,6 +10,7 @@ import optax
 
 from recjax.nn.groups import SSM
 from recjax.ops.norms import global_norm
+from recjax.train.rowwise import RowwiseAdam
 from recjax.typing import Array, InputError, Params
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -34,6 +35,8 @@ class Adam:
         hold: share of the run's steps, warm-up included, that stay at the peak before decay begins (warm-up, stable,
             decay; Hu et al. 2024).
         ssm_rate: factor on the learning rate of state space parameters (`recjax.nn.groups.SSM`).
+        sparse: update item tables in the rows that a step looks up, and read and write no others: for sampled losses
+            over large catalogs. Other rows keep their moments, see `recjax.train.rowwise`.
     """
 
     learning_rate: float = 1e-3
@@ -46,6 +49,7 @@ class Adam:
     final_share: float = 0.0
     hold: float = 0.0
     ssm_rate: float = 1.0
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         if not self.ssm_rate > 0:
@@ -83,11 +87,24 @@ class Adam:
         rise = optax.linear_schedule(peak / self.warmup_steps, peak, self.warmup_steps)
         return optax.join_schedules([rise, after], [self.warmup_steps])
 
-    def build(self, total_steps: int) -> optax.GradientTransformation:
-        """The transformation that turns gradients into updates, for a run of `total_steps` steps."""
+    def build(self, total_steps: int, tables: tuple[str, ...] = ()) -> optax.GradientTransformation | RowwiseAdam:
+        """What turns gradients into updates, for a run of `total_steps` steps.
+
+        Args:
+            total_steps: length of the run.
+            tables: parameters that the model reads by rows alone.
+
+        Raises:
+            InputError: `sparse` is set, but there are no such tables.
+        """
         parts = [] if self.clip is None else [_clip(self.clip)]
         slower = [] if self.ssm_rate == 1.0 else [_scale_group(SSM_PATH, self.ssm_rate)]
-        return optax.chain(*parts, *self._update(self.rate(total_steps)), *slower)
+        dense = optax.chain(*parts, *self._update(self.rate(total_steps)), *slower)
+        if not self.sparse:
+            return dense
+        if not tables:
+            raise InputError("optim.sparse updates item tables by rows, but this model has none")
+        return RowwiseAdam(dense, tables, self.rate(total_steps), self.b1, self.b2, self.eps, self.clip)
 
     def _update(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
         return [optax.adam(rate, self.b1, self.b2, self.eps)]

@@ -14,7 +14,8 @@ from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.parallel.mesh import ShardState
 from recjax.parallel.sharding import ShardingRules, over_data
-from recjax.typing import Array, Params
+from recjax.train.rowwise import RowwiseAdam
+from recjax.typing import Array, InputError, Params
 
 
 @jax.tree_util.register_dataclass
@@ -44,7 +45,7 @@ class TrainState:
 
 
 def initial_state(
-    model: Model, optimiser: optax.GradientTransformation, batch: Batch, key: Array, ema: bool
+    model: Model, optimiser: optax.GradientTransformation | RowwiseAdam, batch: Batch, key: Array, ema: bool
 ) -> TrainState:
     """The state before the first step, for batches shaped like `batch`; jit it with the shardings wanted."""
     init_key, step_key = jax.random.split(key)
@@ -58,6 +59,11 @@ def sharding_rules(model: Model) -> ShardingRules:
     """How the model wants its parameters laid out; a model that does not say has them on every device."""
     provide = getattr(model, "sharding_rules", None)
     return ShardingRules(tuple(provide()) if provide else ((".*", ()),))
+
+
+def row_tables(model: Model) -> tuple[str, ...]:
+    """Parameters that a model reads by rows alone, for `recjax.train.rowwise`; none where it does not say."""
+    return tuple(getattr(model, "tables", ()))
 
 
 def own_arrays(model: Model) -> tuple[str, ...]:
@@ -83,14 +89,20 @@ def abstract_state(state: TrainState, mesh: Mesh, model: Model, shard: ShardStat
 
 def abstract_start(
     model: Model,
-    optimiser: optax.GradientTransformation,
+    optimiser: optax.GradientTransformation | RowwiseAdam,
     batch: Batch,
     mesh: Mesh,
     *,
     ema: bool,
     shard: ShardState = "none",
 ) -> TrainState:
-    """The shapes, types and layout of the state before the first step; nothing is computed."""
+    """The shapes, types and layout of the state before the first step; nothing is computed.
+
+    Raises:
+        InputError: a layout that the model's sizes or the optimiser rule out.
+    """
+    if shard != "none" and isinstance(optimiser, RowwiseAdam):
+        raise InputError(f"optim.sparse updates rows where their table lies; mesh.shard_state={shard} would part them")
     start = partial(initial_state, model, optimiser, ema=ema)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return abstract_state(jax.eval_shape(lambda key, batch: start(batch, key), key, batch), mesh, model, shard)

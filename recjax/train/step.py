@@ -11,15 +11,16 @@ import optax
 from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
 from recjax.ops.norms import global_norm
+from recjax.train.rowwise import RowwiseAdam
 from recjax.train.state import TrainState
-from recjax.typing import Array, Params
+from recjax.typing import Array, InputError, Params
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, WeightedSums]]
 
 
 def make_train_step(
     model: Model,
-    optimiser: optax.GradientTransformation,
+    optimiser: optax.GradientTransformation | RowwiseAdam,
     *,
     accumulate: int = 1,
     ema: float | None = None,
@@ -39,8 +40,29 @@ def make_train_step(
         ema: decay of the moving average of parameters; the state must carry one.
         rate: learning rate by step, to be reported.
         shardings: of the state and of the sums, so that the state leaves the step laid out as it came.
-    """
 
+    Raises:
+        InputError: parts or an average with an optimiser that updates by rows.
+    """
+    if isinstance(optimiser, RowwiseAdam):
+        if accumulate > 1 or ema is not None:
+            raise InputError(
+                f"optim.sparse serves neither parts of a batch (train.accumulate = {accumulate}) nor a moving average "
+                f"(train.ema = {ema})"
+            )
+        step = _rowwise_step(model, optimiser, rate)
+    else:
+        step = _dense_step(model, optimiser, accumulate, ema, rate)
+    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+
+
+def _dense_step(
+    model: Model,
+    optimiser: optax.GradientTransformation,
+    accumulate: int,
+    ema: float | None,
+    rate: optax.Schedule | None,
+) -> TrainStep:
     update = optax.with_extra_args_support(optimiser).update
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
@@ -57,13 +79,32 @@ def make_train_step(
 
         # A branch rather than a choice between old and new arrays, which would keep both in memory.
         params, opt_state, average = jax.lax.cond(finite, take, lambda: old)
-        one = jnp.ones((), jnp.float32)
-        sums = {**sums, "grad_norm": (norm, one), "finite": (finite.astype(jnp.float32), one)}
-        if rate is not None:
-            sums["learning_rate"] = (jnp.asarray(rate(state.step), jnp.float32), one)
+        sums = _reported(sums, norm, finite, rate, state.step)
         return TrainState(state.step + 1, params, opt_state, average, state.key), sums
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+    return train_step
+
+
+def _rowwise_step(model: Model, optimiser: RowwiseAdam, rate: optax.Schedule | None) -> TrainStep:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        grads, sums = optimiser.gradients(model, state.params, batch, key)
+        norm = optimiser.norm(grads)
+        finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
+        params, opt_state = optimiser.update(grads, state.opt_state, state.params, norm, finite)
+        sums = _reported(sums, norm, finite, rate, state.step)
+        return TrainState(state.step + 1, params, opt_state, None, state.key), sums
+
+    return train_step
+
+
+def _reported(sums: WeightedSums, norm: Array, finite: Array, rate: optax.Schedule | None, step: Array) -> WeightedSums:
+    """The sums of the loss, and what is told of the step itself."""
+    one = jnp.ones((), jnp.float32)
+    sums = {**sums, "grad_norm": (norm, one), "finite": (finite.astype(jnp.float32), one)}
+    if rate is not None:
+        sums["learning_rate"] = (jnp.asarray(rate(step), jnp.float32), one)
+    return sums
 
 
 def _blend(average: Params, params: Params, decay: float) -> Params:

@@ -1,0 +1,121 @@
+"""Adam by rows: the rows of the batch move as dense arithmetic says, the others do not move."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax.data.views import Batch
+from recjax.models.gsasrec import GSASRec
+from recjax.models.model import ItemStats
+from recjax.models.objectives import GBCE, FullSoftmax, SampledSoftmax
+from recjax.models.sasrec import SASRec
+from recjax.ops.rows import joined_rows
+from recjax.parallel.mesh import MeshShape
+from recjax.train.optimiser import Adam
+from recjax.train.state import abstract_start, initial_state
+from recjax.train.step import make_train_step
+from recjax.typing import InputError
+
+ITEMS, ROWS, LENGTH = 500, 8, 6
+SMALL = dict(width=8, layers=1, max_length=LENGTH, dropout=0.0)
+# eps keeps gradients that are zero but for rounding (of key biases) from being blown up to steps of full size.
+OPTIM = dict(learning_rate=0.1, clip=0.5, warmup_steps=2, eps=1e-3)
+
+
+def batch(seed: int) -> Batch:
+    rng = np.random.default_rng(seed)
+    items = rng.integers(1, 40, (ROWS, LENGTH)).astype(np.int32)  # so that rows repeat, and most are never seen
+    ones, places = np.ones_like(items), np.tile(np.arange(LENGTH, dtype=np.int32), (ROWS, 1))
+    return Batch(items, ones, places, np.roll(items, -1, axis=1), np.ones(items.shape, np.float32))  # pyright: ignore
+
+
+def run(config, optim, shape, steps, poison=None):
+    """Parameters before, after each step, and sums, on a mesh."""
+    model = config.build(ItemStats(ITEMS, np.ones(ITEMS + 1)))
+    with jax.set_mesh(MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])) as _:
+        mesh = jax.sharding.get_mesh()
+        optimiser = optim.build(10, model.tables)
+        target = abstract_start(model, optimiser, batch(0), mesh, ema=False)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+        start = lambda key: initial_state(model, optimiser, batch(0), key, False)  # noqa: E731
+        state = jax.jit(start, out_shardings=shardings)(jax.random.key(0))
+        step = make_train_step(model, optimiser, shardings=(shardings, None))
+        found = [jax.tree.map(np.asarray, state.params)]
+        for number in range(steps):
+            inputs = batch(number)
+            if number == poison:
+                inputs.weights[:] = np.nan  # pyright: ignore[reportIndexIssue]
+            state, sums = step(state, inputs)
+            found.append(jax.tree.map(np.asarray, state.params))
+        return found, jax.tree.map(np.asarray, sums)
+
+
+CONFIGS = {
+    "tied, by row": SASRec(**SMALL, loss=SampledSoftmax(4, share="row")),
+    "tied, shared": SASRec(**SMALL, loss=SampledSoftmax(4, share="batch")),
+    "two tables": GSASRec(**SMALL, loss=GBCE(4, share="position")),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_first_step_is_that_of_dense_adam(name):
+    """From moments of zero, dense Adam moves no row without a gradient either."""
+    rowwise, sums = run(CONFIGS[name], Adam(**OPTIM, sparse=True), (1, 1, 1), 1)
+    dense, expected = run(CONFIGS[name], Adam(**OPTIM), (1, 1, 1), 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), rowwise[1], dense[1])
+    np.testing.assert_allclose(sums["grad_norm"][0], expected["grad_norm"][0], rtol=1e-5)
+
+
+def test_rows_keep_value_and_moments_until_they_are_seen_again():
+    found, _ = run(CONFIGS["tied, by row"], Adam(**OPTIM, sparse=True), (1, 1, 1), 3)
+    moved = [np.any(after["items"] != before["items"], axis=1) for before, after in itertools.pairwise(found)]
+    for number, rows in enumerate(moved):
+        seen = np.unique(batch(number).items)
+        assert rows[seen].all()
+        assert rows.sum() <= len(seen) + 4 * ROWS
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 1), (2, 4, 1)])
+def test_any_mesh_gives_the_same(shape):
+    config = CONFIGS["tied, by row"]
+    expected, _ = run(config, Adam(**OPTIM, sparse=True), (1, 1, 1), 2)
+    found, _ = run(config, Adam(**OPTIM, sparse=True), shape, 2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found[-1], expected[-1])
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    found, sums = run(CONFIGS["tied, by row"], Adam(**OPTIM, sparse=True), (1, 1, 1), 2, poison=1)
+    assert sums["finite"][0] == 0
+    jax.tree.map(np.testing.assert_array_equal, found[2], found[1])
+
+
+def test_repeated_rows_are_joined():
+    ids = [jnp.array([[3, 1], [3, 0]]), jnp.array([1, 5])]
+    values = [jnp.arange(8.0).reshape(2, 2, 2), jnp.full((2, 2), 10.0)]
+    found, sums = joined_rows(ids, values, 6)
+    table = {int(row): total.tolist() for row, total in zip(found, sums, strict=True) if row < 6}
+    assert table == {0: [6.0, 7.0], 1: [12.0, 13.0], 3: [4.0, 6.0], 5: [10.0, 10.0]}
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        (SASRec(**SMALL, loss=FullSoftmax()), {}, "FullSoftmax looks at every item"),
+        (CONFIGS["two tables"], {"accumulate": 2}, r"optim.sparse .*train.accumulate = 2"),
+        (CONFIGS["two tables"], {"ema": 0.9}, r"optim.sparse .*train.ema"),
+    ],
+)
+def test_what_it_cannot_serve_is_told(config, change, message):
+    model = config.build(ItemStats(ITEMS, np.ones(ITEMS + 1)))
+    optimiser = Adam(sparse=True).build(10, model.tables)
+    state = jax.eval_shape(lambda key: initial_state(model, optimiser, batch(0), key, False), jax.random.key(0))
+    with pytest.raises(InputError, match=message):
+        make_train_step(model, optimiser, **change).lower(state, batch(0))  # pyright: ignore
+
+
+def test_a_model_without_tables_is_refused():
+    with pytest.raises(InputError, match=r"optim\.sparse"):
+        Adam(sparse=True).build(10)
