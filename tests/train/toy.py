@@ -97,6 +97,8 @@ class ToyLoader:
 class OneDevice:
     """A mesh of the first device, which compiles faster than one of all."""
 
+    shard_state: str = "none"
+
     def build(self):
         return MeshShape().build(jax.devices()[:1])
 
