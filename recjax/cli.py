@@ -21,11 +21,15 @@ COMPARING = ("ablate", "report")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = parser().parse_args(arguments)
+    import jax
+
     if options.command in COMPARING:
         from recjax import comparisons as commands
     else:
         from recjax import commands
     from recjax.evaluate.ranking import NonFiniteScoresError
+    from recjax.parallel import watch
+    from recjax.parallel.processes import LaunchError
     from recjax.parallel.startup import initialize
     from recjax.train.errors import TrainingError
     from recjax.typing import InputError
@@ -36,14 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command not in COMPARING:  # those look at no device: it belongs to the runs that they start
             initialize()
         return getattr(commands, options.command.replace("-", "_"))(options)
-    except (InputError, NonFiniteScoresError, TrainingError) as error:
+    except (InputError, LaunchError, NonFiniteScoresError, TrainingError) as error:
         if options.debug:
             traceback.print_exc()
         print(f"recjax {options.command}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:
+        status = 2 if isinstance(error, InputError) else 1
+        watch.fail(error, status)
+        return status
+    except KeyboardInterrupt as error:
         print(f"recjax {options.command}: interrupted", file=sys.stderr)
+        watch.fail(error, 130)
         return 130
+    except Exception as error:
+        if jax.distributed.is_initialized():  # `fail` does not return where there are others to tell
+            traceback.print_exc()
+        watch.fail(error, 1)
+        raise
 
 
 def _keep_compiled_programs() -> None:

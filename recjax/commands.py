@@ -1,6 +1,7 @@
 """What each command does: call one function of another room, print what it returns."""
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,6 +46,7 @@ from recjax.text.hashed import Hashed
 from recjax.text.hub import find_folder
 from recjax.text.space import Channel, TextSpace
 from recjax.track.console import PLAIN_WIDTH
+from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
 from recjax.train.catalogs import CODES
 from recjax.train.imports import check_free, write_run
@@ -122,7 +124,7 @@ def train(options: Namespace) -> int:
     folder: Path = options.run or default_run(recipe.name, options.settings)
     result = fit(config, folder)
     if not (result.preempted or options.no_evaluate):
-        run = load_run(folder, recipe=recipe.module)
+        run = _load(folder, recipe=recipe.module)
         report = _report(run, recipe.name, config.evaluate)
         if options.online:
             with jax.set_mesh(run.mesh):
@@ -149,7 +151,7 @@ def evaluate(options: Namespace) -> int:
         reports.append(evaluate_predictions(options.predictions, dataset, split, protocol))
     else:
         for folder in options.runs:
-            run = load_run(folder, options.data, recipe=_recipe(options), settings=_changes(options))
+            run = _load(folder, options.data, _recipe(options), _changes(options))
             name = str(folder) if len(options.runs) > 1 else folder.resolve().name
             reports.append(_report(run, name, run.config.evaluate, floors=not reports))
             configs.append(run.config)
@@ -165,6 +167,17 @@ def evaluate(options: Namespace) -> int:
     if compared:
         console.print(comparison_table(compared))
     return 0
+
+
+def _load(
+    folder: Path, dataset: str | None = None, recipe: ModuleType | None = None, settings: Sequence[str] = ()
+) -> Run:
+    """A run; says on standard error which checkpoints were damaged."""
+    run = load_run(folder, dataset, recipe=recipe, settings=settings)
+    if jax.process_index() == 0:
+        for note in run.notes:
+            print(f"{folder}: {note}", file=sys.stderr)
+    return run
 
 
 def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Report:
@@ -227,7 +240,7 @@ def recommend(options: Namespace) -> int:
         raise InputError("--out goes with --users or --stream; a typed history is printed")
     if options.state is not None and options.stream is None:
         raise InputError("--state goes with --stream: it keeps what the model knows of the users between calls")
-    run = load_run(options.run, recipe=_recipe(options))
+    run = _load(options.run, recipe=_recipe(options))
     with jax.set_mesh(run.mesh):
         found = _streamed(run, options) if options.stream else _from_histories(run, options)
     console = _console()
@@ -388,13 +401,15 @@ def plan(options: Namespace) -> int:
 
 def inspect(options: Namespace) -> int:
     """A run's parameters, step, configuration, dataset and results."""
-    run = load_run(options.run, recipe=_recipe(options))
+    run = _load(options.run, recipe=_recipe(options))
     console = _console()
     console.print(model_table(run.params))
     console.print(f"step {run.step} of {options.run}", highlight=False)
     console.print(f"dataset {run.dataset.name}, fingerprint {run.dataset.fingerprint}", highlight=False)
     for key, value in keys(run.config):
         console.print(f"{key} = {value}", highlight=False, markup=False)
+    if line := goodput_line(options.run):
+        console.print(line, highlight=False)
     path = options.run / EVALUATION
     if path.is_file():
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]["all"]

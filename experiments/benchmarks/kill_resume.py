@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 LOG_EVERY = 5
-TIMINGS = ("interactions_per_second", "data_wait", "train_seconds", "host_peak_bytes", "device_peak_bytes")
+TIMINGS = ("interactions_per_second", "data_wait", "train_seconds", "host_peak_bytes", "device_peak_bytes", "goodput/")
 
 
 def config(steps: int):

@@ -2,9 +2,14 @@
 
 The only file that knows Orbax. A checkpoint holds the parameters, their average, the optimiser's state and the key as
 arrays, and a record in JSON. The latest few and the best one are kept; anything else is deleted once the checkpoint
-that replaces it is complete.
+that replaces it is complete. What is read back is compared with the checksums in its record, so that a damaged
+checkpoint is noticed, whichever of its files was hit.
 """
 
+import contextlib
+import hashlib
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +17,31 @@ from typing import Any
 import jax
 from orbax.checkpoint.experimental import v1 as ocp  # the wheels of 0.12 have v1 here only
 
+from recjax.parallel.processes import barrier, problems, share
+from recjax.train.checksum import checksums, path_name
+from recjax.train.errors import TrainingError
 from recjax.train.state import TrainState
 from recjax.typing import InputError, Params
 
 Record = dict[str, Any]
 """JSON values that are saved with the arrays."""
+
+INTEGRITY = "integrity"
+"""Key of a record for what tells whether a checkpoint is as it was saved: each array's type, shape and checksum, and a
+digest of the rest of the record. Checkpoints of recjax before 0.2 have none and are taken at their word."""
+
+
+class DamagedError(RuntimeError):
+    """A checkpoint that is not as it was saved.
+
+    Attributes:
+        step: its step.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, step: int, why: str):
+        super().__init__(f"the checkpoint of step {step} is damaged: {why}")
+        self.step, self.why = step, why
 
 
 class _Retention:
@@ -44,36 +69,43 @@ class Checkpoints:
     """The checkpoints in a folder. Every process of a run makes one and calls the same methods.
 
     Args:
-        folder: where they are; made if absent.
+        folder: where they are; made by the first save if absent.
         keep: latest ones to keep, beside the best.
-        writes: whether to save to it; if so, what a killed run left half-written is removed first.
+        writes: whether to save to it; if so, what a killed run left half-written is removed before the first save.
     """
 
-    def __init__(self, folder: Path, keep: int = 1, *, writes: bool = True):
+    def __init__(self, folder: Path, keep: int = 2, *, writes: bool = True):
         if keep < 1:
             raise InputError(f"train.keep is {keep}, expected at least 1 checkpoint")
+        self.folder = folder.resolve()
+        self._writes = writes
         self._retention = _Retention(keep)
-        self._checkpointer = ocp.training.Checkpointer(
-            str(folder.resolve()),
-            save_decision_policy=_Always(),
-            preservation_policy=self._retention,
-            cleanup_tmp_directories=writes,
-        )
+        self._saver: ocp.training.Checkpointer | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self.close()
+        elif jax.process_count() == 1:  # of several, the others may never come to close theirs
+            with contextlib.suppress(TrainingError):
+                self.close()
 
     @property
     def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, ascending."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        """Steps that have a complete checkpoint, ascending: Orbax gives a folder its number when all is in it."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
     @property
     def latest(self) -> int | None:
         return max(self.steps, default=None)
+
+    def agreed_steps(self) -> list[int]:
+        """`steps` as the first process sees them: hosts may see a shared folder at different ages."""
+        return json.loads(share("checkpoints in the run folder", json.dumps(self.steps)))
 
     def save(self, step: int, state: TrainState, record: Record, best: int | None = None) -> None:
         """Starts to save; returns when the arrays may be donated. Waits for an earlier save first.
@@ -83,14 +115,66 @@ class Checkpoints:
             state: what to save.
             record: JSON values to save with it.
             best: step of the best checkpoint, which is kept.
+
+        Raises:
+            TrainingError: this or the earlier checkpoint could not be written.
         """
+        tree = _tree(state)
+        integrity = {"arrays": _described(tree, checksums(tree)), "record": _digest(record)}
         self._retention.best = best
-        self._checkpointer.save_async(step, _tree(state), custom_metadata=record)
+        try:
+            self._open_saver().save_async(step, tree, custom_metadata={**record, INTEGRITY: integrity})
+        except Exception as error:  # Orbax passes on whatever the file system, tensorstore or its threads raise
+            raise self._unsaved(error) from error
+
+    def _open_saver(self) -> ocp.training.Checkpointer:
+        if self._saver is None:
+            assert self._writes
+            self._saver = ocp.training.Checkpointer(
+                str(self.folder),
+                save_decision_policy=_Always(),
+                preservation_policy=self._retention,
+                cleanup_tmp_directories=True,
+            )
+        return self._saver
+
+    def _unsaved(self, error: Exception) -> TrainingError:
+        try:
+            free = f", where {shutil.disk_usage(self.folder).free / 1e6:,.1f} MB are free"
+        except OSError:
+            free = ""
+        kept = f"the checkpoint of step {self.latest} is kept" if self.steps else "there is no complete one"
+        reason = " ".join(str(error).split())
+        return TrainingError(
+            f"a checkpoint could not be written to {self.folder}{free}: {reason[:300]}; {kept}. "
+            "Once it can be written, the same command goes on"
+        )
 
     def record(self, step: int) -> Record:
-        """The record saved with a checkpoint."""
-        record: Any = self._checkpointer.metadata(step).custom_metadata
-        return record
+        """The record saved with a checkpoint.
+
+        Raises:
+            DamagedError: it is not as it was saved.
+        """
+        return self._read_record(step)[0]
+
+    def _read_record(self, step: int) -> tuple[Record, dict[str, Any]]:
+        """The record of a checkpoint, and what it says of the arrays (nothing where it is older than checksums)."""
+        try:
+            metadata: Any = ocp.metadata(str(self._path(step)))
+            record = dict(metadata.custom_metadata or {})
+        except InputError:
+            raise
+        except Exception as error:  # any parser's, for the file may hold anything
+            raise DamagedError(step, _reason(error)) from error
+        if not record:
+            raise DamagedError(step, "its record is missing or cannot be read")
+        integrity = record.pop(INTEGRITY, None)
+        if integrity is None:
+            return record, {}
+        if integrity.get("record") != _digest(record):
+            raise DamagedError(step, "its record is not as it was saved")
+        return record, integrity["arrays"]
 
     def restore(self, step: int, target: TrainState) -> TrainState:
         """The state saved at `step`.
@@ -98,48 +182,125 @@ class Checkpoints:
         Args:
             step: which checkpoint.
             target: an abstract state: shapes, dtypes and the shardings wanted, whatever they were when it was saved.
+
+        Raises:
+            DamagedError: it is not as it was saved; on every process, if on one.
+            InputError: it holds other arrays than `target`.
         """
-        return TrainState(**{"ema": None, **self._load(step, _tree(target), ocp.Context())})
+        return TrainState(**{"ema": None, **self._load(step, _tree(target))})
 
     def restore_params(self, step: int, target: Params, averaged: bool) -> Params:
         """Only the parameters (their average where the run kept one), onto the shardings of `target`."""
         name = "ema" if averaged else "params"
-        context = ocp.Context()
-        context.pytree.loading.partial_load = True
-        params = self._load(step, {name: target}, context)[name]
-        missing = [path for path, leaf in jax.tree.leaves_with_path(params) if isinstance(leaf, jax.ShapeDtypeStruct)]
-        if missing:  # a partial load leaves what it does not find as it was asked for
-            raise InputError(
-                f"checkpoint {step} in {self._checkpointer.directory} lacks {name}{jax.tree_util.keystr(missing[0])}: "
-                "it was written by another version of recjax or for another model"
-            )
-        return params
+        return self._load(step, {name: target}, partial=True)[name]
 
     def shapes(self, step: int, averaged: bool) -> dict[str, tuple[int, ...]]:
         """Path -> shape of each parameter (or average) saved at `step`; nothing is read but the description."""
-        tree: Any = self._checkpointer.metadata(step).metadata
+        tree: Any = ocp.metadata(str(self._path(step))).metadata
         leaves = jax.tree.leaves_with_path(tree["ema" if averaged else "params"])
-        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+        return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
-    def _load(self, step: int, target: dict[str, Any], context: ocp.Context) -> dict[str, Any]:
-        known = {checkpoint.step: checkpoint for checkpoint in self._checkpointer.checkpoints}
-        if step not in known:
-            there = ", ".join(map(str, known)) or "none"
-            raise InputError(f"{self._checkpointer.directory} has no checkpoint of step {step}; it has: {there}")
-        with context:
-            tree: Any = ocp.load(known[step].path, target)
-            return tree
+    def set_aside(self, step: int) -> Path:
+        """Renames a damaged checkpoint, so that it is no longer one; there is room for one of each step."""
+        aside = self.folder / f"{step}.damaged"
+        if jax.process_index() == 0:
+            if aside.exists():
+                shutil.rmtree(aside)
+            self._path(step).rename(aside)
+        barrier("damaged checkpoint set aside")
+        return aside
+
+    def _path(self, step: int) -> Path:
+        path = self.folder / str(step)
+        if not path.is_dir():
+            there = ", ".join(map(str, self.steps)) or "none"
+            raise InputError(f"{self.folder} has no checkpoint of step {step}; it has: {there}")
+        return path
+
+    def _load(self, step: int, target: dict[str, Any], partial: bool = False) -> dict[str, Any]:
+        path, saved = self._path(step), self._read_record(step)[1]
+        if saved:
+            _check_arrays(step, self.folder, saved, target, partial)
+        # Each process reads by itself: the barriers of a common read would be waited at in vain once one has failed.
+        me = jax.process_index()
+        context = ocp.Context()
+        context.multiprocessing.primary_host, context.multiprocessing.active_processes = me, {me}
+        context.pytree.loading.partial_load = partial
+        tree, failure = {}, None
+        try:
+            with context:
+                tree = dict(ocp.load(str(path), target))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        except Exception as error:  # Orbax passes on whatever its parsers, threads and tensorstore raise
+            failure = _reason(error)
+        if found := problems("checkpoint read", failure):
+            raise DamagedError(step, next(iter(found.values())))
+        lost = [path for path, leaf in jax.tree.leaves_with_path(tree) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        if lost:  # a partial load leaves what it does not find as it was asked for
+            raise InputError(_lacks(step, self.folder, path_name(lost[0])))
+        if saved:
+            wrong = [name for name, value in checksums(tree).items() if value != saved[name][2]]
+            if wrong:
+                more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                raise DamagedError(step, f"the values of {wrong[0]}{more} are not those that were saved")
+        return tree
 
     def wait(self) -> None:
-        """Returns when everything asked for is saved."""
-        self._checkpointer.wait()
+        """Returns when everything asked for is saved.
+
+        Raises:
+            TrainingError: it could not be.
+        """
+        if self._saver is not None:
+            try:
+                self._saver.wait()
+            except Exception as error:  # as in `save`
+                raise self._unsaved(error) from error
 
     def close(self) -> None:
         """Waits, then lets go of threads and files."""
-        self._checkpointer.close()
+        self.wait()
+        if self._saver is not None:
+            self._saver.close()
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
     """The state as the tree that is saved, in one piece: each more would cost a save its own files and threads."""
     tree = {"step": state.step, "key": state.key, "params": state.params, "opt_state": state.opt_state}
     return tree if state.ema is None else {**tree, "ema": state.ema}
+
+
+def _described(tree: Any, sums: dict[str, int]) -> dict[str, Any]:
+    return {
+        path_name(path): [str(leaf.dtype), list(leaf.shape), sums[path_name(path)]]
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _digest(record: Record) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _lacks(step: int, folder: Path, name: str) -> str:
+    return (
+        f"checkpoint {step} in {folder} lacks {name}: it was written by another version of recjax or for another model"
+    )
+
+
+def _check_arrays(step: int, folder: Path, saved: dict[str, Any], target: Any, partial: bool) -> None:
+    """Raises InputError where a checkpoint, sound as it may be, is of another model than is asked for."""
+    wanted = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(target)}
+    for name, leaf in wanted.items():
+        if name not in saved:
+            raise InputError(_lacks(step, folder, name))
+        if tuple(saved[name][1]) != tuple(leaf.shape):
+            raise InputError(
+                f"{name} has shape {tuple(saved[name][1])} in checkpoint {step} of {folder}, "
+                f"and {tuple(leaf.shape)} here"
+            )
+    more = [name for name in saved if name not in wanted]
+    if more and not partial:
+        raise InputError(f"checkpoint {step} in {folder} holds {more[0]}, for which there is no place here")

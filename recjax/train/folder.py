@@ -1,6 +1,9 @@
 """A run folder belongs to one configuration and one dataset."""
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +11,31 @@ import jax
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.train.errors import TrainingError
 from recjax.typing import InputError
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 FREE_SETTINGS = ("mesh", "train.log_every", "train.save_every", "train.keep")
 """Settings that may change when a run goes on, for they change nothing of what is computed."""
+
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+"""What is wrong with a disk rather than with the program: full, read-only, not ours, broken, gone."""
+
+
+@contextmanager
+def written(run_dir: Path) -> Iterator[None]:
+    """Turns a disk that cannot be written to into the end of the run, in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise TrainingError(
+            f"cannot write to {error.filename or run_dir}: {error.strerror}. The checkpoints in "
+            f"{run_dir / CHECKPOINTS} are complete; once it can be written to, the same command goes on after the last"
+        ) from error
 
 
 def check_config(run_dir: Path, config: RunConfig) -> None:

@@ -9,6 +9,7 @@ import jax
 from recjax.data.views import Batch
 from recjax.models.model import WeightedSums
 from recjax.track.console import Reporter
+from recjax.track.goodput import Goodput
 from recjax.track.memory import peak_memory
 from recjax.track.metrics import MetricLog
 from recjax.train.progress import Progress
@@ -40,10 +41,14 @@ class Journal:
         calendar: says which steps are logged.
         log: where lines go, None on processes that do not write.
         reporter: what the user sees.
+        goodput: counts where time goes.
     """
 
-    def __init__(self, progress: Progress, calendar: Calendar, log: MetricLog | None, reporter: Reporter):
+    def __init__(
+        self, progress: Progress, calendar: Calendar, log: MetricLog | None, reporter: Reporter, goodput: Goodput
+    ):
         self._progress, self._calendar, self._log, self._reporter = progress, calendar, log, reporter
+        self._goodput, self._compiled = goodput, False
         self._pending: tuple[int, WeightedSums] | None = None
         self._warm = False
         self._spent = log.resumed.get(SECONDS, 0.0) if log is not None else 0.0
@@ -51,9 +56,11 @@ class Journal:
 
     def next(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; the time it takes counts as waiting."""
+        self._goodput.spent("step")
         began = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - began
+        self._goodput.spent("data")
         return batch
 
     def push(self, step: int, sums: WeightedSums, last: bool = False) -> None:
@@ -65,6 +72,9 @@ class Journal:
         Raises:
             NonFiniteError: a step that was read was not finite.
         """
+        if not self._compiled:
+            self._compiled = True
+            self._goodput.spent("compile")
         with jax.transfer_guard_device_to_host("allow"):  # the guard would take this for an oversight
             for leaf in jax.tree.leaves(sums):
                 leaf.copy_to_host_async()
@@ -82,6 +92,11 @@ class Journal:
             self._log.write(step, {f"validation/{name}": value for name, value in metrics.items()})
         note = "  best so far" if better else f"  best {self._progress.best_value:.4f} at {self._progress.best_step}"
         self._reporter.line(f"step {step}  validation {metric} {metrics[metric]:.4f}{note}")
+
+    def account(self, step: int) -> None:
+        """Logs where time has gone so far."""
+        if self._log is not None:
+            self._log.write(step, self._goodput.values())
 
     def _read(self) -> None:
         if self._pending is None:
@@ -123,5 +138,6 @@ class Journal:
             values["data_wait"] = self._waited / seconds
         if self._log is not None:
             self._log.write(step, values)
+        self.account(step)
         self._reporter.numbers(step, values)
         self.restart()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.views import Batch
 from recjax.track.console import Reporter
+from recjax.track.goodput import Goodput
 from recjax.track.metrics import MetricLog
 from recjax.track.model_table import model_table
 from recjax.track.plots import plot_curves
@@ -22,8 +23,10 @@ from recjax.train.checkpoint import Checkpoints
 from recjax.train.errors import TrainingError
 from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
+from recjax.train.lock import Lock
 from recjax.train.pretrain import PRETRAIN, denoising
 from recjax.train.progress import Progress
+from recjax.train.recovery import damaged_records, first_sound
 from recjax.train.schedule import Calendar, Train
 from recjax.train.start import StartingPoint, begun, starting_point
 from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays, row_tables
@@ -72,8 +75,8 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         result = fit(first, run_dir / PRETRAIN)
         if result.preempted:
             return result
-    mesh = config.mesh.build()
-    with jax.set_mesh(mesh), Interrupt() as interrupt, ExitStack() as stack:
+    goodput, mesh = Goodput(), config.mesh.build()
+    with jax.set_mesh(mesh), Interrupt() as interrupt, Lock(run_dir), folder.written(run_dir), ExitStack() as stack:
         # --- what to train, and how far it is
         folder.check_config(run_dir, config)
         source = starting_point(config, run_dir)
@@ -83,29 +86,27 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         calendar = _calendar(config.train, task)
         if source is not None:
             source.check_dataset(config, task.dataset, task.fingerprint, own_arrays(task.model))
-        run_dir.mkdir(parents=True, exist_ok=True)
         checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
-        start, progress = checkpoints.latest or 0, Progress()
-        if start:
-            record = checkpoints.record(start)
-            folder.check_dataset(run_dir, record, task.dataset, task.fingerprint)
-            progress = Progress(**record["progress"])
 
         # --- the state and the step
-        state, train_step = _prepare(config, task, calendar.total, mesh, checkpoints, source)
+        beginning, train_step = _prepare(config, run_dir, task, calendar.total, mesh, checkpoints, source)
+        start, state, progress = beginning.step, beginning.state, beginning.progress
         folder.claim(run_dir, config)
 
         # --- what the user sees
         main = jax.process_index() == 0
         reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
+        if main:
+            goodput.go_on(run_dir, start)
         log = stack.enter_context(MetricLog(run_dir, start)) if main else None
-        journal = Journal(progress, calendar, log, reporter)
-        _announce(reporter, task, mesh, state, start, calendar, source)
+        journal = Journal(progress, calendar, log, reporter, goodput)
+        _announce(reporter, task, mesh, beginning, calendar, source)
 
         # --- steps
         interrupt.armed = True
         step, preempted = start, interrupt.asked(start)
         batches = task.loader.iterate(start, calendar.total)
+        goodput.spent("init")
         while step < calendar.total and not (progress.stopped or preempted):
             with jax.transfer_guard("disallow"), _diverging(checkpoints):
                 state, sums = train_step(state, journal.next(batches))
@@ -115,21 +116,29 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
                 journal.push(step, sums, last=due)
             if not due:
                 continue
+            goodput.spent("step")
             if calendar.validates(step) and task.validate is not None:
                 metrics = task.validate(state.evaluated)
                 better = progress.validated(step, metrics, config.train.metric, config.train.patience)
                 journal.validated(step, metrics, config.train.metric, better)
+                goodput.spent("evaluation")
             if preempted or calendar.saves(step) or progress.stopped or progress.best_step == step:
                 checkpoints.save(step, state, _record(config, task, progress), progress.best_step)
+                goodput.spent("checkpoint")
+            journal.account(step)
             journal.restart()
 
         # --- the end
         checkpoints.wait()
+        goodput.spent("checkpoint")
+        if step > start:
+            journal.account(step)
         done = step == calendar.total or progress.stopped is not None
         if main and done:
             plot_curves(run_dir)
         result = Result(step, calendar.total, progress.best_step, progress.best_value, not done, progress.stopped)
         reporter.line(_farewell(result, config.train.metric))
+        reporter.line(goodput.line())
         return result
 
 
@@ -139,10 +148,33 @@ def _calendar(train: Train, task: Task) -> Calendar:
     return Calendar.of(train, total, epoch, validated=task.validate is not None)
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """Where a run begins or goes on.
+
+    Attributes:
+        state: of the arrays.
+        step: steps taken.
+        progress: so far.
+        notes: what the user should know of how it was found.
+    """
+
+    state: TrainState
+    step: int = 0
+    progress: Progress = field(default_factory=Progress)
+    notes: tuple[str, ...] = ()
+
+
 def _prepare(
-    config: RunConfig, task: Task, total: int, mesh: Mesh, checkpoints: Checkpoints, source: StartingPoint | None
-) -> tuple[TrainState, TrainStep]:
-    """The state, fresh, of another run or of the latest checkpoint, laid out by the model's rules; and the step."""
+    config: RunConfig,
+    run_dir: Path,
+    task: Task,
+    total: int,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    source: StartingPoint | None,
+) -> tuple[_Beginning, TrainStep]:
+    """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
     train, optimiser = config.train, config.optim.build(total, row_tables(task.model))
     ema, shard = train.ema is not None, config.mesh.shard_state
 
@@ -153,10 +185,10 @@ def _prepare(
     check_parts(batch.items.shape[0], train.accumulate, mesh)
     target = abstract_start(task.model, optimiser, batch, mesh, ema=ema, shard=shard)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    if (latest := checkpoints.latest) is not None:
-        state = checkpoints.restore(latest, target)
+    if steps := checkpoints.agreed_steps():
+        beginning = _resume(run_dir, task, checkpoints, steps, target)
     elif source is None:
-        state = jax.jit(start, out_shardings=shardings)(key, batch)
+        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch))
     else:
         held = source.params(target.params, own_arrays(task.model))
 
@@ -166,7 +198,7 @@ def _prepare(
             average = None if train.ema is None else jax.tree.map(jnp.copy, params)
             return replace(fresh, params=params, opt_state=optimiser.init(params), ema=average)
 
-        state = jax.jit(go_on, out_shardings=shardings)(key, batch, held)
+        beginning = _Beginning(jax.jit(go_on, out_shardings=shardings)(key, batch, held))
     step = make_train_step(
         task.model,
         optimiser,
@@ -175,7 +207,21 @@ def _prepare(
         rate=config.optim.rate(total),
         shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
     )
-    return state, step
+    return beginning, step
+
+
+def _resume(run_dir: Path, task: Task, checkpoints: Checkpoints, steps: list[int], target: TrainState) -> _Beginning:
+    """The latest checkpoint that is as it was saved; damaged ones are set aside."""
+
+    def read(step: int) -> tuple[Progress, TrainState]:
+        record = checkpoints.record(step)
+        folder.check_dataset(run_dir, record, task.dataset, task.fingerprint)
+        return Progress(**record["progress"]), checkpoints.restore(step, target)
+
+    step, (progress, state), damaged = first_sound(reversed(steps), read)
+    damaged += damaged_records(steps[: steps.index(step)], checkpoints.record)  # Orbax reads them before it saves
+    notes = [f"{error}; set aside as {checkpoints.set_aside(error.step)}" for error in damaged]
+    return _Beginning(state, step, progress, (*notes, f"goes on after the checkpoint of step {step}"))
 
 
 def check_parts(rows: int, accumulate: int, mesh: Mesh) -> None:
@@ -216,20 +262,19 @@ def _announce(
     reporter: Reporter,
     task: Task,
     mesh: Mesh,
-    state: TrainState,
-    start: int,
+    beginning: _Beginning,
     calendar: Calendar,
     source: StartingPoint | None,
 ) -> None:
     shape = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    reporter.console.print(model_table(state.params))
+    reporter.console.print(model_table(beginning.state.params))
     device = mesh.devices.flat[0].device_kind
     reporter.line(f"dataset {task.dataset} ({task.fingerprint})")
     reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
     if source is not None:
         reporter.line(f"starts from the parameters of {source.run_dir} at step {source.step}")
-    if start:
-        reporter.line(f"goes on after the checkpoint of step {start}")
+    for note in beginning.notes:
+        reporter.line(note)
 
 
 def _every(calendar: Calendar) -> str:

@@ -18,8 +18,9 @@ from recjax.data.splits import Split
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
-from recjax.train.checkpoint import Checkpoints, Record
+from recjax.train.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
+from recjax.train.recovery import first_sound
 from recjax.train.state import own_arrays, sharding_rules
 from recjax.train.task import item_stats
 from recjax.typing import InputError, Params
@@ -37,6 +38,7 @@ class Run:
         split: of that dataset.
         step: of the checkpoint.
         mesh: to be current (`jax.set_mesh`) where the model is used.
+        notes: damaged checkpoints that were passed over, and what is used instead; empty if all is well.
     """
 
     config: RunConfig
@@ -46,6 +48,7 @@ class Run:
     split: Split
     step: int
     mesh: Mesh
+    notes: tuple[str, ...] = ()
 
 
 def load_run(
@@ -63,7 +66,8 @@ def load_run(
         run_dir: the folder.
         dataset: name or folder of the dataset, by default the one of training (of a mixture, the one it validates on).
             Models that know items by their ids can only be used on that one; models of texts on any.
-        step: which checkpoint, by default the best, or the latest where nothing was validated.
+        step: which checkpoint, by default the best, or the latest where nothing was validated; where that one is
+            damaged, the latest sound one before it, or else after it.
         recipe: module that defines configurations of the run's own, if it has any.
         settings: KEY=VALUE that change the run's configuration in what its parameters do not depend on.
         mesh: where the parameters go, by default the run's mesh where it fits the devices, else all as data axis.
@@ -74,10 +78,7 @@ def load_run(
     config = configs.override_all(configs.load(run_dir / CONFIG, recipe), settings)
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:
-        latest = checkpoints.latest
-        assert latest is not None
-        record = checkpoints.record(latest)
-        chosen: int = step or record["progress"]["best_step"] or latest
+        _, record, damaged = first_sound(_order(checkpoints, step), checkpoints.record)
         opened, split = open_data(data)
         if config.text is None:
             check_dataset(run_dir, record, opened.name, opened.fingerprint)
@@ -88,17 +89,39 @@ def load_run(
             if own_arrays(model):
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
             target = _abstract_params(config, data, model, opened, split, mesh)
-            params = checkpoints.restore_params(chosen, target, averaged=config.train.ema is not None)
+
+            def read(step: int) -> Params:
+                checkpoints.record(step)
+                return checkpoints.restore_params(step, target, averaged=config.train.ema is not None)
+
+            best = None if step is not None else record["progress"]["best_step"]
+            chosen, params, passed = first_sound(_order(checkpoints, step, best), read)
     config = dataclasses.replace(config, data=data)
-    return Run(config, model, params, opened, split, chosen, mesh)
+    return Run(config, model, params, opened, split, chosen, mesh, _notes([*damaged, *passed], best, chosen))
 
 
 def read_record(run_dir: Path, step: int | None = None) -> tuple[int, Record]:
-    """The step and the record (configuration, dataset, progress) of a checkpoint, by default the latest."""
+    """The step and the record (configuration, dataset, progress) of a checkpoint, by default the latest sound one."""
     with _open(run_dir) as checkpoints:
-        step = step or checkpoints.latest
-        assert step is not None
-        return step, checkpoints.record(step)
+        step, record, _ = first_sound(_order(checkpoints, step), checkpoints.record)
+        return step, record
+
+
+def _order(checkpoints: Checkpoints, step: int | None, best: int | None = None) -> list[int]:
+    """The checkpoints to try: the one asked for alone; else the best, those before it and those after; the latest."""
+    if step is not None:
+        return [step]
+    steps = checkpoints.steps[::-1]
+    if best not in steps:
+        return steps
+    return [best, *(step for step in steps if step < best), *(step for step in steps[::-1] if step > best)]
+
+
+def _notes(damaged: list[DamagedError], best: int | None, chosen: int) -> tuple[str, ...]:
+    found = list(dict.fromkeys(map(str, damaged)))
+    if best is not None and best != chosen and not any(error.step == best for error in damaged):
+        found.append(f"the best checkpoint, that of step {best}, is not there")
+    return (*found, f"uses the checkpoint of step {chosen}") if found else ()
 
 
 def _open(run_dir: Path) -> Checkpoints:

@@ -20,7 +20,7 @@ class Train:
         accumulate: parts a batch is split into to save memory; the result is that of the whole batch.
         ema: decay of a moving average of the parameters, which is then what is evaluated and used; None for none.
         save_every: steps between checkpoints, or None for one at each validation. The best is always saved.
-        keep: latest checkpoints that are kept, beside the best.
+        keep: latest checkpoints that are kept, beside the best; with one alone, there is nothing to fall back on.
         log_every: steps between lines of the log.
         start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
             (step, optimiser, average) starts anew. A tokenizer of that run is copied and used.
@@ -36,7 +36,7 @@ class Train:
     accumulate: int = 1
     ema: float | None = None
     save_every: int | None = None
-    keep: int = 1
+    keep: int = 2
     log_every: int = 50
     start_from: str | None = None
     pretrain: Pretrain | None = None

@@ -10,7 +10,7 @@ import jax
 
 from recjax import config as configs
 from recjax.config import RunConfig
-from recjax.parallel.startup import barrier
+from recjax.parallel.processes import barrier
 from recjax.tokenizers.item_codes import CODES as CODES_FILE
 from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER
 from recjax.train.catalogs import CODES

@@ -9,7 +9,8 @@ from jax.sharding import PartitionSpec as P
 from recjax.data.loader import Loader, query_batches
 from recjax.data.views import Cloze
 from recjax.parallel.mesh import MeshShape
-from recjax.parallel.startup import barrier, initialize
+from recjax.parallel.processes import LaunchError, barrier, host_name, problems, share
+from recjax.parallel.startup import initialize
 from recjax.typing import InputError
 from tests.data.handmade import histories
 
@@ -49,4 +50,14 @@ for model in models:
             note(f"{model}/queries/{number}", queries.items)
             note(f"{model}/seen/{number}", queries.seen)
 np.savez(f"{folder}/{jax.process_index()}.npz", **held)
+if jax.process_index() == 0:  # nobody else comes, and it is known who
+    others = ", ".join(f"{number} on {host_name()}" for number in range(1, jax.process_count()))
+    try:
+        barrier("a place of its own", limit=0.5)
+        raise SystemExit("nobody came, and nobody said so")
+    except LaunchError as error:
+        assert "waited 0.5 seconds at 'a place of its own'" in str(error) and others in str(error), error
+assert share("a word", f"from {jax.process_index()}") == "from 0"
+wrong = f"wrong in {jax.process_index()}" if jax.process_index() == 1 else None
+assert problems("an attempt", None) == {} and problems("an attempt", wrong) == {1: "wrong in 1"}
 barrier("written")

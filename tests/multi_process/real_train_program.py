@@ -5,7 +5,8 @@ from pathlib import Path
 
 import jax
 
-from recjax.parallel.startup import barrier, initialize
+from recjax.parallel.processes import barrier
+from recjax.parallel.startup import initialize
 from recjax.train.loop import fit
 from tests.train.real import real_config
 

@@ -7,7 +7,9 @@ import jax
 import pytest
 
 from recjax.parallel import startup
+from recjax.parallel.processes import barrier
 from recjax.typing import InputError
+from tests.multi_process.launch import environment, free_port
 
 VARIABLES = (
     "JAX_COORDINATOR_ADDRESS",
@@ -15,6 +17,16 @@ VARIABLES = (
     "JAX_PROCESS_ID",
     "SLURM_NTASKS",
     "SLURM_STEP_NUM_TASKS",
+    "SLURM_JOB_ID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_STEP_NUM_NODES",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "CUDA_VISIBLE_DEVICES",
+    "SKYPILOT_NUM_NODES",
+    "RECJAX_JOIN_LIMIT",
+    "RECJAX_DEAD_AFTER",
     "OMPI_COMM_WORLD_SIZE",
     "TPU_WORKER_HOSTNAMES",
     "TPU_PROCESS_ADDRESSES",
@@ -29,7 +41,7 @@ def joined(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **more: calls.append((*args, more)))
     return calls
 
 
@@ -48,13 +60,89 @@ def test_a_process_of_its_own_joins_nobody(joined, monkeypatch):
 
 def test_explicit_variables(joined, monkeypatch):
     launch(monkeypatch, JAX_COORDINATOR_ADDRESS="10.0.0.1:1234", JAX_NUM_PROCESSES="4", JAX_PROCESS_ID="3")
-    assert joined == [("10.0.0.1:1234", 4, 3)]
+    assert called(joined) == [("10.0.0.1:1234", 4, 3, None)]
+    assert joined[0][3]["cluster_detection_method"] == "deactivate"  # or JAX would look for GPUs of a Slurm task
 
 
-@pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
-def test_schedulers_are_left_to_jax(joined, monkeypatch, variable):
-    launch(monkeypatch, **{variable: "16"})
-    assert joined == [(None, None, None)]
+def called(joined):
+    """Address, number of processes, number of this one and its GPUs, of each call."""
+    return [(*call[:3], call[3]["local_device_ids"]) for call in joined]
+
+
+def test_open_mpi_is_left_to_jax(joined, monkeypatch):
+    launch(monkeypatch, OMPI_COMM_WORLD_SIZE="16")
+    assert called(joined) == [(None, None, None, None)]
+    assert joined[0][3]["cluster_detection_method"] is None
+
+
+SLURM = {"SLURM_JOB_ID": "70001", "SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("node7", "node7"), ("a1,b2", "a1"), ("n[003-015],x", "n003"), ("n[3,7-9]", "n3"), ("10.0.0.7", "10.0.0.7")],
+)
+def test_slurm_names_the_coordinator(joined, monkeypatch, nodes, first):
+    launch(monkeypatch, **SLURM, SLURM_STEP_NODELIST=nodes)
+    assert called(joined) == [(f"{first}:{61440 + 70001 % 4096}", 16, 3, (1,))]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"SLURM_STEP_TASKS_PER_NODE": "1(x16)"}, {"CUDA_VISIBLE_DEVICES": "5"}, {"SLURM_STEP_TASKS_PER_NODE": "1"}],
+)
+def test_a_slurm_task_has_all_gpus_that_it_need_not_share(joined, monkeypatch, variables):
+    launch(monkeypatch, **SLURM, SLURM_STEP_NODELIST="n[1-16]", **variables)
+    assert called(joined)[0][3] is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "[::1]:1", "127.0.1.1:1"])
+@pytest.mark.parametrize(
+    "several", [{"SLURM_STEP_NUM_NODES": "2"}, {"SKYPILOT_NUM_NODES": "2"}, {"TPU_WORKER_HOSTNAMES": "a,b"}]
+)
+def test_a_loopback_coordinator_is_for_one_host_alone(joined, monkeypatch, address, several):
+    explicit = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+    launch(monkeypatch, **explicit)
+    assert len(joined) == 1
+    with pytest.raises(InputError, match=r"which every host takes for itself, but the launch has 2 hosts"):
+        launch(monkeypatch, **several)
+    assert len(joined) == 1
+
+
+def test_limits_are_numbers(joined, monkeypatch):
+    explicit = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+    for name in ("RECJAX_DEAD_AFTER", "RECJAX_JOIN_LIMIT"):
+        for text in ("soon", "0", "-3", "inf", "nan"):
+            with monkeypatch.context() as patch, pytest.raises(InputError, match=f"{name}={text}: expected seconds"):
+                launch(patch, **explicit, **{name: text})
+    assert joined == []
+
+
+def test_who_waits_in_vain_is_told_for_what():
+    """Process 0 without process 1, and process 1 without process 0."""
+    code = "from recjax.parallel.startup import initialize; initialize()"
+    waiting = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment(1)
+            | {
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": number,
+                "RECJAX_JOIN_LIMIT": "3",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in ("0", "1")
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in waiting]
+    assert [process.returncode for process in waiting] == [1, 1]
+    assert (
+        "process 0 of 2: not all processes of the launch (JAX_COORDINATOR_ADDRESS) have joined within 3 s" in errors[0]
+    )
+    assert "does every host run this command" in errors[0]
+    assert "nobody answers at 127.0.0.1:" in errors[1] and "Is process 0 running there" in errors[1]
 
 
 def test_tpu_hosts_are_left_to_jax(joined, monkeypatch):
@@ -95,11 +183,13 @@ def test_contradictions_are_named(joined, monkeypatch, variables, message):
 
 
 def test_what_jax_says_is_passed_on(joined, monkeypatch):
-    def fail(*args):
+    def fail(*args, **more):
         raise RuntimeError("no route to host")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(InputError, match="cannot join the others of its launch: no route to host"):
+        launch(monkeypatch, OMPI_COMM_WORLD_SIZE="2")
+    with pytest.raises(InputError, match=r"variables are not set: \['SLURM_JOB_ID', "):
         launch(monkeypatch, SLURM_STEP_NUM_TASKS="2")
 
 
@@ -152,7 +242,7 @@ def test_the_fusion_is_still_faulty():
 
 
 def test_a_lone_process_waits_for_nobody():
-    startup.barrier("anything")
+    barrier("anything")
 
 
 @pytest.mark.parametrize(("cores", "devices"), [(1, 1), (2, 2), (6, 4), (64, 8)])

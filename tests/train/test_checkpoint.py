@@ -66,7 +66,7 @@ def test_what_a_killed_run_left_half_written_is_no_checkpoint(tmp_path):
     with Checkpoints(tmp_path, writes=False) as checkpoints:
         assert checkpoints.latest == 4
     assert unfinished.exists()  # reading a run that goes on must not disturb it
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert checkpoints.latest == 4
         checkpoints.save(6, state, {})
         checkpoints.wait()
@@ -96,7 +96,7 @@ def test_restores_onto_another_layout(tmp_path, shapes):
                 alone = checkpoints.restore_params(1, target.params, averaged=True)
                 jax.tree.map(np.testing.assert_array_equal, state.ema, alone)
                 absent = {"absent": jax.tree.leaves(target.params)[0]}
-                with pytest.raises(InputError, match=r"checkpoint 1 in .* lacks params\['absent'\]"):
+                with pytest.raises(InputError, match=r"checkpoint 1 in .* lacks params/absent"):
                     checkpoints.restore_params(1, absent, averaged=False)
             assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, target)
             states.append(jax.device_get(dataclasses.replace(state)))
