@@ -36,9 +36,10 @@ def start() -> None:
     named on every process, and all stop. JAX's own watch, which has no names of hosts and ends processes by abort, is
     set to act a little later; it alone notices that process 0 itself is gone.
     """
-    limit = dead_after()
-    threading.Thread(target=_watch, args=(limit,), daemon=True, name="watch of the other processes").start()
-    atexit.register(_leave)  # runs before JAX's own, which lets go of the coordination service
+    limit, stop = dead_after(), threading.Event()
+    thread = threading.Thread(target=_watch, args=(limit, stop), daemon=True, name="watch of the other processes")
+    thread.start()
+    atexit.register(_leave, thread, stop)  # runs before JAX's own, which lets go of the coordination service
 
 
 def fail(error: BaseException, status: int) -> None:
@@ -54,24 +55,24 @@ def fail(error: BaseException, status: int) -> None:
         print(f"recjax: process {me} has lost another one; waiting up to {limit:g} s to learn which", file=sys.stderr)
         time.sleep(limit + 3 * _period(limit))
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process failed first, or the service is gone
-        client().key_value_set(_END, f"{describe([me])} stopped: {reason}")
+        client().key_value_set(f"{_END}/{me}", f"{describe([me])} stopped: {reason}")
     if me == 0:
         time.sleep(2 * _period(limit))  # the service, which the others hear of it from, ends with this process
     _exit(status)
 
 
-def _watch(limit: float) -> None:
+def _watch(limit: float, stop: threading.Event) -> None:
     me, period, beats = jax.process_index(), _period(limit), 0
     heard: dict[str, tuple[str, float]] = {}
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the service has ended: JAX's own watch takes over
-        while True:
+        while not stop.wait(period):
             client().key_value_set(f"{_ALIVE}/{me}", str(beats), allow_overwrite=True)
             beats += 1
             if me == 0 and (silent := _silent(heard, limit)):
                 words = f"no sign of life from {describe(silent)} for {limit:g} s: killed, hanging or cut off"
-                client().key_value_set(_END, words)
-            if end := _end(period):
-                _stop(end, me, period)
+                client().key_value_set(f"{_END}/silence", words)
+            if reasons := client().key_value_dir_get(f"{_END}/"):
+                _stop(reasons[0][1], me, period)
 
 
 def _silent(heard: dict[str, tuple[str, float]], limit: float) -> list[int]:
@@ -82,16 +83,6 @@ def _silent(heard: dict[str, tuple[str, float]], limit: float) -> list[int]:
             heard[path] = beat, now
     silent = [path for path, (beat, since) in heard.items() if beat != _LEFT and now - since > limit]
     return sorted(int(path.rpartition("/")[2]) for path in silent)
-
-
-def _end(period: float) -> str | None:
-    """Why all should stop; None if nothing has happened within a period."""
-    try:
-        return client().blocking_key_value_get(_END, round(1000 * period))
-    except jax.errors.JaxRuntimeError as error:
-        if "DEADLINE_EXCEEDED" in str(error):
-            return None
-        raise
 
 
 def _stop(reason: str, me: int, period: float) -> None:
@@ -106,7 +97,10 @@ def _stop(reason: str, me: int, period: float) -> None:
     _exit(1)
 
 
-def _leave() -> None:
+def _leave(thread: threading.Thread, stop: threading.Event) -> None:
+    """Ends the watch; a thread that is inside the coordination service when Python ends would abort the process."""
+    stop.set()
+    thread.join(5.0)
     with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):  # no service any more
         client().key_value_set(f"{_ALIVE}/{jax.process_index()}", _LEFT, allow_overwrite=True)
 

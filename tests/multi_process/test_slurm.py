@@ -46,12 +46,12 @@ def submit(folder: Path, cache: str) -> str:
             ["bash", SCRIPT, *ARGUMENTS], cwd=folder, env=environment(2) | slurm, stdout=file, stderr=subprocess.STDOUT
         )
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500
         while latest(folder / RUN) < before + 20:
             assert job.poll() is None and time.monotonic() < deadline, output.read_text()[-4000:]
             time.sleep(0.1)
         job.send_signal(signal.SIGTERM)
-        assert job.wait(120) == 0, output.read_text()[-4000:]
+        assert job.wait(300) == 0, output.read_text()[-4000:]
     finally:
         if job.poll() is None:
             job.terminate()
