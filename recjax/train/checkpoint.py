@@ -31,7 +31,7 @@ INTEGRITY = "integrity"
 digest of the rest of the record. Checkpoints of recjax before 0.2 have none and are taken at their word."""
 
 
-class DamagedError(RuntimeError):
+class DamagedError(InputError):
     """A checkpoint that is not as it was saved.
 
     Attributes:
