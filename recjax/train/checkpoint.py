@@ -28,7 +28,7 @@ Record = dict[str, Any]
 
 INTEGRITY = "integrity"
 """Key of a record for what tells whether a checkpoint is as it was saved: each array's type, shape and checksum, and a
-digest of the rest of the record. Checkpoints of recjax before 0.2 have none and are taken at their word."""
+digest of the rest of the record. Older checkpoints have none and are taken at their word."""
 
 
 class DamagedError(InputError):
@@ -151,15 +151,27 @@ class Checkpoints:
         )
 
     def record(self, step: int) -> Record:
-        """The record saved with a checkpoint.
+        """The record saved with a checkpoint, as the first process reads it.
 
         Raises:
-            DamagedError: it is not as it was saved.
+            DamagedError: it is not as it was saved; on every process.
         """
         return self._read_record(step)[0]
 
     def _read_record(self, step: int) -> tuple[Record, dict[str, Any]]:
         """The record of a checkpoint, and what it says of the arrays (nothing where it is older than checksums)."""
+        found: Any = [None, {}, ""]
+        if jax.process_index() == 0:
+            try:
+                found = [*self._parse_record(step), ""]
+            except DamagedError as error:
+                found = [None, {}, error.why]
+        record, arrays, why = found if jax.process_count() == 1 else json.loads(share("a record", json.dumps(found)))
+        if why:
+            raise DamagedError(step, why)
+        return record, arrays
+
+    def _parse_record(self, step: int) -> tuple[Record, dict[str, Any]]:
         try:
             metadata: Any = ocp.metadata(str(self._path(step)))
             record = dict(metadata.custom_metadata or {})

@@ -111,7 +111,7 @@ def _order(checkpoints: Checkpoints, step: int | None, best: int | None = None) 
     """The checkpoints to try: the one asked for alone; else the best, those before it and those after; the latest."""
     if step is not None:
         return [step]
-    steps = checkpoints.steps[::-1]
+    steps = checkpoints.agreed_steps()[::-1]
     if best not in steps:
         return steps
     return [best, *(step for step in steps if step < best), *(step for step in steps[::-1] if step > best)]
