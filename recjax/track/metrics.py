@@ -1,10 +1,15 @@
 """Where numbers go: `metrics.jsonl`, one object a line, and TensorBoard event files."""
 
 import json
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from recjax.typing import InputError
 
@@ -31,22 +36,26 @@ class MetricLog:
         partial.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
         partial.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
-        # Event files only grow; TensorBoard itself drops events at or after a purge step.
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        # Not tensorboardX's SummaryWriter: its thread ends on a full disk, and the run would wait for it for ever.
+        self._board = EventsWriter(str(folder / "tensorboard" / "events"))
+        if step:  # event files only grow; TensorBoard itself drops events at or after a start
+            self._board.write_event(_event(step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def __enter__(self) -> "MetricLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._board.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        for file in (self._file, self._board):
+            with suppress(OSError) if error else nullcontext():  # a full disk has been told of already
+                file.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a line for each value; they are in the file when this returns."""
         self._file.write("".join(_dump({"step": step, "name": n, "value": float(v)}) for n, v in values.items()))
         self._file.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._board.write_event(_event(step, summary=scalar(name, value)))
 
 
 def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -62,6 +71,10 @@ def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
     for line in _lines(path):
         curves.setdefault(line["name"], []).append((line["step"], line["value"]))
     return curves
+
+
+def _event(step: int, **content: Any) -> Event:
+    return Event(wall_time=time.time(), step=step, **content)
 
 
 def _dump(line: Mapping[str, object]) -> str:
