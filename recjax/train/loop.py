@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.views import Batch
+from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
 from recjax.track.metrics import MetricLog
@@ -83,6 +84,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         if source is not None:
             source.adopt_tokenizer(run_dir)
         task = task or open_task(config, run_dir)
+        barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
         if source is not None:
             source.check_dataset(config, task.dataset, task.fingerprint, own_arrays(task.model))
