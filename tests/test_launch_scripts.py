@@ -42,7 +42,7 @@ def stand_in(tmp_path, monkeypatch):
 def train_of(command):
     """The options that `recjax train` gets in a shell command."""
     words = shlex.split(command)
-    return parser().parse_args(words[next(i for i, word in enumerate(words) if word.endswith("recjax")) + 1 :])
+    return parser().parse_args(words[words.index("train") :])
 
 
 def test_xpk(stand_in, monkeypatch):

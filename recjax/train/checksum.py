@@ -20,18 +20,13 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 def checksums(tree: Any) -> dict[str, int]:
     """Path -> checksum of each array of a tree; every process calls this and gets the same."""
     leaves = jax.tree.leaves_with_path(tree)
-    values = jax.device_get(_of_all([leaf for _, leaf in leaves]))
+    values = jax.device_get([_compiled(leaf) for _, leaf in leaves])
     return {path_name(path): int(value) for (path, _), value in zip(leaves, values, strict=True)}
 
 
 def path_name(path: tuple[Any, ...]) -> str:
     """The name of a leaf: keys with slashes between them."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-@jax.jit
-def _of_all(leaves: list[Array]) -> list[Array]:
-    return [checksum(leaf) for leaf in leaves]
 
 
 def checksum(x: Array) -> Array:
@@ -61,3 +56,7 @@ def _mix(x: Array) -> Array:
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
+
+
+# One program for all arrays of a shape and layout: the layers share them, and so do parameters and optimiser.
+_compiled = jax.jit(checksum)
