@@ -16,6 +16,9 @@ from recjax.typing import InputError
 from tests.train.real import real_config, write_datasets
 from tests.train.toy import ToyModel, saved, toy_config, toy_task
 
+# A read that fails leaves reads of other arrays under way, which Orbax drops with a warning.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def by_hand(x):
     """The checksum in plain integers."""
