@@ -61,7 +61,6 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copytree(tmp_path / "data" / "tiny", tmp_path / "logs")
     tiny = [
         "train.steps=2",
-        "optim.warmup_steps=0",
         "model.width=8",
         "model.layers=1",
         "tokenizer.iterations=2",

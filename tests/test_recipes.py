@@ -48,7 +48,7 @@ def train(name: str, datasets: Path, run: Path) -> None:
     own += (
         ["tokenizer.steps=3", "tokenizer.layers=1"] if isinstance(config.tokenizer, FSQ) else ["tokenizer.clusters=16"]
     )
-    tiny = ["model.heads=2", "optim.warmup_steps=0", "train.start_from=none", "train.patience=none", *TINY, *own]
+    tiny = ["model.heads=2", "train.start_from=none", "train.patience=none", *TINY, *own]
     shared = [setting for setting in tiny if not setting.startswith("model.max_length=")]
     fit(override_all(replace(config, data=data, text=text), shared), run)
 

@@ -15,6 +15,7 @@ TINY = (
     "train.epochs=none",
     "train.evaluate_every=2",
     "train.validation_users=20",
+    "optim.warmup_steps=0",
     "evaluate.bootstrap=20",
 )
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]

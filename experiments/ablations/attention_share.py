@@ -22,12 +22,12 @@ from recjax.train.optimiser import AdamW
 LENGTH = 200
 ATTENTION = "attention(positions=rotary)"
 PATTERNS = {
-    "all attention": ATTENTION,
-    "no attention": "lru",
+    "all-attention": ATTENTION,
+    "no-attention": "lru",
     "first": f"{ATTENTION}, lru*3",
     "third": f"lru*2, {ATTENTION}, lru",
     "last": f"lru*3, {ATTENTION}",
-    "every other": f"lru, {ATTENTION}",
+    "every-other": f"lru, {ATTENTION}",
 }
 
 

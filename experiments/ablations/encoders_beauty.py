@@ -29,7 +29,7 @@ ENCODERS = {
     "mamba-2": "mamba2",
     "gla": "gla",
     "lightnet": "lightnet",
-    "lru + attention": "lru, attention",
+    "lru+attention": "lru, attention",
 }
 
 

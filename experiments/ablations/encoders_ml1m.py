@@ -35,9 +35,9 @@ ENCODERS = {
     "gla": "gla",
     "retention": "retention",
     "lightnet": "lightnet",
-    "lru + attention": "lru, attention",
-    "rg-lru + attention": "rg_lru, attention",
-    "lightnet + attention": "lightnet, attention",
+    "lru+attention": "lru, attention",
+    "rg-lru+attention": "rg_lru, attention",
+    "lightnet+attention": "lightnet, attention",
 }
 ROWS_OF_ONE = ("s4", "s4d")
 
@@ -46,10 +46,10 @@ def model(length: int, **settings: object) -> NextItem:
     return NextItem(width=64, layers=2, heads=2, dropout=0.2, max_length=length, loss=FullSoftmax(), **settings)  # pyright: ignore[reportArgumentType]
 
 
-def config(dataset: str = "ml-1m", length: int = 200) -> RunConfig:
+def config(length: int = 200) -> RunConfig:
     return RunConfig(
-        name=f"encoders_{dataset}",
-        data=Data(dataset, view=Shifted(max_length=length), rows=64),
+        name="encoders_ml1m",
+        data=Data("ml-1m", view=Shifted(max_length=length), rows=64),
         model=model(length),
         # State spaces learn their time scales at half the rate and without decay, as their authors do.
         optim=AdamW(learning_rate=1e-3, weight_decay=0.01, ssm_rate=0.5, clip=5.0, warmup_steps=100),

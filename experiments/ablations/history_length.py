@@ -35,7 +35,7 @@ def config() -> RunConfig:
 
 def sweep() -> dict[str, dict[str, str]]:
     return {
-        f"{name} {length}": {
+        f"{name}-{length}": {
             "model.mixer": mixer,
             "model.max_length": str(length),
             "data.view.max_length": str(length),

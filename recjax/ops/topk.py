@@ -299,15 +299,27 @@ def _dot(equation: str, users: Array, vectors: Array) -> Array:
     return jnp.einsum(equation, users, vectors, precision=jax.lax.Precision.HIGHEST)
 
 
-def _dot_scores(equation: str, users: Array, rows: tuple[Array, Array | None]) -> Array:
+def _row_scores(users: Array, rows: tuple[Array, Array | None]) -> Array:
     vectors, bias = rows
-    scores = _dot(equation, users, vectors)
+    count = vectors.shape[0]
+    # Rows that do not fill a vector register are summed in another order on some processors (AVX2), so that equal items
+    # would no longer tie; none are left over when there are a multiple of `REGISTER_ROWS`.
+    filled = jnp.pad(vectors, [(0, -count % REGISTER_ROWS), (0, 0)])
+    scores = _dot("qd,cd->qc", users, filled)[:, :count]
     return scores if bias is None else scores + bias
 
 
+def _pair_scores(users: Array, rows: tuple[Array, Array | None]) -> Array:
+    vectors, bias = rows
+    scores = _dot("qd,qcd->qc", users, vectors)
+    return scores if bias is None else scores + bias
+
+
+REGISTER_ROWS = 64
+
 # A product with a single vector may sum the last few items in another order than the rest, so that equal items no
 # longer tie; one with several vectors does not.
-DOT_PRODUCT = Scorer(partial(_dot_scores, "qd,cd->qc"), partial(_dot_scores, "qd,qcd->qc"), multiple=8)
+DOT_PRODUCT = Scorer(_row_scores, _pair_scores, multiple=8)
 """Users [q, d] with tables (vectors [n, d], bias [n] or None)."""
 
 

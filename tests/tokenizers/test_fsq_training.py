@@ -30,6 +30,8 @@ class Nothing:
 
 @dataclasses.dataclass(frozen=True)
 class OneDevice:
+    shard_state: str = "none"
+
     def build(self):
         return MeshShape().build(jax.devices()[:1])
 
