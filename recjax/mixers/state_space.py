@@ -1,5 +1,6 @@
 """A time-invariant state space as a mixer: what S4 and S4D share."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ Declared = dict[str, tuple[nn.initializers.Initializer, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
-class StateSpace:
+class StateSpace(ABC):
     """A state space for each channel, run as a convolution over whole histories and as a recurrence over single events.
 
     Its kernel never changes, so it cannot forget in the middle of a row: rows hold one history each
@@ -59,17 +60,17 @@ class StateSpace:
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Array:
         return jnp.zeros((rows, width, self.states // 2), jnp.complex64)
 
+    @abstractmethod
     def declared(self, width: int) -> Declared:
         """The parameters of step sizes, poles and inputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, ssm: Any, width: int) -> Step:
         """One step of every channel."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kernel(self, ssm: Any, c: Array, length: int) -> Float[Array, "d k l"]:
         """The first taps of every channel, for C complex64 [d, k, n]."""
-        raise NotImplementedError
 
     def _declared(self, width: int, poles: Complex128, **values: Complex128) -> Declared:
         """Step sizes of each channel; poles and further complex values [n] of `systems` equal copies.
