@@ -64,6 +64,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         "model.width=8",
         "model.layers=1",
         "tokenizer.iterations=2",
+        "optim.warmup_steps=0",
         "evaluate.bootstrap=20",
     ]
     settings = [part for setting in tiny for part in ("--set", setting)]
