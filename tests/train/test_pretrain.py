@@ -62,10 +62,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory):
         prepare = loop._prepare
 
         def watched(*args):
-            state, step = prepare(*args)
-            leaves = jax.tree.leaves_with_path(state.params)
+            beginning, step = prepare(*args)
+            leaves = jax.tree.leaves_with_path(beginning.state.params)
             started.append({jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves})
-            return state, step
+            return beginning, step
 
         patch.setattr(loop, "_prepare", watched)
         return folder, fit(pretrained(), folder), started
