@@ -146,7 +146,7 @@ class Checkpoints:
         kept = f"the checkpoint of step {self.latest} is kept" if self.steps else "there is no complete one"
         reason = " ".join(str(error).split())
         return TrainingError(
-            f"a checkpoint could not be written to {self.folder}{free}: {reason[:300]}; {kept}. "
+            f"a checkpoint could not be written to {self.folder}{free}: {reason[:600]}; {kept}. "
             "Once it can be written, the same command goes on"
         )
 

@@ -16,7 +16,7 @@ from tests.multi_process.launch import Launched
 from tests.train.toy import saved, toy_config, toy_task
 
 PROGRAM = Path(__file__).with_name("train_program.py")
-STEPS, LIMIT = 400, 6.0
+STEPS, LIMIT = 120, 6.0
 
 
 def test_a_run_survives(tmp_path):
