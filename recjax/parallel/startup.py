@@ -140,7 +140,7 @@ def _join(launch: Launch) -> None:
             # Left to itself, JAX gives a Slurm task one GPU even where it has the host to itself.
             cluster_detection_method="deactivate" if launch.address else None,
             initialization_timeout=round(limit) + 60,
-            heartbeat_timeout_seconds=round(1.5 * watch.dead_after()) + 5,
+            heartbeat_timeout_seconds=round(2 * watch.dead_after()) + 10,
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"this process cannot join the others of its launch: {error}") from error

@@ -124,6 +124,8 @@ class Checkpoints:
         self._retention.best = best
         try:
             self._open_saver().save_async(step, tree, custom_metadata={**record, INTEGRITY: integrity})
+        except jax.errors.JaxRuntimeError:  # no fault of the disk: another process is gone
+            raise
         except Exception as error:  # Orbax passes on whatever the file system, tensorstore or its threads raise
             raise self._unsaved(error) from error
 
@@ -265,6 +267,8 @@ class Checkpoints:
         if self._saver is not None:
             try:
                 self._saver.wait()
+            except jax.errors.JaxRuntimeError:
+                raise
             except Exception as error:  # as in `save`
                 raise self._unsaved(error) from error
 

@@ -1,4 +1,4 @@
-"""One run in five launches: a process is killed, one is told to stop, and the number of processes changes twice."""
+"""One run in three launches, of two, four and two processes: one is killed, and one told to stop."""
 
 import re
 import signal
@@ -16,26 +16,20 @@ from tests.multi_process.launch import Launched
 from tests.train.toy import saved, toy_config, toy_task
 
 PROGRAM = Path(__file__).with_name("train_program.py")
-STEPS, LIMIT = 120, 6.0
+STEPS, LIMIT = 50, 6.0
 
 
 def test_a_run_survives(tmp_path):
     run = tmp_path / "run"
-    environment = {"RECJAX_DEAD_AFTER": str(LIMIT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    # No cache of compiled programs: only the first process writes one, and the others would come late where all meet.
+    environment = {"RECJAX_DEAD_AFTER": str(LIMIT), "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
-    def start(processes, pause=0.15, **more):
+    def start(processes, pause=0.3, **more):
         arguments = [str(run), str(STEPS), str(pause)]
         return Launched(PROGRAM, processes, arguments, 4 // processes, **environment, **more)
 
-    def stopped(outputs):
-        ends = set(re.findall(r"^process \d: (\d+) True$", "\n".join(outputs), re.MULTILINE))
-        assert len(ends) == 1, "the processes stopped at different steps"
-        (step,) = map(int, ends)
-        assert latest(run) == step
-        return step
-
     with start(2) as launched:
-        launched.wait_for(lambda: latest(run) >= 4)
+        launched.wait_for(lambda: latest(run) >= 2)
         found = launched.output(0)
         assert (
             "launched by JAX_COORDINATOR_ADDRESS: 2 processes on 1 host, 2 of 4 devices here, coordinator 127." in found
@@ -45,27 +39,23 @@ def test_a_run_survives(tmp_path):
         outputs = launched.finish(1, -signal.SIGKILL)
         assert time.monotonic() - killed < LIMIT + 30  # a loaded machine; the watch itself needs 4 s above the limit
         silent = f"no sign of life from process 1 on {host_name()} for 6 s: killed, hanging or cut off"
-        assert silent in outputs[0] and "The same command goes on after the last checkpoint" in outputs[0]
+        assert silent in outputs[0], outputs[0]
+        assert "The same command goes on after the last checkpoint" in outputs[0]
 
     before = latest(run)
-    with start(2) as launched:
-        launched.wait_for(lambda: latest(run) >= before + 4)
-        launched.processes[1].terminate()  # one of them
+    with start(4) as launched:
+        launched.wait_for(lambda: latest(run) >= before + 2)
+        launched.processes[3].send_signal(signal.SIGINT)  # which it hands on to itself as SIGTERM
         outputs = launched.finish()
         assert f"goes on after the checkpoint of step {before}" in outputs[0]
-        second = stopped(outputs)
-
-    with start(4) as launched:
-        launched.wait_for(lambda: latest(run) >= second + 4)
-        launched.processes[3].send_signal(signal.SIGINT)
-        outputs = launched.finish()
-        assert f"goes on after the checkpoint of step {second}" in outputs[0]
-        third = stopped(outputs)
-        assert before < second < third < STEPS
+        ends = set(re.findall(r"^process \d: (\d+) True$", "\n".join(outputs), re.MULTILINE))
+        assert ends == {str(latest(run))}, "the processes stopped at different steps"
+        stopped = latest(run)
+        assert before < stopped < STEPS
 
     with start(2, pause=0.0) as launched:
         outputs = launched.finish()
-        assert f"goes on after the checkpoint of step {third}" in outputs[0]
+        assert f"goes on after the checkpoint of step {stopped}" in outputs[0]
 
     config = toy_config(steps=STEPS, ema=0.9, log_every=1, save_every=2, evaluate_every=0)
     fit(config, tmp_path / "unbroken", toy_task())
