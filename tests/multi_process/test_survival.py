@@ -24,12 +24,12 @@ def test_a_run_survives(tmp_path):
     # No cache of compiled programs: only the first process writes one, and the others would come late where all meet.
     environment = {"RECJAX_DEAD_AFTER": str(LIMIT), "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
-    def start(processes, pause=0.3, **more):
+    def start(processes, pause=0.2, **more):
         arguments = [str(run), str(STEPS), str(pause)]
         return Launched(PROGRAM, processes, arguments, 4 // processes, **environment, **more)
 
     with start(2) as launched:
-        launched.wait_for(lambda: latest(run) >= 2)
+        launched.wait_for(lambda: latest(run) >= 4)
         found = launched.output(0)
         assert (
             "launched by JAX_COORDINATOR_ADDRESS: 2 processes on 1 host, 2 of 4 devices here, coordinator 127." in found
@@ -57,7 +57,7 @@ def test_a_run_survives(tmp_path):
         outputs = launched.finish()
         assert f"goes on after the checkpoint of step {stopped}" in outputs[0]
 
-    config = toy_config(steps=STEPS, ema=0.9, log_every=1, save_every=2, evaluate_every=0)
+    config = toy_config(steps=STEPS, ema=0.9, log_every=1, save_every=4, evaluate_every=0)
     fit(config, tmp_path / "unbroken", toy_task())
     expected, actual = (saved(folder, ema=True, total=STEPS)[0] for folder in (tmp_path / "unbroken", run))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), expected, actual)

@@ -15,7 +15,7 @@ from tests.train.toy import toy_config, toy_task
 
 initialize()
 folder, steps, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-config = toy_config(mesh=MeshShape(model=2), steps=steps, ema=0.9, log_every=1, save_every=2, evaluate_every=0)
+config = toy_config(mesh=MeshShape(model=2), steps=steps, ema=0.9, log_every=1, save_every=4, evaluate_every=0)
 try:
     result = fit(config, folder, toy_task(pause=pause))
 except Exception as error:  # as the command does
