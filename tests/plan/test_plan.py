@@ -1,7 +1,6 @@
 """`recjax plan` on host devices: what it says is what the layout makes true."""
 
 import json
-import math
 
 import jax
 import pytest
@@ -125,5 +124,5 @@ def test_the_nearest_setting_that_fits_is_the_least_disturbing(capacity, setting
 
 
 def test_nothing_is_allocated(planned):
-    held = sum(math.prod(array.shape) for array in jax.live_arrays())
-    assert held < ITEMS * WIDTH / 10
+    # Other tests of this process may hold arrays of their own; none is as long as this table.
+    assert [array.shape for array in jax.live_arrays() if max(array.shape, default=0) >= ITEMS / 2] == []
