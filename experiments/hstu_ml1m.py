@@ -35,8 +35,8 @@ def config() -> RunConfig:
             max_length=length,
             loss=FullSoftmax(),
         ),
-        optim=Adam(learning_rate=1e-3, schedule="cosine", hold=0.5),
+        optim=Adam(learning_rate=1e-3, warmup_steps=100, schedule="cosine", hold=0.5),
         mesh=MeshShape(),
-        train=Train(epochs=48, evaluate_every=153, validation_users=2048, ema=0.99),
+        train=Train(epochs=40, evaluate_every=154, validation_users=2048, ema=0.99),
         evaluate=Evaluate(),
     )

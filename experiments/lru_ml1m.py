@@ -37,8 +37,10 @@ def config() -> RunConfig:
             bias=True,
             loss=FullSoftmax(),
         ),
-        optim=AdamW(learning_rate=1e-3, b2=0.999, clip=5.0, weight_decay=1e-2),
+        optim=AdamW(
+            learning_rate=2e-3, ssm_rate=0.5, weight_decay=1e-2, clip=5.0, warmup_steps=100, schedule="cosine", hold=0.4
+        ),
         mesh=MeshShape(),
-        train=Train(epochs=100, patience=10),
+        train=Train(epochs=40, evaluate_every=154, validation_users=2048, ema=0.99),
         evaluate=Evaluate(),
     )
