@@ -132,3 +132,11 @@ def test_ways_to_run_a_scan_agree():
         for side, recurrence in scan.SIDES.items()
     }
     np.testing.assert_allclose(list(values.values()), values["scan"], rtol=1e-5)
+
+
+def test_the_exponent_of_a_cost_is_that_of_its_power():
+    from length import exponent
+
+    lengths = [512, 1024, 2048]
+    assert exponent(lengths, [3.0 * length**1.5 for length in lengths]) == pytest.approx(1.5)
+    assert np.isnan(exponent(lengths, [0.0, 0.0, 0.0]))
