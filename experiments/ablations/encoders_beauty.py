@@ -44,9 +44,18 @@ def config() -> RunConfig:
         name="encoders_beauty",
         data=Data("amazon-beauty-2014", view=Shifted(max_length=LENGTH), rows=128),
         model=model(),
-        optim=AdamW(learning_rate=1e-3, weight_decay=0.01, ssm_rate=0.5, clip=5.0, warmup_steps=50),
+        optim=AdamW(
+            learning_rate=2e-3,
+            weight_decay=0.01,
+            ssm_rate=0.5,
+            clip=5.0,
+            warmup_steps=40,
+            schedule="cosine",
+            hold=0.4,
+        ),
         mesh=MeshShape(),
-        train=Train(epochs=30, patience=4, validation_users=4096),
+        # An equal budget for all, at whose end the rate is zero: twelve passes over the data.
+        train=Train(steps=320, evaluate_every=40, validation_users=4096, ema=0.98),
         evaluate=Evaluate(),
     )
 

@@ -1,0 +1,38 @@
+"""recjax ablate deconstruction --seeds 3
+
+What are attention's weights for? On amazon-beauty-2014 with the budget of `encoders_beauty`: weights that look at the
+events (attention), at their distance alone (position), at random projections of them (random) or at nothing (uniform),
+in all blocks or in every other one. In language models the fixed ones fail alone and hardly lose interleaved.
+
+Expected:  pending
+Time:      pending
+Hardware:  pending
+"""
+
+import dataclasses
+
+from recjax import recipes
+from recjax.config import RunConfig
+from recjax.models.next_item import matched
+
+ENCODERS = {
+    "attention": "attention",
+    "position": "static_mixing(weights=position)",
+    "random": "static_mixing(weights=random)",
+    "uniform": "static_mixing",
+    "position+attention": "static_mixing(weights=position), attention",
+    "random+attention": "static_mixing(weights=random), attention",
+    "uniform+attention": "static_mixing, attention",
+}
+
+
+def config() -> RunConfig:
+    return dataclasses.replace(recipes.read("encoders_beauty").config, name="deconstruction")
+
+
+def sweep() -> dict[str, dict[str, str]]:
+    like = config().model
+    return {
+        name: {"model.mixer": mixer, "model.inner": str(matched(dataclasses.replace(like, mixer=mixer), like).inner)}
+        for name, mixer in ENCODERS.items()
+    }
