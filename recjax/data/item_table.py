@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from recjax.ops.ambient import axis_size
+from recjax.ops.embedding import table_rows
 from recjax.typing import MODEL_AXIS, Array, Bool, Float, InputError, Int
 
 COLUMNS = ("vectors", "codes", "known", "density")
@@ -31,6 +33,8 @@ class ItemTable:
         density: how crowded it is around the item in the space of the vectors, 1 on average.
         start: row before the current catalog's first item.
         size: items of the current catalog.
+        represented: what user states are multiplied with to rank the items, where a model has made it beforehand for
+            the parameters in use (`recjax.models.model.CatalogPreparer`).
     """
 
     vectors: Float[Array, "rows d"]
@@ -39,6 +43,7 @@ class ItemTable:
     density: Float[Array, " rows"]
     start: Int[Array, ""]
     size: Int[Array, ""]
+    represented: Float[Array, "rows d"] | None = None
 
     def rows(self, items: Int[Array, "..."]) -> Int[Array, "..."]:
         """Rows of items of the current catalog; padding stays 0."""
@@ -79,12 +84,21 @@ def joined(tables: Sequence[ItemTable]) -> tuple[ItemTable, np.ndarray]:
     return ItemTable(**parts, start=starts[0], size=sizes[0]), starts
 
 
+def padded_rows(rows: int, parts: int) -> int:
+    """Rows of a table on `parts` devices: as many on each, and whole registers of them, so that scoring copies none."""
+    return -(-table_rows(rows) // parts) * parts
+
+
+def by_rows(x: Float[Array, "rows d"]) -> Float[Array, "rows d"]:
+    """An array with a row for each of the table's, laid out as its columns are."""
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(MODEL_AXIS)) if axis_size(MODEL_AXIS) > 1 else x
+
+
 def on_devices(table: ItemTable, *, slack: float = 0.0) -> ItemTable:
     """The table on the current mesh, rows over the model axis; `slack` is the share of rows left free for new items."""
     mesh = jax.sharding.get_mesh()
-    parts = 1 if mesh.empty else mesh.shape[MODEL_AXIS]
     rows = len(table.vectors)
-    extra = -(-int(rows * (1 + slack)) // parts) * parts - rows
+    extra = padded_rows(int(rows * (1 + slack)), 1 if mesh.empty else mesh.shape[MODEL_AXIS]) - rows
 
     def put(array: Any, axes: tuple[Any, ...], fill: float = 0) -> Any:
         array = np.asarray(array)

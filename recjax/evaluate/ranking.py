@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 from rich.console import Console
 from rich.progress import track
 
+from recjax.data.item_table import ItemTable
 from recjax.data.loader import query_batches
 from recjax.data.splits import Examples
 from recjax.data.views import Queries, View
@@ -80,6 +81,23 @@ def _ranked(
     return jax.tree.map(replicated, (ranks, lists))
 
 
+@partial(jax.jit, static_argnames="identity")
+def _prepared(identity: SameModel, params: Params, catalog: ItemTable) -> ItemTable:
+    return identity.model.prepare(params, catalog)
+
+
+def prepared(model: Model, params: Params) -> ItemTable | None:
+    """The catalog that queries of a model carry, with what it makes of the catalog once for all queries, if anything.
+
+    Args:
+        model: what ranks.
+        params: its parameters; others need another call.
+    """
+    if model.catalog is None or not hasattr(model, "prepare"):
+        return model.catalog
+    return _prepared(SameModel(model), params, model.catalog)
+
+
 def lower_ranking(model: Model, params: Params, queries: Queries, targets: Array, k: int) -> jax.stages.Lowered:
     """What `rank_users` runs on a batch, lowered for arguments of which only shapes and layouts are given."""
     return _ranked.lower(SameModel(model), params, queries, targets, None, k)
@@ -91,8 +109,11 @@ def _listed(identity: SameModel, params: Params, queries: Queries, k: int) -> tu
 
 
 def best_items(model: Model, params: Params, queries: Queries, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best `k` items of a batch of queries and their scores, on the host: int32 [q, k], float32 [q, k]."""
-    items, scores = _listed(SameModel(model), params, replace(queries, catalog=model.catalog), k)
+    """The best `k` items of a batch of queries and their scores, on the host: int32 [q, k], float32 [q, k].
+
+    Queries carry the catalog, of `prepared`.
+    """
+    items, scores = _listed(SameModel(model), params, queries, k)
     return np.asarray(items), np.asarray(scores)
 
 
@@ -145,6 +166,7 @@ def rank_users(
             if lists is not None:
                 lists[rows[used]] = np.asarray(best)[used]
 
+    catalog = prepared(model, params)
     shapes = 3 if len(examples) < MANY_USERS else 5
     batches = query_batches(examples, view, model.items, users_per_batch, mask_seen=mask_seen, shapes=shapes)
     total = -(-len(examples) // max(users_per_batch, 1))
@@ -153,7 +175,7 @@ def rank_users(
         asked = np.where(mine >= 0, examples.targets[mine], 0).astype(np.int32)
         among = None if candidates is None else candidates[mine]
         asked, among = to_devices((asked, among), sharding, len(rows))
-        queries = replace(queries, catalog=model.catalog)
+        queries = replace(queries, catalog=catalog)
         pending.append((rows, _ranked(identity, params, queries, asked, among, k)))
         settle(IN_FLIGHT)
     settle(0)

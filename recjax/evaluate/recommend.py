@@ -4,6 +4,7 @@ An id that the catalog does not have is left out of its history and named in the
 left gets the most popular items, with `fallback` set.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from recjax.data.loader import query_batches
 from recjax.data.splits import Histories
 from recjax.data.transitions import item_counts
 from recjax.data.views import View
-from recjax.evaluate.ranking import NonFiniteScoresError, best_items, tracked
+from recjax.evaluate.ranking import NonFiniteScoresError, best_items, prepared, tracked
 from recjax.evaluate.report import replacing
 from recjax.evaluate.stream import Stream
 from recjax.models.model import Model
@@ -192,9 +193,10 @@ def _ranked(
         return lists, scores
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     histories = Histories(offsets, np.asarray(events.items, np.int32), events.times, users.astype(np.int32))
+    catalog = prepared(model, params)
     batches = query_batches(histories, view, model.items, users_per_batch, mask_seen=mask_seen)
     for queries, rows in tracked(batches, -(-len(users) // users_per_batch), "recommending", progress):
-        found = best_items(model, params, queries, k)
+        found = best_items(model, params, dataclasses.replace(queries, catalog=catalog), k)
         used = rows >= 0
         lists[users[rows[used]]], scores[users[rows[used]]] = found[0][used], found[1][used]
     broken = [names[user] for user in users if np.isnan(scores[user]).any()]

@@ -67,8 +67,8 @@ class HybridAttention:
 class HybridAttentionMixer(nn.Module):
     """See `HybridAttention`.
 
-    With `last` int32 [b], the output of those tokens alone, [b, d]; with `last` int32 [b, s], tokens of one item a row,
-    theirs, [b, s, d]. With a state, the new tokens are whole items.
+    With `last` int32 [b], the output of those tokens alone, [b, d]; with `last` int32 [b, s], theirs, [b, s, d]. With a
+    state, the new tokens are whole items.
     """
 
     config: HybridAttention
@@ -89,34 +89,34 @@ class HybridAttentionMixer(nn.Module):
             raise InputError("HybridAttention takes queries, keys and values from one stream")
         batch, heads = x.shape[0], self.config.heads
         tokens = None if last is None else last.reshape(batch, -1)
-        asking = x if tokens is None else jnp.take_along_axis(x, tokens[:, :, None], axis=1)
+        asking = x if tokens is None else take_position(x, tokens)
         query, key, value = (
             self._dense(name)(stream).reshape(batch, -1, heads, self.width // heads).swapaxes(1, 2)
             for name, stream in (("query", asking), ("key", x), ("value", x))
         )
         if self.config.positions == "rotary":
             places = context.positions
-            query = rotary(query, places if tokens is None else jnp.take_along_axis(places, tokens, axis=1))
+            query = rotary(query, places if tokens is None else take_position(places, tokens))
             key = rotary(key, places)
         if state is not None:
             mixed, state = attend(query, key, value, context, state, Visible(True, self.config.slots))
             return self._dense("output")(mixed.swapaxes(1, 2).reshape(batch, -1, self.width)), state
+        random = self.make_rng("dropout") if self.config.dropout and self.has_rng("dropout") else None
+        slots, dropout = self.config.slots, self.config.dropout
         if tokens is None:
-            random = self.make_rng("dropout") if self.config.dropout and self.has_rng("dropout") else None
-            slots, dropout = self.config.slots, self.config.dropout
             mixed = attention(query, key, value, context.segments, slots=slots, dropout=dropout, key=random)
         else:
-            allowed = self._visible(context, tokens[:, 0])[:, None]
-            mixed = attend_keys(query, (key,), (value,), allowed)
+            allowed = self._visible(context, tokens)
+            mixed = attend_keys(query, (key,), (value,), allowed, dropout=dropout, key=random)
         mixed = self._dense("output")(mixed.swapaxes(1, 2).reshape(batch, -1, self.width))
         return mixed[:, 0] if last is not None and last.ndim == 1 else mixed
 
-    def _visible(self, context: SeqContext, token: Array) -> Array:
-        """bool [b, l]: what the item of a token may see."""
+    def _visible(self, context: SeqContext, tokens: Array) -> Array:
+        """bool [b, s, l]: what the items of tokens [b, s] may see."""
         slots = self.config.slots
         items = jnp.arange(context.segments.shape[1]) // slots
-        same = context.segments == take_position(context.segments, token)[:, None]
-        return same & (items[None] <= (token // slots)[:, None])
+        same = take_position(context.segments, tokens)[:, :, None] == context.segments[:, None]
+        return same & (items <= (tokens // slots)[:, :, None])
 
     def _dense(self, name: str) -> nn.Dense:
         scale = self.config.init_scale

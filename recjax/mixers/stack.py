@@ -190,8 +190,9 @@ class Period(nn.Module):
 class Encoder(nn.Module):
     """The blocks of a `Stack`, [b, l, d] -> [b, l, d].
 
-    With `last` int32 [b], only those positions, [b, d]. With `state`, of `Stack.init_state` or of an earlier call, rows
-    are histories that go on (see `SequenceMixer`), and the result is the pair of the output and the new state.
+    With `last` int32 [b], only those positions, [b, d]; with `last` int32 [b, s], where the last mixer serves several
+    positions, those, [b, s, d]. With `state`, of `Stack.init_state` or of an earlier call, rows are histories that go
+    on (see `SequenceMixer`), and the result is the pair of the output and the new state.
     """
 
     stack: Stack

@@ -82,6 +82,17 @@ class ModelConfig(Protocol):
     def build(self, stats: ItemStats) -> Model: ...
 
 
+class CatalogPreparer(Protocol):
+    """Models of texts may make what they rank items by once for all queries, and not anew for each batch of them."""
+
+    def prepare(self, params: Params, catalog: ItemTable) -> ItemTable:
+        """The catalog with `represented`; queries that carry it are ranked as they are with the catalog as it was.
+
+        It is of these parameters, and laid out like the table.
+        """
+        ...
+
+
 class OwnArraysProvider(Protocol):
     """Models of texts may have parameters that know the items of one catalog.
 

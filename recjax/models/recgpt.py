@@ -15,7 +15,7 @@ what users do with it that its text cannot say. It starts at zero, so fine-tunin
 The published model, weight for weight, is `recjax.models.recgpt_published`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.item_table import ItemTable
+from recjax.data.item_table import ItemTable, by_rows
 from recjax.data.views import Batch, Queries, catalog_of
 from recjax.mixers.hybrid import HybridAttention
 from recjax.mixers.mixer import SeqContext
@@ -135,8 +135,8 @@ class RecGPT:
             remat=self.remat,
             dtype=self.dtype,
         )
-        rows, vector_width = stats.catalog.vectors.shape
-        return RecGPTModel(self, RecGPTModule(self, sizes, vector_width, rows, stack), stats)
+        module = RecGPTModule(self, sizes, stats.catalog.vectors.shape[1], stats.items + 1, stack)
+        return RecGPTModel(self, module, stats)
 
 
 class RecGPTModule(nn.Module):
@@ -146,7 +146,7 @@ class RecGPTModule(nn.Module):
         config: the recipe.
         sizes: codes of each slot; empty for none.
         vector_width: of the text vectors.
-        rows: of the item table.
+        rows: of the item table that are items, and row 0.
         stack: the encoder.
     """
 
@@ -165,8 +165,9 @@ class RecGPTModule(nn.Module):
         places: Int[Array, "b l"],
         segments: Int[Array, "b l"],
         positions: Int[Array, "b l"],
-        last: Int[Array, " b"] | None = None,
-    ) -> Float[Array, "b l d"]:
+        at: Int[Array, "b s"] | None = None,
+    ) -> Float[Array, "b s d"]:
+        """States of all events, or with `at` of some of each row: what only they need is computed for them alone."""
         config, width = self.config, self.stack.width
         rows, length = segments.shape
         slots = max(len(self.sizes), 1)
@@ -176,7 +177,7 @@ class RecGPTModule(nn.Module):
             x = self._aux(vectors, slots, init) * known[..., None, None]
         if config.own_width:
             own = self.param(OWN, nn.initializers.zeros, (self.rows, config.own_width))
-            read = nn.Dense(width, use_bias=False, name=f"{OWN}_in")(jnp.take(own, places, axis=0))
+            read = nn.Dense(width, use_bias=False, name=f"{OWN}_in")(jnp.take(own, places, axis=0, mode="clip"))
             x = x + read[:, :, None, :] * np.sqrt(config.own_width)
         if self.sizes:
             table = self.param("codes", init, (sum(self.sizes), width))
@@ -185,13 +186,10 @@ class RecGPTModule(nn.Module):
         repeat = lambda array: jnp.repeat(array, slots, axis=1)  # noqa: E731
         context = SeqContext(repeat(segments), repeat(positions))
         x = x.reshape(rows, length * slots, width).astype(self.stack.dtype)
-        x = Encoder(self.stack, name="encoder")(x, context).astype(jnp.float32)
-        x = x.reshape(rows, length, slots, width)
-
-        anchor = self._anchor(vectors, segments)
-        if last is not None:
-            x, anchor = take_position(x, last), take_position(anchor, last)
-        out = x.reshape(*x.shape[:-2], slots * width)
+        tokens = None if at is None else (at[:, :, None] * slots + jnp.arange(slots)).reshape(rows, -1)
+        x = Encoder(self.stack, name="encoder")(x, context, tokens).astype(jnp.float32)
+        out = x.reshape(rows, -1, slots * width)
+        anchor = self._anchor(vectors, segments, jnp.tile(jnp.arange(length), (rows, 1)) if at is None else at)
         # Divided by the fan-in (Yang et al. 2022): the first steps of Adam move every weight alike, and would else move
         # the prediction by more than the anchor's length and undo what it knows.
         head = nn.Dense(self.vector_width, kernel_init=nn.initializers.zeros, name="vector")
@@ -219,16 +217,15 @@ class RecGPTModule(nn.Module):
         kernel = self.param("aux", nn.initializers.lecun_normal(), (slots, parts.shape[-1], self.stack.width))
         return LayerNorm(name="aux_norm")(jnp.einsum("blsc,scw->blsw", parts, kernel))
 
-    def _anchor(self, vectors: Array, segments: Array) -> Array:
-        """Sum of the last vectors of the same history, weighted by how many events ago they were."""
-        config, length = self.config, segments.shape[1]
-        start = np.log(np.expm1(np.maximum(config.decay ** np.arange(config.memory), 1e-4)))
+    def _anchor(self, vectors: Array, segments: Array, at: Array) -> Array:
+        """Sum of the last vectors of the same history, weighted by how many events ago they were, [b, s, v]."""
+        memory = self.config.memory
+        start = np.log(np.expm1(np.maximum(self.config.decay ** np.arange(memory), 1e-4)))
         weights = jax.nn.softplus(self.param("decay", lambda _: jnp.asarray(start, jnp.float32)))
-        total = weights[0] * vectors
-        for age in range(1, min(config.memory, length)):
-            same = segments[:, age:] == segments[:, :-age]
-            total = total.at[:, age:].add(weights[age] * vectors[:, :-age] * same[..., None])
-        return total
+        age = at[:, :, None] - jnp.arange(segments.shape[1])
+        counts = (take_position(segments, at)[:, :, None] == segments[:, None]) & (age >= 0) & (age < memory)
+        share = jnp.where(counts, weights[jnp.clip(age, 0, memory - 1)], 0.0)
+        return jnp.einsum("bsl,blv->bsv", share, vectors, precision=jax.lax.Precision.HIGHEST)
 
 
 @dataclass(frozen=True)
@@ -255,22 +252,27 @@ class RecGPTModel:
         table = catalog_of(batch)
         dropout, drawing, others = jax.random.split(jax.random.key(0) if key is None else key, 3)
         rngs = None if key is None else {"dropout": dropout}
+        at, place = self._asked(batch, drawing), jnp.arange(batch.items.shape[1])
         inputs = self._inputs(batch, table)
-        states: Any = self.module.apply({"params": params}, *inputs, batch.segments, batch.positions, rngs=rngs)
-
-        # Predictions that the loss looks at: some of each row, so that a row's stay on its device.
-        priority = jax.random.uniform(drawing, batch.weights.shape) * (batch.weights > 0)
-        weight, chosen = jax.lax.top_k(priority, min(self.config.positions, batch.items.shape[1]))
-        pick = lambda array: jnp.take_along_axis(array, chosen, axis=1)  # noqa: E731
-        hidden = jnp.take_along_axis(states, chosen[..., None], axis=1)
-        targets, place = pick(batch.targets), jnp.arange(batch.items.shape[1])
+        hidden: Any = self.module.apply({"params": params}, *inputs, batch.segments, batch.positions, at, rngs=rngs)
+        pick = lambda array: array if at is None else take_position(array, at)  # noqa: E731
+        targets = pick(batch.targets)
         same = pick(batch.segments)[..., None] == batch.segments[:, None, :]
-        had = jnp.where(same & (place <= chosen[..., None]), batch.items[:, None, :], 0)
+        past = place <= (place[None] if at is None else at)[..., None]
+        had = jnp.where(same & past, batch.items[:, None, :], 0)
         # What the user has had is not ranked, so it is no target either.
         repeated = jnp.any(had == targets[..., None], axis=-1)
-        weights = jnp.where((weight > 0) & ~repeated, pick(batch.weights), 0.0)
+        weights = jnp.where(repeated, 0.0, pick(batch.weights))
         flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
         return self._objective(params, table, others, *map(flat, (hidden, targets, had, weights)))
+
+    def _asked(self, batch: Batch, key: Array) -> Int[Array, "b s"] | None:
+        """Places of the predictions that the loss looks at: some of each row, so that a row's stay on its device; None
+        for all."""
+        if self.config.positions >= batch.items.shape[1]:
+            return None
+        priority = jax.random.uniform(key, batch.weights.shape) * (batch.weights > 0)
+        return jax.lax.top_k(priority, self.config.positions)[1]
 
     def _objective(self, params, table: ItemTable, key, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
         width = hidden.shape[1] - self._code_width
@@ -302,7 +304,7 @@ class RecGPTModel:
         """The normaliser estimated from the target and uniform draws, each standing for its share of the others."""
         drawn = jax.random.randint(key, (self.config.negatives,), 1, jnp.maximum(table.size, 1) + 1)
         scores = state @ self.represent(used, _chosen(table, table.rows(drawn))).T
-        share = jnp.log(jnp.maximum(table.size - 1, 1) / self.config.negatives)
+        share = jnp.log(jnp.maximum(table.size, 1) / self.config.negatives)
         barred = (targets[:, None] == drawn) | jnp.any(had[:, :, None] == drawn, axis=1)
         return jnp.logaddexp(score, jax.nn.logsumexp(jnp.where(barred, EXCLUDED, scores + share), axis=-1))
 
@@ -324,7 +326,7 @@ class RecGPTModel:
             codes = jnp.take(weights["codes"], rows["codes"] + offsets(self.module.sizes), axis=0)
             parts.append(codes.reshape(codes.shape[0], -1))
         if OWN in weights:
-            parts.append(jnp.take(weights[OWN], rows["places"], axis=0))
+            parts.append(jnp.take(weights[OWN], rows["places"], axis=0, mode="clip"))
         return jnp.concatenate(parts, axis=-1)
 
     def logits(self, params: Params, queries: Queries) -> tuple[Float[Array, "q size"], ...]:
@@ -336,6 +338,11 @@ class RecGPTModel:
             part @ params["codes"][start : start + size].T
             for part, start, size in zip(parts, first, sizes, strict=True)
         )
+
+    def prepare(self, params: Params, catalog: ItemTable) -> ItemTable:
+        """The catalog with the representations of all its items, for queries that are ranked with these parameters."""
+        items = self.represent(self._used(params), _columns(catalog))
+        return replace(catalog, represented=by_rows(items))
 
     def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
         users, table, where = self._queried(params, queries)
@@ -350,14 +357,17 @@ class RecGPTModel:
     def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Any]]:
         """User states at the last event, representations of all rows, and which rows are the catalog."""
         table, states = catalog_of(queries), self._states(params, queries)
-        items = self.represent(self._used(params), _columns(table))
-        return states[:, : states.shape[1] - self._code_width], items, {"start": table.start, "n_items": table.size}
+        if table.represented is None:
+            table = self.prepare(params, table)
+        users = states[:, : states.shape[1] - self._code_width]
+        return users, table.represented, {"start": table.start, "n_items": table.size}
 
     def _states(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
         """User states at the last event."""
         inputs = self._inputs(queries, catalog_of(queries))
-        states: Any = self.module.apply({"params": params}, *inputs, queries.segments, queries.positions, queries.last)
-        return states
+        last = queries.last[:, None]
+        states: Any = self.module.apply({"params": params}, *inputs, queries.segments, queries.positions, last)
+        return states[:, 0]
 
     @property
     def _code_width(self) -> int:

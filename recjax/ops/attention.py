@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 
 from recjax.ops.ambient import axis_size
 from recjax.ops.blocks import Asking, Keys, Plan, direct, merge, online
+from recjax.ops.dropout import dropout as drop
 from recjax.ops.pairs import MASKED, GapBias, Visible
 from recjax.typing import DATA_AXIS, SEQ_AXIS, Array, Bool, Float, InputError, Int
 
@@ -145,6 +146,8 @@ def attend_keys(
     allowed: Bool[Array, "b l n"],
     bias: Float[Array, "b h l n"] | None = None,
     share: float | None = None,
+    dropout: float = 0.0,
+    key: Array | None = None,
 ) -> Float[Array, "b h l e"]:
     """Attention of a few queries to keys that stand in several places: the last of a row to it, new events to a cache
     and to each other. Softmax in float32.
@@ -156,6 +159,8 @@ def attend_keys(
         allowed: which of all the keys, in order, each query sees; at least one.
         bias: added to the scores.
         share: factor of pointwise weights, silu(q k + bias) * share; None for a softmax of scaled products.
+        dropout: share of attention weights dropped when `key` is given.
+        key: random key, or None for no dropout.
     """
     rows, heads, length, channels = q.shape
     groups = keys[0].shape[1]
@@ -169,7 +174,8 @@ def attend_keys(
         weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, MASKED), axis=-1)
     else:
         weights = jnp.where(allowed[:, None], jax.nn.silu(scores) * share, 0.0)
-    weights = weights.astype(values[0].dtype).reshape(rows, groups, heads // groups, length, -1)
+    weights = drop(weights, dropout, key).astype(values[0].dtype)
+    weights = weights.reshape(rows, groups, heads // groups, length, -1)
     mixed, begin = 0.0, 0
     for v in values:
         mixed += jnp.einsum("bgrlm,bgme->bgrle", weights[..., begin : begin + v.shape[2]], v)

@@ -88,7 +88,10 @@ def _own_rows(part: Array, ids: Array) -> Array:
     return jnp.where(mine[..., None], rows, 0.0)
 
 
-def take_position(x: Array, index: Int[Array, " b"]) -> Array:
-    """One position of each row: [b, l, ...] and indices [b] -> [b, ...], local to each row on any mesh."""
-    shape = (-1, 1) + (1,) * (x.ndim - 2)
-    return jnp.take_along_axis(x, index.reshape(shape), axis=1)[:, 0]
+def take_position(x: Array, index: Array) -> Array:
+    """One position of each row, [b, l, ...] and indices [b] -> [b, ...], or several, indices [b, s] -> [b, s, ...].
+
+    Local to each row on any mesh.
+    """
+    found = jnp.take_along_axis(x, index.reshape(index.shape[0], -1, *(1,) * (x.ndim - 2)), axis=1)
+    return found[:, 0] if index.ndim == 1 else found

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
-from recjax.data.item_table import ItemTable
+from recjax.data.item_table import ItemTable, padded_rows
 from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import Mixture
 from recjax.data.splits import Histories
@@ -83,6 +83,7 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
         state = abstract_start(
             model, optimiser, batch, mesh, ema=config.train.ema is not None, shard=config.mesh.shard_state
         )
+        queries = replace(queries, catalog=_prepared(model, state.evaluated))
     return Inputs(model, state, batch, queries, targets)
 
 
@@ -120,8 +121,7 @@ def _catalog(
     if config.tokenizer is not None and config.tokenizer.collisions == "suffix":
         # A slot more, as large as the largest bucket of items with equal codes, which only the texts can tell.
         sizes += (max(sizes),)
-    parts = mesh.shape[MODEL_AXIS]
-    rows = -(-(items + 1) // parts) * parts
+    rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
 
     def array(dtype: Any, *shape: int) -> Any:
         axes = (MODEL_AXIS, *[None] * (len(shape) - 1)) if shape else ()
@@ -130,6 +130,16 @@ def _catalog(
     columns = (array(jnp.float32, rows, _width(space, text_width)), array(jnp.int32, rows, len(sizes)))
     known, density = array(jnp.bool_, rows), array(jnp.float32, rows)
     return ItemTable(*columns, known, density, array(jnp.int32), array(jnp.int32)), sizes
+
+
+def _prepared(model: Model, params: Any) -> ItemTable | None:
+    """The catalog as the model ranks it, see `recjax.evaluate.ranking.prepared`."""
+    catalog: Any = model.catalog
+    if catalog is None or not hasattr(model, "prepare"):
+        return catalog
+    found: Any = jax.eval_shape(model.prepare, params, catalog).represented  # pyright: ignore[reportAttributeAccessIssue]
+    like = jax.ShapeDtypeStruct(found.shape, found.dtype, sharding=catalog.vectors.sharding)
+    return replace(catalog, represented=like)
 
 
 def _width(space: TextSpace, given: int | None) -> int:

@@ -14,6 +14,7 @@ from recjax.evaluate import ranking
 from recjax.evaluate.metrics import MISS, mean_metrics
 from recjax.evaluate.protocol import Evaluate, evaluate, quick
 from recjax.evaluate.ranking import NonFiniteScoresError
+from recjax.evaluate.recommend import recommend
 from recjax.evaluate.report import Report, compare, comparison_table
 from recjax.typing import InputError
 from tests.evaluate import toy
@@ -191,6 +192,18 @@ def test_validation_compiles_once():
     other = {name: table + 1 for name, table in PARAMS.items()}
     quick(MODEL, other, SPLIT.test, toy.VIEW, DATA.n_items, SMALL, None)
     assert ranking._ranked._cache_size() == compiled
+
+
+def test_a_catalog_is_prepared_once_for_all_batches_and_anew_for_other_parameters(monkeypatch):
+    model, calls, prepared = toy.Prepared(DATA.n_items), [], ranking._prepared
+    monkeypatch.setattr(ranking, "_prepared", lambda *arguments: calls.append(1) or prepared(*arguments))
+    assert SMALL.users_per_batch < len(SPLIT.test) / 2
+    for number, params in enumerate((PARAMS, {**PARAMS, "outputs": -PARAMS["outputs"]}), start=1):
+        found = evaluate(model, params, DATA, SPLIT, toy.VIEW, SMALL, floors=False)
+        np.testing.assert_array_equal(found.ranks(), run(params=params, floors=False).ranks())
+        assert len(calls) == number
+    recommend(model, PARAMS, DATA, toy.VIEW, [["i0"], ["i1"], ["i2"]], users_per_batch=1)
+    assert len(calls) == 3
 
 
 def test_progress_is_shown_on_terminals_only(monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """A small dataset with repeats, cold targets and an awkward number of users, and models made of two tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 
 from recjax.data.dataset import Dataset, build
 from recjax.data.importers import RawLogs
+from recjax.data.item_table import item_table
 from recjax.data.splits import LeaveOneOut, Split
 from recjax.data.views import Queries, Shifted
 from recjax.ops.topk import masked_rank, masked_topk
@@ -68,6 +69,24 @@ class TwoTables:
     def target_rank(self, params, queries, targets, candidates=None):
         users = self.users(params, queries)
         return masked_rank(users, params["outputs"], targets, queries.seen, candidates=candidates, n_items=self.items)
+
+
+class Prepared(TwoTables):
+    """The same, its `outputs` read from the prepared catalog that queries carry."""
+
+    def __init__(self, items: int):
+        super().__init__(items)
+        nothing = np.zeros((items + 3, 1), np.float32)
+        object.__setattr__(self, "catalog", item_table(nothing, np.ones(items + 3, bool)))
+
+    def prepare(self, params, catalog):
+        return replace(catalog, represented=jnp.asarray(params["outputs"]))
+
+    def rank(self, params, queries, k, candidates=None):
+        return super().rank({**params, "outputs": queries.catalog.represented}, queries, k, candidates)
+
+    def target_rank(self, params, queries, targets, candidates=None):
+        return super().target_rank({**params, "outputs": queries.catalog.represented}, queries, targets, candidates)
 
 
 def scores(params, history: np.ndarray) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""RecGPT's loss and gradients are the same on every mesh of eight host devices."""
+"""RecGPT's loss, gradients and ranks are the same on every mesh of eight host devices."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from recjax.data.item_table import item_table, on_devices
-from recjax.data.views import Batch
+from recjax.data.views import Batch, Queries
+from recjax.evaluate.ranking import prepared
 from recjax.models.model import ItemStats
 from recjax.models.recgpt import RecGPT
 
@@ -36,8 +38,17 @@ def _run(shape):
         model = config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), table, SIZES))
         params = jax.device_put(model.init(jax.random.key(0), batch), NamedSharding(mesh, PartitionSpec()))
         params = jax.tree.map(lambda leaf: leaf + 0.1, params)
-        function = jax.jit(jax.value_and_grad(lambda params, batch: model.loss(params, batch, None)[0]))
-        return jax.tree.map(np.asarray, function(params, batch))
+        catalog = prepared(model, params)
+        assert catalog is not None and catalog.represented is not None
+        assert catalog.represented.sharding.is_equivalent_to(table.vectors.sharding, 2)
+        queries = Queries(batch.items, batch.positions, jnp.full(ROWS, LENGTH), batch.items, catalog=catalog)
+
+        @jax.jit
+        def function(params, batch, queries):
+            loss = jax.value_and_grad(lambda params: model.loss(params, batch, None)[0])
+            return loss(params), model.target_rank(params, queries, batch.targets[:, 0])
+
+        return jax.tree.map(np.asarray, function(params, batch, queries))
 
 
 @pytest.fixture(scope="module")
