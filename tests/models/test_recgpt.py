@@ -5,13 +5,12 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from recjax.data.item_table import ItemTable, item_table, joined, on_devices
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
-from recjax.models.recgpt import RecGPT, RecGPTModel, _columns
+from recjax.models.recgpt import RecGPT, _columns
 from recjax.typing import InputError
 
 ITEMS, SIZES, WIDTH, LENGTH = 30, (5, 4), 6, 8
@@ -56,8 +55,9 @@ def own_ranked(params, queries, targets):
     return OWN.rank(params, queries, ITEMS), OWN.target_rank(params, queries, targets)[0]
 
 
-def started(model: RecGPTModel):
-    return jax.jit(model.init)(jax.random.key(0), packed(ONE))
+@jax.jit
+def own_gradient(params, batch):
+    return jax.value_and_grad(lambda params: OWN.loss(params, batch, None)[0])(params)
 
 
 def queries_of(items: np.ndarray, lengths, table: ItemTable = ONE) -> Queries:
@@ -82,13 +82,17 @@ def packed(table: ItemTable, seed: int = 3) -> Batch:
 @pytest.fixture(scope="module")
 def own():
     """A fresh model with vectors of its own for each item."""
-    return started(OWN)
+    return jax.jit(OWN.init)(jax.random.key(0), packed(ONE))
+
+
+def without_own(params):
+    return {name: array for name, array in params.items() if name not in OWN.own_arrays()}
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained(own):
     """Parameters away from their start, so that every term matters."""
-    leaves, tree = jax.tree.flatten(started(PLAIN))
+    leaves, tree = jax.tree.flatten(without_own(own))
     rng = np.random.default_rng(1)
     moved = [leaf + 0.2 * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
     return jax.tree.unflatten(tree, moved)
@@ -191,16 +195,15 @@ def test_own_vectors_start_at_nothing_and_tell_items_of_one_text_apart(own):
         ONE, **{name: np.concatenate([getattr(ONE, name)[:29], getattr(ONE, name)[27:29]]) for name in COLUMNS}
     )
     batch = replace(packed(replace(table, size=np.int32(26))), catalog=table)
-    without = {name: array for name, array in own.items() if name not in OWN.own_arrays()}
+    without = without_own(own)
     assert set(own) - set(without) == set(OWN.own_arrays()) == {"own", "own_in", "own_out"}
     assert jax.tree.structure(without) == jax.tree.structure(jax.eval_shape(PLAIN.init, jax.random.key(0), batch))
-    gradient = jax.jit(jax.value_and_grad(lambda p, batch: OWN.loss(p, batch, None)[0]))
-    loss, grads = gradient(own, batch)
+    loss, grads = own_gradient(own, batch)
     np.testing.assert_allclose(loss, loss_of(without, batch)[0], rtol=1e-6)
     assert np.abs(grads["own"][1:31]).max() > 0
     # Items 27 and 29 have one text and one tuple of codes; after a step the one that was a target stands first.
     told = replace(batch, targets=np.where(batch.weights > 0, 29, 0).astype(np.int32))
-    moved = {**own, "own": own["own"] - 0.1 * gradient(own, told)[1]["own"]}
+    moved = {**own, "own": own["own"] - 0.1 * own_gradient(own, told)[1]["own"]}
     queries = queries_of(np.tile(batch.items[:1], (4, 1)), [3, 3, 3, 3], table)
     (items, scores), _ = own_ranked(moved, queries, np.ones(4, np.int32))
     items, scores = np.asarray(items[0]).tolist(), np.asarray(scores[0])
@@ -237,25 +240,13 @@ def test_catalogs_of_one_table_share_a_compilation(trained):
     assert len(traces) == 1
 
 
-def test_a_few_steps_lower_the_loss():
-    """With drawn items, and at some places of each row."""
-    model = replace(CONFIG, negatives=16, positions=4).build(PLAIN.stats)
-    batch = jax.tree.map(jnp.asarray, packed(ONE))
-    params, optimiser = started(model), optax.adam(3e-2)
-    state = optimiser.init(params)
-
-    @jax.jit
-    def step(params, state, key):
-        (loss, _), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, key)
-        updates, state = optimiser.update(grads, state)
-        return optax.apply_updates(params, updates), state, loss
-
-    losses = []
-    for key in jax.random.split(jax.random.key(6), 40):
-        params, state, loss = step(params, state, key)
+def test_a_few_steps_lower_the_loss(own):
+    batch, params, losses = packed(ONE), own, []
+    for _ in range(30):
+        loss, grads = own_gradient(params, batch)
+        params = jax.tree.map(lambda param, grad: param - np.float32(0.3) * np.asarray(grad), params, grads)
         losses.append(float(loss))
-    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
-    assert len(set(losses)) == 40
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_what_cannot_be_built():

@@ -1,62 +1,99 @@
 """RecGPT's loss, gradients and ranks are the same on every mesh of eight host devices."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from recjax import recipes
 from recjax.data.item_table import item_table, on_devices
-from recjax.data.views import Batch, Queries
+from recjax.data.views import Batch, Queries, catalog_of
 from recjax.evaluate.ranking import prepared
 from recjax.models.model import ItemStats
 from recjax.models.recgpt import RecGPT
+from recjax.parallel.mesh import MeshShape
+from recjax.plan.program import abstract_inputs, lower_evaluation
+from recjax.text.hashed import Hashed
+from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.fsq import FSQ
 
 ITEMS, LENGTH, ROWS, SIZES = 63, 6, 16, (4, 4)
 MESHES = [(8, 1, 1), (4, 2, 1), (2, 4, 1)]
 
 
-def _run(shape):
+def _host() -> Batch:
     rng = np.random.default_rng(0)
     codes = np.stack([rng.integers(0, size, ITEMS + 1) for size in SIZES], axis=1)
     vectors = rng.normal(size=(ITEMS + 1, 8)).astype(np.float32)
-    host = item_table(vectors, np.arange(ITEMS + 1) > 0, codes, rng.uniform(0.5, 2, ITEMS + 1))
+    table = item_table(vectors, np.arange(ITEMS + 1) > 0, codes, rng.uniform(0.5, 2, ITEMS + 1))
     items = rng.integers(1, ITEMS + 1, (ROWS, LENGTH)).astype(np.int32)
     segments = np.ones((ROWS, LENGTH), np.int32)
     segments[::2, 4:] = 2
     positions = np.tile(np.arange(LENGTH, dtype=np.int32), (ROWS, 1))
     targets = rng.integers(1, ITEMS + 1, items.shape).astype(np.int32)
-    batch = Batch(items, segments, positions, targets, np.ones(items.shape, np.float32))
-    axes = ("data", "model", "seq")
-    devices = jax.devices()[: int(np.prod(shape))]
-    mesh = jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    with jax.set_mesh(mesh):
-        table = on_devices(host)
-        batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
-        batch = Batch(**{**batch.__dict__, "catalog": table})
-        config = RecGPT(width=8, layers=1, heads=2, memory=3, positions=LENGTH, chunk=10, metric_rank=2)
-        model = config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), table, SIZES))
-        params = jax.device_put(model.init(jax.random.key(0), batch), NamedSharding(mesh, PartitionSpec()))
-        params = jax.tree.map(lambda leaf: leaf + 0.1, params)
-        catalog = prepared(model, params)
-        assert catalog is not None and catalog.represented is not None
-        assert catalog.represented.sharding.is_equivalent_to(table.vectors.sharding, 2)
-        queries = Queries(batch.items, batch.positions, jnp.full(ROWS, LENGTH), batch.items, catalog=catalog)
+    return Batch(items, segments, positions, targets, np.ones(items.shape, np.float32), catalog=table)
 
-        @jax.jit
-        def function(params, batch, queries):
-            loss = jax.value_and_grad(lambda params: model.loss(params, batch, None)[0])
-            return loss(params), model.target_rank(params, queries, batch.targets[:, 0])
 
-        return jax.tree.map(np.asarray, function(params, batch, queries))
+HOST = _host()
+
+
+def _model(table):
+    config = RecGPT(width=8, layers=1, heads=2, memory=3, positions=4, chunk=10, metric_rank=2)
+    return config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), table, SIZES))
 
 
 @pytest.fixture(scope="module")
-def base():
-    return _run((1, 1, 1))
+def params():
+    start = jax.jit(_model(HOST.catalog).init)(jax.random.key(0), HOST)
+    return jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), start)
+
+
+def _run(shape, params):
+    """Loss, gradients and ranks on a mesh."""
+    mesh = MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
+    with jax.set_mesh(mesh):
+        table = on_devices(catalog_of(HOST))
+        batch = jax.device_put(replace(HOST, catalog=None), NamedSharding(mesh, PartitionSpec("data")))
+        batch, model = replace(batch, catalog=table), _model(table)
+        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        catalog = prepared(model, params)
+        assert catalog is not None and catalog.represented is not None
+        assert catalog.represented.sharding.is_equivalent_to(table.vectors.sharding, 2)
+
+        @jax.jit
+        def function(params, batch, catalog):
+            lengths = jnp.full(ROWS, LENGTH)
+            queries = Queries(batch.items, batch.positions, lengths, batch.items, catalog=catalog)
+            loss = jax.value_and_grad(lambda params: model.loss(params, batch, None)[0])
+            return loss(params), model.target_rank(params, queries, batch.targets[:, 0])
+
+        return jax.tree.map(np.asarray, function(params, batch, catalog))
+
+
+@pytest.fixture(scope="module")
+def base(params):
+    return _run((1, 1, 1), params)
 
 
 @pytest.mark.parametrize("shape", MESHES)
-def test_loss_and_gradients(shape, base):
-    for found, expected in zip(jax.tree.leaves(_run(shape)), jax.tree.leaves(base), strict=True):
+def test_loss_gradients_and_ranks(shape, params, base):
+    for found, expected in zip(jax.tree.leaves(_run(shape, params)), jax.tree.leaves(base), strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_a_plan_holds_the_prepared_catalog():
+    shipped = recipes.read("recgpt_pretrain").config
+    model, tokenizer = replace(shipped.model, width=8, heads=2), FSQ(slots=2, levels=(4,), heads=1)
+    config = replace(shipped, model=model, tokenizer=tokenizer, text=TextSpace((Channel(Hashed(16)),)))
+    mesh = MeshShape(4, 2, 1).build()
+    inputs = abstract_inputs(config, ITEMS, mesh)
+    catalog = inputs.queries.catalog
+    assert catalog is not None and catalog.represented is not None
+    assert catalog.represented.shape == (128, 16 + 2 * 8)
+    assert catalog.represented.sharding.spec == PartitionSpec("model", None)
+    with jax.set_mesh(mesh):
+        text = lower_evaluation(config, inputs).as_text()
+    assert "128x32xf32" in text
