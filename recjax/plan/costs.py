@@ -97,12 +97,12 @@ def traffic(program: Program) -> int:
 
 def _moved(program: Program, computation: Computation, line: Instruction) -> int:
     operands = computation.operands(line)
-    inner = program.computations[line.called[0]] if line.opcode == "fusion" else None
-    if inner is None:
-        return _pieces(computation, line, operands)
-    total = _written(inner, inner.root, line)
+    if line.opcode != "fusion":
+        return _pieces(line, operands)
+    inner = program.computations[line.called[0]]
+    total = _written(program, inner, line)
     for place, operand in enumerate(operands):
-        total += _read(inner, place, operand)
+        total += _read(program, inner, place, operand)
     return total
 
 
@@ -110,41 +110,56 @@ def _in_memory(shapes: list[Shape]) -> int:
     return sum(shape.bytes for shape in shapes if shape.in_memory)
 
 
-def _pieces(computation: Computation, line: Instruction, operands: list[Instruction]) -> int:
+def _pieces(line: Instruction, operands: list[Instruction]) -> int:
     """An instruction of its own: what it reads and writes."""
     if line.opcode in ("dynamic-slice", "gather", "slice"):
         return 2 * _in_memory(line.shapes)
     if line.opcode in ("dynamic-update-slice", "scatter"):
         return 2 * _in_memory(operands[1 if line.opcode == "dynamic-update-slice" else -1].shapes)
+    if line.opcode in ("copy-start", "all-gather-start", "collective-permute-start"):
+        return _in_memory(line.shapes)  # both what goes in and what comes out
     return _in_memory(line.shapes) + sum(_in_memory(operand.shapes) for operand in operands)
 
 
-def _written(inner: Computation, root: Instruction, line: Instruction) -> int:
+def _written(program: Program, inner: Computation, line: Instruction) -> int:
     """What a fused instruction writes: of arrays that it updates in place, the update."""
+    root = inner.root
     if root.opcode == "tuple":
         shapes = zip(inner.operands(root), line.shapes, strict=False)
-        return sum(_put(inner, part, shape) for part, shape in shapes)
-    return sum(_put(inner, root, shape) for shape in line.shapes)
+        return sum(_put(program, inner, part, shape) for part, shape in shapes)
+    return sum(_put(program, inner, root, shape) for shape in line.shapes)
 
 
-def _put(inner: Computation, part: Instruction, shape: Shape) -> int:
+def _put(program: Program, inner: Computation, part: Instruction, shape: Shape) -> int:
     if not shape.in_memory:
         return 0
-    while part.opcode in ("bitcast", "copy", "convert") and inner.operands(part):
-        part = inner.operands(part)[0]
+    while True:
+        if part.opcode in ("bitcast", "copy", "convert") and inner.operands(part):
+            part = inner.operands(part)[0]
+        elif part.opcode == "fusion":  # fused instructions may be made of such
+            inner = program.computations[part.called[0]]
+            part = inner.root
+        else:
+            break
     if part.opcode in ("dynamic-update-slice", "scatter"):
         return inner.operands(part)[1 if part.opcode == "dynamic-update-slice" else -1].bytes
     return shape.bytes
 
 
-def _read(inner: Computation, place: int, operand: Instruction) -> int:
+def _read(program: Program, inner: Computation, place: int, operand: Instruction) -> int:
     """What a fused instruction reads of its operand number `place`."""
     whole = _in_memory(operand.shapes)
+    taken = _taken(program, inner, place) if whole else 0
+    return whole if taken is None else min(taken, whole)
+
+
+def _taken(program: Program, inner: Computation, place: int) -> int | None:
+    """Bytes that a fused instruction takes of its operand number `place` in slices; None where it takes all of it."""
     parameter = next(
         (line for line in inner.instructions.values() if line.opcode == "parameter" and line.inside == str(place)), None
     )
-    if parameter is None or not whole:
-        return whole
+    if parameter is None:
+        return None
     taken = 0
     names = {parameter.name}
     for line in inner.instructions.values():
@@ -156,6 +171,12 @@ def _read(inner: Computation, place: int, operand: Instruction) -> int:
             taken += line.bytes
         elif line.opcode in ("dynamic-update-slice", "scatter") and line.operands[0] in names:
             taken += inner.operands(line)[1 if line.opcode == "dynamic-update-slice" else -1].bytes
+        elif line.opcode == "fusion":
+            nested = program.computations[line.called[0]]
+            parts = [_taken(program, nested, place) for place, name in enumerate(line.operands) if name in names]
+            if None in parts:
+                return None
+            taken += sum(part for part in parts if part is not None)
         else:
-            return whole
-    return min(taken, whole)
+            return None
+    return None if inner.root.name in names else taken

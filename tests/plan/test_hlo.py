@@ -148,6 +148,41 @@ def test_products_and_traffic_of_a_tpu_program():
     assert costs.traffic(program) == 4 * (256 * 2 * 8 * 64 + 256 * 2 * 8 * 200)
 
 
+# Fused instructions are made of such: the rows of a table that a product needs are cut out by one inside it.
+NESTED = """%cut (p0: f32[1000,64], p1: s32[]) -> f32[8,64] {
+  %p0 = f32[1000,64]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %rows = f32[8,64]{1,0} dynamic-slice(%p0, %p1, %zero), dynamic_slice_sizes={8,64}
+}
+
+%renamed (p0: f32[8,64]) -> f32[8,64] {
+  %p0 = f32[8,64]{1,0} parameter(0)
+  ROOT %same = f32[8,64]{1,0} bitcast(%p0)
+}
+
+%fused (x: f32[8,64], table: f32[1000,64], at: s32[]) -> f32[8,8] {
+  %x = f32[8,64]{1,0} parameter(0)
+  %x2 = f32[8,64]{1,0} fusion(%x), kind=kLoop, calls=%renamed
+  %table = f32[1000,64]{1,0} parameter(1)
+  %at = s32[] parameter(2)
+  %part = f32[8,64]{1,0} fusion(%table, %at), kind=kLoop, calls=%cut
+  ROOT %c = f32[8,8]{1,0} convolution(%x2, %part), dim_labels=bf_oi->bf
+}
+
+ENTRY %main (x: f32[8,64], table: f32[1000,64], at: s32[]) -> f32[8,8] {
+  %x = f32[8,64]{1,0} parameter(0)
+  %table = f32[1000,64]{1,0} parameter(1)
+  %at = s32[]{:S(6)} parameter(2)
+  ROOT %f = f32[8,8]{1,0} fusion(%x, %table, %at), kind=kOutput, calls=%fused
+}
+"""
+
+
+def test_a_slice_inside_an_instruction_inside_an_instruction_is_not_the_table():
+    assert costs.traffic(hlo.read(NESTED)) == 4 * (8 * 64 + 8 * 64 + 8 * 8)
+
+
 def test_a_row_taken_or_put_is_what_a_table_costs(mesh):
     def update(table, row):
         return jax.lax.dynamic_update_slice(
