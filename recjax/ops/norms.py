@@ -13,14 +13,19 @@ LARGE = 2**20
 """Elements from which an array is worth a loop of its own on a CPU."""
 
 
-def global_norm(tree: Any) -> Float[Array, ""]:
+def global_norm(tree: Any, *, whole: bool = True) -> Float[Array, ""]:
     """Euclidean norm of all arrays of a tree together, float32.
 
     XLA:CPU, with the faulty fusions off that `recjax.parallel.startup` switches off, writes the squares of an array to
     fresh memory before it adds them up: for the gradient of a large item table that costs more than the optimiser.
     There large arrays are added up by blocks of rows.
+
+    Args:
+        tree: arrays.
+        whole: no array is cut over the data axis.
     """
-    squares = [_sum_of_squares(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(tree)]
+    square = _sum_of_squares if whole else _plain
+    squares = [square(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares, jnp.zeros((), jnp.float32)))
 
 

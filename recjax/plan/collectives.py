@@ -87,7 +87,7 @@ def _read(kind: str, computation: Computation, line: Instruction, mesh: Mesh) ->
     held = sum(operand.bytes for operand in operands)
     shapes = [shape for operand in operands for shape in operand.shapes]
     dims = max(shapes, key=lambda shape: shape.bytes).dims if shapes else ()
-    if kind == "all-reduce" and computation.fused and "all-reduce-scatter" in computation.root.name:
+    if kind == "all-reduce" and computation.fused and "all-reduce-scatter" in computation.name:
         kind = "reduce-scatter"  # how XLA:TPU writes one
     if kind == "all-gather":
         held *= size

@@ -96,11 +96,13 @@ class Computation:
     """Instructions by name, in order.
 
     Attributes:
+        name: as printed.
         instructions: of it.
         times: runs on a device in one call of the program.
         fused: runs inside one fused instruction, so what is between its instructions stays on the chip.
     """
 
+    name: str
     instructions: dict[str, Instruction] = field(default_factory=dict)
     times: int = 0
     fused: bool = False
@@ -136,10 +138,10 @@ class Program:
 def read(text: str) -> Program:
     """Reads the text of a compiled program (`jax.stages.Compiled.as_text`)."""
     computations: dict[str, Computation] = {}
-    entry, current = "", Computation()
+    entry, current = "", Computation("")
     for row in text.splitlines():
         if (header := _HEADER.match(row)) is not None:
-            current = computations.setdefault(header[2], Computation())
+            current = computations.setdefault(header[2], Computation(header[2]))
             entry = header[2] if header[1] else entry
         elif (found := _INSTRUCTION.match(row)) is not None:
             operands, attributes = _closed(found[5])

@@ -97,6 +97,7 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
         ema=config.train.ema,
         rate=config.optim.rate(total),
         shardings=(jax.tree.map(lambda leaf: leaf.sharding, inputs.state), NamedSharding(mesh, PartitionSpec())),
+        shard=config.mesh.shard_state,
     )
     return step.lower(inputs.state, inputs.batch)
 

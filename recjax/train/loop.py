@@ -208,6 +208,7 @@ def _prepare(
         ema=train.ema,
         rate=config.optim.rate(total),
         shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
+        shard=shard,
     )
     return beginning, step
 

@@ -11,8 +11,10 @@ import optax
 from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
 from recjax.ops.norms import global_norm
+from recjax.parallel.mesh import ShardState
+from recjax.parallel.sharding import over_data
 from recjax.train.rowwise import RowwiseAdam
-from recjax.train.state import TrainState
+from recjax.train.state import TrainState, sharding_rules
 from recjax.typing import Array, InputError, Params
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, WeightedSums]]
@@ -26,6 +28,7 @@ def make_train_step(
     ema: float | None = None,
     rate: optax.Schedule | None = None,
     shardings: Any = None,
+    shard: ShardState = "none",
 ) -> TrainStep:
     """The compiled function (state, batch) -> (state, sums); the state passed in is donated.
 
@@ -40,6 +43,7 @@ def make_train_step(
         ema: decay of the moving average of parameters; the state must carry one.
         rate: learning rate by step, to be reported.
         shardings: of the state and of the sums, so that the state leaves the step laid out as it came.
+        shard: what of the state is cut over the data axis, see `recjax.parallel.mesh.MeshShape`.
 
     Raises:
         InputError: parts or an average with an optimiser that updates by rows.
@@ -52,7 +56,7 @@ def make_train_step(
             )
         step = _rowwise_step(model, optimiser, rate)
     else:
-        step = _dense_step(model, optimiser, accumulate, ema, rate)
+        step = _dense_step(model, optimiser, accumulate, ema, rate, shard)
     return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
@@ -62,13 +66,17 @@ def _dense_step(
     accumulate: int,
     ema: float | None,
     rate: optax.Schedule | None,
+    shard: ShardState,
 ) -> TrainStep:
     update = optax.with_extra_args_support(optimiser).update
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        grads, sums = _gradients(model, state.params, batch, key, accumulate)
-        norm = global_norm(grads)
+        params = _whole(model, state.params) if shard == "all" else state.params
+        grads, sums = _gradients(model, params, batch, key, accumulate)
+        if shard != "none":
+            grads = _parted(model, grads)
+        norm = global_norm(grads, whole=shard == "none")
         finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
         old = (state.params, state.opt_state, state.ema)
 
@@ -83,6 +91,30 @@ def _dense_step(
         return TrainState(state.step + 1, params, opt_state, average, state.key), sums
 
     return train_step
+
+
+def _whole(model: Model, params: Params) -> Params:
+    """Parameters or their gradients laid out by the model's rules: parts are gathered, or added up, over the data axis.
+
+    Once, and of parameters: where they are used, the compiler would rather exchange activations in some places.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return params if mesh.empty else jax.lax.with_sharding_constraint(params, sharding_rules(model).shard(params, mesh))
+
+
+def _parted(model: Model, grads: Params) -> Params:
+    """Gradients cut over the data axis, as moments are.
+
+    First they are asked for whole, which adds them up over the axis: of a sum of which a device keeps a part, the
+    compiler makes a reduce-scatter. Asked for in parts at once, it would carry the parts into the backward pass, and
+    gather the activations of all rows there.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return grads
+    layouts = sharding_rules(model).shard(grads, mesh)
+    parts = jax.tree.map(lambda layout, leaf: over_data(layout, leaf.shape), layouts, grads)
+    return jax.lax.with_sharding_constraint(_whole(model, grads), parts)
 
 
 def _rowwise_step(model: Model, optimiser: RowwiseAdam, rate: optax.Schedule | None) -> TrainStep:

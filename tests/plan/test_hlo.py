@@ -124,6 +124,26 @@ def test_what_hosts_send_between_slices_is_an_exchange_too():
     assert found.bytes == found.sent == 64 * 8 * 128 * 4
 
 
+# XLA:TPU writes a reduce-scatter as an all-reduce, of which a part is cut out inside the same instruction.
+SCATTER = """%all-reduce-scatter (p: f32[8,4]) -> f32[4,4] {
+  %p = f32[8,4]{1,0:T(8,128)} parameter(0)
+  %sum = f32[8,4]{1,0:T(8,128)} all-reduce(%p), replica_groups={{0,2},{1,3},{4,6},{5,7}}, to_apply=%add
+  %at = u32[] constant(0)
+  ROOT %part = f32[4,4]{1,0:T(8,128)} dynamic-slice(%sum, %at, %at), dynamic_slice_sizes={4,4}
+}
+
+ENTRY %main (a: f32[8,4]) -> f32[4,4] {
+  %a = f32[8,4]{1,0:T(8,128)} parameter(0)
+  ROOT %f = f32[4,4]{1,0:T(8,128)} fusion(%a), kind=kCustom, calls=%all-reduce-scatter
+}
+"""
+
+
+def test_a_sum_of_which_a_part_is_kept_is_a_reduce_scatter():
+    (found,) = collectives(hlo.read(SCATTER), Slices)  # pyright: ignore[reportArgumentType]
+    assert (found.kind, found.axes, found.devices, found.sent) == ("reduce-scatter", "data", 2, 8 * 4 * 4 // 2)
+
+
 # XLA:TPU writes a batched product as a convolution with the batch in dilated windows, and names where arrays lie: S(1)
 # is memory on the chip.
 TPU = """%fused (p0: f32[256,2,8,64], p1: f32[256,2,64,200]) -> f32[256,2,8,200] {

@@ -1,17 +1,22 @@
 """`recjax plan` on host devices: what it says is what the layout makes true."""
 
+import io
 import json
 
 import jax
 import pytest
+from rich.console import Console
 
 from recjax import cli, recipes
 from recjax.config import override_all
 from recjax.ops.embedding import table_rows
 from recjax.plan import plan
 from recjax.plan.advice import nearest
-from recjax.plan.estimate import Estimate
-from recjax.plan.report import to_json
+from recjax.plan.chips import HOST
+from recjax.plan.estimate import Estimate, estimate
+from recjax.plan.program import abstract_inputs, lower_evaluation
+from recjax.plan.report import render, to_json
+from recjax.plan.topology import find_topology
 from recjax.typing import InputError
 from tests.tiny import TINY
 
@@ -20,8 +25,8 @@ TABLE = table_rows(ITEMS + 1) * WIDTH * 4
 """Bytes of the table."""
 
 
-def config(*settings: str, recipe: str = "sasrec_ml1m"):
-    return override_all(recipes.read(recipe).config, [*TINY, "train.steps=100", *settings])
+def config(*settings: str):
+    return override_all(recipes.read("sasrec_ml1m").config, [*TINY, "train.steps=100", *settings])
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +65,52 @@ def test_all_loops_are_counted(planned):
     assert planned.training.flops == pytest.approx(4 * 2 * tokens * WIDTH * rows, rel=0.01)
 
 
-def test_json_says_what_the_tables_say(planned, capsys):
+def test_json_says_what_is_planned(planned):
     tree = json.loads(json.dumps(to_json(planned)))
     assert tree["training"]["memory"] == planned.training.memory and tree["fits"]
     assert 0 < tree["training"]["best"] <= tree["training"]["worst"]
     assert 0 < tree["ranking"]["utilisation_worst"] <= tree["ranking"]["utilisation_best"] <= 1
 
 
-def test_the_command_prints_a_plan_without_data(capsys, monkeypatch, tmp_path):
+def test_the_tables_say_what_is_planned(planned):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render(planned))
+    out = console.export_text()
+    assert "8 x host device, mesh data=4, model=2, seq=1; 200,000 items, 16 rows" in out
+    assert "at most: fits" in out and "all-reduce" in out and "if all overlaps" in out
+
+
+def test_the_command_plans_a_state_over_data_without_data(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("RECJAX_DATA", str(tmp_path))
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
-    arguments = ["sasrec_ml1m", "--topology", "cpu:2", "--items", "500", "--no-ranking"]
-    assert cli.main(["plan", *arguments, *(part for setting in TINY for part in ("--set", setting))]) == 0
-    out = capsys.readouterr().out
-    assert "2 x host device, mesh data=2, model=1, seq=1; 500 items, 8 rows" in out
-    assert "at most: fits" in out and "all-reduce" in out and "if all overlaps" in out
+    settings = [*TINY, "mesh.shard_state=optimiser"]
+    arguments = ["sasrec_ml1m", "--topology", "cpu:4", "--items", "5000", "--no-ranking", "--json"]
+    assert cli.main(["plan", *arguments, *(part for setting in settings for part in ("--set", setting))]) == 0
+    found = json.loads(capsys.readouterr().out)
+    step, table = found["training"], table_rows(5001) * 8 * 4
+    assert found["mesh"] == {"data": 4, "model": 1, "seq": 1} and found["fits"] and found["ranking"] is None
+    # Moments of a quarter of the parameters, but for what four devices do not divide.
+    held = step["memory"]["parameters"]
+    assert table < held < 1.1 * table and step["memory"]["optimiser"] == pytest.approx(2 * held / 4, rel=0.01)
+    # Gradients are added up, updates gathered. A tied table has two gradients, which XLA:CPU does not add up before it
+    # sends them, and of which it does not make a reduce-scatter.
+    gathered = [one["bytes"] for one in step["collectives"] if one["kind"] == "all-gather" for _ in range(one["count"])]
+    summed = [one["bytes"] for one in step["collectives"] if one["kind"] == "all-reduce" for _ in range(one["count"])]
+    assert len(gathered) + len(summed) == sum(one["count"] for one in step["collectives"])
+    assert 0.99 * held < sum(gathered) <= held, "something else than updates is gathered"
+    assert held + table < sum(summed) < 1.01 * (held + table)
+
+
+def test_no_device_is_sent_the_catalog_that_it_ranks():
+    small = ["model.width=8", "model.layers=1", "data.view.max_length=6", "evaluate.users_per_batch=8", "mesh.model=4"]
+    chosen = override_all(recipes.read("quickstart").config, small)
+    mesh = chosen.mesh.build(find_topology("cpu:8").devices)
+    inputs = abstract_inputs(chosen, ITEMS, mesh)
+    with jax.set_mesh(mesh):
+        found = estimate(lower_evaluation(chosen, inputs), {"catalog": inputs.queries.catalog}, mesh, HOST)
+    # Of each item: 256 coordinates, three codes, whether it has a text, and how crowded it is around it.
+    assert found.memory["catalog"] == pytest.approx((ITEMS + 4) // 4 * (256 * 4 + 3 * 4 + 1 + 4), abs=16)
+    assert found.collectives and all(one.bytes < ITEMS for one in found.collectives), found.collectives
 
 
 @pytest.mark.parametrize(
