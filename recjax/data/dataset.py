@@ -1,10 +1,12 @@
 """The canonical dataset: validated tables of users, items and events, with a fingerprint."""
 
+import contextlib
 import difflib
 import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +122,7 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
         InputError: missing column, missing id or time, timestamps that are not whole numbers, an infinite rating,
             duplicate ids in the catalog, or nothing left after the filters.
     """
-    interactions = _validated(raw.interactions, raw.name)
+    interactions = validated(raw.interactions, raw.name)
     users, user_names = _codes(interactions["user_id"])
     items, item_names = _codes(interactions["item_id"])
     values = interactions["rating"].to_numpy() if "rating" in interactions.columns else None
@@ -133,7 +135,7 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
     item_ids = ["", *item_names.gather(kept_items).to_list()]
     offsets = np.zeros(len(user_ids) + 1, np.int64)
     np.cumsum(np.bincount(user_codes, minlength=len(user_ids)), out=offsets[1:])
-    catalog, catalog_counts = _catalog(raw.catalog, item_ids[1:], raw.name)
+    catalog, catalog_counts = kept_catalog(raw.catalog, item_ids[1:], raw.name)
     content = {
         "user_ids": user_ids,
         "item_ids": item_ids,
@@ -143,16 +145,24 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
         "values": None if events.values is None else events.values.astype(np.float32),
         "catalog": catalog,
     }
-    description = {
-        "source": json.loads(json.dumps(raw.notes, default=str)),
-        "options": options.to_json(),
-        "steps": steps,
-        "catalog": catalog_counts,
-    }
+    description = describe(raw.notes, options, steps, catalog_counts)
     return Dataset(name=raw.name, **content, description=description, fingerprint=fingerprint(**content))
 
 
-def _validated(interactions: pl.DataFrame, name: str) -> pl.DataFrame:
+def describe(
+    notes: dict[str, Any], options: Preparation, steps: list[dict[str, Any]], catalog: dict[str, int]
+) -> dict[str, Any]:
+    """A dataset's description: the importer's account, the options, the counts after each step, those of the catalog."""
+    source = json.loads(json.dumps(notes, default=str))
+    return {"source": source, "options": options.to_json(), "steps": steps, "catalog": catalog}
+
+
+def validated(interactions: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Events as `build` takes them: ids as text, times int64, ratings float32 with NaN where there is none.
+
+    Raises:
+        InputError: a column is missing or of another kind, an id or time is missing, or a rating is infinite.
+    """
     expected = ("user_id", "item_id", "timestamp")
     missing = [column for column in expected if column not in interactions.columns]
     if missing:
@@ -198,7 +208,7 @@ def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.cumsum(used) - 1)[codes], np.flatnonzero(used)
 
 
-def _catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.DataFrame, dict[str, int]]:
+def kept_catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.DataFrame, dict[str, int]]:
     """One row a kept item, in item order; items that the catalog lacks get empty text and are counted."""
     if "item_id" not in catalog.columns:
         found = ", ".join(catalog.columns)
@@ -231,6 +241,22 @@ def save(dataset: Dataset, folder: Path) -> None:
     Raises:
         InputError: `folder` holds something that is not a prepared dataset.
     """
+    with placed(folder) as scratch:
+        records.write(
+            records.Records(dataset.user_ids, dataset.offsets, dataset.items, dataset.timestamps, dataset.values),
+            scratch,
+        )
+        sizes = (dataset.n_users, dataset.n_items, dataset.n_interactions)
+        write_header(scratch, dataset.name, dataset.fingerprint, sizes, dataset.catalog, dataset.description)
+
+
+@contextlib.contextmanager
+def placed(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its place when all is written, and disappears when that fails.
+
+    Raises:
+        InputError: `folder` holds something that is not a prepared dataset.
+    """
     folder = Path(folder)
     if folder.exists() and not is_prepared(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a prepared dataset: it will not be overwritten")
@@ -238,21 +264,7 @@ def save(dataset: Dataset, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         scratch.chmod(0o755)  # mkdtemp makes it private; what other users may read is the umask's business
-        records.write(
-            records.Records(dataset.user_ids, dataset.offsets, dataset.items, dataset.timestamps, dataset.values),
-            scratch,
-        )
-        dataset.catalog.write_parquet(scratch / CATALOG)
-        header = {
-            "format": FORMAT,
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "users": dataset.n_users,
-            "items": dataset.n_items,
-            "interactions": dataset.n_interactions,
-            "description": dataset.description,
-        }
-        (scratch / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        yield scratch
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             folder.rename(old / "dataset")
@@ -262,6 +274,30 @@ def save(dataset: Dataset, folder: Path) -> None:
             scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_header(
+    folder: Path,
+    name: str,
+    fingerprint: str,
+    sizes: tuple[int, int, int],
+    catalog: pl.DataFrame,
+    description: dict[str, Any],
+) -> None:
+    """Writes what stands beside the shards: `catalog.parquet`, and `dataset.json`, which makes the folder a dataset.
+
+    Args:
+        folder: with the shards.
+        name: of the dataset.
+        fingerprint: of its content.
+        sizes: users, items, interactions.
+        catalog: see `Dataset`.
+        description: see `Dataset`.
+    """
+    catalog.write_parquet(folder / CATALOG)
+    header = {"format": FORMAT, "name": name, "fingerprint": fingerprint}
+    header |= dict(zip(("users", "items", "interactions"), sizes, strict=True)) | {"description": description}
+    (folder / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def is_prepared(folder: Path) -> bool:

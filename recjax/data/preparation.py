@@ -41,6 +41,19 @@ class Preparation:
         if self.min_rating is not None and not np.isfinite(self.min_rating):
             raise InputError(f"min_rating is {self.min_rating}, expected a finite number or None")
 
+    @property
+    def has_core(self) -> bool:
+        """Whether rare users or items are dropped."""
+        return self.k_core > 1 or self.min_length > 1
+
+    def step(self, name: str) -> str:
+        """How the account of the steps calls the one that `name`, an option, asks for."""
+        return {
+            "min_rating": f"min_rating {self.min_rating:g}" if self.min_rating is not None else "",
+            "duplicates": f"duplicates {self.duplicates}",
+            "k_core": f"k_core {self.k_core}, min_length {self.min_length}",
+        }[name]
+
     def to_json(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"tie_order": TIE_ORDER}
 
@@ -85,7 +98,8 @@ def sort(events: Events) -> Events:
     return events.take(np.lexsort((events.times, events.users)))
 
 
-def _without_duplicates(events: Events, policy: Duplicates) -> Events:
+def without_duplicates(events: Events, policy: Duplicates) -> Events:
+    """Sorted events without those that `policy` calls repeats."""
     if policy == "keep" or not len(events):
         return events
     if policy == "consecutive":
@@ -109,6 +123,24 @@ def _core(events: Events, k_core: int, min_length: int) -> Events:
     return events
 
 
+def check_rated(options: Preparation, rated: bool) -> None:
+    """Raises InputError when a rating threshold is asked of data without ratings."""
+    if options.min_rating is not None and not rated:
+        raise InputError(f"min_rating={options.min_rating:g} was asked, but the data have no rating column")
+
+
+def check_steps(steps: list[dict[str, Any]]) -> None:
+    """Raises InputError when nothing is left after the last of `steps`."""
+    if steps[-1]["interactions"]:
+        return
+    if len(steps) == 1:
+        raise InputError("the dataset has no interactions: nothing to prepare")
+    trail = "; ".join(f"after {step['step']}: {step['interactions']:,} interactions" for step in steps)
+    raise InputError(
+        f"no interaction is left after {steps[-1]['step']} ({trail}); loosen the preparation's options"
+    )
+
+
 def prepare(events: Events, options: Preparation) -> tuple[Events, list[dict[str, Any]]]:
     """Filters, sorts, removes duplicates and rare users and items.
 
@@ -126,26 +158,22 @@ def prepare(events: Events, options: Preparation) -> tuple[Events, list[dict[str
 
     def record(step: str) -> None:
         steps.append({"step": step} | events.counts())
-        if not len(events):
-            trail = "; ".join(f"after {s['step']}: {s['interactions']:,} interactions" for s in steps)
-            raise InputError(f"no interaction is left after {step} ({trail}); loosen the preparation's options")
+        check_steps(steps)
 
-    if not len(events):
-        raise InputError("the dataset has no interactions: nothing to prepare")
+    check_steps(steps)
     if options.min_rating is not None:
-        if events.values is None:
-            raise InputError(f"min_rating={options.min_rating:g} was asked, but the data have no rating column")
+        check_rated(options, events.values is not None)
         events = events.take(events.values >= options.min_rating)  # NaN compares false: unrated events go too
-        record(f"min_rating {options.min_rating:g}")
+        record(options.step("min_rating"))
     events = sort(events)
     if options.duplicates != "keep":
-        events = _without_duplicates(events, options.duplicates)
-        record(f"duplicates {options.duplicates}")
-    if options.k_core > 1 or options.min_length > 1:
+        events = without_duplicates(events, options.duplicates)
+        record(options.step("duplicates"))
+    if options.has_core:
         size = -1
         while size != len(events):  # dropping an item can make its neighbours consecutive duplicates
             size = len(events)
             events = _core(events, options.k_core, options.min_length)
-            events = _without_duplicates(events, options.duplicates)
-        record(f"k_core {options.k_core}, min_length {options.min_length}")
+            events = without_duplicates(events, options.duplicates)
+        record(options.step("k_core"))
     return events, steps

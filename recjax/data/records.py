@@ -1,10 +1,12 @@
-"""Histories on disk: ArrayRecord shards written by a TFDS builder, one record a user, read back without TensorFlow."""
+"""Histories on disk: ArrayRecord shards in the form of a TFDS dataset, one record a user, read without TensorFlow.
 
-import contextlib
-import io
-import shutil
-from collections.abc import Iterator
+The bytes of a shard depend on its content alone: TFDS's own serialisation leaves the order of a record's fields to the
+process, so that two writings of one dataset differ. Here fields are sorted, and many machines can write one dataset.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from recjax.typing import InputError
 
 SPLIT = "users"
+_NAME = "recjax"
 _COLUMNS = {"items": np.dtype("<i4"), "timestamps": np.dtype("<i8"), "values": np.dtype("<f4")}
 
 
@@ -26,62 +29,107 @@ class Records:
     timestamps: np.ndarray
     values: np.ndarray | None
 
-    def columns(self) -> dict[str, np.ndarray]:
-        columns = {"items": self.items, "timestamps": self.timestamps}
-        return columns if self.values is None else columns | {"values": self.values}
+    def serialized(self) -> Iterator[bytes]:
+        """The record of each user."""
+        bounds = self.offsets.tolist()
+        for user, user_id in enumerate(self.user_ids):
+            events = slice(bounds[user], bounds[user + 1])
+            values = None if self.values is None else self.values[events]
+            yield serialize(user_id, self.items[events], self.timestamps[events], values)
 
 
-def _builder(records: Records, folder: Path) -> Any:
-    """A TFDS builder of `records`. TFDS is imported late: it costs a second, and most commands need it not."""
-    import tensorflow_datasets as tfds
+def serialize(user_id: str, items: np.ndarray, timestamps: np.ndarray, values: np.ndarray | None) -> bytes:
+    """The record of a user: a `tf.train.Example` of byte strings, columns as little-endian buffers.
 
-    columns = records.columns()
+    Bytes, because a protobuf list of numbers is an order of magnitude slower to decode than one buffer.
+    """
+    example = _example()()
+    feature = example.features.feature
+    feature["user_id"].bytes_list.value.append(user_id.encode())
+    for name, column in (("items", items), ("timestamps", timestamps), ("values", values)):
+        if column is not None:
+            feature[name].bytes_list.value.append(column.astype(_COLUMNS[name]).tobytes())
+    return example.SerializeToString(deterministic=True)
 
-    class Histories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """Item histories, one record a user."""
 
-        VERSION = tfds.core.Version("1.0.0")
-        name = "recjax"
+def _example() -> Any:
+    """The protobuf class. TFDS is imported late: it costs a second, and most commands need it not."""
+    from tensorflow_datasets.proto import tf_example_pb2
 
-        def _info(self) -> Any:
-            # Bytes, because a protobuf list of numbers is an order of magnitude slower to decode than one buffer.
-            encoding = tfds.features.Encoding.BYTES
-            features = {"user_id": tfds.features.Text()} | {
-                name: tfds.features.Tensor(shape=(None,), dtype=_COLUMNS[name].type, encoding=encoding)
-                for name in columns
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description="Item histories, oldest event first, one record a user.",
-                features=tfds.features.FeaturesDict(features),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            del dl_manager
-            return {SPLIT: self._generate_examples()}
-
-        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-            bounds = records.offsets.tolist()
-            for user, user_id in enumerate(records.user_ids):
-                events = slice(bounds[user], bounds[user + 1])
-                yield user, {"user_id": user_id} | {name: column[events] for name, column in columns.items()}
-
-    return Histories(data_dir=str(folder), file_format="array_record")
+    return getattr(tf_example_pb2, "Example")  # noqa: B009 (generated: type checkers do not see it)
 
 
 def write(records: Records, folder: Path) -> None:
-    """Writes the shards and TFDS's own description of them into the existing, empty `folder`."""
-    import tensorflow_datasets as tfds
+    """Writes the shards and TFDS's description of them into the existing, empty `folder`."""
+    size = sum(map(len, records.serialized()))
+    bounds = shard_bounds(len(records.user_ids), size)
+    serialized, start = records.serialized(), 0
+    for shard, stop in enumerate(bounds):
+        write_shard(folder / shard_name(shard, len(bounds)), islice(serialized, stop - start))
+        start = stop
+    write_info(folder, bounds, size, rated=records.values is not None)
 
-    scratch = folder / "tfds"
-    builder = _builder(records, scratch)
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints about downloads, of which there are none
-        builder.download_and_prepare()
-    for file in Path(builder.data_dir).iterdir():
-        file.rename(folder / file.name)
-    shutil.rmtree(scratch)
+
+def shard_bounds(users: int, size: int) -> list[int]:
+    """Where each shard ends, in users, by TFDS's rule: 64 MiB to 1 GiB a shard.
+
+    Args:
+        users: records in all.
+        size: their bytes in all.
+    """
+    from tensorflow_datasets.core.utils import shard_utils
+
+    shards = shard_utils.ShardConfig().get_number_shards(size, users)
+    return [int(bound) for bound in shard_utils.get_shard_boundaries(users, shards)]
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """A shard's file name."""
+    return f"{_NAME}-{SPLIT}.array_record-{shard:05d}-of-{shards:05d}"
+
+
+def write_shard(file: Path, records: Iterable[bytes]) -> None:
+    """Writes the records of one shard, by TFDS's adapter for the format."""
+    from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
+
+    ArrayRecordFileAdapter.write_examples(file, enumerate(records))
+
+
+def write_info(folder: Path, bounds: Sequence[int], size: int, rated: bool) -> None:
+    """Writes TFDS's description of the shards of `folder`: `dataset_info.json` and `features.json`.
+
+    Args:
+        folder: of the shards.
+        bounds: see `shard_bounds`.
+        size: bytes of all records.
+        rated: whether records have `values`.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.dataset_info import DatasetIdentity, DatasetInfo
+    from tensorflow_datasets.core.file_adapters import FileFormat
+
+    bytes_ = tfds.features.Encoding.BYTES
+    features = {"user_id": tfds.features.Text()} | {
+        name: tfds.features.Tensor(shape=(None,), dtype=dtype.type, encoding=bytes_)
+        for name, dtype in _COLUMNS.items()
+        if rated or name != "values"
+    }
+    info = DatasetInfo(
+        builder=DatasetIdentity(
+            name=_NAME, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
+        ),
+        description="Item histories, oldest event first, one record a user.",
+        features=tfds.features.FeaturesDict(features),
+        disable_shuffling=True,
+    )
+    info.set_file_format(FileFormat.ARRAY_RECORD)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=_NAME, split=SPLIT, filetype_suffix="array_record"
+    )
+    lengths = np.diff(bounds, prepend=0).tolist()
+    split = tfds.core.SplitInfo(name=SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
+    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.write_to_directory(folder)
 
 
 def read(folder: Path) -> Records:
@@ -92,9 +140,8 @@ def read(folder: Path) -> Records:
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.decode import DeserializeMethod
-    from tensorflow_datasets.proto import tf_example_pb2
 
-    example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009 (generated: type checkers do not see it)
+    example = _example()
     try:
         builder: Any = tfds.builder_from_directory(str(folder))
         # The raw records, because TFDS's own decoding works feature by feature and takes three times as long.

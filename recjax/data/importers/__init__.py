@@ -8,8 +8,8 @@ Of duplicate ids in a catalog the first stays, and items without a catalog row g
 All of it is in `RawLogs.notes`; how times are read is said in `timestamps`.
 """
 
-from recjax.data.importers.detect import FORMATS, read
+from recjax.data.importers.detect import FORMATS, open_table, read
 from recjax.data.importers.download import SOURCES, download
 from recjax.data.importers.logs import RawLogs
 
-__all__ = ["FORMATS", "SOURCES", "RawLogs", "download", "read"]
+__all__ = ["FORMATS", "SOURCES", "RawLogs", "download", "open_table", "read"]

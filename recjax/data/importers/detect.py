@@ -36,6 +36,25 @@ def read(
         InputError: nothing there, no dataset or several there, an unknown format, or the content is bad.
     """
     path = Path(path)
+    module, paths, options = _opened(path, format, columns, max_refused)
+    logs = module.read(paths, options)
+    return replace(logs, name=name or (logs.name if path.is_file() else path.resolve().name))
+
+
+def open_table(
+    path: Path, format: str | None = None, columns: Mapping[str, str] | None = None, *, max_refused: float = 0.01
+) -> tables.Log | None:
+    """The table of events at `path`, opened but not read; None where the files are in another format.
+
+    Args and errors are those of `read`.
+    """
+    module, paths, options = _opened(path, format, columns, max_refused)
+    return tables.open_log(paths, options) if module is tables else None
+
+
+def _opened(
+    path: Path, format: str | None, columns: Mapping[str, str] | None, max_refused: float
+) -> tuple[ModuleType, tuple[Path, ...], Options]:
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
     if not 0 <= max_refused <= 1:
@@ -43,8 +62,7 @@ def read(
     module, paths = _detect(path, format)
     if columns and module is not tables and module is not recbole:
         raise InputError(f"columns can be named for tables only; {path} is read as {module.NAME}")
-    logs = module.read(paths, Options(columns or {}, max_refused))
-    return replace(logs, name=name or (logs.name if path.is_file() else path.resolve().name))
+    return module, paths, Options(columns or {}, max_refused)
 
 
 def _detect(path: Path, format: str | None) -> tuple[ModuleType, tuple[Path, ...]]:

@@ -1,8 +1,9 @@
 """Tables with named columns: csv, tsv (plain or gzipped) and parquet. recjax's own uniform form is one of them.
 
 The uniform form is a folder with `interactions.csv.gz` (`user_id`, `item_id`, `timestamp` and perhaps `rating`) and
-`items.csv.gz` (`item_id`, `title` and any further texts). Other tables need their columns named only where the names
-are not among the usual ones:
+`items.csv.gz` (`item_id`, `title` and any further texts). A log in several files is `interactions-*.csv.gz` or the
+like: they are read in the order of their names, as if they were one. Other tables need their columns named only where
+the names are not among the usual ones:
 
     read(Path("online_retail.parquet"), columns={"item_id": "Description", "timestamp": "InvoiceDate"})
 """
@@ -10,6 +11,7 @@ are not among the usual ones:
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,49 +50,133 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(suffix(path) or "")
 
 
+@dataclass(frozen=True)
+class Log:
+    """A table of events that is opened but not read, in one file or in several that are read apart.
+
+    Attributes:
+        parts: its files; events of equal time keep this order, then that of the rows.
+        items: the table of the catalog beside them.
+        mapping: our columns of events to the files'.
+        texts: further columns, which become texts of the items.
+        options: what the user says.
+        notes: what is known so far.
+    """
+
+    parts: tuple[Path, ...]
+    items: Path | None
+    mapping: Mapping[str, str]
+    texts: Mapping[str, str]
+    options: Options
+    notes: Mapping[str, Any]
+
+
 def find(files: Sequence[Path], sure: bool) -> list[tuple[Path, ...]]:
-    """The tables of events among the files of a folder: `interactions.*`, or else any but `items.*`."""
+    """The tables of events among the files of a folder: `interactions.*`, `interactions-*`, or else any but `items.*`."""
     del sure
     tables = [file for file in files if suffix(file)]
+    parts = tuple(file for file in tables if stem(file).startswith("interactions-"))
+    if parts:
+        return [parts, *((file,) for file in tables if stem(file) == "interactions")]
     others = [file for file in tables if stem(file) != "items"]
     return [(file,) for file in [file for file in tables if stem(file) == "interactions"] or others]
 
 
 def read(paths: Sequence[Path], options: Options) -> RawLogs:
-    """Reads a table of events, and the table `items.*` beside it when the events are called `interactions.*`.
+    """Reads a table of events, and the table `items.*` beside it when the events are called `interactions`.
 
     Raises:
         InputError: a column is missing, or see `recjax.data.importers.rows.to_events`.
     """
-    (path,) = paths
-    notes: dict[str, Any] = {"format": NAME}
-    items = None
-    if stem(path) == "interactions":
+    log = open_log(paths, options)
+    events, notes = zip(*(read_part(log, number) for number in range(len(log.parts))), strict=True)
+    return finish(log, stem(log.parts[0]), pl.concat(events), merged(log, notes))
+
+
+def open_log(paths: Sequence[Path], options: Options) -> Log:
+    """Finds the columns and the catalog of a table of events.
+
+    Raises:
+        InputError: a column is missing, the parts differ in their columns, or there are several catalogs.
+    """
+    path, items = paths[0], None
+    if stem(path).partition("-")[0] == "interactions":
         beside = [file for file in sorted(path.parent.iterdir()) if suffix(file) and stem(file) == "items"]
         if len(beside) > 1:
             raise InputError(f"{path.parent} has several catalogs: {', '.join(file.name for file in beside)}; keep one")
         items = beside[0] if beside else None
-    notes["files"] = files_note(path, items)
-    found = names(path)
-    mapping = match(found, EVENT_COLUMNS, options.columns, path, required=("user_id", "item_id", "timestamp"))
+    mapping: dict[str, str] = {}
+    for part in paths:
+        found = names(part)
+        other = match(found, EVENT_COLUMNS, options.columns, part, required=("user_id", "item_id", "timestamp"))
+        mapping = mapping or other
+        if other != mapping:
+            shown = " and ".join(", ".join(sorted(columns.values())) for columns in (mapping, other))
+            raise InputError(f"{path.name} and {part.name} are parts of one log but differ in their columns: {shown}")
     texts = {ours: theirs for ours, theirs in options.columns.items() if ours not in EVENT_COLUMNS}
+    found = names(path)
     if unknown := [theirs for theirs in texts.values() if theirs not in found]:
         raise missing(unknown[0], unknown[0], found, path)
-    notes["columns"] = mapping | texts
-    rows = renamed(load(path, [*mapping.values(), *texts.values()]), mapping)
-    events = to_events(rows, options, notes, mapping)
-    if items is not None:
-        texts_frame = read_items(items, options, notes)
+    notes = {"format": NAME, "files": files_note(*paths, items), "columns": mapping | texts}
+    return Log(tuple(paths), items, mapping, texts, options, notes)
+
+
+def read_part(log: Log, number: int) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The events of file `number` of a log, and the account of reading them."""
+    notes: dict[str, Any] = {}
+    rows = renamed(load(log.parts[number], list(log.mapping.values())), log.mapping)
+    return to_events(rows, log.options, notes, dict(log.mapping)), notes
+
+
+def merged(log: Log, notes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One account of all files from one of each.
+
+    Raises:
+        InputError: the files have their times in different units.
+    """
+    account = dict(log.notes) | notes[0]
+    if len(notes) == 1:
+        return account
+    units = [note["timestamps"]["unit"] for note in notes]
+    if other := next((number for number, unit in enumerate(units) if unit != units[0]), 0):
+        raise InputError(
+            f"{log.parts[0].name} has its times in {units[0]}, {log.parts[other].name} in {units[other]}: convert one"
+        )
+    parsed = [note["timestamps"]["from_text"] for note in notes if "from_text" in note["timestamps"]]
+    account["timestamps"] = notes[0]["timestamps"] | ({"from_text": sum(parsed)} if parsed else {})
+    refused = {
+        part.name: note["rows_refused"]
+        for part, note in zip(log.parts, notes, strict=True)
+        if note["rows_refused"]["total"]
+    }
+    account["rows_refused"] = refused or notes[0]["rows_refused"]
+    return account | {key: sum(note[key] for note in notes) for key in ("rows_read", "unrated") if key in notes[0]}
+
+
+def finish(log: Log, name: str, events: pl.DataFrame, notes: dict[str, Any]) -> RawLogs:
+    """The catalog of a log whose events are read.
+
+    Args:
+        log: the log.
+        name: of the dataset.
+        events: its events; for the catalog the column `item_id` is enough.
+        notes: extended in place.
+    """
+    if log.items is not None:
+        texts = read_items(log.items, log.options, notes)
     else:
-        texts_frame = _items_of_events(path, mapping["item_id"], texts) if texts else None
-    return RawLogs(stem(path), events, catalog.finish(texts_frame, items or path, events, notes), notes)
+        texts = _items_of_events(log) if log.texts else None
+    return RawLogs(name, events, catalog.finish(texts, log.items or log.parts[0], events, notes), notes)
 
 
-def _items_of_events(path: Path, item: str, texts: Mapping[str, str]) -> pl.DataFrame:
+def _items_of_events(log: Log) -> pl.DataFrame:
     """A catalog from the text columns of a table of events."""
-    rows = load(path, [item, *texts.values()])
-    columns = [pl.col(item).alias("item_id"), *(pl.col(theirs).alias(ours) for ours, theirs in texts.items())]
-    return catalog.from_events(rows.sound(lambda frame: frame.select(columns))[1])
+    item = log.mapping["item_id"]
+    columns = [pl.col(item).alias("item_id"), *(pl.col(theirs).alias(ours) for ours, theirs in log.texts.items())]
+    frames = [
+        load(part, [item, *log.texts.values()]).sound(lambda frame: frame.select(columns))[1] for part in log.parts
+    ]
+    return catalog.from_events(pl.concat(frames))
 
 
 def names(path: Path) -> list[str]:
