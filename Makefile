@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 UV ?= uv
 
-.PHONY: help quickstart test pytest lint types lock clean
+.PHONY: help quickstart test pytest beam lint types lock clean
 
 help:
 	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
 	@echo "make test        install the development tools, lint, run the tests"
+	@echo "make beam        install Apache Beam into $(VENV)-beam, test preparing by it"
 	@echo "make lint        ruff and the import order of the rooms"
 	@echo "make types       pyright"
 	@echo "make lock        resolve the requirements again (needs uv)"
@@ -23,6 +24,16 @@ test: lint pytest
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# Beam wants older packages than the locks have, so it has a lock and an environment of its own.
+beam: $(VENV)-beam/.beam
+	$(VENV)-beam/bin/python -m pytest -n 0 tests/data/test_pipeline.py
+
+$(VENV)-beam/.beam: requirements-beam.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip install --quiet --no-compile -r requirements-beam.txt pytest pytest-xdist
+	$(VENV)-beam/bin/python -m pip install --quiet --no-compile --no-deps --editable .
+	@touch $@
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -51,7 +62,8 @@ lock:
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --extra tpu -c requirements.lock -o requirements-tpu.txt
-	sed -i '/^--/d' requirements.lock requirements-dev.lock requirements-tpu.txt
+	$(COMPILE) --extra beam -o requirements-beam.txt
+	sed -i '/^--/d' requirements.lock requirements-dev.lock requirements-tpu.txt requirements-beam.txt
 
 clean:
-	rm -rf $(VENV) $(RUN)
+	rm -rf $(VENV) $(VENV)-beam $(RUN)

@@ -84,13 +84,23 @@ def default_run(name: str, settings: Sequence[str]) -> Path:
     return RUNS / f"{name}-{digest[:8]}"
 
 
+def _local(text: str) -> Path:
+    """A path of files that are read and written in place: runs, lists, pages."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text} is a URL, and only datasets and raw logs may be behind one; mount the bucket as a folder "
+            "(gcsfuse, mount-s3)"
+        )
+    return Path(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     root = argparse.ArgumentParser(
         prog="recjax",
         description="Train, evaluate and use sequential recommenders in JAX.",
-        epilog="A dataset is a folder, or a name looked for under $RECJAX_DATA; prepared datasets are kept in "
-        "$RECJAX_CACHE (default ~/.cache/recjax).",
+        epilog="A dataset is a folder, or a name looked for under $RECJAX_DATA, either of them here or at gs:// or "
+        "s3://; prepared datasets, and copies of those elsewhere, are kept in $RECJAX_CACHE (default ~/.cache/recjax).",
     )
     root.add_argument("--version", action="version", version=f"recjax {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
@@ -116,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
 def _prepare(command: argparse.ArgumentParser) -> None:
     command.add_argument("dataset", metavar="DATASET", help="its name, e.g. ml-1m")
     command.add_argument(
-        "--raw", type=Path, metavar="PATH", help="file or folder of raw logs; without it a known dataset is downloaded"
+        "--raw",
+        metavar="PATH",
+        help="file or folder of raw logs, here or at gs:// or s3://; without it a known dataset is downloaded",
     )
     command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
     command.add_argument(
@@ -128,7 +140,9 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         help="what a table calls a column, e.g. user_id=CustomerID; may be repeated",
     )
     command.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write it (default $RECJAX_CACHE/DATASET, found by name)"
+        "--out",
+        metavar="DIR",
+        help="where to write it, here or at gs:// or s3:// (default $RECJAX_CACHE/DATASET, found by name)",
     )
     command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
     command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
@@ -138,6 +152,18 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         help="keep repeats (default), drop an item that directly follows itself, or keep each user-item pair once",
     )
     command.add_argument("--min-rating", type=float, metavar="X", help="drop events rated below this")
+    command.add_argument(
+        "--beam",
+        metavar="RUNNER",
+        help="prepare by Apache Beam pipelines, for logs that outgrow one machine: DirectRunner (here), "
+        "DataflowRunner, FlinkRunner, SparkRunner, ...; the dataset is the same, byte for byte (needs the extra beam)",
+    )
+    command.add_argument(
+        "--beam-options",
+        default="",
+        metavar="TEXT",
+        help="options of Beam and its runner, as one text: --beam-options='--project=p --region=r --temp_location=gs://b/t'",
+    )
 
 
 def _settings(command: argparse.ArgumentParser, what: str) -> None:
@@ -148,15 +174,15 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/")
     _settings(command, "change a setting of the recipe, e.g. model.width=128; may be repeated")
     command.add_argument(
-        "--run", type=Path, metavar="DIR", help="run folder (default runs/RECIPE, with a hash when --set is used)"
+        "--run", type=_local, metavar="DIR", help="run folder (default runs/RECIPE, with a hash when --set is used)"
     )
     command.add_argument("--no-evaluate", action="store_true", help="stop after training")
     command.add_argument("--online", action="store_true", help="also time one more event of a user")
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder; several are compared")
-    command.add_argument("--predictions", type=Path, metavar="FILE", help="score lists of another library instead")
+    command.add_argument("runs", nargs="*", type=_local, metavar="RUN", help="run folder; several are compared")
+    command.add_argument("--predictions", type=_local, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
     _settings(
@@ -169,24 +195,26 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _recommend(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
-    who.add_argument("--users", type=Path, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
+    who.add_argument("--users", type=_local, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
     who.add_argument(
         "--stream",
-        type=Path,
+        type=_local,
         metavar="FILE",
         help="csv or parquet of events that follow those seen so far: each advances what the model keeps of its user "
         "(see --state), and no history is read again",
     )
     command.add_argument(
         "--state",
-        type=Path,
+        type=_local,
         metavar="FILE.safetensors",
         help="with --stream: where the users' states are kept; read if it is there, and written back",
     )
-    command.add_argument("--out", type=Path, metavar="FILE.parquet", help="where to write the lists of a file of users")
+    command.add_argument(
+        "--out", type=_local, metavar="FILE.parquet", help="where to write the lists of a file of users"
+    )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 
@@ -196,7 +224,7 @@ def _tokenize(command: argparse.ArgumentParser) -> None:
     _settings(command, "change a setting of the recipe, e.g. tokenizer.steps=2000; may be repeated")
     command.add_argument(
         "--run",
-        type=Path,
+        type=_local,
         metavar="DIR",
         help="run folder whose tokenizer to show, or where to keep a new one",
     )
@@ -204,9 +232,9 @@ def _tokenize(command: argparse.ArgumentParser) -> None:
 
 
 def _import_recgpt(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", type=Path, metavar="CKPT.pt", help="the published model")
-    command.add_argument("tokenizer", type=Path, metavar="TOKENIZER.pt", help="the published FSQ autoencoder")
-    command.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder to make")
+    command.add_argument("checkpoint", type=_local, metavar="CKPT.pt", help="the published model")
+    command.add_argument("tokenizer", type=_local, metavar="TOKENIZER.pt", help="the published FSQ autoencoder")
+    command.add_argument("--run", type=_local, required=True, metavar="DIR", help="run folder to make")
     command.add_argument(
         "--encoder",
         required=True,
@@ -232,7 +260,7 @@ def _ablate(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--only", metavar="NAME,...", help="these rows of the sweep alone")
     command.add_argument(
-        "--out", type=Path, metavar="DIR", help="where runs, results.json and index.html go (default as for train)"
+        "--out", type=_local, metavar="DIR", help="where runs, results.json and index.html go (default as for train)"
     )
     command.add_argument(
         "--devices-per-cell", type=int, metavar="K", help="run side by side, each on K devices (default: one, on all)"
@@ -244,8 +272,8 @@ def _ablate(command: argparse.ArgumentParser) -> None:
 
 
 def _report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are compared")
-    command.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default RUN/report.html)")
+    command.add_argument("runs", nargs="+", type=_local, metavar="RUN", help="run folder; several are compared")
+    command.add_argument("--out", type=_local, metavar="FILE.html", help="the page (default RUN/report.html)")
 
 
 def _plan(command: argparse.ArgumentParser) -> None:
@@ -273,5 +301,5 @@ def _plan(command: argparse.ArgumentParser) -> None:
 
 
 def _inspect(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")

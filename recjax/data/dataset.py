@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import io
 import json
 import logging
 import shutil
@@ -19,6 +20,7 @@ from recjax.data import records
 from recjax.data.fingerprint import fingerprint
 from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Events, Preparation, prepare
+from recjax.data.remote import Place, local, place, remove, told
 from recjax.typing import InputError
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
 def describe(
     notes: dict[str, Any], options: Preparation, steps: list[dict[str, Any]], catalog: dict[str, int]
 ) -> dict[str, Any]:
-    """A dataset's description: the importer's account, the options, the counts after each step, those of the catalog."""
+    """A dataset's description: the importer's account, the options, the counts after each step and of the catalog."""
     source = json.loads(json.dumps(notes, default=str))
     return {"source": source, "options": options.to_json(), "steps": steps, "catalog": catalog}
 
@@ -232,7 +234,7 @@ def kept_catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple
     return rows, counts
 
 
-def save(dataset: Dataset, folder: Path) -> None:
+def save(dataset: Dataset, folder: Place) -> None:
     """Writes a prepared dataset: TFDS ArrayRecord shards, `catalog.parquet` and `dataset.json`.
 
     The folder appears complete or not at all. An older prepared dataset at that place is replaced; any other folder
@@ -241,7 +243,7 @@ def save(dataset: Dataset, folder: Path) -> None:
     Raises:
         InputError: `folder` holds something that is not a prepared dataset.
     """
-    with placed(folder) as scratch:
+    with placed(place(folder)) as scratch:
         records.write(
             records.Records(dataset.user_ids, dataset.offsets, dataset.items, dataset.timestamps, dataset.values),
             scratch,
@@ -251,15 +253,26 @@ def save(dataset: Dataset, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def placed(folder: Path) -> Iterator[Path]:
+def placed(folder: Place) -> Iterator[Place]:
     """An empty folder beside `folder` that takes its place when all is written, and disappears when that fails.
+
+    Behind a URL, where folders cannot be moved, it is `folder` itself, and an older dataset goes first: what is half
+    written has no `dataset.json`, which is written last.
 
     Raises:
         InputError: `folder` holds something that is not a prepared dataset.
     """
-    folder = Path(folder)
     if folder.exists() and not is_prepared(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a prepared dataset: it will not be overwritten")
+    if not isinstance(folder, Path):
+        try:
+            with told(folder):
+                remove(folder)
+                yield folder
+        except BaseException:
+            remove(folder)
+            raise
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -277,7 +290,7 @@ def placed(folder: Path) -> Iterator[Path]:
 
 
 def write_header(
-    folder: Path,
+    folder: Place,
     name: str,
     fingerprint: str,
     sizes: tuple[int, int, int],
@@ -294,24 +307,31 @@ def write_header(
         catalog: see `Dataset`.
         description: see `Dataset`.
     """
-    catalog.write_parquet(folder / CATALOG)
+    table = io.BytesIO()
+    catalog.write_parquet(table)
+    (folder / CATALOG).write_bytes(table.getvalue())
     header = {"format": FORMAT, "name": name, "fingerprint": fingerprint}
     header |= dict(zip(("users", "items", "interactions"), sizes, strict=True)) | {"description": description}
     (folder / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def is_prepared(folder: Path) -> bool:
+def is_prepared(folder: Place) -> bool:
     """Whether `folder` is one that `save` wrote."""
     return (folder / DESCRIPTION).is_file()
 
 
-def load(folder: Path) -> Dataset:
+def load(folder: Place, most: int | None = None) -> Dataset:
     """Reads a prepared dataset, through TFDS's `as_data_source` and without TensorFlow.
+
+    Args:
+        folder: where it is; behind a URL it is read from a copy in the cache.
+        most: of a dataset with more interactions, only as many of its first users are read as have about so many; its
+            fingerprint is then the recorded one, unchecked.
 
     Raises:
         InputError: not a prepared dataset, damaged, or its content does not have the recorded fingerprint.
     """
-    folder = Path(folder)
+    folder = local(place(folder), cache_folder())
     if not is_prepared(folder):
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
     try:
@@ -321,7 +341,8 @@ def load(folder: Path) -> Dataset:
         raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
     if header.get("format") != FORMAT:
         raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
-    columns = records.read(folder)
+    share = 1.0 if most is None else min(1.0, most / header["interactions"])
+    columns = records.read(folder, share)
     content = {
         "user_ids": columns.user_ids,
         "item_ids": ["", *catalog["item_id"].to_list()],
@@ -331,7 +352,7 @@ def load(folder: Path) -> Dataset:
         "values": columns.values,
         "catalog": catalog,
     }
-    found = fingerprint(**content)
+    found = fingerprint(**content) if share == 1.0 else header["fingerprint"]
     if found != header["fingerprint"]:
         raise InputError(
             f"the prepared dataset in {folder} is damaged: "
@@ -359,17 +380,17 @@ def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  #
 
     if name_or_path in NAMES:
         return build(generate(name_or_path), options)
-    place = locate(name_or_path, NAMES)
-    if is_prepared(place):
-        dataset = load(place)
+    found = locate(name_or_path, NAMES)
+    if is_prepared(found):
+        dataset = load(found)
         recorded = dataset.description["options"]
         if options != Preparation() and options.to_json() != recorded:
             raise InputError(
-                f"{place} is already prepared with {recorded}, not with {options.to_json()}; give the raw data"
+                f"{found} is already prepared with {recorded}, not with {options.to_json()}; give the raw data"
             )
         return dataset
-    key = content_key(place, [FORMAT, json.dumps(options.to_json(), sort_keys=True)])
-    cached = cache_folder() / "prepared" / f"{place.name}-{key}"
+    key = content_key(found, [FORMAT, json.dumps(options.to_json(), sort_keys=True)])
+    cached = cache_folder() / "prepared" / f"{found.name}-{key}"
     damaged = False
     if is_prepared(cached):
         try:
@@ -377,7 +398,7 @@ def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  #
         except InputError as error:  # a damaged copy costs nothing but the time to make it again
             logging.getLogger(__name__).warning("%s; preparing it again", error)
             damaged = True
-    dataset = build(read(place), options)
+    dataset = build(read(found), options)
     try:
         if damaged or not is_prepared(cached):  # another process may have been faster
             save(dataset, cached)

@@ -41,7 +41,9 @@ def fingerprint(
     }
     if values is not None:
         columns["values"] = canonical_values(values).tobytes()
-    return fingerprint_of_pieces({label: Content(len(data), [data]) for label, data in columns.items()}, item_ids, catalog)
+    return fingerprint_of_pieces(
+        {label: Content(len(data), [data]) for label, data in columns.items()}, item_ids, catalog
+    )
 
 
 def fingerprint_of_pieces(columns: dict[str, Content], item_ids: list[str], catalog: pl.DataFrame) -> str:

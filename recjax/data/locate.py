@@ -3,9 +3,11 @@
 import difflib
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from recjax.data.remote import Place, is_remote, local, place, told
 from recjax.typing import InputError
 
 DATA_VARIABLE = "RECJAX_DATA"
@@ -16,16 +18,20 @@ _INTERNAL = ("prepared", "downloads", "compiled", "vectors")
 
 def cache_folder() -> Path:
     """Where prepared datasets are kept: `$RECJAX_CACHE`, or `~/.cache/recjax`."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/recjax").expanduser()
+    name = os.environ.get(CACHE_VARIABLE) or "~/.cache/recjax"
+    if is_remote(name):
+        raise InputError(f"${CACHE_VARIABLE} is {name}, expected a local folder: it is where copies are kept")
+    return Path(name).expanduser()
 
 
-def data_folders() -> list[Path]:
-    """The folders of datasets named by `$RECJAX_DATA`, in order."""
-    return [Path(entry).expanduser() for entry in os.environ.get(DATA_VARIABLE, "").split(os.pathsep) if entry]
+def data_folders() -> list[Place]:
+    """The folders of datasets named by `$RECJAX_DATA`, in order; the colon of a URL separates nothing."""
+    entries = re.split(rf"{re.escape(os.pathsep)}(?!//)", os.environ.get(DATA_VARIABLE, ""))
+    return [place(entry) for entry in entries if entry]
 
 
 def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
-    """The file or folder that `name_or_path` means.
+    """The file or folder that `name_or_path` means; of one behind a URL a copy in the cache.
 
     A name is looked for under each folder of `$RECJAX_DATA`, in the cache, then as a path; whatever has a separator
     is a path.
@@ -35,35 +41,35 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
     """
     if not name_or_path:
         raise InputError("the dataset's name is empty, expected a name or a folder")
-    path = Path(name_or_path).expanduser()
+    path = place(name_or_path)
     is_name = os.sep not in name_or_path and name_or_path not in (".", "..")
     folders = [*data_folders(), cache_folder()] if is_name else []
-    places = [folder / name_or_path for folder in folders] + [path]
-    for place in places:
-        if place.exists():
-            return place
+    for candidate in [*(folder / name_or_path for folder in folders), path]:
+        with told(candidate):
+            if candidate.exists():
+                return local(candidate, cache_folder())
     raise InputError(_not_found(name_or_path, is_name, folders, list(embedded)))
 
 
-def content_key(place: Path, settings: list[str]) -> str:
+def content_key(path: Path, settings: list[str]) -> str:
     """16 hex digits that stand for the content of a raw file or folder (its top-level files) and for `settings`.
 
     Beside a single file lie others that its importer may read, such as metadata: their names, sizes and times count.
     """
-    files = [place] if place.is_file() else sorted(entry for entry in place.iterdir() if entry.is_file())
+    files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.is_file())
     digest = hashlib.sha256(repr(settings).encode())
     for file in files:
         with file.open("rb") as stream:
             digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()};".encode())
-    if place.is_file():
-        for sibling in sorted(place.parent.iterdir()):
-            if sibling.is_file() and sibling != place:
+    if path.is_file():
+        for sibling in sorted(path.parent.iterdir()):
+            if sibling.is_file() and sibling != path:
                 found = sibling.stat()
                 digest.update(f"{sibling.name} {found.st_size} {found.st_mtime_ns};".encode())
     return digest.hexdigest()[:16]
 
 
-def _not_found(name: str, is_name: bool, folders: list[Path], embedded: list[str]) -> str:
+def _not_found(name: str, is_name: bool, folders: list[Place], embedded: list[str]) -> str:
     if not is_name:
         return f"no dataset at {name!r}: there is no such file or folder"
     lines = [f"no dataset named {name!r}"]

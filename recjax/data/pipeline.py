@@ -13,16 +13,13 @@ writer is not used: it deals records to shards by their keys' values, so the sha
 
 import json
 import shlex
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam  # pyright: ignore[reportMissingImports]  (the extra `beam`)
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from apache_beam.io import ReadFromParquet, WriteToParquet  # pyright: ignore[reportMissingImports]
 from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
     PipelineOptions,
@@ -31,12 +28,15 @@ from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMiss
 from apache_beam.pvalue import AsSingleton, TaggedOutput  # pyright: ignore[reportMissingImports]
 from apache_beam.runners.runner import create_runner  # pyright: ignore[reportMissingImports]
 
-from recjax.data import records
+from recjax.data import history_rows, records
 from recjax.data.dataset import describe, kept_catalog, placed, validated, write_header
 from recjax.data.fingerprint import Content, canonical_values, encode_texts, fingerprint_of_pieces
+from recjax.data.history_rows import Row
 from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import RawLogs
-from recjax.data.preparation import Events, Preparation, check_rated, check_steps, sort, without_duplicates
+from recjax.data.locate import cache_folder
+from recjax.data.preparation import Preparation, check_rated, check_steps, sort
+from recjax.data.remote import Place, fetched, local, remove, written
 from recjax.typing import InputError
 
 ROUNDS = 3
@@ -44,20 +44,7 @@ ROUNDS = 3
 
 _ROWS = 1 << 40  # more than a file has; an event's place is file * _ROWS + row
 _RANGE = 1 << 16  # places that are ranked together
-_HISTORY = pa.schema(
-    [
-        ("user", pa.string()),
-        ("place", pa.int64()),
-        ("items", pa.binary()),
-        ("times", pa.binary()),
-        ("values", pa.binary()),
-    ]
-)
-"""A user between two pipelines: id, place of the first event of the log, and columns of events; items are numbers in
-the order of the log, before the filters."""
 _NOUNS = ("users", "items", "interactions")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,18 +61,22 @@ class Runner:
             InputError: there is no such runner, or it needs a package that is not installed.
         """
         try:
+            options = shlex.split(self.options)
+        except ValueError as error:
+            raise InputError(f"--beam-options {self.options!r}: {error}") from error
+        try:
             runner = create_runner(self.name)
         except (ValueError, AttributeError, ModuleNotFoundError) as error:
             known = ", ".join(StandardOptions.KNOWN_RUNNER_NAMES)
             raise InputError(f"--beam {self.name}: Beam has no such runner ({error}); it has {known}") from error
         except ImportError as error:
             raise InputError(f"--beam {self.name}: {error}") from error
-        return beam.Pipeline(runner=runner, options=PipelineOptions(shlex.split(self.options)))
+        return beam.Pipeline(runner=runner, options=PipelineOptions(options))
 
 
 def prepare(
-    raw: Path,
-    out: Path,
+    raw: Place,
+    out: Place,
     options: Preparation,
     runner: Runner,
     *,
@@ -100,7 +91,7 @@ def prepare(
 
     Args:
         raw: file or folder, where every worker finds it.
-        out: where the dataset goes, on a file system that every worker sees.
+        out: where the dataset goes, and for the time of the pipelines all between them: every worker writes there.
         options: filters.
         runner: where it runs.
         name: of the dataset.
@@ -117,10 +108,11 @@ def prepare(
         log = open_table(raw, format, columns)
         if log is not None and log.texts and log.items is None:
             raise InputError("texts of items from a table of events cannot be read by --beam: give them as items.csv")
-        logs = None if log is not None else read(raw, format, columns, name=name)
+        logs = None if log is not None else read(local(raw, cache_folder()), format, columns, name=name)
         if logs is not None:
-            logs.interactions.write_parquet(work / "events.parquet")
-        source: tables.Log | Path = log if log is not None else work / "events.parquet"
+            with written(work / "events.parquet") as file:
+                logs.interactions.write_parquet(file)
+        source: tables.Log | Place = log if log is not None else work / "events.parquet"
         rated = "rating" in (log.mapping if log is not None else logs.interactions.columns)  # pyright: ignore
         check_rated(options, rated)
         steps = _read(runner, source, name, options, work)
@@ -134,14 +126,14 @@ def prepare(
             stage = _core(runner, options, work, steps)
         _write(runner, work, stage, rated, scratch)
         _finish(scratch, work, rated, name, logs, item_ids, options, steps)
-        _remove(work)
+        remove(work)
 
 
-def _pipeline_output(path: Path, value: Any) -> None:
+def _pipeline_output(path: Place, value: Any) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def _save_one(collection: Any, path: Path) -> None:
+def _save_one(collection: Any, path: Place) -> None:
     """Writes the only element of a collection as JSON."""
     collection | f"write {path.name}" >> beam.Map(lambda value: _pipeline_output(path, value))
 
@@ -156,7 +148,7 @@ def _listed(collection: Any, label: str) -> Any:
 class _ReadPart(beam.DoFn):
     """A file of the log to its users' events; tagged: first place of each item, the account, errors."""
 
-    def __init__(self, source: tables.Log | Path, name: str):
+    def __init__(self, source: tables.Log | Place, name: str):
         self.source, self.name = source, name
 
     def process(self, part: int) -> Iterator[Any]:
@@ -165,8 +157,10 @@ class _ReadPart(beam.DoFn):
             if isinstance(self.source, tables.Log):
                 events, notes = tables.read_part(self.source, part)
             else:
-                events = pl.read_parquet(self.source)
-            events = validated(events, self.name).with_row_index("place", part * _ROWS)
+                with fetched(self.source) as file:
+                    events = pl.read_parquet(file)
+            place = pl.int_range(part * _ROWS, part * _ROWS + pl.len(), dtype=pl.Int64)
+            events = validated(events, self.name).with_columns(place.alias("place"))
         except InputError as error:  # carried as data: runners tell exceptions in many ways
             yield TaggedOutput("notes", (part, None, str(error)))
             return
@@ -186,43 +180,15 @@ class _Histories(beam.DoFn):
 
     def process(self, element: tuple[str, Iterable[Any]], codes: dict[str, int]) -> Iterator[Any]:
         user, chunks = element
-        chunks = sorted(chunks)  # by place
-        places = chunks[0][0]
-        items = np.array([codes[item] for chunk in chunks for item in chunk[1]], np.int32)
-        times = np.array([time for chunk in chunks for time in chunk[2]], np.int64)
-        rated = chunks[0][3] is not None
-        values = np.array([value for chunk in chunks for value in chunk[3]], np.float32) if rated else None
-        events = Events(np.zeros(len(items), np.int32), items, times, values)
-        for number, name in enumerate(_first_steps(self.options)):
-            if name == "min_rating":
-                assert values is not None
-                events = events.take(events.values >= self.options.min_rating)
-            if name == "duplicates":
-                events = without_duplicates(sort(events), self.options.duplicates)
-            if len(events):
-                yield TaggedOutput("counts", (number, len(events)))
-                for item in np.unique(events.items).tolist():
+        place, events = history_rows.gathered(chunks, codes)
+        for number, left in enumerate(history_rows.stepped(events, self.options)):
+            events = left
+            if len(left):
+                yield TaggedOutput("counts", (number, len(left)))
+                for item in np.unique(left.items).tolist():
                     yield TaggedOutput("step_items", (number, item))
         if len(events):
-            yield _row(user, places[0], sort(events))
-
-
-def _first_steps(options: Preparation) -> list[str]:
-    """The steps that need one user at a time, by their options."""
-    wanted = {"read": True, "min_rating": options.min_rating is not None, "duplicates": options.duplicates != "keep"}
-    return [name for name, is_wanted in wanted.items() if is_wanted]
-
-
-def _row(user: str, place: int, events: Events) -> Row:
-    values = None if events.values is None else events.values.tobytes()
-    columns = {"items": events.items.tobytes(), "times": events.times.tobytes(), "values": values}
-    return {"user": user, "place": place} | columns
-
-
-def _events(row: Row) -> Events:
-    items, times = np.frombuffer(row["items"], np.int32), np.frombuffer(row["times"], np.int64)
-    values = None if row["values"] is None else np.frombuffer(row["values"], np.float32)
-    return Events(np.zeros(len(items), np.int32), items, times, values)
+            yield history_rows.to_row(user, place, sort(events))
 
 
 def _added_up(step: tuple[int, dict[str, Iterable[int]]]) -> tuple[int, dict[str, int]]:
@@ -238,7 +204,7 @@ def _numbered(items: list[str]) -> dict[str, int]:
 
 
 def _read(
-    runner: Runner, source: tables.Log | Path, name: str, options: Preparation, work: Path
+    runner: Runner, source: tables.Log | Place, name: str, options: Preparation, work: Place
 ) -> list[dict[str, Any]]:
     """Writes the histories `read-*`, `items.json` and `notes.json`; returns the counts after each step."""
     parts = len(source.parts) if isinstance(source, tables.Log) else 1
@@ -259,7 +225,7 @@ def _read(
                 "counts", "step_items", main="rows"
             )
         )  # fmt: skip
-        histories.rows | WriteToParquet(str(work / "read"), _HISTORY)
+        histories.rows | WriteToParquet(str(work / "read"), history_rows.SCHEMA)
         distinct = histories.step_items | "distinct" >> beam.Distinct()
         counts = {
             "users": histories.counts | "count users" >> beam.combiners.Count.PerKey(),
@@ -276,7 +242,7 @@ def _read(
     _pipeline_output(work / "notes.json", [notes for _, notes, _ in accounts])
     found = dict(json.loads((work / "counts.json").read_text()))
     steps: list[dict[str, Any]] = []
-    for number, step in enumerate(_first_steps(options)):
+    for number, step in enumerate(history_rows.first_steps(options)):
         counts = found.get(number, dict.fromkeys(_NOUNS, 0))
         steps.append({"step": step if step == "read" else options.step(step)} | counts)
         check_steps(steps)
@@ -287,36 +253,18 @@ def _read(
 
 
 def _round(rows: Any, options: Preparation, number: int) -> tuple[Any, Any]:
-    """Rows without short users, then without the items that are rare among them; and the list of those items."""
-    least = 4 * max(options.k_core, options.min_length)  # bytes of int32
-    rows = rows | f"users {number}" >> beam.Filter(lambda row: len(row["items"]) >= least)
-    counts = rows | f"count {number}" >> beam.FlatMap(_item_counts) | f"add {number}" >> beam.CombinePerKey(sum)
+    """Rows without short users, then without the items that are rare among them; and the list of those."""
+    least = max(options.k_core, options.min_length)
+    rows = rows | f"users {number}" >> beam.Filter(lambda row: history_rows.length(row) >= least)
+    counts = (
+        rows | f"count {number}" >> beam.FlatMap(history_rows.item_counts) | f"add {number}" >> beam.CombinePerKey(sum)
+    )
     rare = counts | f"few {number}" >> beam.Filter(lambda item: item[1] < options.k_core)
     rare = _listed(rare | f"name {number}" >> beam.Keys(), f"rare {number}")
-    return rows | f"drop {number}" >> beam.Map(_without, AsSingleton(rare)), rare
+    return rows | f"drop {number}" >> beam.Map(history_rows.without, AsSingleton(rare)), rare
 
 
-def _item_counts(row: Row) -> Iterator[tuple[int, int]]:
-    items, counts = np.unique(np.frombuffer(row["items"], np.int32), return_counts=True)
-    return zip(items.tolist(), counts.tolist(), strict=True)
-
-
-def _without(row: Row, items: list[int]) -> Row:
-    events = _events(row)
-    keep = ~np.isin(events.items, items)
-    return row if keep.all() else _row(row["user"], row["place"], events.take(keep))
-
-
-def _deduplicated(row: Row, options: Preparation) -> Row:
-    return _row(row["user"], row["place"], without_duplicates(_events(row), options.duplicates))
-
-
-def _repeats(row: Row, options: Preparation) -> int:
-    events = _events(row)
-    return len(events) - len(without_duplicates(events, options.duplicates))
-
-
-def _core(runner: Runner, options: Preparation, work: Path, steps: list[dict[str, Any]]) -> str:
+def _core(runner: Runner, options: Preparation, work: Place, steps: list[dict[str, Any]]) -> str:
     """Repeats rounds until neither users, items nor repeats are left to drop; returns what the histories are called.
 
     The k-core does not depend on the order in which users and items go, so the rounds may differ from the local
@@ -330,17 +278,18 @@ def _core(runner: Runner, options: Preparation, work: Path, steps: list[dict[str
         with runner.pipeline() as pipeline:
             rows = pipeline | ReadFromParquet(str(work / f"{stage}-*"))
             if repeats:
-                rows = rows | "repeats" >> beam.Map(_deduplicated, options)
+                rows = rows | "repeats" >> beam.Map(history_rows.deduplicated, options)
             for number in range(ROUNDS):
                 rows, rare = _round(rows, options, number)
-            rows = rows | "not empty" >> beam.Filter(lambda row: len(row["items"]) > 0)
-            rows | WriteToParquet(str(work / following), _HISTORY)
+            rows = rows | "not empty" >> beam.Filter(history_rows.length)
+            rows | WriteToParquet(str(work / following), history_rows.SCHEMA)
+            repeated = rows | "count repeats" >> beam.Map(history_rows.repeats, options)
             found = {
                 "left": rare | "left" >> beam.Map(len),
-                "repeats": rows | "count repeats" >> beam.Map(_repeats, options) | "repeats left" >> _total(),
+                "repeats": repeated | "repeats left" >> _total(),
                 "users": rows | "count users" >> beam.combiners.Count.Globally(),
                 "items": _distinct_items(rows) | "count items" >> beam.combiners.Count.Globally(),
-                "interactions": rows | "count events" >> beam.Map(_length) | "events" >> _total(),
+                "interactions": rows | "count events" >> beam.Map(history_rows.length) | "events" >> _total(),
             }
             tagged = [counts | f"tag {noun}" >> beam.Map(_tagged, noun) for noun, counts in found.items()]
             _save_one(_listed(tagged | beam.Flatten(), "state"), state)
@@ -358,34 +307,19 @@ def _total() -> Any:
     return beam.CombineGlobally(sum)
 
 
-def _length(row: Row) -> int:
-    return len(row["items"]) // 4
-
-
 def _distinct_items(rows: Any) -> Any:
-    return rows | "items" >> beam.FlatMap(_items) | "distinct items" >> beam.Distinct()
+    return rows | "items" >> beam.FlatMap(history_rows.items) | "distinct items" >> beam.Distinct()
 
 
 def _tagged(value: int, noun: str) -> tuple[str, int]:
     return noun, value
 
 
-def _items(row: Row) -> list[int]:
-    return np.unique(np.frombuffer(row["items"], np.int32)).tolist()
-
-
 # 3. Write
 
 
-def _renumbered(row: Row, kept: list[int]) -> Row:
-    """The row with the numbers of the dataset: from 1, without gaps."""
-    items = np.searchsorted(np.asarray(kept, np.int32), np.frombuffer(row["items"], np.int32)) + 1
-    return row | {"items": items.astype(np.int32).tobytes()}
-
-
-def _serialized(row: Row) -> bytes:
-    events = _events(row)
-    return records.serialize(row["user"], events.items, events.times, events.values)
+def _bounds(users: int, size: int) -> list[int]:
+    return records.shard_bounds(users, size)
 
 
 def _starts(counts: list[tuple[int, int]]) -> dict[int, int]:
@@ -403,17 +337,13 @@ def _dealt(element: tuple[int, Iterable[Row]], starts: dict[int, int], bounds: l
         yield int(np.searchsorted(bounds, rank, side="right")), (rank, row)
 
 
-def _shard(element: tuple[int, Iterable[Any]], bounds: list[int], folder: Path, work: Path) -> dict[str, int]:
+def _shard(element: tuple[int, Iterable[Any]], bounds: list[int], folder: Place, work: Place) -> dict[str, int]:
     """Writes a shard, and beside it its columns as they are hashed."""
     shard, ranked = element
     rows = [row for _, row in sorted(ranked, key=lambda entry: entry[0])]
-    name = records.shard_name(shard, len(bounds))
-    with tempfile.TemporaryDirectory() as local:  # ArrayRecord writes local files only
-        file = Path(local) / name
-        records.write_shard(file, map(_serialized, rows))
-        (folder / name).write_bytes(file.read_bytes())
+    records.write_shard(folder / records.shard_name(shard, len(bounds)), map(history_rows.serialized, rows))
     sizes, texts = encode_texts([row["user"] for row in rows])
-    lengths = np.array([len(row["items"]) // 4 for row in rows], "<i8")
+    lengths = np.array([history_rows.length(row) for row in rows], "<i8")
     pieces = {"sizes": sizes, "texts": texts, "lengths": lengths.tobytes()}
     pieces |= {column: b"".join(row[column] for row in rows) for column in ("items", "times")}
     if rows[0]["values"] is not None:
@@ -424,15 +354,17 @@ def _shard(element: tuple[int, Iterable[Any]], bounds: list[int], folder: Path, 
     return {"shard": shard, "texts": len(texts), "events": int(lengths.sum())}
 
 
-def _write(runner: Runner, work: Path, stage: str, rated: bool, folder: Path) -> None:
-    """Writes the shards into `folder`, and `kept.json`, `size.json`, `bounds.json`, `shards.json`, columns to `work`."""
+def _write(runner: Runner, work: Place, stage: str, rated: bool, folder: Place) -> None:
+    """Writes the shards into `folder`; their columns, bounds and sizes, and the items that are kept, into `work`."""
     with runner.pipeline() as pipeline:
         read = pipeline | ReadFromParquet(str(work / f"{stage}-*"))
         kept = _listed(_distinct_items(read), "kept") | "sort" >> beam.Map(sorted)
-        rows = read | "renumber" >> beam.Map(_renumbered, AsSingleton(kept))
-        size = rows | "bytes" >> beam.Map(lambda row: len(_serialized(row))) | "size" >> _total()
+        rows = read | "renumber" >> beam.Map(history_rows.renumbered, AsSingleton(kept))
+        size = rows | "bytes" >> beam.Map(lambda row: len(history_rows.serialized(row))) | "size" >> _total()
         users = rows | "users" >> beam.combiners.Count.Globally()
-        bounds = users | "bounds" >> beam.Map(lambda count, total: records.shard_bounds(count, total), AsSingleton(size))
+        bounds = users | "bounds" >> beam.Map(
+            lambda count, total: records.shard_bounds(count, total), AsSingleton(size)
+        )
         by_range = rows | "range" >> beam.Map(lambda row: (row["place"] // _RANGE, row))
         counts = _listed(by_range | "count ranges" >> beam.combiners.Count.PerKey(), "ranges")
         starts = counts | "starts" >> beam.Map(_starts)
@@ -452,8 +384,8 @@ def _write(runner: Runner, work: Path, stage: str, rated: bool, folder: Path) ->
 
 
 def _finish(
-    folder: Path,
-    work: Path,
+    folder: Place,
+    work: Place,
     rated: bool,
     name: str,
     logs: RawLogs,
@@ -496,9 +428,3 @@ def _offsets(lengths: Iterable[bytes]) -> Iterator[bytes]:
         offsets = last + np.cumsum(np.frombuffer(piece, "<i8"))
         last = offsets[-1:]
         yield offsets.astype("<i8").tobytes()
-
-
-def _remove(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()

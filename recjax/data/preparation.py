@@ -136,9 +136,7 @@ def check_steps(steps: list[dict[str, Any]]) -> None:
     if len(steps) == 1:
         raise InputError("the dataset has no interactions: nothing to prepare")
     trail = "; ".join(f"after {step['step']}: {step['interactions']:,} interactions" for step in steps)
-    raise InputError(
-        f"no interaction is left after {steps[-1]['step']} ({trail}); loosen the preparation's options"
-    )
+    raise InputError(f"no interaction is left after {steps[-1]['step']} ({trail}); loosen the preparation's options")
 
 
 def prepare(events: Events, options: Preparation) -> tuple[Events, list[dict[str, Any]]]:

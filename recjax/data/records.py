@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from recjax.data.remote import Place, written
 from recjax.typing import InputError
 
 SPLIT = "users"
@@ -59,7 +60,7 @@ def _example() -> Any:
     return getattr(tf_example_pb2, "Example")  # noqa: B009 (generated: type checkers do not see it)
 
 
-def write(records: Records, folder: Path) -> None:
+def write(records: Records, folder: Place) -> None:
     """Writes the shards and TFDS's description of them into the existing, empty `folder`."""
     size = sum(map(len, records.serialized()))
     bounds = shard_bounds(len(records.user_ids), size)
@@ -88,14 +89,15 @@ def shard_name(shard: int, shards: int) -> str:
     return f"{_NAME}-{SPLIT}.array_record-{shard:05d}-of-{shards:05d}"
 
 
-def write_shard(file: Path, records: Iterable[bytes]) -> None:
+def write_shard(file: Place, records: Iterable[bytes]) -> None:
     """Writes the records of one shard, by TFDS's adapter for the format."""
     from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-    ArrayRecordFileAdapter.write_examples(file, enumerate(records))
+    with written(file) as path:
+        ArrayRecordFileAdapter.write_examples(path, enumerate(records))
 
 
-def write_info(folder: Path, bounds: Sequence[int], size: int, rated: bool) -> None:
+def write_info(folder: Place, bounds: Sequence[int], size: int, rated: bool) -> None:
     """Writes TFDS's description of the shards of `folder`: `dataset_info.json` and `features.json`.
 
     Args:
@@ -132,8 +134,12 @@ def write_info(folder: Path, bounds: Sequence[int], size: int, rated: bool) -> N
     info.write_to_directory(folder)
 
 
-def read(folder: Path) -> Records:
+def read(folder: Path, share: float = 1.0) -> Records:
     """Reads what `write` wrote.
+
+    Args:
+        folder: with the shards.
+        share: of the users, the first ones.
 
     Raises:
         InputError: the shards are missing or damaged.
@@ -149,9 +155,9 @@ def read(folder: Path) -> Records:
         names = [name for name in _COLUMNS if name in builder.info.features]
         user_ids: list[str] = []
         buffers: dict[str, list[bytes]] = {name: [] for name in names}
-        step = 65_536
-        for start in range(0, len(source), step):
-            for record in source.__getitems__(range(start, min(start + step, len(source)))):
+        step, users = 65_536, max(1, round(share * len(source)))
+        for start in range(0, users, step):
+            for record in source.__getitems__(range(start, min(start + step, users))):
                 feature = example.FromString(record).features.feature
                 user_ids.append(feature["user_id"].bytes_list.value[0].decode())
                 for name in names:

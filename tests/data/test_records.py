@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from recjax.data.dataset import Preparation, build, load, save
+from recjax.data.records import serialize
 from recjax.typing import InputError
 from tests.data.samples import logs, random_logs
 
@@ -57,6 +58,22 @@ def test_one_arrayrecord_record_a_user_that_tfds_itself_can_read(tmp_path, rated
     assert record["user_id"].decode() == "ü"
     np.testing.assert_array_equal(record["items"], rated.history(0))
     np.testing.assert_array_equal(record["values"], [4.0, np.nan])
+
+
+def test_fields_of_a_record_are_sorted_so_that_bytes_depend_on_the_content_alone():
+    values = np.ones(3)
+    record = serialize("u", values, values, values)
+    places = [record.index(name) for name in (b"items", b"timestamps", b"user_id", b"values")]
+    assert places == sorted(places)
+
+
+def test_only_the_first_users_of_a_large_dataset(tmp_path):
+    dataset = build(random_logs(0))
+    save(dataset, tmp_path / "x")
+    part = load(tmp_path / "x", most=100)
+    assert part.user_ids == dataset.user_ids[:10] and part.fingerprint == dataset.fingerprint
+    np.testing.assert_array_equal(part.items, dataset.items[: dataset.offsets[10]])
+    same(load(tmp_path / "x", most=300), dataset)
 
 
 def test_tensorflow_is_never_imported(tmp_path, rated):

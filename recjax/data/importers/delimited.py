@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 
 from recjax.data.importers.logs import Refusals, shorten
 from recjax.data.importers.rows import Rows
+from recjax.data.remote import Place
 from recjax.typing import InputError
 
 UNREADABLE = (EOFError, OSError, zlib.error)
@@ -42,11 +43,14 @@ class Layout:
     latin: bool = False
 
 
-def open_binary(path: Path) -> IO[bytes]:
+def open_binary(path: Place) -> IO[bytes]:
     """A file's bytes, decompressed when it is gzipped (by content, not by name)."""
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+    if isinstance(path, Path):
+        return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+    stream: Any = path.open("rb")
+    return gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[return-value]
 
 
 def encoding(path: Path, latin: bool) -> str:

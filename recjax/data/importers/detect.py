@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from recjax.data.importers import amazon, movielens, recbole, sequences, tables
 from recjax.data.importers.logs import Options, RawLogs
+from recjax.data.remote import Place
 from recjax.typing import InputError
 
 # Tables come last: what has a format of its own may be a csv as well.
@@ -42,7 +44,7 @@ def read(
 
 
 def open_table(
-    path: Path, format: str | None = None, columns: Mapping[str, str] | None = None, *, max_refused: float = 0.01
+    path: Place, format: str | None = None, columns: Mapping[str, str] | None = None, *, max_refused: float = 0.01
 ) -> tables.Log | None:
     """The table of events at `path`, opened but not read; None where the files are in another format.
 
@@ -53,8 +55,8 @@ def open_table(
 
 
 def _opened(
-    path: Path, format: str | None, columns: Mapping[str, str] | None, max_refused: float
-) -> tuple[ModuleType, tuple[Path, ...], Options]:
+    path: Place, format: str | None, columns: Mapping[str, str] | None, max_refused: float
+) -> tuple[ModuleType, tuple[Any, ...], Options]:
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
     if not 0 <= max_refused <= 1:
@@ -65,7 +67,7 @@ def _opened(
     return module, paths, Options(columns or {}, max_refused)
 
 
-def _detect(path: Path, format: str | None) -> tuple[ModuleType, tuple[Path, ...]]:
+def _detect(path: Place, format: str | None) -> tuple[ModuleType, tuple[Any, ...]]:
     files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.is_file())
     if format is not None and format not in FORMATS:
         near = difflib.get_close_matches(format, FORMATS, n=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from recjax.data.remote import Place, size
 from recjax.typing import InputError
 
 SHOWN = 5
@@ -103,6 +104,6 @@ def shorten(text: str, width: int = 80) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def files_note(*paths: Path | None) -> list[dict[str, Any]]:
+def files_note(*paths: Place | None) -> list[dict[str, Any]]:
     """Name and size of each file that was read."""
-    return [{"name": path.name, "bytes": path.stat().st_size} for path in paths if path is not None]
+    return [{"name": path.name, "bytes": size(path)} for path in paths if path is not None]

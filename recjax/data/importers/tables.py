@@ -20,6 +20,7 @@ import polars as pl
 from recjax.data.importers import catalog, delimited
 from recjax.data.importers.logs import Options, RawLogs, files_note
 from recjax.data.importers.rows import Rows, to_events
+from recjax.data.remote import Place, fetched
 from recjax.typing import InputError
 
 NAME = "table"
@@ -41,12 +42,12 @@ ITEM_COLUMNS = {
 }
 
 
-def suffix(path: Path) -> str | None:
+def suffix(path: Place) -> str | None:
     """Which of `SUFFIXES` a file has."""
     return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(suffix)), None)
 
 
-def stem(path: Path) -> str:
+def stem(path: Place) -> str:
     return path.name.removesuffix(suffix(path) or "")
 
 
@@ -63,8 +64,8 @@ class Log:
         notes: what is known so far.
     """
 
-    parts: tuple[Path, ...]
-    items: Path | None
+    parts: tuple[Place, ...]
+    items: Place | None
     mapping: Mapping[str, str]
     texts: Mapping[str, str]
     options: Options
@@ -72,7 +73,7 @@ class Log:
 
 
 def find(files: Sequence[Path], sure: bool) -> list[tuple[Path, ...]]:
-    """The tables of events among the files of a folder: `interactions.*`, `interactions-*`, or else any but `items.*`."""
+    """The tables of events in a folder: `interactions.*`, `interactions-*`, or else any but `items.*`."""
     del sure
     tables = [file for file in files if suffix(file)]
     parts = tuple(file for file in tables if stem(file).startswith("interactions-"))
@@ -93,7 +94,7 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
     return finish(log, stem(log.parts[0]), pl.concat(events), merged(log, notes))
 
 
-def open_log(paths: Sequence[Path], options: Options) -> Log:
+def open_log(paths: Sequence[Place], options: Options) -> Log:
     """Finds the columns and the catalog of a table of events.
 
     Raises:
@@ -124,8 +125,9 @@ def open_log(paths: Sequence[Path], options: Options) -> Log:
 def read_part(log: Log, number: int) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The events of file `number` of a log, and the account of reading them."""
     notes: dict[str, Any] = {}
-    rows = renamed(load(log.parts[number], list(log.mapping.values())), log.mapping)
-    return to_events(rows, log.options, notes, dict(log.mapping)), notes
+    with fetched(log.parts[number]) as part:
+        rows = renamed(load(part, list(log.mapping.values())), log.mapping)
+        return to_events(rows, log.options, notes, dict(log.mapping)), notes
 
 
 def merged(log: Log, notes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -163,7 +165,8 @@ def finish(log: Log, name: str, events: pl.DataFrame, notes: dict[str, Any]) -> 
         notes: extended in place.
     """
     if log.items is not None:
-        texts = read_items(log.items, log.options, notes)
+        with fetched(log.items) as items:
+            texts = read_items(items, log.options, notes)
     else:
         texts = _items_of_events(log) if log.texts else None
     return RawLogs(name, events, catalog.finish(texts, log.items or log.parts[0], events, notes), notes)
@@ -173,23 +176,28 @@ def _items_of_events(log: Log) -> pl.DataFrame:
     """A catalog from the text columns of a table of events."""
     item = log.mapping["item_id"]
     columns = [pl.col(item).alias("item_id"), *(pl.col(theirs).alias(ours) for ours, theirs in log.texts.items())]
-    frames = [
-        load(part, [item, *log.texts.values()]).sound(lambda frame: frame.select(columns))[1] for part in log.parts
-    ]
+    frames = []
+    for place in log.parts:
+        with fetched(place) as part:
+            frames.append(load(part, [item, *log.texts.values()]).sound(lambda frame: frame.select(columns))[1])
     return catalog.from_events(pl.concat(frames))
 
 
-def names(path: Path) -> list[str]:
+def names(path: Place) -> list[str]:
     """Column names of a table."""
     if path.name.endswith(".parquet"):
         try:
-            return pl.scan_parquet(path).collect_schema().names()
+            if isinstance(path, Path):
+                return pl.scan_parquet(path).collect_schema().names()
+            stream: Any = path.open("rb")
+            with stream:
+                return list(pl.read_parquet_schema(stream))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{path} is not a readable parquet file: {error}") from error
     return delimited.header(path, layout(path))
 
 
-def layout(path: Path) -> delimited.Layout:
+def layout(path: Place) -> delimited.Layout:
     """Tabs in `.tsv`, and in `.csv` what the header has most of: commas, semicolons or tabs."""
     if ".tsv" in path.name:
         return delimited.Layout("\t")

@@ -174,3 +174,35 @@ def test_nested_columns_are_no_ids(tmp_path: Path) -> None:
     frame.write_parquet(tmp_path / "log.parquet")
     with pytest.raises(InputError, match="timestamp holds Boolean"):
         read(tmp_path)
+
+
+def test_a_log_in_several_files_is_one_log_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "parts").mkdir()
+    table(tmp_path / "one", [*GOOD, ",i1,1400000000,3"])
+    table(tmp_path / "parts", GOOD[:400], name="interactions-00.csv")
+    table(tmp_path / "parts", [*GOOD[400:], ",i1,1400000000,3"], name="interactions-01.csv.gz")
+    (tmp_path / "parts" / "items.csv").write_text("item_id,title\ni1,One\n")
+    one, parts = read(tmp_path / "one"), read(tmp_path / "parts")
+    assert parts.interactions.equals(one.interactions)
+    assert parts.notes["rows_read"] == one.notes["rows_read"] == 1_001
+    assert parts.notes["unrated"] == one.notes["unrated"]
+    refused = parts.notes["rows_refused"]["interactions-01.csv.gz"]
+    assert list(parts.notes["rows_refused"]) == ["interactions-01.csv.gz"] and refused["first"][0]["line"] == 602
+    assert [file["name"] for file in parts.notes["files"]] == [
+        *("interactions-00.csv", "interactions-01.csv.gz", "items.csv"),
+    ]
+    assert parts.catalog["title"].drop_nulls().to_list() == ["One"]
+
+
+def test_files_of_one_log_must_agree(tmp_path: Path) -> None:
+    table(tmp_path, GOOD, name="interactions-0.csv")
+    table(tmp_path, ["u,i,1400000000"] * 9, header="user_id,item_id,timestamp", name="interactions-1.csv")
+    with pytest.raises(InputError, match=r"interactions-0.csv and interactions-1.csv are parts of one log but differ"):
+        read(tmp_path)
+    table(tmp_path, ["u,i,1400000000123,1"] * 9, name="interactions-1.csv")
+    with pytest.raises(InputError, match=r"-0.csv has its times in seconds, interactions-1.csv in milliseconds"):
+        read(tmp_path)
+    table(tmp_path, GOOD)
+    with pytest.raises(InputError, match="several datasets"):
+        read(tmp_path)
