@@ -21,6 +21,7 @@ from recjax.data.fingerprint import fingerprint
 from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Events, Preparation, prepare
 from recjax.data.remote import Place, local, place, remove, told
+from recjax.data.stored import Shards, StoredColumn, StoredIds
 from recjax.typing import InputError
 
 if TYPE_CHECKING:
@@ -332,15 +333,7 @@ def load(folder: Place, most: int | None = None) -> Dataset:
         InputError: not a prepared dataset, damaged, or its content does not have the recorded fingerprint.
     """
     folder = local(place(folder), cache_folder())
-    if not is_prepared(folder):
-        raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
-    try:
-        header = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        catalog = pl.read_parquet(folder / CATALOG)
-    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
-    if header.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
+    header, catalog = _read_header(folder)
     share = 1.0 if most is None else min(1.0, most / header["interactions"])
     columns = records.read(folder, share)
     content = {
@@ -361,7 +354,52 @@ def load(folder: Place, most: int | None = None) -> Dataset:
     return Dataset(name=header["name"], **content, description=header["description"], fingerprint=found)
 
 
-def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  # noqa: B008 (frozen)
+def load_unread(folder: Place) -> Dataset:
+    """A prepared dataset whose histories stay in their shards, see `recjax.data.stored`.
+
+    Its fingerprint is the recorded one, unchecked, and ratings are left out.
+
+    Raises:
+        InputError: not a prepared dataset, or parts of it are missing.
+    """
+    folder = local(place(folder), cache_folder())
+    header, catalog = _read_header(folder)
+    shards = Shards(folder)
+    items, timestamps = (
+        StoredColumn(shards, name, shards.offsets[:-1], shards.offsets) for name in ("items", "timestamps")
+    )
+    content: dict[str, Any] = {"user_ids": StoredIds(shards), "items": items, "timestamps": timestamps}
+    return Dataset(
+        name=header["name"],
+        item_ids=["", *catalog["item_id"].to_list()],
+        offsets=shards.offsets,
+        values=None,
+        catalog=catalog,
+        description=header["description"],
+        fingerprint=header["fingerprint"],
+        **content,
+    )
+
+
+def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """What stands beside the shards."""
+    if not is_prepared(folder):
+        raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
+    try:
+        header = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        catalog = pl.read_parquet(folder / CATALOG)
+    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
+    if header.get("format") != FORMAT:
+        raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
+    return header, catalog
+
+
+def find(
+    name_or_path: str,
+    options: Preparation = Preparation(),  # noqa: B008 (frozen)
+    resident: bool = True,
+) -> Dataset:
     """The dataset called `name_or_path`, prepared with `options`.
 
     Raw data are prepared at first use and kept in `$RECJAX_CACHE` (default `~/.cache/recjax`) under a key made of the
@@ -371,6 +409,7 @@ def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  #
         name_or_path: a folder (raw or prepared), the name of one under `$RECJAX_DATA` (a folder of datasets, or several
             separated by `os.pathsep`) or `$RECJAX_CACHE`, or the name of an embedded dataset ("synthetic").
         options: filters. A folder that is already prepared keeps its own; asking it for others is an error.
+        resident: read the whole of it; False leaves the histories of a prepared folder in their shards.
 
     Raises:
         InputError: nothing goes by that name; says where it looked, what is there, and the nearest name.
@@ -382,13 +421,18 @@ def find(name_or_path: str, options: Preparation = Preparation()) -> Dataset:  #
         return build(generate(name_or_path), options)
     found = locate(name_or_path, NAMES)
     if is_prepared(found):
-        dataset = load(found)
+        dataset = load(found) if resident else load_unread(found)
         recorded = dataset.description["options"]
         if options != Preparation() and options.to_json() != recorded:
             raise InputError(
                 f"{found} is already prepared with {recorded}, not with {options.to_json()}; give the raw data"
             )
         return dataset
+    if not resident:
+        raise InputError(
+            f"{found} is not prepared, and only prepared histories can stay in their shards (data.resident=false): "
+            f"recjax prepare NAME --raw {found}"
+        )
     key = content_key(found, [FORMAT, json.dumps(options.to_json(), sort_keys=True)])
     cached = cache_folder() / "prepared" / f"{found.name}-{key}"
     damaged = False

@@ -34,6 +34,9 @@ class Data:
         user_share: share of the training users to learn from (few-shot); validation and test still ask all users.
         pack: put several histories into a row; False gives each a row of its own, for mixers that cannot keep the
             histories of a row apart.
+        resident: keep every event in the memory of every process. False leaves them in the shards of a dataset that is
+            prepared: a process reads the records of its own rows, and final evaluations, which count the whole log,
+            are slow.
     """
 
     dataset: str
@@ -44,6 +47,7 @@ class Data:
     row_length: int | None = None
     user_share: float = 1.0
     pack: bool = True
+    resident: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.user_share <= 1.0:
@@ -58,7 +62,7 @@ class Data:
 
 def open_data(data: Data) -> tuple[Dataset, Split]:
     """The dataset, found or prepared, and its split."""
-    dataset = find(data.dataset, data.prepare)
+    dataset = find(data.dataset, data.prepare, data.resident)
     split = data.split.split(dataset)
     return dataset, split if data.user_share == 1.0 else few_shot(split, data.user_share)
 

@@ -414,6 +414,9 @@ def _finish(
     }
     if rated:
         columns["values"] = Content(4 * events, pieces("values"))
+    with written(folder / records.OFFSETS) as file, file.open("wb") as stream:
+        for piece in _offsets(pieces("lengths")):
+            stream.write(piece)
     records.write_info(folder, bounds, size, rated)
     description = describe(logs.notes, options, steps, counts)
     print_ = fingerprint_of_pieces(columns, ["", *ids], catalog)

@@ -4,6 +4,7 @@ The bytes of a shard depend on its content alone: TFDS's own serialisation leave
 process, so that two writings of one dataset differ. Here fields are sorted, and many machines can write one dataset.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,9 @@ from recjax.data.remote import Place, written
 from recjax.typing import InputError
 
 SPLIT = "users"
+OFFSETS = "offsets.i64"
+"""Where each history begins and the last ends, little-endian int64 [users + 1]: known without reading a record."""
+
 _NAME = "recjax"
 _COLUMNS = {"items": np.dtype("<i4"), "timestamps": np.dtype("<i8"), "values": np.dtype("<f4")}
 
@@ -68,6 +72,7 @@ def write(records: Records, folder: Place) -> None:
     for shard, stop in enumerate(bounds):
         write_shard(folder / shard_name(shard, len(bounds)), islice(serialized, stop - start))
         start = stop
+    (folder / OFFSETS).write_bytes(records.offsets.astype("<i8").tobytes())
     write_info(folder, bounds, size, rated=records.values is not None)
 
 
@@ -144,28 +149,57 @@ def read(folder: Path, share: float = 1.0) -> Records:
     Raises:
         InputError: the shards are missing or damaged.
     """
+    source = open_source(folder)
+    return take(folder, source, range(max(1, round(share * len(source)))))
+
+
+def open_source(folder: Path) -> Any:
+    """The records of a folder by number, through TFDS's `as_data_source`; none is read.
+
+    Raises:
+        InputError: the shards are missing or damaged.
+    """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.decode import DeserializeMethod
 
-    example = _example()
-    try:
+    with _damage_told(folder):
         builder: Any = tfds.builder_from_directory(str(folder))
         # The raw records, because TFDS's own decoding works feature by feature and takes three times as long.
-        source = builder.as_data_source(split=SPLIT, deserialize_method=DeserializeMethod.RAW_BYTES)
-        names = [name for name in _COLUMNS if name in builder.info.features]
-        user_ids: list[str] = []
-        buffers: dict[str, list[bytes]] = {name: [] for name in names}
-        step, users = 65_536, max(1, round(share * len(source)))
-        for start in range(0, users, step):
-            for record in source.__getitems__(range(start, min(start + step, users))):
+        return builder.as_data_source(split=SPLIT, deserialize_method=DeserializeMethod.RAW_BYTES)
+
+
+def take(folder: Path, source: Any, users: Sequence[int] | np.ndarray) -> Records:
+    """The records of some users.
+
+    Args:
+        folder: for messages.
+        source: see `open_source`.
+        users: their numbers; no other record is read.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    example, step = _example(), 65_536
+    user_ids: list[str] = []
+    buffers: dict[str, list[bytes]] = {name: [] for name in _COLUMNS}
+    with _damage_told(folder):
+        for start in range(0, len(users), step):
+            for record in source.__getitems__([int(user) for user in users[start : start + step]]):
                 feature = example.FromString(record).features.feature
                 user_ids.append(feature["user_id"].bytes_list.value[0].decode())
-                for name in names:
-                    buffers[name].append(feature[name].bytes_list.value[0])
+                for name, buffer in buffers.items():
+                    if name in feature:
+                        buffer.append(feature[name].bytes_list.value[0])
+    sizes = [len(buffer) // _COLUMNS["items"].itemsize for buffer in buffers["items"]]
+    columns = {name: np.frombuffer(b"".join(buffers[name]), _COLUMNS[name]) for name in buffers if buffers[name]}
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    return Records(user_ids, offsets, columns["items"], columns["timestamps"], columns.get("values"))
+
+
+@contextlib.contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # whatever TFDS, ArrayRecord or protobuf raise on missing or damaged files
         reason = str(error).strip().splitlines()[:1]
         raise InputError(f"cannot read the prepared dataset in {folder}: {type(error).__name__} {reason}") from error
-    sizes = [len(buffer) // _COLUMNS["items"].itemsize for buffer in buffers["items"]]
-    columns = {name: np.frombuffer(b"".join(buffers[name]), _COLUMNS[name]) for name in names}
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
-    return Records(user_ids, offsets, columns["items"], columns["timestamps"], columns.get("values"))

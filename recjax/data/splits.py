@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from recjax.data.dataset import Dataset
+from recjax.data.stored import StoredColumn
 from recjax.typing import InputError
 
 Which = Literal["validation", "test"]
@@ -152,6 +153,9 @@ def _gather(
     items: np.ndarray, timestamps: np.ndarray, starts: np.ndarray, stops: np.ndarray, users: np.ndarray
 ) -> Histories:
     """Histories made of the ranges [starts, stops) of the event columns."""
+    if isinstance(items, StoredColumn) and isinstance(timestamps, StoredColumn):
+        items, timestamps = items.windows(starts, stops), timestamps.windows(starts, stops)
+        return Histories(items.offsets, items, timestamps, users.astype(np.int32))  # pyright: ignore[reportArgumentType]
     lengths = stops - starts
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -168,7 +172,11 @@ def _histories(dataset: Dataset, users: np.ndarray, lengths: np.ndarray) -> Hist
 def _examples(dataset: Dataset, users: np.ndarray, places: np.ndarray) -> Examples:
     """Examples whose target is event number `places` (from 0) of each of `users`."""
     rows = dataset.offsets[:-1][users] + places
-    return Examples(_histories(dataset, users, places), dataset.items[rows], dataset.timestamps[rows])
+    items, times = (
+        column.shared(rows) if isinstance(column, StoredColumn) else column[rows]
+        for column in (dataset.items, dataset.timestamps)
+    )
+    return Examples(_histories(dataset, users, places), items, times)
 
 
 def _require(split: Split, advice: str) -> Split:

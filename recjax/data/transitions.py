@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from recjax.data.splits import Histories
+from recjax.data.stored import StoredColumn
 
 GAPS = (1.0, 0.5, 0.25)
 """Weight of b after a at distance 1, 2, 3."""
@@ -22,6 +23,8 @@ POPULARITY = 1e-7
 
 def item_counts(items: np.ndarray, n_items: int) -> np.ndarray:
     """int64 [v]: how often each item occurs in `items`; index 0 is padding."""
+    if isinstance(items, StoredColumn):
+        return items.shared_counts(n_items + 1)
     return np.bincount(items, minlength=n_items + 1)
 
 

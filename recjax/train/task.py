@@ -13,6 +13,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import MixedLoader, Mixture
 from recjax.data.splits import Split
+from recjax.data.transitions import item_counts
 from recjax.data.views import Batch
 from recjax.evaluate.metrics import ACCURACY
 from recjax.evaluate.protocol import quick
@@ -59,7 +60,7 @@ def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None,
         catalogs: the joined table, for a model that reads texts.
         number: which of the joined catalogs it is.
     """
-    counts = np.bincount(split.train.items, minlength=dataset.n_items + 1)
+    counts = item_counts(split.train.items, dataset.n_items)
     return ItemStats(dataset.n_items, counts, **of_catalog(catalogs, number, dataset))
 
 

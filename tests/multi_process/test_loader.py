@@ -3,9 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recjax.data.dataset import build, load, save
 from recjax.data.loader import Loader, query_batches
+from recjax.data.splits import LeaveOneOut
+from recjax.data.transitions import item_counts
 from recjax.data.views import Cloze
 from tests.data.handmade import histories
+from tests.data.samples import random_logs
 from tests.multi_process.launch import launch
 
 PROGRAM = Path(__file__).with_name("loader_program.py")
@@ -17,6 +21,8 @@ PROGRAM = Path(__file__).with_name("loader_program.py")
     ids=["two processes of two devices", "four processes"],
 )
 def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path, processes, devices, models):
+    if processes == 2:
+        save(build(random_logs(0)), tmp_path / "dataset")
     launch(PROGRAM, processes, [str(tmp_path), ",".join(map(str, models))], devices)
     files = [dict(np.load(tmp_path / f"{number}.npz")) for number in range(processes)]
 
@@ -36,6 +42,16 @@ def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path, processes, 
             assert all((file[f"{model}/users/{number}"] == rows).all() for file in files)
             np.testing.assert_array_equal(assembled(files, f"{model}/queries/{number}/"), queries.items)
             np.testing.assert_array_equal(assembled(files, f"{model}/seen/{number}/"), queries.seen)
+
+    if processes == 2:
+        dataset = load(tmp_path / "dataset")
+        split = LeaveOneOut().split(dataset)
+        for file in files:
+            np.testing.assert_array_equal(file["stored/targets"], split.test.targets, strict=True)
+            np.testing.assert_array_equal(file["stored/times"], split.validation.times, strict=True)
+            np.testing.assert_array_equal(file["stored/counts"], item_counts(split.train.items, dataset.n_items))
+        one, other = (set(file["stored/read"].tolist()) for file in files)
+        assert not one & other and one | other == set(split.test.histories.users.tolist())
 
 
 def assembled(files, name):

@@ -1,0 +1,107 @@
+"""Histories that stay in their shards: the same batches, from the records of a process's own rows alone."""
+
+import jax
+import numpy as np
+import pytest
+
+from recjax.data.dataset import build, find, load, load_unread, save
+from recjax.data.loader import Data, Loader, open_data, query_batches
+from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut, few_shot
+from recjax.data.stored import StoredColumn
+from recjax.data.transitions import item_counts
+from recjax.data.views import Cloze, Shifted
+from recjax.typing import InputError
+from tests.data.samples import random_logs
+
+PROCESSES, ROWS = 4, 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("stored") / "dataset"
+    save(build(random_logs(0, users=200, events=2_000)), folder)
+    return folder
+
+
+def equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def loader(dataset, view):
+    return Loader(LeaveOneOut().split(dataset).train, view, ROWS, 20, 0, dataset.n_items)
+
+
+def reads(dataset, monkeypatch):
+    """The users whose records are read from now on, as a list that grows."""
+    found: list[int] = []
+    shards = dataset.items.shards
+    getitems = type(shards._source).__getitems__
+    monkeypatch.setattr(
+        type(shards._source), "__getitems__", lambda self, users: found.extend(users) or getitems(self, users)
+    )
+    return found
+
+
+def test_of_n_processes_each_reads_the_records_of_its_own_rows(folder, monkeypatch):
+    view = Shifted(10, times=True)
+    whole = loader(load(folder), view)
+    expected, plan = whole._fill(3, np.arange(ROWS)), whole._plan(0)
+    everything: list[int] = []
+    for process in range(PROCESSES):
+        rows = np.arange(ROWS).reshape(PROCESSES, -1)[process]
+        own = np.concatenate([plan.members[plan.offsets[row] : plan.offsets[row + 1]] for row in 3 * ROWS + rows])
+        with monkeypatch.context() as patch:
+            dataset = load_unread(folder)
+            mine = loader(dataset, view)  # the split has asked each user for two events; the batches come after
+            read = reads(dataset, patch)
+            equal(mine._fill(3, rows), jax.tree.map(lambda array, rows=rows: array[rows], expected))
+        assert sorted(read) == sorted(own.tolist()), "each record once, and no other"
+        everything += read
+    assert len(everything) == len(set(everything)) < 200 / 3
+
+
+@pytest.mark.parametrize("view", [Shifted(10, times=True), Cloze(10)])
+def test_batches_and_queries_are_those_of_a_resident_dataset(folder, view):
+    here, stored = load(folder), load_unread(folder)
+    equal(loader(stored, view).host_batch(5), loader(here, view).host_batch(5))
+    one, other = (query_batches(LeaveOneOut().split(d).validation, view, d.n_items, 64) for d in (stored, here))
+    for (queries, rows), (expected, expected_rows) in zip(one, other, strict=True):
+        equal(queries, expected)
+        np.testing.assert_array_equal(rows, expected_rows)
+
+
+@pytest.mark.parametrize("split", [LeaveOneOut(), GlobalTime(), ByUser()])
+def test_splits_are_those_of_a_resident_dataset(folder, split):
+    here, stored = load(folder), load_unread(folder)
+    one, other = few_shot(split.split(stored), 0.5), few_shot(split.split(here), 0.5)
+    assert (one.name, one.notes) == (other.name, other.notes)
+    assert isinstance(one.train.items, StoredColumn)
+    for found, expected in ((one.train, other.train), (one.test.histories, other.test.histories)):
+        for field in ("offsets", "items", "timestamps", "users"):
+            np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), strict=True)
+        np.testing.assert_array_equal(found.history(3), expected.history(3))
+    np.testing.assert_array_equal(one.test.targets, other.test.targets, strict=True)
+    np.testing.assert_array_equal(one.test.repeats(), other.test.repeats())
+    np.testing.assert_array_equal(item_counts(one.train.items, 20), item_counts(other.train.items, 20), strict=True)
+    assert list(stored.user_ids) == here.user_ids and stored.user_ids[-1] == here.user_ids[-1]
+    assert stored.fingerprint == here.fingerprint and stored.item_ids == here.item_ids
+
+
+def test_what_cannot_stay_in_shards_is_said(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    raw = random_logs(0)
+    (tmp_path / "raw").mkdir()
+    raw.interactions.write_csv(tmp_path / "raw" / "interactions.csv")
+    with pytest.raises(InputError, match=r"is not prepared, and only prepared .*data\.resident=false"):
+        open_data(Data(str(tmp_path / "raw"), resident=False))
+    assert open_data(Data(str(folder), resident=False))[0].n_users == find(str(folder)).n_users
+    save(build(raw), tmp_path / "old")
+    (tmp_path / "old" / "offsets.i64").unlink()
+    with pytest.raises(InputError, match=r"was prepared without offsets\.i64.*prepare it again"):
+        load_unread(tmp_path / "old")
+    assert load(tmp_path / "old").n_users == 30  # whole, it needs them not
+    save(build(raw), tmp_path / "torn")
+    shard = next((tmp_path / "torn").glob("*array_record*"))
+    shard.write_bytes(shard.read_bytes()[:65_536])
+    with pytest.raises(InputError, match="cannot read the prepared dataset"):
+        np.asarray(load_unread(tmp_path / "torn").items)
