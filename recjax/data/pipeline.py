@@ -270,7 +270,7 @@ def _core(runner: Runner, options: Preparation, work: Place, steps: list[dict[st
     The k-core does not depend on the order in which users and items go, so the rounds may differ from the local
     path's. Repeats are dropped where that does it: each time the k-core is reached.
     """
-    stage, repeats, left = "read", 0, 1
+    stage, repeats, left, counts = "read", 0, 1, {}
     attempt = 0
     while left or repeats:
         attempt += 1
@@ -279,6 +279,7 @@ def _core(runner: Runner, options: Preparation, work: Place, steps: list[dict[st
             rows = pipeline | ReadFromParquet(str(work / f"{stage}-*"))
             if repeats:
                 rows = rows | "repeats" >> beam.Map(history_rows.deduplicated, options)
+            rare: Any = None
             for number in range(ROUNDS):
                 rows, rare = _round(rows, options, number)
             rows = rows | "not empty" >> beam.Filter(history_rows.length)

@@ -161,6 +161,7 @@ def prepare(events: Events, options: Preparation) -> tuple[Events, list[dict[str
     check_steps(steps)
     if options.min_rating is not None:
         check_rated(options, events.values is not None)
+        assert events.values is not None
         events = events.take(events.values >= options.min_rating)  # NaN compares false: unrated events go too
         record(options.step("min_rating"))
     events = sort(events)

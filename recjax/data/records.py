@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from recjax.data.remote import Place, written
 from recjax.typing import InputError
@@ -114,6 +115,7 @@ def write_info(folder: Place, bounds: Sequence[int], size: int, rated: bool) -> 
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.dataset_info import DatasetIdentity, DatasetInfo
     from tensorflow_datasets.core.file_adapters import FileFormat
+    from tensorflow_datasets.core.splits import SplitDict
 
     bytes_ = tfds.features.Encoding.BYTES
     features = {"user_id": tfds.features.Text()} | {
@@ -131,11 +133,11 @@ def write_info(folder: Place, bounds: Sequence[int], size: int, rated: bool) -> 
     )
     info.set_file_format(FileFormat.ARRAY_RECORD)
     template = tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name=_NAME, split=SPLIT, filetype_suffix="array_record"
+        data_dir=epath.Path(folder), dataset_name=_NAME, split=SPLIT, filetype_suffix="array_record"
     )
     lengths = np.diff(bounds, prepend=0).tolist()
     split = tfds.core.SplitInfo(name=SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
-    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.set_splits(SplitDict([split]))
     info.write_to_directory(folder)
 
 

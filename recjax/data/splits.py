@@ -149,9 +149,7 @@ def last_events(examples: Examples, most: int, n_users: int, seed: int) -> Examp
     return replace(examples, histories=_gather(histories.items, histories.timestamps, starts, stops, histories.users))
 
 
-def _gather(
-    items: np.ndarray, timestamps: np.ndarray, starts: np.ndarray, stops: np.ndarray, users: np.ndarray
-) -> Histories:
+def _gather(items: Any, timestamps: Any, starts: np.ndarray, stops: np.ndarray, users: np.ndarray) -> Histories:
     """Histories made of the ranges [starts, stops) of the event columns."""
     if isinstance(items, StoredColumn) and isinstance(timestamps, StoredColumn):
         items, timestamps = items.windows(starts, stops), timestamps.windows(starts, stops)

@@ -65,7 +65,7 @@ def test_datasets_of_a_bucket_are_found_by_name_and_fetched_once(bucket, tmp_pat
     assert find("small").fingerprint == build(random_logs(0)).fingerprint
     assert find("s3://b/data/small").name == "small"
     assert find("ready").fingerprint == build(random_logs(1), Preparation(k_core=3)).fingerprint
-    assert len(Bucket.opened) == len(set(Bucket.opened)) == 2 + 5
+    assert len(Bucket.opened) == len(set(Bucket.opened)) == 2 + 6
     put(bucket / "data" / "small", 2)
     assert find("small").fingerprint == build(random_logs(2)).fingerprint
     with pytest.raises(InputError, match="looked in s3://b/data, which has: ready, small"):

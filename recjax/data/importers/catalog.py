@@ -1,18 +1,18 @@
 """The catalog: one row an item, ids and texts cleaned, and a row for every item that has events."""
 
 import html
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from recjax.data.importers.logs import SHOWN, Options
 from recjax.data.importers.rows import Rows, identifier, text
+from recjax.data.remote import Place
 from recjax.typing import InputError
 
 
 def finish(
-    catalog: pl.DataFrame | None, path: Path | None, events: pl.DataFrame, notes: dict[str, Any]
+    catalog: pl.DataFrame | None, path: Place | None, events: pl.DataFrame, notes: dict[str, Any]
 ) -> pl.DataFrame:
     """Cleans a catalog and completes it from the events; adds `catalog` to `notes`.
 

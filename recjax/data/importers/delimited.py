@@ -83,7 +83,7 @@ def encoding(path: Path, latin: bool) -> str:
     return "utf-8-sig"
 
 
-def first_line(path: Path) -> tuple[int, str]:
+def first_line(path: Place) -> tuple[int, str]:
     """The first line that is not blank, without its end, and its number; "" when there is none.
 
     Raises:
@@ -102,7 +102,7 @@ def first_line(path: Path) -> tuple[int, str]:
     return 0, ""
 
 
-def not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> InputError:
+def not_utf8(path: Place, line: int, error: UnicodeDecodeError) -> InputError:
     """The error for bytes that are not UTF-8."""
     around = error.object[max(error.start - 20, 0) : error.start + 20].decode("latin-1")
     return InputError(
@@ -140,7 +140,7 @@ def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
                 yield start, row
 
 
-def header(path: Path, layout: Layout) -> list[str]:
+def header(path: Place, layout: Layout) -> list[str]:
     """Column names.
 
     Raises:

@@ -234,7 +234,7 @@ def match(
     found: Sequence[str],
     usual: Mapping[str, Sequence[str]],
     given: Mapping[str, str],
-    path: Path,
+    path: Place,
     required: Sequence[str],
 ) -> dict[str, str]:
     """Which column of a file is which of ours.
@@ -270,7 +270,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
-def missing(column: str, wanted: str, found: Sequence[str], path: Path) -> InputError:
+def missing(column: str, wanted: str, found: Sequence[str], path: Place) -> InputError:
     """The error for a column that is not there."""
     near = difflib.get_close_matches(_plain(wanted), [_plain(name) for name in found], n=1, cutoff=0.4)
     nearest = next((name for name in found if near and _plain(name) == near[0]), None)
