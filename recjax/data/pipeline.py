@@ -135,7 +135,7 @@ def _pipeline_output(path: Place, value: Any) -> None:
 
 def _save_one(collection: Any, path: Place) -> None:
     """Writes the only element of a collection as JSON."""
-    collection | f"write {path.name}" >> beam.Map(lambda value: _pipeline_output(path, value))
+    _ = collection | f"write {path.name}" >> beam.Map(lambda value: _pipeline_output(path, value))
 
 
 def _listed(collection: Any, label: str) -> Any:
@@ -225,7 +225,7 @@ def _read(
                 "counts", "step_items", main="rows"
             )
         )  # fmt: skip
-        histories.rows | WriteToParquet(str(work / "read"), history_rows.SCHEMA)
+        _ = histories.rows | WriteToParquet(str(work / "read"), history_rows.SCHEMA)
         distinct = histories.step_items | "distinct" >> beam.Distinct()
         counts = {
             "users": histories.counts | "count users" >> beam.combiners.Count.PerKey(),
@@ -277,13 +277,13 @@ def _core(runner: Runner, options: Preparation, work: Place, steps: list[dict[st
         following, state = f"core{attempt}", work / f"core{attempt}.json"
         with runner.pipeline() as pipeline:
             rows = pipeline | ReadFromParquet(str(work / f"{stage}-*"))
-            if repeats:
+            if repeats and not left:
                 rows = rows | "repeats" >> beam.Map(history_rows.deduplicated, options)
             rare: Any = None
             for number in range(ROUNDS):
                 rows, rare = _round(rows, options, number)
             rows = rows | "not empty" >> beam.Filter(history_rows.length)
-            rows | WriteToParquet(str(work / following), history_rows.SCHEMA)
+            _ = rows | WriteToParquet(str(work / following), history_rows.SCHEMA)
             repeated = rows | "count repeats" >> beam.Map(history_rows.repeats, options)
             found = {
                 "left": rare | "left" >> beam.Map(len),
