@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 UV ?= uv
 
-.PHONY: help quickstart test pytest beam lint types lock clean
+.PHONY: help quickstart test pytest test-tpu beam lint types lock clean
 
 help:
 	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
 	@echo "make test        install the development tools, lint, run the tests"
 	@echo "make beam        install Apache Beam into $(VENV)-beam, test preparing by it"
+	@echo "make test-tpu    compile for TPU pods, which needs no TPU but libtpu (0.7 GB, into $(VENV)/libtpu); minutes"
 	@echo "make lint        ruff and the import order of the rooms"
 	@echo "make types       pyright"
 	@echo "make lock        resolve the requirements again (needs uv)"
@@ -35,6 +36,10 @@ $(VENV)-beam/.beam: requirements-beam.txt pyproject.toml
 	$(VENV)-beam/bin/python -m pip install --quiet --no-compile --no-deps --editable .
 	@touch $@
 
+# libtpu lies beside the environment, so that nothing else meets it. `make test-tpu TPU_TESTS='-k slices'` runs some.
+test-tpu: $(VENV)/.libtpu
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest -n 0 tests/plan/test_tpu.py $(TPU_TESTS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +58,11 @@ $(VENV)/.runtime: requirements.lock pyproject.toml
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.libtpu: requirements-tpu.txt $(VENV)/.dev
+	grep '^libtpu==' requirements-tpu.txt > $(VENV)/libtpu.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $(VENV)/libtpu -r $(VENV)/libtpu.txt
 	@touch $@
 
 # One resolution for both Pythons; lines with options, which may name an index, are taken out.

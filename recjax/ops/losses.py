@@ -118,28 +118,44 @@ def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: 
     """Loss and gradients on the ambient mesh; on one device, plainly."""
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
 
+    # As looked-up rows are: each device of the model axis gets the gradients of a part of the tokens.
+    parted = hidden.shape[0] % (data * model) == 0
+
     def whole(hidden, table, bias, targets, weights, shards: int = 1):
         loss, grads = _local(hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=shards)
         return loss, None if grads is None else grads._replace(table=grads.table[None], bias=grads.bias[None])
 
     def island(*inputs):
         loss, grads = whole(*inputs, shards=model)
+        if grads is not None:
+            grads = grads._replace(hidden=_joined(grads.hidden, parted).astype(hidden.dtype))
         return jax.lax.psum(loss, DATA_AXIS), grads
 
     if data * model == 1:
-        return whole(hidden, table, bias, targets, weights)
+        loss, grads = whole(hidden, table, bias, targets, weights)
+        return loss, None if grads is None else grads._replace(hidden=grads.hidden.astype(hidden.dtype))
+    own = PartitionSpec((DATA_AXIS, MODEL_AXIS) if parted else DATA_AXIS)
     tokens, rows, parts = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS), PartitionSpec(DATA_AXIS, MODEL_AXIS)
     return jax.shard_map(
         island,
         in_specs=(tokens, rows, rows, tokens, tokens),
-        out_specs=(PartitionSpec(), _Gradients(tokens, parts, parts) if gradients else None),
+        out_specs=(PartitionSpec(), _Gradients(own, parts, parts) if gradients else None),
         # The collectives are all explicit: nothing is differentiated through the island.
         check_vma=False,
     )(hidden, table, bias, targets, weights)
 
 
+def _joined(hidden: Array, parted: bool) -> Array:
+    """Gradients of tokens, added up over the model axis; each device gets those of a part of them if `parted`."""
+    if parted:
+        return jax.lax.psum_scatter(hidden, MODEL_AXIS, scatter_dimension=0, tiled=True)
+    return jax.lax.psum(hidden, MODEL_AXIS)
+
+
 def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients: bool, shards: int):
-    """Loss and gradients of this device's tokens against its rows, joined over the model axis if `shards` > 1."""
+    """Loss and gradients of this device's tokens against its rows; the loss, joined over the model axis if
+    `shards` > 1. Gradients of tokens, float32, are those of its rows alone.
+    """
     tokens, rows = hidden.shape[0], table.shape[0]
     item_chunk = min(rows, max(limits.chunk_elements // 256, 128))
     token_chunk = min(tokens, max(limits.chunk_elements // item_chunk, 1))
@@ -164,7 +180,7 @@ def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients:
     compute = _in_one_pass if items.pieces == 1 else _in_two_passes
     loss, grads = compute(sorted_, items, chunks, gradients, shards)
     if grads is not None:
-        unsorted = jnp.zeros_like(hidden).at[order].set(grads.hidden.astype(hidden.dtype), mode="drop")
+        unsorted = jnp.zeros(hidden.shape, jnp.float32).at[order].set(grads.hidden, mode="drop")
         grads = grads._replace(hidden=unsorted)
     return loss, grads
 
@@ -286,8 +302,7 @@ def _in_one_pass(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: boo
         found = _more(_Statistics.none(chunks.size), part, items, 0).joined(shards)
         if grads is not None:
             more = _gradient(found, part, items, 0)
-            hidden = jax.lax.psum(more.hidden, MODEL_AXIS) if shards > 1 else more.hidden
-            grads = _Gradients(_put(grads.hidden, hidden, start), grads.table + more.table, grads.bias + more.bias)
+            grads = _Gradients(_put(grads.hidden, more.hidden, start), grads.table + more.table, grads.bias + more.bias)
         return loss + found.loss(part.weights), grads
 
     start = (jnp.zeros((), jnp.float32), _zeros(tokens, items) if gradients else None)
@@ -329,8 +344,7 @@ def _in_two_passes(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: b
             more.hidden, _add_rows(grads.table, more.table, start), _add_rows(grads.bias, more.bias, start)
         )
 
-    grads = jax.lax.fori_loop(0, items.pieces, piece, _zeros(tokens, items))
-    return loss, grads if shards == 1 else grads._replace(hidden=jax.lax.psum(grads.hidden, MODEL_AXIS))
+    return loss, jax.lax.fori_loop(0, items.pieces, piece, _zeros(tokens, items))
 
 
 def _zeros(tokens: _Tokens, items: _Items) -> _Gradients:

@@ -3,6 +3,8 @@
 import math
 import re
 
+import numpy as np
+
 from recjax.plan.hlo import Computation, Instruction, Program, Shape
 
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"}
@@ -77,8 +79,12 @@ def _pairs(attributes: str, axis: int, size: int, kernel: int, out: int) -> int:
     stride, spread, step = (int(window(name, "1")) for name in ("stride", "lhs_dilate", "rhs_dilate"))
     if kernel == 1 and spread == 1 and not low:
         return out
-    inputs = range(0, (size - 1) * spread + 1, spread)
-    return sum(1 for start in range(out) for tap in range(kernel) if start * stride + tap * step - low in inputs)
+    starts = np.arange(out) * stride - low
+    if step == 1:  # the inputs from ceil(start / spread) to floor(last tap / spread)
+        first, last = np.maximum(-(-starts // spread), 0), np.minimum((starts + kernel - 1) // spread, size - 1)
+        return int(np.maximum(last - first + 1, 0).sum())
+    places = starts[:, None] + np.arange(kernel) * step
+    return int(np.count_nonzero((places % spread == 0) & (places >= 0) & (places <= (size - 1) * spread)))
 
 
 def traffic(program: Program) -> int:

@@ -98,7 +98,7 @@ def _whole(model: Model, params: Params) -> Params:
 
     Once, and of parameters: where they are used, the compiler would rather exchange activations in some places.
     """
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh: Any = jax.sharding.get_abstract_mesh()
     return params if mesh.empty else jax.lax.with_sharding_constraint(params, sharding_rules(model).shard(params, mesh))
 
 
@@ -109,7 +109,7 @@ def _parted(model: Model, grads: Params) -> Params:
     compiler makes a reduce-scatter. Asked for in parts at once, it would carry the parts into the backward pass, and
     gather the activations of all rows there.
     """
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh: Any = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return grads
     layouts = sharding_rules(model).shard(grads, mesh)

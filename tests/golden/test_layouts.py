@@ -15,6 +15,7 @@ import pytest
 from recjax import recipes
 from recjax.config import override_all
 from recjax.plan.program import abstract_inputs
+from recjax.train.state import TrainState, abstract_state
 
 FOLDER = Path(__file__).parent / "layouts"
 NAMES = sorted(path.stem for path in Path(__file__).parents[2].joinpath("experiments").glob("*.py"))
@@ -23,7 +24,10 @@ ITEMS, TEXT_WIDTH = 20_000, 384
 
 def layout(name: str) -> str:
     """A line an array: path, shape, layout; of moments also the layout under mesh.shard_state=optimiser."""
-    found = [_places(name, "none"), _places(name, "optimiser")]
+    config = override_all(recipes.read(name).config, ["mesh.data=4", "mesh.model=2"])
+    mesh = config.mesh.build(jax.devices()[:8])
+    inputs = abstract_inputs(config, ITEMS, mesh, TEXT_WIDTH)
+    found = [_places(inputs.state), _places(abstract_state(inputs.state, mesh, inputs.model, "optimiser"))]
     lines = [f"# {name}, {ITEMS:,} items, mesh data=4, model=2, seq=1; after |: mesh.shard_state=optimiser"]
     for path, (shape, axes) in found[0].items():
         other = found[1][path][1]
@@ -31,10 +35,7 @@ def layout(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _places(name: str, shard: str) -> dict[str, tuple[str, str]]:
-    config = override_all(recipes.read(name).config, ["mesh.data=4", "mesh.model=2", f"mesh.shard_state={shard}"])
-    mesh = config.mesh.build(jax.devices()[:8])
-    state = abstract_inputs(config, ITEMS, mesh, TEXT_WIDTH).state
+def _places(state: TrainState) -> dict[str, tuple[str, str]]:
     arrays = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema}
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (
