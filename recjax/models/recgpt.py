@@ -357,10 +357,10 @@ class RecGPTModel:
     def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Any]]:
         """User states at the last event, representations of all rows, and which rows are the catalog."""
         table, states = catalog_of(queries), self._states(params, queries)
-        if table.represented is None:
-            table = self.prepare(params, table)
-        users = states[:, : states.shape[1] - self._code_width]
-        return users, table.represented, {"start": table.start, "n_items": table.size}
+        items = table.represented
+        if items is None:
+            items = self.represent(self._used(params), _columns(table))
+        return states[:, : states.shape[1] - self._code_width], items, {"start": table.start, "n_items": table.size}
 
     def _states(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
         """User states at the last event."""

@@ -21,8 +21,23 @@ from recjax.tokenizers.item_codes import load_state
 from recjax.typing import InputError
 
 FIXTURES = Path(__file__).parent / "fixtures"
-ITEMS, SLOTS, VOCABULARY = 10, 4, 50
+ITEMS, SLOTS, VOCABULARY, LENGTH = 10, 4, 50, 10
 HISTORIES = np.array([[3, 7, 1, 10, 2, 5], [9, 4, 6, 0, 0, 0]], np.int32)
+CONFIG = RecGPTPublished(
+    width=32, layers=2, heads=2, vocabulary=VOCABULARY, slots=SLOTS, aux_width=8, max_items=8, dropout=0.1
+)
+MODEL = dataclasses.replace(CONFIG, dropout=0.0).build(ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64)))
+
+
+@jax.jit
+def logits_and_loss(params, batch):
+    hidden = MODEL.module.apply({"params": params}, *MODEL._inputs(batch), batch.segments, batch.positions)
+    return hidden @ params["pred_head"].T, MODEL.loss(params, batch, None)[0]
+
+
+@jax.jit
+def ranked(params, queries, targets):
+    return MODEL.rank(params, queries, 5), MODEL.target_rank(params, queries, targets)[0]
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +56,9 @@ def _table(expected):
     return jax.tree.map(jnp.asarray, item_table(expected["vectors"], known, expected["codes"]))
 
 
-def _model(published, expected):
-    table = _table(expected)
-    stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), table, (49,) * SLOTS)
-    return dataclasses.replace(published.config, dropout=0.0).build(stats), jax.tree.map(jnp.asarray, published.params)
-
-
-def _batch(items, table, segments=None, positions=None, real=None):
-    """Next items as targets, where the next position is of the same history."""
+def _batch(items, table, segments=None, positions=None):
+    """Rows of `LENGTH` items; next items as targets, where the next position is of the same history."""
+    items = np.pad(items, [(0, 0), (0, LENGTH - items.shape[1])])
     segments = (items > 0).astype(np.int32) if segments is None else segments
     positions = np.broadcast_to(np.arange(items.shape[1]), items.shape) if positions is None else positions
     follows = np.pad((segments[:, 1:] == segments[:, :-1]) & (items[:, 1:] > 0), [(0, 0), (0, 1)])
@@ -58,17 +68,13 @@ def _batch(items, table, segments=None, positions=None, real=None):
     return Batch(*(jnp.asarray(a, t) for a, t in zip(arrays, types, strict=True)), catalog=table)
 
 
-def _logits(model, params, batch):
-    hidden = model.module.apply({"params": params}, *model._inputs(batch), batch.segments, batch.positions)
-    return np.asarray(hidden @ params["pred_head"].T)
-
-
 def _check(published, expected):
-    model, params = _model(published, expected)
-    batch = _batch(HISTORIES, _table(expected))
+    assert published.config == CONFIG
+    logits, loss = logits_and_loss(published.params, _batch(HISTORIES, _table(expected)))
     real = np.repeat(HISTORIES > 0, SLOTS, axis=1)
-    np.testing.assert_allclose(_logits(model, params, batch)[real], expected["logits"][real], atol=1e-4)
-    np.testing.assert_allclose(jax.jit(model.loss)(params, batch, None)[0], expected["loss"], rtol=1e-5)
+    found = np.asarray(logits)[:, : real.shape[1]]
+    np.testing.assert_allclose(found[real], expected["logits"][real], atol=1e-4)
+    np.testing.assert_allclose(loss, expected["loss"], rtol=1e-5)
     known = np.ones(ITEMS + 1, bool)
     codes = published.tokenizer.encode(published.state, expected["vectors"], known)
     np.testing.assert_array_equal(codes, expected["codes"])
@@ -77,9 +83,6 @@ def _check(published, expected):
 
 def test_logits_loss_and_codes_equal_the_stored_twin(published, expected):
     _check(published, expected)
-    assert published.config == RecGPTPublished(
-        width=32, layers=2, heads=2, vocabulary=VOCABULARY, slots=SLOTS, aux_width=8, max_items=8
-    )
 
 
 def test_logits_loss_and_codes_equal_a_live_twin(tmp_path):
@@ -94,20 +97,18 @@ def test_logits_loss_and_codes_equal_a_live_twin(tmp_path):
 
 
 def test_packing_and_padding_side_change_nothing(published, expected):
-    model, params = _model(published, expected)
     table = _table(expected)
-    alone = _logits(model, params, _batch(HISTORIES, table))
+    alone, _ = logits_and_loss(published.params, _batch(HISTORIES, table))
     packed = np.array([[9, 4, 6, 3, 7, 1, 10, 2, 5, 0], [0, 0, 0, 0, 0, 0, 0, 9, 4, 6]], np.int32)
     segments = np.array([[1, 1, 1, 2, 2, 2, 2, 2, 2, 0], [0] * 7 + [1] * 3])
     positions = np.array([[0, 1, 2, 0, 1, 2, 3, 4, 5, 0], [0] * 7 + [0, 1, 2]])
-    together = _logits(model, params, _batch(packed, table, segments, positions))
-    np.testing.assert_allclose(together[0, 3 * SLOTS : 9 * SLOTS], alone[0], atol=2e-5)
+    together, _ = logits_and_loss(published.params, _batch(packed, table, segments, positions))
+    np.testing.assert_allclose(together[0, 3 * SLOTS : 9 * SLOTS], alone[0, : 6 * SLOTS], atol=2e-5)
     np.testing.assert_allclose(together[0, : 3 * SLOTS], alone[1, : 3 * SLOTS], atol=2e-5)
     np.testing.assert_allclose(together[1, 7 * SLOTS :], alone[1, : 3 * SLOTS], atol=2e-5)
 
 
 def test_rank_is_by_the_sum_of_code_logits(published, expected):
-    model, params = _model(published, expected)
     seen = jnp.asarray([[3, 7, 0], [9, 0, 0]], jnp.int32)
     lengths = jnp.asarray([6, 3], jnp.int32)
     positions = jnp.tile(jnp.arange(6, dtype=jnp.int32), (2, 1))
@@ -118,10 +119,9 @@ def test_rank_is_by_the_sum_of_code_logits(published, expected):
     for row, items in enumerate(np.asarray(seen)):
         scores[row, items] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")
-    items, best = jax.jit(model.rank, static_argnums=2)(params, queries, 5)
+    (items, best), ranks = ranked(published.params, queries, jnp.asarray(order[:, 3], jnp.int32))
     np.testing.assert_array_equal(items, order[:, :5])
     np.testing.assert_allclose(best, np.take_along_axis(scores, order[:, :5], 1), atol=1e-4)
-    ranks, _ = jax.jit(model.target_rank)(params, queries, jnp.asarray(order[:, 3], jnp.int32))
     np.testing.assert_array_equal(ranks, [4, 4])
 
 
@@ -130,13 +130,13 @@ def test_training_lowers_the_loss(expected):
     stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), table, (49,) * SLOTS)
     config = RecGPTPublished(width=16, layers=1, heads=2, vocabulary=VOCABULARY, aux_width=8, max_items=8)
     model, batch = config.build(stats), _batch(HISTORIES, table)
-    params = model.init(jax.random.key(0), batch)
+    params = jax.jit(model.init)(jax.random.key(0), batch)
     step = jax.jit(jax.value_and_grad(lambda params, key: model.loss(params, batch, key)[0]))
     first = step(params, jax.random.key(0))[0]
     assert abs(float(first) - np.log(VOCABULARY)) < 0.3
     for i in range(20):
         loss, gradient = step(params, jax.random.key(i))
-        params = jax.tree.map(lambda p, g: p - 0.3 * g, params, gradient)
+        params = jax.tree.map(lambda p, g: np.asarray(p) - np.float32(0.3) * np.asarray(g), params, gradient)
     assert loss < first - 0.3
 
 
