@@ -9,6 +9,7 @@ from rich.console import Console
 
 from recjax import cli, recipes
 from recjax.config import override_all
+from recjax.data.item_table import padded_rows
 from recjax.ops.embedding import table_rows
 from recjax.plan import plan
 from recjax.plan.advice import nearest
@@ -108,8 +109,10 @@ def test_no_device_is_sent_the_catalog_that_it_ranks():
     inputs = abstract_inputs(chosen, ITEMS, mesh)
     with jax.set_mesh(mesh):
         found = estimate(lower_evaluation(chosen, inputs), {"catalog": inputs.queries.catalog}, mesh, HOST)
-    # Of each item: 256 coordinates, three codes, whether it has a text, and how crowded it is around it.
-    assert found.memory["catalog"] == pytest.approx((ITEMS + 4) // 4 * (256 * 4 + 3 * 4 + 1 + 4), abs=16)
+    # Of each item: 256 coordinates, three codes, whether it has a text, how crowded it is around it, and what it is
+    # ranked by, made once for all queries: the coordinates and three embeddings of codes.
+    item = 256 * 4 + 3 * 4 + 1 + 4 + (256 + 3 * 8) * 4
+    assert found.memory["catalog"] == padded_rows(ITEMS + 1, 4) // 4 * item + 2 * 4
     assert found.collectives and all(one.bytes < ITEMS for one in found.collectives), found.collectives
 
 
