@@ -266,10 +266,10 @@ def placed(folder: Place) -> Iterator[Place]:
     if folder.exists() and not is_prepared(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a prepared dataset: it will not be overwritten")
     if not isinstance(folder, Path):
+        with told(folder):
+            remove(folder)
         try:
-            with told(folder):
-                remove(folder)
-                yield folder
+            yield folder
         except BaseException:
             remove(folder)
             raise

@@ -15,6 +15,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam  # pyright: ignore[reportMissingImports]  (the extra `beam`)
@@ -104,7 +105,8 @@ def prepare(
     runner.pipeline()  # told before anything is read
     with placed(out) as scratch:
         work = scratch / "work"
-        work.mkdir()
+        if isinstance(work, Path):  # stores have no folders to make
+            work.mkdir()
         log = open_table(raw, format, columns)
         if log is not None and log.texts and log.items is None:
             raise InputError("texts of items from a table of events cannot be read by --beam: give them as items.csv")

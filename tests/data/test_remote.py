@@ -88,7 +88,7 @@ def test_a_dataset_is_replaced_and_a_failed_one_leaves_nothing(bucket, monkeypat
     save(build(random_logs(1)), bucket / "x")
     assert load(bucket / "x").fingerprint == build(random_logs(1)).fingerprint
     monkeypatch.setattr("recjax.data.dataset.write_header", lambda *_: (_ for _ in ()).throw(OSError("no quota")))
-    with pytest.raises(InputError, match="s3://b/y cannot be read or written: OSError: no quota"):
+    with pytest.raises(OSError, match="no quota"):
         save(build(random_logs(0)), bucket / "y")
     assert not (bucket / "y").exists()
 
