@@ -112,8 +112,8 @@ class StoredColumn(np.lib.mixins.NDArrayOperatorsMixin):
 
     def shared(self, places: np.ndarray) -> np.ndarray:
         """`self[places]` on every process, of which each reads a share. Every process must call it."""
-        bounds = _share(len(places))
-        parts = [self[places[start : start + _STEP]] for start in range(*bounds, _STEP)]
+        first, stop = _share(len(places))
+        parts = [self[places[start : min(start + _STEP, stop)]] for start in range(first, stop, _STEP)]
         return _gathered(np.concatenate([np.zeros(0, self.dtype), *parts]), len(places))
 
     def shared_counts(self, size: int) -> np.ndarray:
