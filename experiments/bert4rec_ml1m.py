@@ -4,9 +4,9 @@ BERT4Rec on MovieLens-1M (Sun et al., CIKM 2019), trained as long as it needs: t
 in eleven, only the last one. Pre-norm blocks, as in RecTools: the paper's post-norm stays at the loss of a popularity
 model for tens of epochs. Well-trained replications reach 0.152 to 0.162 (Petrov & Macdonald, RecSys 2022).
 
-Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.1567 (test split, leave-one-out, full ranking, history masked)
+Time:      about 50 minutes
+Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig

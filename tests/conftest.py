@@ -1,15 +1,23 @@
 """Test session: CPU, eight host devices, the XLA:CPU fusion that returns garbage switched off.
 
 Tests spend their time in compilation, which the lowest optimisation level of XLA's back end halves; the arithmetic
-stays the same.
+stays the same. What one test or process has compiled, the others of the session read from a folder.
 """
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FLAGS = "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+
+COMPILED = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="recjax-compiled-")
+"""The folder that this process has made for the session; workers and programs that tests start inherit it."""
+if COMPILED is not None:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 import jax
 import pytest
@@ -17,6 +25,11 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 
 SHARED = Path(os.environ.get("RECJAX_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if COMPILED is not None:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 def _folder(path: Path) -> Path:

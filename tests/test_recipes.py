@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +19,10 @@ from recjax.train.ablation import plan
 from recjax.train.loop import fit
 from recjax.typing import InputError
 from tests.tiny import SETTINGS, TINY, tiny_datasets
-from tests.train.conftest import compiled_once
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
 ABLATIONS = sorted(path.stem for path in (FOLDER / recipes.ABLATIONS).glob("*.py"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Recipes that differ in their dataset alone are one program at a tiny size."""
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")
