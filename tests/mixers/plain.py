@@ -30,7 +30,8 @@ def built(config, causal: bool = True):
     """Parameters, none of them at a special value, and the compiled function of (parameters, x)."""
     module = config.build(width=WIDTH, causal=causal, dtype=jnp.float32, name=None)
     params = jax.jit(module.init)(jax.random.key(0), inputs(), context())
-    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+    random = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * random.standard_normal(leaf.shape, np.float32), params)
     return params, jax.jit(lambda params, x: module.apply(params, x, context()))
 
 

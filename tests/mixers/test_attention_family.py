@@ -40,7 +40,8 @@ def _built(config, causal: bool = True, context: SeqContext | None = None):
     """The mixer's module, and parameters none of which is zero."""
     module = config.build(width=WIDTH, causal=causal, dtype=jnp.float32, name=None)
     params = jax.jit(module.init)(jax.random.key(0), _x(), _context() if context is None else context)
-    return module, jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(1), p.shape), params)
+    random = np.random.default_rng(1)
+    return module, jax.tree.map(lambda p: p + 0.3 * random.standard_normal(p.shape, np.float32), params)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

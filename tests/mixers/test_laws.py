@@ -85,14 +85,20 @@ def _inputs(rows: int = 2, seed: int = 0) -> np.ndarray:
 
 
 @cache
+def _params(name: str, causal: bool = True):
+    """The mixer's parameters, moved, since zero-initialised parts would hide what they do."""
+    module = MIXERS[name].build(width=WIDTH, causal=causal, dtype=jnp.float32, name=None)  # pyright: ignore
+    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
+    params = jax.jit(module.init)(jax.random.key(0), _inputs(), _context(segments))
+    random = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), params)
+
+
+@cache
 def _built(name: str, causal: bool = True, dtype: str = "float32"):
     """The mixer alone: parameters, and the compiled function of (parameters, x, context)."""
     module = MIXERS[name].build(width=WIDTH, causal=causal, dtype=jnp.dtype(dtype), name=None)  # pyright: ignore
-    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
-    params = jax.jit(module.init)(jax.random.key(0), _inputs(), _context(segments))
-    # Zero-initialised parts would hide what they do.
-    noise = lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape)  # noqa: E731
-    return jax.tree.map(noise, params), jax.jit(module.apply)
+    return _params(name, causal), jax.jit(module.apply)
 
 
 @cache

@@ -54,8 +54,7 @@ def raw_scores(users, table, bias):
     return users.astype(np.float64) @ table.T.astype(np.float64) + (0 if bias is None else bias.astype(np.float64))
 
 
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("chunk", [1_000, 64, 50, 7])
+@pytest.mark.parametrize(("chunk", "with_bias"), [(1_000, True), (64, False), (50, True), (7, False)])
 def test_equals_brute_force_with_ties_seen_and_candidates(chunk, with_bias):
     users, table, bias, seen = problem(9, 128, 20)
     bias = bias if with_bias else None
@@ -133,8 +132,7 @@ def test_never_holds_queries_by_items():
         assert QUERY_BLOCK * 500 <= largest <= QUERY_BLOCK * 600
 
 
-@pytest.mark.parametrize("chunk", [10_000, 100])
-@pytest.mark.parametrize("queries", [1, 50])
+@pytest.mark.parametrize(("queries", "chunk"), [(1, 10_000), (50, 100)])
 @pytest.mark.parametrize("rows", [1 + 37, 1 + 3_416, 12_102])
 def test_constant_scores_earn_nothing(rows, queries, chunk):
     rng = np.random.default_rng(0)
