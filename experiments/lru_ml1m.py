@@ -4,8 +4,8 @@ The linear recurrent unit on MovieLens-1M under full cross-entropy, as LRURec ha
 blocks with the normalisation after the residual sum, no positions, eigenvalues that begin between 0.8 and 0.99. Their
 own figure, 0.1930, is for another order of events with the same time stamp and cannot be compared.
 
-Expected:  pending
-Time:      pending
+Expected:  ndcg@10 0.1841 (test split, leave-one-out, full ranking, history masked)
+Time:      39 minutes, on cores shared with other work
 Hardware:  2 CPU cores
 """
 
