@@ -172,7 +172,7 @@ def test_runs_are_reported(finished: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
     """A real process on one host device, killed without warning; the same cell is then finished."""
-    settings = [*SETTINGS[1::2], "data.dataset=shop", "train.steps=400", "train.save_every=2", "train.log_every=2"]
+    settings = [*SETTINGS[1::2], "data.dataset=shop", "train.steps=60", "train.save_every=2", "train.log_every=2"]
     (cell,) = plan(recipes.read(str(finished / "shares.py")), settings, [0], tmp_path, ["all"])
     environments, said = slices(Devices("cpu", "cpu", 2), 1)[:1], []
     log = cell.folder / "metrics.jsonl"
@@ -192,7 +192,7 @@ def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
     assert run_cells([cell], environments, start=start_and_kill, **arguments)
     assert cell.state().status == "failed" and "memory" in cell.state().message
     printed = (cell.folder / "output.log").read_text()
-    assert "1 x cpu" in printed and "trained 400 steps" not in printed
+    assert "1 x cpu" in printed and "trained 60 steps" not in printed
 
     assert run_cells([cell], [{}], start=Here(), **arguments)
     assert "goes on after the checkpoint of step" in (cell.folder / "output.log").read_text()
