@@ -143,9 +143,9 @@ def test_an_imported_run_is_the_published_model(imported: Path):
     items = np.array([[3, 70, 1, 100, 2, 5], [9, 4, 6, 0, 0, 0]], np.int32)
     positions = np.tile(np.arange(6, dtype=np.int32), (2, 1))
     asked = Queries(jnp.asarray(items), jnp.asarray(positions), jnp.asarray([6, 3]), jnp.asarray(items), catalog=table)
-    expected = direct.logits(jax.tree.map(jnp.asarray, published.params), asked)
+    expected = jax.jit(direct.logits)(published.params, asked)
     with jax.set_mesh(run.mesh):
-        found = run.model.logits(run.params, replace(asked, catalog=run.model.catalog))
+        found = jax.jit(run.model.logits)(run.params, replace(asked, catalog=run.model.catalog))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     ranked = run.model.catalog
     assert ranked is not None

@@ -119,18 +119,10 @@ def params_of(folder):
 
 
 def test_fine_tuning_on_another_catalog(tmp_path, pretrained, monkeypatch):
-    settings = {"start_from": str(pretrained), "ema": 0.5}
-    fit(config("tiny-b", optim=Adam(STILL), **{**settings, "steps": 1}), tmp_path / "still")
-    (_, before), (name, after) = params_of(pretrained), params_of(tmp_path / "still")
-    assert name == "tiny-b"
-    assert_same(before, after, 1e-20)
-    codes = [(folder / "codes" / "tokenizer.safetensors").read_bytes() for folder in (pretrained, tmp_path / "still")]
-    assert codes[0] == codes[1]
-
-    # A run that is stopped goes on exactly, and needs the other run no more.
+    """A run that is stopped goes on exactly, and needs the other run no more."""
     copy = tmp_path / "copy"
     shutil.copytree(pretrained, copy)
-    tuned = config("tiny-b", **{**settings, "start_from": str(copy)})
+    tuned = config("tiny-b", start_from=str(copy), ema=0.5)
     fit(tuned, tmp_path / "unbroken")
     opened = loop.open_task
 
@@ -156,16 +148,19 @@ def test_fine_tuning_on_another_catalog(tmp_path, pretrained, monkeypatch):
     assert fit(tuned, tmp_path / "broken").step == 4
     unbroken = params_of(tmp_path / "unbroken")[1]
     assert_same(unbroken, params_of(tmp_path / "broken")[1])
-    assert np.abs(unbroken["codes"] - before["codes"]).max() > 1e-3
+    assert np.abs(unbroken["codes"] - params_of(pretrained)[1]["codes"]).max() > 1e-3
 
 
 def test_own_vectors_of_items_start_afresh_and_tie_the_run_to_its_catalog(tmp_path, pretrained):
     def tuned(dataset: str, **train) -> RunConfig:
-        base = config(dataset, optim=Adam(STILL), **{"steps": 1, **train})
+        base = config(dataset, optim=Adam(STILL), **{"steps": 1, "ema": 0.5, **train})
         return dataclasses.replace(base, model=dataclasses.replace(base.model, own_width=4))
 
     fit(tuned("tiny-b", start_from=str(pretrained)), tmp_path / "own")
-    before, after = params_of(pretrained)[1], params_of(tmp_path / "own")[1]
+    before, (name, after) = params_of(pretrained)[1], params_of(tmp_path / "own")
+    assert name == "tiny-b"
+    codes = [(folder / "codes" / "tokenizer.safetensors").read_bytes() for folder in (pretrained, tmp_path / "own")]
+    assert codes[0] == codes[1]
     assert set(after) - set(before) == {"own", "own_in", "own_out"} and not np.abs(after["own"]).max() > 1e-20
     assert_same(before, {name: after[name] for name in before}, 1e-20)
     again = tuned("tiny-b", start_from=str(tmp_path / "own"))
