@@ -116,6 +116,18 @@ def test_no_device_is_sent_the_catalog_that_it_ranks():
     assert found.collectives and all(one.bytes < ITEMS for one in found.collectives), found.collectives
 
 
+def test_fourier_transforms_run_where_rows_and_channels_are():
+    length, rows, width = 256, 8, 16
+    small = [f"data.view.max_length={length}", f"model.max_length={length}", f"data.rows={rows}", "mesh.model=4"]
+    small += ["model.mixer=s4d", "model.layers=1", f"model.width={width}", "model.dropout=0"]
+    found = plan(override_all(recipes.read("s4_ml1m").config, small), "cpu:8", items=5000, ranking=False).training
+    moved = [one for one in found.collectives if one.kind != "all-reduce"]
+    # Transforms are of twice the length, and their spectra of one more than the length: only the kernels' gradients are
+    # added up there. Of activations, a group along the model axis exchanges its rows, and none crosses the data axis.
+    assert moved and all(not {length + 1, 2 * length} & set(one.shape) for one in moved), moved
+    assert all("data" not in one.axes and one.bytes <= 2 * rows // 2 * length * width * 4 for one in moved), moved
+
+
 @pytest.mark.parametrize(
     ("topology", "settings", "message"),
     [

@@ -1,4 +1,7 @@
-"""Pods that are not there: the step compiled by libtpu for 256 chips; about 20 s of CPU each, where it is installed."""
+"""Pods that are not there: the step compiled by libtpu, for 256 chips and for slices, where libtpu is installed.
+
+`make test-tpu` installs it beside the environment and runs these.
+"""
 
 import importlib.util
 
@@ -44,14 +47,30 @@ def test_a_wide_model_of_texts_on_a_pod():
     assert all(one.bytes < vectors / 4 / 2 for one in found.training.collectives if one.kind == "all-gather")
 
 
-def test_slices_are_told_apart():
-    settings = [*SHORT, "model.width=8", "mesh.model=2"]
+def test_slices_and_a_state_over_data():
+    settings = [
+        *SHORT,
+        "data.rows=64",
+        "model.width=8",
+        "mesh.model=2",
+        "mesh.shard_state=optimiser",
+        "model.dropout=0",
+    ]
+    items = 100_000
     found = plan(
-        override_all(recipes.read("sasrec_ml1m").config, settings), "v5e:2x2", slices=2, items=1_000, ranking=False
-    )
-    links = {(one.axes, one.link) for one in found.training.collectives}
+        override_all(recipes.read("sasrec_ml1m").config, settings), "v5e:2x2", slices=2, items=items, ranking=False
+    ).training
+    links = {(one.axes, one.link) for one in found.collectives}
     assert ("model", "ici") in links and not any(axes == "model" and link == "dcn" for axes, link in links)
     assert any(link == "dcn" for _, link in links)
+    table = table_rows(items + 1) * 8 * 4 // 2
+    assert found.memory["optimiser"] == pytest.approx(2 * table / 4, rel=0.05)
+    # Inside a slice gradients are added up and cut, and updates gathered: half of an all-reduce each. What else goes
+    # along the data axis there is small: no activation is gathered for the parts.
+    inside = [one for one in found.collectives if one.axes == "data" and one.link == "ici"]
+    rows = [one for one in inside if max(one.shape, default=0) >= items // 8]
+    assert {one.kind for one in rows} == {"reduce-scatter", "all-gather"}, rows
+    assert all(one.bytes < 64 // 4 * 32 * 8 * 4 for one in inside if one not in rows), inside
 
 
 def test_a_topology_that_cannot_be():
