@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.command in COMPARING:
         from recjax import comparisons as commands
+    elif options.command == "prepare":
+        from recjax import datasets as commands
     else:
         from recjax import commands
     from recjax.evaluate.ranking import NonFiniteScoresError
