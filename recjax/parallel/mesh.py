@@ -25,8 +25,8 @@ class MeshShape:
         seq: positions of a row.
         shard_state: what is laid out over the data axis too, beside batches: "optimiser": its moments and the average
             of the parameters, so that a step sends half of an all-reduce for the gradients and the other half for the
-            updates (ZeRO, stages 1 and 2; Rajbhandari et al. 2020); "all": the parameters as well, gathered where they
-            are used (stage 3).
+            updates (ZeRO, stages 1 and 2; Rajbhandari et al. 2020); "all": the parameters as well, gathered once a
+            step (stage 3).
     """
 
     data: int = -1
