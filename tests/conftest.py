@@ -27,6 +27,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 SHARED = Path(os.environ.get("RECJAX_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+LONG = ("tests/multi_process/", "tests/test_recipes", "tests/train/", "tests/mixers/test_laws", "tests/models/")
+"""Where the long files are: they go first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((at for at, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if COMPILED is not None:
         shutil.rmtree(COMPILED, ignore_errors=True)

@@ -45,6 +45,8 @@ def test_every_command_is_one_that_exists(page: Path, words: list[str]):
             override_all(recipes.read(options.recipe).config, options.settings)
     elif program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file(), arguments[0]
     elif program == "pip":
         assert arguments[0] == "install"
         for option, value in itertools.pairwise(arguments):
