@@ -231,7 +231,8 @@ class DotProductModel:
 
     def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
         """Item tables by rows over the model axis; everything else, which is small, on every device."""
-        return [(r"(^|/)(items|output)$", ("model", None)), (r"(^|/)bias$", ()), (r".*", ())]
+        # Mixers have matrices called `output` too, and what is inside the encoder is whole on every device.
+        return [(r"(^|/)encoder/", ()), (r"(^|/)(items|output)$", ("model", None)), (r".*", ())]
 
     @property
     def tables(self) -> tuple[str, ...]:
