@@ -47,6 +47,20 @@ def test_a_wide_model_of_texts_on_a_pod():
     assert all(one.bytes < vectors / 4 / 2 for one in found.training.collectives if one.kind == "all-gather")
 
 
+def test_a_state_space_over_time_sends_what_it_carries():
+    settings = ["model.mixer=s5", "model.width=64", "data.view.max_length=8192", "model.max_length=8192"]
+    settings += ["data.rows=32", "mesh.data=16", "mesh.seq=16", "model.dropout=0"]
+    found = plan(
+        override_all(recipes.read("lru_ml1m").config, settings), "v5e:16x16", items=10_000, ranking=False
+    ).training
+    activations = 32 // 16 * 8192 * 64 * 4
+    along = [one for one in found.collectives if one.axes == "seq" and one.kind != "all-reduce"]
+    carried = [one for one in along if one.bytes < activations / 100]
+    # Four scans of states (two layers, forwards and back), and one gather of what the softmax reads.
+    assert sum(one.count for one in carried if one.kind == "all-gather") >= 4
+    assert sum(one.count for one in along if one.bytes >= activations / 100) <= 1, along
+
+
 def test_slices_and_a_state_over_data():
     settings = [
         *SHORT,
