@@ -1,6 +1,7 @@
 """SASRec, gSASRec and BERT4Rec: packing isolation, ranking through the last position, norms, losses."""
 
 import dataclasses
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +43,10 @@ def _batch() -> Batch:
     return Batch(*map(jnp.asarray, (np.where(segments > 0, items, 0), segments, positions, targets, weights)))
 
 
+@cache
 def _built(config):
     model = config.build(STATS)
-    return model, model.init(jax.random.key(0), _batch())
+    return model, jax.jit(model.init)(jax.random.key(0), _batch())
 
 
 def _hidden(model, params, batch):
@@ -61,12 +63,13 @@ def test_loss_falls_when_trained(name):
         (loss, sums), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, key)
         return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), loss, sums
 
-    first = float(model.loss(params, batch, None)[0])
+    evaluated = jax.jit(lambda params: model.loss(params, batch, None)[0])
+    first = float(evaluated(params))
     for i in range(30):
         params, loss, sums = step(params, jax.random.key(i))
     assert sums["loss"][1] == batch.weights.sum()
     np.testing.assert_allclose(sums["loss"][0] / sums["loss"][1], loss, rtol=1e-6)
-    assert float(model.loss(params, batch, None)[0]) < first - 0.05
+    assert float(evaluated(params)) < first - 0.05
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -90,7 +93,9 @@ def test_user_state_is_the_last_position(name):
     valid = jnp.arange(LENGTH)[None] < lengths[:, None]
     queries = Queries(jnp.where(valid, batch.items, 0), batch.positions, lengths, jnp.zeros((3, 1), jnp.int32))
     users = jax.jit(model.users)(params, queries)
-    full = _hidden(model, params, dataclasses.replace(batch, items=queries.items, segments=valid.astype(jnp.int32)))
+    full = jax.jit(lambda params, batch: _hidden(model, params, batch))(
+        params, dataclasses.replace(batch, items=queries.items, segments=valid.astype(jnp.int32))
+    )
     np.testing.assert_allclose(users[:2], np.asarray(full)[[0, 1], [LENGTH - 1, 4]], rtol=1e-4, atol=1e-5)
 
 
@@ -100,7 +105,9 @@ def test_rank_and_target_rank_agree_with_brute_force(name):
     batch = _batch()
     seen = jnp.asarray([[1, 2, 3], [7, 0, 0], [9, 9, 4]], jnp.int32)
     queries = Queries(batch.items, batch.positions, jnp.full(3, LENGTH, jnp.int32), seen)
-    scores = np.asarray(model.users(params, queries), np.float64) @ np.asarray(model.table(params), np.float64).T
+    scores = (
+        np.asarray(jax.jit(model.users)(params, queries), np.float64) @ np.asarray(model.table(params), np.float64).T
+    )
     scores += np.asarray(params.get("bias", np.zeros(scores.shape[1])))
     scores[:, 0] = scores[:, ITEMS + 1 :] = -np.inf
     for row, items in enumerate(np.asarray(seen)):
@@ -116,7 +123,7 @@ def test_rank_and_target_rank_agree_with_brute_force(name):
 def test_remat_changes_memory_not_results():
     batch = _batch()
     (model, params), (other, _) = _built(CONFIGS["sasrec-pre"]), _built(CONFIGS["sasrec-remat"])
-    plain, again = (jax.grad(lambda p, m=m: m.loss(p, batch, None)[0])(params) for m in (model, other))
+    plain, again = (jax.jit(jax.grad(lambda p, m=m: m.loss(p, batch, None)[0]))(params) for m in (model, other))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain, again)
 
 
