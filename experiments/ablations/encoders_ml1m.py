@@ -25,7 +25,7 @@ from recjax.train.optimiser import AdamW
 ENCODERS = {
     "attention": "attention",
     "attention-rotary": "attention(positions=rotary)",
-    "hstu": "hstu",
+    "hstu": "hstu(times=false)",  # like the others it knows order alone
     "lru": "lru",
     "s5": "s5",
     "rg-lru": "rg_lru",

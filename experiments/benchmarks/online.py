@@ -32,7 +32,7 @@ from recjax.parallel.startup import disable_faulty_cpu_fusion
 
 ITEMS, WIDTH, LAYERS = 3_416, 64, 2
 LENGTHS = (50, 200, 1_000, 5_000, 10_000)
-STATES = ("attention", "lru", "s5", "rg_lru", "s4d", "retention", "gla", "mamba2", "lightnet", "hstu")
+STATES = ("attention", "lru", "s5", "rg_lru", "s4d", "retention", "gla", "mamba2", "lightnet", "hstu(times=false)")
 AGAIN = ("attention",)
 
 
