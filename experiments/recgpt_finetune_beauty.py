@@ -11,7 +11,7 @@ own, zero at the start, for what users do that texts cannot say. `--set train.st
 from scratch; `--set model.own_width=0` knows items by their texts alone.
 
 Expected:  ndcg@10 0.0512 with a tenth of the users after 15 steps (test split, leave-one-out, full ranking, history
-           masked), against 0.0233 of sasrec_beauty on the same tenth; with all users not run yet
+           masked), against 0.0233 of sasrec_beauty on the same tenth; 0.0523 with all users at step 88
 Time:      12 minutes for 26 steps beside much other work
 Hardware:  2 CPU cores
 """
