@@ -7,7 +7,8 @@ One mixer alone, no feed-forward network, float32, one row that is one history: 
 outputs with respect to its parameters and its input. All lengths of a mixer are compiled first, then take turns. The
 exponent is the slope of log cost over log length; of CPU time also between the two greatest lengths, where what grows
 slowly (projections, calls) counts least. Products are those of the compiled program's matrix products, its loops
-counted; recurrences and Fourier transforms have few or none. Memory is what XLA plans beside arguments and results.
+counted, and left out where a loop's length is only known as it runs. Memory is what XLA plans beside arguments and
+results.
 """
 
 import argparse
@@ -70,11 +71,11 @@ def step(name: str, length: int, width: int, heads: int) -> dict[str, Any]:
     compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arguments).compile()
     took, plan = time.process_time() - began, compiled.memory_analysis()
     assert plan is not None
-    text = compiled.as_text()
+    program = read(compiled.as_text() or "")
     return {
         "run": lambda: jax.block_until_ready(compiled(*arguments)),
         "compile": took,
-        "products": products(read(text))[0] if text else 0,
+        "products": 0 if program.unknown else products(program)[0],
         "bytes": plan.temp_size_in_bytes,
     }
 
