@@ -8,13 +8,11 @@ Time:      pending
 Hardware:  pending
 """
 
-import dataclasses
-
 from recjax.config import RunConfig
 from recjax.data.loader import Data
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
-from recjax.models.next_item import NextItem, matched
+from recjax.models.next_item import NextItem, matched_settings
 from recjax.parallel.mesh import MeshShape
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
@@ -49,7 +47,4 @@ def config() -> RunConfig:
 
 def sweep() -> dict[str, dict[str, str]]:
     like = model()
-    return {
-        name: {"model.mixer": mixer, "model.inner": str(matched(dataclasses.replace(like, mixer=mixer), like).inner)}
-        for name, mixer in PATTERNS.items()
-    }
+    return {name: matched_settings(mixer, like) for name, mixer in PATTERNS.items()}

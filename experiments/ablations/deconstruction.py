@@ -13,7 +13,7 @@ import dataclasses
 
 from recjax import recipes
 from recjax.config import RunConfig
-from recjax.models.next_item import matched
+from recjax.models.next_item import matched_settings
 
 ENCODERS = {
     "attention": "attention",
@@ -32,7 +32,4 @@ def config() -> RunConfig:
 
 def sweep() -> dict[str, dict[str, str]]:
     like = config().model
-    return {
-        name: {"model.mixer": mixer, "model.inner": str(matched(dataclasses.replace(like, mixer=mixer), like).inner)}
-        for name, mixer in ENCODERS.items()
-    }
+    return {name: matched_settings(mixer, like) for name, mixer in ENCODERS.items()}

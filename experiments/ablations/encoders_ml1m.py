@@ -10,13 +10,11 @@ Time:      pending
 Hardware:  pending
 """
 
-import dataclasses
-
 from recjax.config import RunConfig
 from recjax.data.loader import Data
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
-from recjax.models.next_item import NextItem, matched
+from recjax.models.next_item import NextItem, matched_settings
 from recjax.models.objectives import FullSoftmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.loop import Train
@@ -63,8 +61,7 @@ def sweep(length: int = 200) -> dict[str, dict[str, str]]:
     like = model(length)
     cells = {}
     for name, pattern in ENCODERS.items():
-        found = matched(dataclasses.replace(like, mixer=pattern), like)
-        cells[name] = {"model.mixer": pattern, "model.inner": str(found.inner)}
+        cells[name] = matched_settings(pattern, like)
         if any(mixer in pattern.split(", ") for mixer in ROWS_OF_ONE):
             cells[name] |= {"data.pack": "false", "data.rows": "128"}
     return cells

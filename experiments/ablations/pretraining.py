@@ -13,7 +13,7 @@ import dataclasses
 
 from recjax import recipes
 from recjax.config import RunConfig
-from recjax.models.next_item import matched
+from recjax.models.next_item import matched_settings
 
 ENCODERS = {"attention": "attention", "lru": "lru", "gla": "gla", "lightnet": "lightnet"}
 
@@ -26,7 +26,6 @@ def sweep() -> dict[str, dict[str, str]]:
     like = config().model
     cells = {}
     for name, mixer in ENCODERS.items():
-        found = matched(dataclasses.replace(like, mixer=mixer), like)
-        cells[name] = {"model.mixer": mixer, "model.inner": str(found.inner)}
+        cells[name] = matched_settings(mixer, like)
         cells[f"{name}-denoised"] = cells[name] | {"train.pretrain": "Pretrain"}
     return cells

@@ -147,13 +147,19 @@ def _copy(file: epath.Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
+def _beside(path: epath.Path) -> Iterator[Path]:
+    """Where a local copy of `path` may stand for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / path.name
+
+
+@contextlib.contextmanager
 def fetched(path: Place) -> Iterator[Path]:
     """A local file with the content of `path`: itself, or a copy that goes when it has been read."""
     if isinstance(path, Path):
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
+    with _beside(path) as copy:
         with told(path):
             _copy(path, copy)
         try:
@@ -168,8 +174,7 @@ def written(path: Place) -> Iterator[Path]:
     if isinstance(path, Path):
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
+    with _beside(path) as copy:
         yield copy
         with told(path), copy.open("rb") as source, path.open("wb") as target:
             stream: Any = target

@@ -131,3 +131,8 @@ def matched(config: NextItem, like: NextItem) -> NextItem:
             f"{wanted:,} of {like.mixer!r}; a smaller state or a larger width of the other makes them comparable"
         )
     return found
+
+
+def matched_settings(mixer: str, like: NextItem) -> dict[str, str]:
+    """A row of a sweep: `like` with another pattern of mixers and, by `matched`, as many parameters."""
+    return {"model.mixer": mixer, "model.inner": str(matched(replace(like, mixer=mixer), like).inner)}
