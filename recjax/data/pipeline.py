@@ -321,10 +321,6 @@ def _tagged(value: int, noun: str) -> tuple[str, int]:
 # 3. Write
 
 
-def _bounds(users: int, size: int) -> list[int]:
-    return records.shard_bounds(users, size)
-
-
 def _starts(counts: list[tuple[int, int]]) -> dict[int, int]:
     """Range of places -> users before it."""
     before, starts = 0, {}
