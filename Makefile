@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 UV ?= uv
 
+# Installed without bytecode: what is imported once is kept compiled, which is 5 s for every later process.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help quickstart test pytest test-tpu beam lint types lock clean
 
 help:

@@ -24,7 +24,6 @@ def environment(devices: int) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles faster, as in the tests' own process
         "PYTHONPATH": str(ROOT),
     }
 
