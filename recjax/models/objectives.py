@@ -34,13 +34,12 @@ class FullSoftmax:
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         if isinstance(table, TappedTable):
             raise InputError("optim.sparse updates the items of a sampled loss, but FullSoftmax looks at every item")
-        tokens = batch.items.size
         return full_softmax(
-            hidden.reshape(tokens, -1),
+            hidden,
             table,
             bias,
-            batch.targets.reshape(tokens),
-            batch.weights.reshape(tokens),
+            batch.targets,
+            batch.weights,
             items=stats.items,
             chunk_elements=self.chunk_elements,
         )

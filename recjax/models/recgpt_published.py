@@ -206,14 +206,7 @@ class RecGPTPublishedModel:
         # The loss takes row 0 for padding, so token t is row t + 1; and rows that any model axis divides.
         head = jnp.pad(params["pred_head"], [(1, table_rows(vocabulary + 1) - vocabulary - 1), (0, 0)])
         targets, weights = self._tokens(batch, batch.targets) + 1, jnp.repeat(batch.weights, slots, axis=1)
-        total = full_softmax(
-            hidden.reshape(-1, self.config.width),
-            head,
-            None,
-            targets.reshape(-1),
-            weights.reshape(-1),
-            items=vocabulary,
-        )
+        total = full_softmax(hidden, head, None, targets, weights, items=vocabulary)
         weight = jnp.sum(weights)
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size
-from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Float, Int
+from recjax.ops.ambient import axis_size, dividing_axis
+from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, Float, Int
 
 ROW_MULTIPLE, LARGE_MULTIPLE = 128, 8192
 """Item tables are padded to a multiple of this many rows, so that they divide over any usual model axis; large ones, of
@@ -44,9 +44,9 @@ def lookup(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, "b l"]) -> 
     """Rows of `table` at `ids`.
 
     With a mesh whose model axis is longer than 1, each device looks up the rows it owns and the sum over the axis
-    joins them: the table is never gathered. `ids` are sharded by rows over the data axis. Where the model axis divides
-    a device's rows of the batch, each device of it gets a part of them, so that what follows is computed once, and not
-    by all of them alike; else all get all.
+    joins them: the table is never gathered. `ids` are sharded by rows over the data axis and by positions over the
+    sequence axis. Where the model axis divides a device's rows of the batch, each device of it gets a part of them, so
+    that what follows is computed once, and not by all of them alike; else all get all.
     """
     if isinstance(table, TappedTable):
         return table.look_up(ids)
@@ -54,6 +54,7 @@ def lookup(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, "b l"]) -> 
     if model == 1:
         return jnp.take(table, ids, axis=0, mode="clip")
     parted = ids.shape[0] % (data * model) == 0
+    positions = dividing_axis(SEQ_AXIS, ids.shape[1])
 
     def local(part: Array, ids: Array) -> Array:
         rows = _own_rows(part, ids)
@@ -61,8 +62,8 @@ def lookup(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, "b l"]) -> 
             return jax.lax.psum_scatter(rows, MODEL_AXIS, scatter_dimension=0, tiled=True)
         return jax.lax.psum(rows, MODEL_AXIS)
 
-    found = PartitionSpec((DATA_AXIS, MODEL_AXIS) if parted else DATA_AXIS)
-    specs = (PartitionSpec(MODEL_AXIS), PartitionSpec(DATA_AXIS))
+    found = PartitionSpec((DATA_AXIS, MODEL_AXIS) if parted else DATA_AXIS, positions)
+    specs = (PartitionSpec(MODEL_AXIS), PartitionSpec(DATA_AXIS, positions))
     return jax.shard_map(local, in_specs=specs, out_specs=found)(table, ids)
 
 

@@ -11,8 +11,9 @@ multiplies. Where the items fit into one chunk, a chunk's logits serve loss and 
 instead of the four of recomputation.
 Tokens of weight 0 (padding, unmasked cloze positions) are moved to the end and never computed.
 
-With a mesh, tokens are sharded over the data axis and rows of the table over the model axis: each device makes the
-logits of its own rows, and only per-token maxima, sums and input gradients cross the model axis.
+With a mesh, tokens are sharded over the data axis (their positions over the sequence axis, where they come as rows of
+positions) and rows of the table over the model axis: each device makes the logits of its own rows, and only per-token
+maxima, sums and input gradients cross the model axis.
 """
 
 from functools import partial
@@ -22,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size
+from recjax.ops.ambient import axis_size, dividing_axis
 from recjax.ops.loops import bounded_loop
-from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Bool, Float, Int
+from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, Bool, Float, Int
 
 EXCLUDED = -1e30
 """Logit of rows that are no items: exp of it is exactly 0, and no infinity meets another."""
@@ -58,9 +59,9 @@ class _Limits(NamedTuple):
 class _Gradients(NamedTuple):
     """Of the sum, by input; or the partition specs of these.
 
-    Those of table and bias have one more axis in front, of the devices along the data axis: each holds what its own
-    tokens give. They are added up in the backward pass, where the compiler joins the exchange with that of the other
-    gradients of a table.
+    Those of table and bias have one more axis in front, of the devices that tokens are sharded over: each holds what
+    its own tokens give. They are added up in the backward pass, where the compiler joins the exchange with that of the
+    other gradients of a table.
     """
 
     hidden: Any
@@ -69,11 +70,11 @@ class _Gradients(NamedTuple):
 
 
 def full_softmax(
-    hidden: Float[Array, "t d"],
+    hidden: Float[Array, "*t d"],
     table: Float[Array, "n d"],
     bias: Float[Array, " n"] | None,
-    targets: Int[Array, " t"],
-    weights: Float[Array, " t"],
+    targets: Int[Array, "*t"],
+    weights: Float[Array, "*t"],
     *,
     items: int,
     chunk_elements: int = 2**22,
@@ -81,7 +82,7 @@ def full_softmax(
     """Sum of weighted cross-entropies over all items, in bounded memory; logits and sums in float32.
 
     Args:
-        hidden: user states; their dtype is the compute type of the products.
+        hidden: user states, [t, d] or [b, l, d]; their dtype is the compute type of the products.
         table: item vectors; rows 0 and above `items` are no items and never compete.
         bias: of each row, or None.
         targets: item ids in 1..items wherever the weight is not 0.
@@ -117,25 +118,31 @@ _full_softmax.defvjp(_full_softmax_forward, _full_softmax_backward)
 def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: bool):
     """Loss and gradients on the ambient mesh; on one device, plainly."""
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
+    seq = dividing_axis(SEQ_AXIS, hidden.shape[1]) if hidden.ndim == 3 else None
 
     # As looked-up rows are: each device of the model axis gets the gradients of a part of the tokens.
     parted = hidden.shape[0] % (data * model) == 0
 
     def whole(hidden, table, bias, targets, weights, shards: int = 1):
-        loss, grads = _local(hidden, table, bias, targets, weights, limits=limits, gradients=gradients, shards=shards)
-        return loss, None if grads is None else grads._replace(table=grads.table[None], bias=grads.bias[None])
+        flat = hidden.reshape(-1, hidden.shape[-1]), table, bias, targets.reshape(-1), weights.reshape(-1)
+        loss, grads = _local(*flat, limits=limits, gradients=gradients, shards=shards)
+        if grads is not None:
+            grads = _Gradients(grads.hidden.reshape(hidden.shape), grads.table[None], grads.bias[None])
+        return loss, grads
 
     def island(*inputs):
         loss, grads = whole(*inputs, shards=model)
         if grads is not None:
             grads = grads._replace(hidden=_joined(grads.hidden, parted).astype(hidden.dtype))
-        return jax.lax.psum(loss, DATA_AXIS), grads
+        return jax.lax.psum(loss, (DATA_AXIS, seq) if seq else DATA_AXIS), grads
 
-    if data * model == 1:
+    if data * model == 1 and seq is None:
         loss, grads = whole(hidden, table, bias, targets, weights)
         return loss, None if grads is None else grads._replace(hidden=grads.hidden.astype(hidden.dtype))
-    own = PartitionSpec((DATA_AXIS, MODEL_AXIS) if parted else DATA_AXIS)
-    tokens, rows, parts = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS), PartitionSpec(DATA_AXIS, MODEL_AXIS)
+    positions = (seq,) if hidden.ndim == 3 else ()
+    tokens, rows = PartitionSpec(DATA_AXIS, *positions), PartitionSpec(MODEL_AXIS)
+    own = PartitionSpec((DATA_AXIS, MODEL_AXIS) if parted else DATA_AXIS, *positions)
+    parts = PartitionSpec((DATA_AXIS, seq) if seq else DATA_AXIS, MODEL_AXIS)
     return jax.shard_map(
         island,
         in_specs=(tokens, rows, rows, tokens, tokens),
@@ -146,7 +153,7 @@ def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: 
 
 
 def _joined(hidden: Array, parted: bool) -> Array:
-    """Gradients of tokens, added up over the model axis; each device gets those of a part of them if `parted`."""
+    """Gradients of tokens, added up over the model axis; each device gets those of a part of the rows if `parted`."""
     if parted:
         return jax.lax.psum_scatter(hidden, MODEL_AXIS, scatter_dimension=0, tiled=True)
     return jax.lax.psum(hidden, MODEL_AXIS)

@@ -16,12 +16,15 @@ from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
 from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
+from recjax.ops.embedding import table_rows
+from recjax.ops.losses import full_softmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.state import sharding_rules
-from recjax.typing import Params
+from recjax.typing import Array, Params
 
 ITEMS, LENGTH, ROWS = 1000, 16, 16
 MESHES = [(8, 1, 1), (2, 4, 1), (4, 2, 1)]
+KEY = jax.random.key(1)
 SMALL = dict(width=16, layers=1, max_length=LENGTH)
 CONFIGS = {
     "chunked": SASRec(**SMALL, loss=FullSoftmax(chunk_elements=2**12)),
@@ -53,23 +56,30 @@ def _parameters(name: str) -> Params:
     return jax.tree.map(np.asarray, start)
 
 
-def _run(name: str, shape: tuple[int, int, int]) -> Any:
-    """Loss, sums and gradients on a mesh, with dropout and draws of negatives."""
+def _run(name: str, shape: tuple[int, int, int], key: Array | None) -> Any:
+    """Loss, sums and gradients on a mesh; with a key, with dropout and draws of negatives."""
     model, mesh = _model(name), MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
     with jax.set_mesh(mesh):
         batch = jax.device_put(_batch(), NamedSharding(mesh, PartitionSpec("data")))
         params = jax.device_put(_parameters(name), sharding_rules(model).shard(_parameters(name), mesh))
         assert params["items"].sharding.spec == PartitionSpec("model", None)
-        found = jax.jit(jax.value_and_grad(model.loss, has_aux=True))(params, batch, jax.random.key(1))
+        found = jax.jit(jax.value_and_grad(model.loss, has_aux=True))(params, batch, key)
     return jax.tree.map(np.asarray, found)
 
 
 # All meshes for one model; what the others add are other losses, each of which has both axes in the third.
 @pytest.mark.parametrize(("name", "meshes"), [(name, MESHES if name == "chunked" else MESHES[2:3]) for name in CONFIGS])
 def test_loss_and_gradients(name, meshes):
-    base = _run(name, (1, 1, 1))
+    base = _run(name, (1, 1, 1), KEY)
     for shape in meshes:
-        chex.assert_trees_all_close(base, _run(name, shape), rtol=2e-4, atol=2e-6)
+        chex.assert_trees_all_close(base, _run(name, shape, KEY), rtol=2e-4, atol=2e-6)
+
+
+def test_loss_and_gradients_over_the_sequence_axis():
+    """Without dropout: attention over `seq` works in blocks, which draw other masks than whole rows do."""
+    chex.assert_trees_all_close(
+        _run("chunked", (1, 1, 1), None), _run("chunked", (2, 2, 2), None), rtol=2e-4, atol=2e-6
+    )
 
 
 def test_item_table_is_never_gathered():
@@ -84,3 +94,27 @@ def test_item_table_is_never_gathered():
         grads = jax.jit(jax.grad(lambda p, b: model.loss(p, b, None)[0])).lower(params, _batch()).compile()
     assert "f32[2048,16]" in grads.as_text()
     assert "f32[8192,16]" not in grads.as_text()
+
+
+def test_the_softmax_of_a_position_is_computed_by_one_device_of_the_sequence_axis():
+    items, width, mesh = 1000, 16, MeshShape(2, 1, 4).build()
+    random = np.random.default_rng(0)
+    inputs = (
+        random.normal(size=(ROWS, LENGTH, width)).astype(np.float32),
+        random.normal(size=(table_rows(items + 1), width)).astype(np.float32),
+        random.integers(1, items + 1, (ROWS, LENGTH)).astype(np.int32),
+        (random.random((ROWS, LENGTH)) < 0.7).astype(np.float32),
+    )
+
+    def loss(hidden, table, targets, weights):
+        return full_softmax(hidden, table, None, targets, weights, items=items, chunk_elements=2**12)
+
+    function = jax.value_and_grad(loss, (0, 1))
+    alone = jax.jit(function)(*inputs)
+    with jax.set_mesh(mesh):
+        tokens, all_ = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in (("data", "seq"), ()))
+        inputs = jax.device_put(inputs, (tokens, all_, tokens, tokens))
+        step = jax.jit(function).lower(*inputs).compile()
+        chex.assert_trees_all_close(alone, step(*inputs), rtol=2e-4, atol=5e-6)
+    assert "all-gather" not in step.as_text()
+    assert step.output_shardings[1][0].spec == tokens.spec
