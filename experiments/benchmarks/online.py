@@ -3,9 +3,10 @@
     python experiments/benchmarks/online.py --out results/online.json
 
 One encoder of two blocks a mixer, width 64, float32. "state" advances what the mixers keep of each user by one event
-(`DotProductModel.advance`); where the mixers keep the history, that is a cache with room for as many events. "again"
-reads the whole history for the new event, computing only its last position in the last block. Times are of a batch of
-users by turns in one run, divided by the users: the smallest of several. FLOPs are those of the compiled program.
+(`DotProductModel.advance`), in place; where the mixers keep the history, that is a cache with room for as many events.
+"again" reads the whole history for the new event, computing only its last position in the last block. Times are of a
+batch of users by turns in one run, divided by the users: the smallest of several. FLOPs are those of the compiled
+program.
 """
 
 import argparse
@@ -46,16 +47,25 @@ def _params(model: Any, length: int) -> Any:
     return jax.jit(lambda key: model.module.init(key, tokens, tokens, tokens)["params"])(jax.random.key(0))
 
 
-def advance(mixer: str, length: int, users: int) -> dict[str, Any]:
-    """A compiled step of one event a user, after `length - 1` events, and what it is measured by."""
-    model = _model(mixer, length)
-    params = _params(model, length)
-    state = model.init_state(users, length)
+def advance(mixer: str, length: int, users: int, rounds: int) -> dict[str, Any]:
+    """A compiled step of one event a user, after `length - 1` events and up to `rounds` more, and what it is measured
+    by."""
+    room = length + rounds
+    model = _model(mixer, room)
+    params = _params(model, room)
+    state = model.init_state(users, room)
     state = replace(state, length=jnp.full(users, length - 1, jnp.int32), layers=_aged(state.layers, length - 1))
     items = jnp.ones((users, 1), jnp.int32)
-    compiled = jax.jit(model.advance).lower(params, state, items).compile()
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // users
-    return {"how": "state", "bytes": size, "run": lambda: compiled(params, state, items), "compiled": compiled}
+    compiled = jax.jit(model.advance, donate_argnums=1).lower(params, state, items).compile()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(model.init_state(1, length)))
+    kept = [state]
+
+    def run() -> Any:
+        scores, state = compiled(params, kept.pop(), items)
+        kept.append(state)
+        return scores, state
+
+    return {"how": "state", "bytes": size, "run": run, "compiled": compiled}
 
 
 def _aged(layers: Any, events: int) -> Any:
@@ -79,11 +89,12 @@ def again(mixer: str, length: int, users: int) -> dict[str, Any]:
 
 
 def measure(length: int, names: list[tuple[str, str]], users: int, rounds: int) -> list[dict[str, Any]]:
-    """All sides at one length, by turns."""
+    """All sides at one length, by turns; says on standard error which one is being compiled."""
     sides = []
     for how, mixer in names:
         few = users if how == "state" else max(1, min(users, 20_000 // length))
-        side = (advance if how == "state" else again)(mixer, length, few)
+        print(f"{length:,} events: {mixer}, {how}", file=sys.stderr)
+        side = advance(mixer, length, few, rounds) if how == "state" else again(mixer, length, few)
         jax.block_until_ready(side["run"]())
         sides.append(side | {"mixer": mixer, "length": length, "users": few, "walls": []})
     for turn in range(rounds):
@@ -131,12 +142,15 @@ def main() -> None:
     lengths = [int(part) for part in options.lengths.split(",")]
     names = [("state", name) for name in options.mixers.split(",") if name]
     names += [("again", name) for name in options.again.split(",") if name]
-    found = [row for length in lengths for row in measure(length, names, options.users, options.rounds)]
-    Console(width=None if sys.stdout.isatty() else 150).print(table_of(found, lengths))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        load = os.getloadavg()[0]
-        options.out.write_text(json.dumps([row | {"load": load} for row in found], indent=2) + "\n")
+    found, done = [], []
+    for length in lengths:
+        found += measure(length, names, options.users, options.rounds)
+        done.append(length)
+        Console(width=None if sys.stdout.isatty() else 150).print(table_of(found, done))
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            load = os.getloadavg()[0]
+            options.out.write_text(json.dumps([row | {"load": load} for row in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":
