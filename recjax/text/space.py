@@ -1,5 +1,6 @@
 """The space in which texts of items are compared: vectors of one or several encoders, side by side."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recjax.text import kept
 from recjax.text.hashed import Hashed
 from recjax.text.sketch import Sketch
 from recjax.text.vectors import item_vectors
@@ -96,7 +98,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def density(
-    vectors: np.ndarray, known: np.ndarray, *, neighbours: int = NEIGHBOURS, sample: int = SAMPLE
+    vectors: np.ndarray,
+    known: np.ndarray,
+    cache: Path | None = None,
+    *,
+    neighbours: int = NEIGHBOURS,
+    sample: int = SAMPLE,
 ) -> np.ndarray:
     """How crowded it is around each item: its mean similarity to the items nearest to it, float32 [n].
 
@@ -107,19 +114,35 @@ def density(
     Args:
         vectors: float [n, d].
         known: bool [n]; the others get the mean of these.
+        cache: a folder in which densities are kept, one file for each list of vectors; None: not kept.
         neighbours: how many count.
         sample: most items to look among.
     """
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    content = hashlib.sha256(f"recjax density 1 {vectors.shape} {neighbours} {sample} ".encode())
+    content.update(vectors.data)
+    content.update(np.ascontiguousarray(known).data)
+    key = content.hexdigest()
+    path = None if cache is None else cache / f"density-{key[:16]}.safetensors"
+    if path is not None and (found := kept.read(path, key)) is not None:
+        return found["density"]
+    result = _density(vectors, known, neighbours, sample)
+    if path is not None:
+        kept.write(path, key, {"density": result})
+    return result
+
+
+def _density(vectors: np.ndarray, known: np.ndarray, neighbours: int, sample: int) -> np.ndarray:
     rows = np.flatnonzero(known)
     result = np.ones(len(vectors), np.float32)
     if len(rows) < 2:
         return result
     among = rows if len(rows) <= sample else np.sort(np.random.default_rng(0).choice(rows, sample, replace=False))
-    base = np.ascontiguousarray(vectors[among], np.float32)
+    base = vectors[among]
     k = min(neighbours, len(among) - 1)
     for first in range(0, len(rows), 1024):
         part = rows[first : first + 1024]
-        similar = vectors[part].astype(np.float32) @ base.T
+        similar = vectors[part] @ base.T
         similar[part[:, None] == among[None]] = -np.inf
         result[part] = np.partition(similar, -k, axis=1)[:, -k:].mean(axis=1)
     result[rows] = np.maximum(result[rows], 0.05 * max(float(result[rows].mean()), 1e-3))

@@ -1,8 +1,6 @@
 """Vectors of the items of a catalog, by any text encoder, kept in a file."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +8,8 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from recjax.text import kept
 from recjax.text.items import ItemText, fingerprint
 
 
@@ -66,39 +63,13 @@ def item_vectors(
     content = f"recjax item vectors 1 {config.fingerprint()} {fingerprint(texts)}"
     key = hashlib.sha256(content.encode()).hexdigest()
     path = None if cache is None else cache / f"vectors-{key[:16]}.safetensors"
-    if path is not None and (kept := _read(path, key)) is not None:
-        return kept
+    if path is not None and (found := kept.read(path, key)) is not None:
+        return ItemVectors(found["vectors"], found["known"], key)
     filled = np.flatnonzero([text is not None for text in texts])
     encoded = config.encode([text for text in texts if text is not None], progress=progress)
     vectors = np.zeros((len(texts) + 1, encoded.shape[1]), np.float32)
     vectors[filled + 1] = encoded
     result = ItemVectors(vectors, np.asarray(vectors.any(axis=1)), key)
     if path is not None:
-        _write(result, path)
+        kept.write(path, key, {"vectors": result.vectors, "known": result.known})
     return result
-
-
-def _read(path: Path, key: str) -> ItemVectors | None:
-    """The vectors in a file; None where there is none, it is damaged, or it is of something else."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("key") != key:
-                return None
-            return ItemVectors(file.get_tensor("vectors"), file.get_tensor("known"), key)
-    except (OSError, SafetensorError):
-        return None
-
-
-def _write(vectors: ItemVectors, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = save({"vectors": vectors.vectors, "known": vectors.known}, {"key": vectors.fingerprint})
-    # A name of its own for each writer: processes that share the folder may write the same vectors at once.
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

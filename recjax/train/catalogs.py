@@ -49,10 +49,14 @@ def space_vectors(config: RunConfig, dataset: Dataset) -> SpaceVectors | None:
     space = text_space(config)
     if space is None:
         return None
-    found = space.vectors(dataset.catalog, cache_folder() / "vectors", progress=jax.process_index() == 0)
+    found = space.vectors(dataset.catalog, _cache(), progress=jax.process_index() == 0)
     if not found.known.any():
         raise InputError(f"no item of dataset {dataset.name!r} has a text, so a model that reads texts cannot rank it")
     return found
+
+
+def _cache() -> Path:
+    return cache_folder() / "vectors"
 
 
 def open_catalogs(config: RunConfig, datasets: Sequence[Dataset], run_dir: Path | None) -> Catalogs | None:
@@ -86,7 +90,7 @@ def open_catalogs(config: RunConfig, datasets: Sequence[Dataset], run_dir: Path 
             for dataset, tokenized in zip(datasets, found, strict=True):
                 tokenized.save(run_dir / CODES / dataset.name)
     tables = [
-        item_table(space.vectors, space.known, code, density(space.vectors, space.known))
+        item_table(space.vectors, space.known, code, density(space.vectors, space.known, _cache()))
         for space, code in zip(spaces, codes, strict=True)
     ]
     table, starts = joined(tables)

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recjax.text import space
 from recjax.text.hashed import Hashed
 from recjax.text.sketch import Sketch
 from recjax.text.space import Channel, TextSpace, density
@@ -42,13 +43,13 @@ def test_leading_words():
 def test_similarities_of_channels_add_up(tmp_path):
     catalog = pl.DataFrame({"item_id": [str(n) for n in range(81)], "title": [*_titles(), None]})
     channels = (Channel(Hashed(16), 1.0), Channel(Sketch(64), 0.25, whiten=False))
-    space = TextSpace(channels).vectors(catalog, tmp_path)
+    both = TextSpace(channels).vectors(catalog, tmp_path)
     parts = [TextSpace((channel,)).vectors(catalog).vectors for channel in channels]
-    np.testing.assert_allclose(space.vectors @ space.vectors.T, sum(part @ part.T for part in parts), atol=1e-5)
-    assert space.widths == (16, 64)
-    assert space.vectors.shape == (82, 80)
-    assert not space.known[[0, -1]].any() and space.known[1:-1].all()
-    assert not space.vectors[[0, -1]].any()
+    np.testing.assert_allclose(both.vectors @ both.vectors.T, sum(part @ part.T for part in parts), atol=1e-5)
+    assert both.widths == (16, 64)
+    assert both.vectors.shape == (82, 80)
+    assert not both.known[[0, -1]].any() and both.known[1:-1].all()
+    assert not both.vectors[[0, -1]].any()
 
 
 def test_density_is_the_mean_similarity_to_the_nearest():
@@ -64,6 +65,19 @@ def test_density_is_the_mean_similarity_to_the_nearest():
     assert (found[~known] == 1).all()
     sampled = density(vectors, known, neighbours=3, sample=25)
     assert np.isfinite(sampled).all() and abs(sampled[known].mean() - 1) < 1e-5
+
+
+def test_a_density_is_kept_under_what_it_was_made_of(tmp_path, monkeypatch):
+    vectors, known = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32), np.arange(50) > 0
+    first = density(vectors, known, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(space, "_density", None)
+        np.testing.assert_array_equal(density(vectors, known, tmp_path), first)
+    others = [(vectors + 1, known, {}), (vectors, np.arange(50) > 1, {}), (vectors, known, {"neighbours": 3})]
+    for other, which, settings in others:
+        np.testing.assert_array_equal(density(other, which, tmp_path, **settings), density(other, which, **settings))
+        assert (density(other, which, **settings) != first).any()
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_bad_settings():
