@@ -23,7 +23,7 @@ TAG = "type"
 PACKAGE = "recjax"
 RECIPE = "recipe"
 
-__all__ = ["RunConfig", "diff", "from_json", "keys", "load", "override", "override_all", "save", "to_json"]
+__all__ = ["RunConfig", "completed", "diff", "from_json", "keys", "load", "override", "override_all", "save", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,29 @@ def load(path: Path, recipe: ModuleType | None = None) -> RunConfig:
     if not isinstance(config, RunConfig):
         raise InputError(f"{path} holds {show(config)}, expected a {RunConfig.__name__}")
     return config
+
+
+def completed(tree: Any, config: Any) -> Any:
+    """What `to_json` wrote some time ago, with the defaults of settings that have come since: those meant nothing else
+    then.
+
+    Args:
+        tree: JSON values.
+        config: of today; says which settings there are where the types agree.
+    """
+    if isinstance(tree, list) and isinstance(config, tuple) and len(tree) == len(config):
+        return [completed(*pair) for pair in zip(tree, config, strict=True)]
+    if not (isinstance(tree, Mapping) and is_config(config) and tree.get(TAG) == _tag(type(config))):
+        return tree
+    result = dict(tree)
+    for field in dataclasses.fields(config):
+        if field.name in tree:
+            result[field.name] = completed(tree[field.name], getattr(config, field.name))
+        elif field.default is not dataclasses.MISSING:
+            result[field.name] = to_json(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            result[field.name] = to_json(field.default_factory())
+    return result
 
 
 def diff(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:

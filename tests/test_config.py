@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recjax import config as configs
-from recjax.config import RunConfig, diff, from_json, keys, override, override_all, to_json
+from recjax import recipes
+from recjax.config import RunConfig, completed, diff, from_json, keys, override, override_all, to_json
 from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.typing import InputError
@@ -246,6 +247,22 @@ def test_a_damaged_file_is_one_message(tmp_path: Path, content):
         configs.load(path)
     with pytest.raises(InputError, match="not a run folder"):
         configs.load(tmp_path / "absent" / "config.json")
+
+
+def test_settings_that_came_later_have_their_defaults():
+    config = recipes.read("sasrec_synthetic").config
+    old = to_json(config)
+    del old["seed"], old["model"]["loss"], old["data"]["view"]["max_length"]
+    found = completed(old, config)
+    assert set(diff(found, config)) == {"data.view.max_length"}  # which has no default
+    changed = override_all(config, ["model.loss.chunk_elements=7", "seed=3"])
+    assert set(diff(completed(old, changed), changed)) == {
+        "data.view.max_length",
+        "model.loss.chunk_elements",
+        "seed",
+    }
+    old["model"]["type"] = "recjax.models.gsasrec:GSASRec"
+    assert "loss" not in completed(old, config)["model"]
 
 
 def test_diff_names_the_keys():

@@ -39,7 +39,8 @@ def written(run_dir: Path) -> Iterator[None]:
 
 
 def check_config(run_dir: Path, config: RunConfig) -> None:
-    """Checks that the folder is empty of runs or holds one of this configuration.
+    """Checks that the folder is empty of runs or holds one of this configuration; settings that did not exist when it
+    was made count with their defaults.
 
     Raises:
         InputError: it holds a run of another configuration; names the first settings that differ.
@@ -51,7 +52,9 @@ def check_config(run_dir: Path, config: RunConfig) -> None:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    differing = {key: values for key, values in configs.diff(held, config).items() if not _free(key)}
+    differing = {
+        key: values for key, values in configs.diff(configs.completed(held, config), config).items() if not _free(key)
+    }
     if differing:
         shown = "; ".join(f"{key} is {old!r} there and {new!r} now" for key, (old, new) in differing.items())
         raise InputError(f"{run_dir} holds a run of another configuration: {shown}. Give the run another folder")
