@@ -33,7 +33,7 @@ ENCODERS = {
 
 def model(mixer: str = "attention") -> NextItem:
     return NextItem(
-        mixer=mixer, width=128, layers=2, heads=2, dropout=0.4, max_length=LENGTH, loss=SampledSoftmax(negatives=256)
+        mixer=mixer, width=128, layers=2, heads=2, dropout=0.2, max_length=LENGTH, loss=SampledSoftmax(negatives=256)
     )
 
 
@@ -43,7 +43,7 @@ def config() -> RunConfig:
         data=Data("amazon-beauty-2014", view=Shifted(max_length=LENGTH), rows=128),
         model=model(),
         optim=AdamW(
-            learning_rate=2e-3,
+            learning_rate=3e-3,
             weight_decay=0.01,
             ssm_rate=0.5,
             clip=5.0,
