@@ -230,9 +230,14 @@ class DotProductModel:
         )
 
     def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """Item tables by rows over the model axis; everything else, which is small, on every device."""
+        """Item tables and item biases by rows over the model axis; everything else, which is small, on every device."""
         # Mixers have matrices called `output` too, and what is inside the encoder is whole on every device.
-        return [(r"(^|/)encoder/", ()), (r"(^|/)(items|output)$", ("model", None)), (r".*", ())]
+        return [
+            (r"(^|/)encoder/", ()),
+            (r"(^|/)(items|output)$", ("model", None)),
+            (r"^bias$", ("model",)),
+            (r".*", ()),
+        ]
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -106,8 +106,7 @@ def _scores(hidden, table, bias, batch: Batch, drawn: Array):
     target = lookup(table, batch.targets).astype(hidden.dtype)
     positive = jnp.sum(hidden * target, axis=-1, dtype=jnp.float32)
     if drawn.ndim == 3:
-        rows, length, count = drawn.shape
-        vectors = lookup(table, drawn.reshape(rows, length * count)).reshape(rows, length, count, -1)
+        vectors = lookup(table, drawn.reshape(len(drawn), -1)).reshape(*drawn.shape, -1)
         negative = jnp.einsum("bld,blnd->bln", hidden, vectors.astype(hidden.dtype), preferred_element_type=jnp.float32)
         ids = drawn
     elif drawn.ndim == 2:
@@ -119,8 +118,10 @@ def _scores(hidden, table, bias, batch: Batch, drawn: Array):
         negative = jnp.einsum("bld,nd->bln", hidden, vectors, preferred_element_type=jnp.float32)
         ids = drawn[None, None, :]
     if bias is not None:
-        positive = positive + bias[batch.targets]
-        negative = negative + bias[ids]
+        columns = bias[:, None]
+        more = lookup(columns, drawn.reshape(len(drawn), -1)) if drawn.ndim > 1 else lookup_shared(columns, drawn)
+        positive = positive + lookup(columns, batch.targets)[..., 0]
+        negative = negative + more.reshape(ids.shape)
     allowed = jnp.broadcast_to(ids != batch.targets[..., None], negative.shape)
     return positive, negative, allowed, ids
 

@@ -14,6 +14,7 @@ from recjax.models.bert4rec import BERT4Rec
 from recjax.models.dot_product import DotProductModel
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
+from recjax.models.next_item import NextItem
 from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.ops.embedding import table_rows
@@ -31,6 +32,7 @@ CONFIGS = {
     "sampled": SASRec(**SMALL, loss=SampledSoftmax(16, sampling="popularity", share="batch", log_q=True)),
     "gsasrec": GSASRec(**SMALL, loss=BCE()),
     "bert4rec": BERT4Rec(**SMALL, inner=32),
+    "biases": NextItem(**SMALL, bias=True, loss=SampledSoftmax(16, share="row")),
 }
 
 
@@ -53,6 +55,8 @@ def _model(name: str) -> DotProductModel:
 @lru_cache
 def _parameters(name: str) -> Params:
     start = jax.jit(_model(name).init)(jax.random.key(0), _batch())
+    if "bias" in start:
+        start["bias"] = np.random.default_rng(0).normal(size=start["bias"].shape).astype(np.float32)
     return jax.tree.map(np.asarray, start)
 
 
@@ -63,6 +67,7 @@ def _run(name: str, shape: tuple[int, int, int], key: Array | None) -> Any:
         batch = jax.device_put(_batch(), NamedSharding(mesh, PartitionSpec("data")))
         params = jax.device_put(_parameters(name), sharding_rules(model).shard(_parameters(name), mesh))
         assert params["items"].sharding.spec == PartitionSpec("model", None)
+        assert "bias" not in params or params["bias"].sharding.spec == PartitionSpec("model")
         found = jax.jit(jax.value_and_grad(model.loss, has_aux=True))(params, batch, key)
     return jax.tree.map(np.asarray, found)
 
