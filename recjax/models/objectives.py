@@ -14,7 +14,8 @@ import numpy as np
 from recjax.data.views import Batch
 from recjax.models.model import ItemStats
 from recjax.ops.embedding import TappedTable, lookup, lookup_shared
-from recjax.ops.losses import bpr, full_softmax, gbce, gbce_beta, sampled_softmax
+from recjax.ops.losses import full_softmax
+from recjax.ops.sampled_losses import bpr, gbce, gbce_beta, sampled_softmax
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 Sampling = Literal["uniform", "popularity", "in-batch"]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.ops import losses
+from recjax.ops import losses, sampled_losses
 
 
 def _problem(tokens=37, rows=256, width=8, items=250, dtype=jnp.float32, bias=True):
@@ -127,7 +127,7 @@ def test_sampled_softmax_by_hand():
     positive, negative, allowed = _scores()
     total = np.exp(positive) + (np.exp(negative) * allowed).sum(-1)
     np.testing.assert_allclose(
-        losses.sampled_softmax(positive, negative, allowed), -np.log(np.exp(positive) / total), rtol=1e-5
+        sampled_losses.sampled_softmax(positive, negative, allowed), -np.log(np.exp(positive) / total), rtol=1e-5
     )
 
 
@@ -136,28 +136,28 @@ def test_gbce_equals_the_papers_logit_transform_in_float64():
     items, count = 101, negative.shape[-1]
     alpha = count / (items - 1)
     beta = alpha * (0.75 * (1 - 1 / alpha) + 1 / alpha)
-    assert np.isclose(beta, losses.gbce_beta(items, count, 0.75))
+    assert np.isclose(beta, sampled_losses.gbce_beta(items, count, 0.75))
     probability = 1 / (1 + np.exp(-positive.astype(np.float64)))
     against = np.log(1 - 1 / (1 + np.exp(-negative.astype(np.float64))))
     expected = -(np.log(probability**beta) + (against * allowed).sum(-1)) / (count + 1)
-    np.testing.assert_allclose(losses.gbce(positive, negative, allowed, beta), expected, rtol=1e-5)
+    np.testing.assert_allclose(sampled_losses.gbce(positive, negative, allowed, beta), expected, rtol=1e-5)
 
 
 def test_gbce_is_finite_for_extreme_scores():
     positive = np.full((1, 1), -1e4, np.float32)
     negative = np.full((1, 1, 1), 1e4, np.float32)
-    value = losses.gbce(positive, negative, np.ones((1, 1, 1), bool), 0.01)
+    value = sampled_losses.gbce(positive, negative, np.ones((1, 1, 1), bool), 0.01)
     assert np.isfinite(value).all() and value > 4e3
 
 
 @pytest.mark.parametrize(("t", "expected"), [(0.0, 1.0), (1.0, 256 / 3415)])
 def test_gbce_beta_ends(t, expected):
-    assert np.isclose(losses.gbce_beta(3416, 256, t), expected)
+    assert np.isclose(sampled_losses.gbce_beta(3416, 256, t), expected)
 
 
 def test_bpr_by_hand():
     positive, negative, allowed = _scores()
     terms = np.log1p(np.exp(negative - positive[..., None])) * allowed
     np.testing.assert_allclose(
-        losses.bpr(positive, negative, allowed), terms.sum(-1) / np.maximum(allowed.sum(-1), 1), rtol=1e-5
+        sampled_losses.bpr(positive, negative, allowed), terms.sum(-1) / np.maximum(allowed.sum(-1), 1), rtol=1e-5
     )
