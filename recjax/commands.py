@@ -20,9 +20,10 @@ from rich.table import Table
 from recjax import recipes
 from recjax.cli import default_run
 from recjax.config import RunConfig, diff, keys, override_all
-from recjax.data.dataset import Dataset, find
+from recjax.data.dataset import Dataset
 from recjax.data.loader import Data
 from recjax.data.preparation import Preparation
+from recjax.data.prepared import find
 from recjax.data.splits import LeaveOneOut
 from recjax.data.views import Shifted
 from recjax.evaluate import protocol as protocols

@@ -163,8 +163,9 @@ def completed(tree: Any, config: Any) -> Any:
         tree: JSON values.
         config: of today; says which settings there are where the types agree.
     """
-    if isinstance(tree, list) and isinstance(config, tuple) and len(tree) == len(config):
-        return [completed(*pair) for pair in zip(tree, config, strict=True)]
+    if isinstance(tree, list):
+        alike = isinstance(config, tuple) and len(tree) == len(config)
+        return [completed(*pair) for pair in zip(tree, config, strict=True)] if alike else tree
     if not (isinstance(tree, Mapping) and is_config(config) and tree.get(TAG) == _tag(type(config))):
         return tree
     result = dict(tree)

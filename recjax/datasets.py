@@ -3,11 +3,13 @@
 from argparse import Namespace
 
 from recjax.data.audit import audit
-from recjax.data.dataset import Dataset, build, find, is_prepared, load, save
+from recjax.data.building import build
+from recjax.data.dataset import Dataset
 from recjax.data.embedded import NAMES
 from recjax.data.importers import download, read
 from recjax.data.locate import cache_folder, locate
 from recjax.data.preparation import Preparation
+from recjax.data.prepared import find, is_prepared, load, save
 from recjax.data.remote import Place, local, place
 from recjax.data.splits import LeaveOneOut
 from recjax.typing import InputError

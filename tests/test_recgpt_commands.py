@@ -11,9 +11,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from recjax import cli, recipes
-from recjax.data.dataset import find
 from recjax.data.item_table import item_table
 from recjax.data.preparation import Preparation
+from recjax.data.prepared import find
 from recjax.data.views import Queries
 from recjax.models.model import ItemStats
 from recjax.models.published_checkpoint import import_recgpt

@@ -21,7 +21,7 @@ from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # also where recjax is not installed
 
-from recjax.data.dataset import find
+from recjax.data.prepared import find
 from recjax.data.splits import Histories, LeaveOneOut, Split
 from recjax.evaluate.floors import events_before, rank_floors
 from recjax.evaluate.metrics import mean_metrics

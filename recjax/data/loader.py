@@ -10,9 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from recjax.data.dataset import Dataset, Preparation, find
+from recjax.data.dataset import Dataset
 from recjax.data.item_table import ItemTable
 from recjax.data.packing import Packing, Plan, alone, pack
+from recjax.data.preparation import Preparation
+from recjax.data.prepared import find
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
 from recjax.data.views import Batch, Placement, Queries, Shifted, View
@@ -25,7 +27,7 @@ class Data:
     """What to train on and how it is cut.
 
     Attributes:
-        dataset: a name or a folder, see `recjax.data.dataset.find`.
+        dataset: a name or a folder, see `recjax.data.prepared.find`.
         view: what one training sample is.
         split: which events train, validate and test.
         prepare: filters.

@@ -30,13 +30,14 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput  # pyright: ignore[repo
 from apache_beam.runners.runner import create_runner  # pyright: ignore[reportMissingImports]
 
 from recjax.data import history_rows, records
-from recjax.data.dataset import describe, kept_catalog, placed, validated, write_header
+from recjax.data.building import describe, kept_catalog, validated
 from recjax.data.fingerprint import Content, canonical_values, encode_texts, fingerprint_of_pieces
 from recjax.data.history_rows import Row
 from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import RawLogs
 from recjax.data.locate import cache_folder
 from recjax.data.preparation import Preparation, check_rated, check_steps, sort
+from recjax.data.prepared import placed, write_header
 from recjax.data.remote import Place, fetched, local, remove, written
 from recjax.typing import InputError
 
@@ -100,7 +101,7 @@ def prepare(
         columns: our column names to the file's.
 
     Raises:
-        InputError: as `recjax.data.dataset.build` and `save`, and where the runner cannot be.
+        InputError: as `recjax.data.building.build` and `save`, and where the runner cannot be.
     """
     runner.pipeline()  # told before anything is read
     with placed(out) as scratch:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from recjax.data.audit import audit
-from recjax.data.dataset import build, find
+from recjax.data.building import build
+from recjax.data.prepared import find
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut
 from recjax.data.synthetic import synthetic
 from tests.data.samples import logs, random_logs

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recjax.data.dataset import Preparation, build
+from recjax.data.building import build
+from recjax.data.preparation import Preparation
 from recjax.typing import InputError
 from tests.data.samples import logs, random_logs
 

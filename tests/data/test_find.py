@@ -5,7 +5,9 @@ import os
 import pytest
 
 from recjax.data import importers
-from recjax.data.dataset import Preparation, build, find, save
+from recjax.data.building import build
+from recjax.data.preparation import Preparation
+from recjax.data.prepared import find, save
 from recjax.data.synthetic import synthetic
 from recjax.typing import InputError
 from tests.data.samples import random_logs

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from recjax.data import history_rows
-from recjax.data.dataset import build
+from recjax.data.building import build
 from recjax.data.preparation import Preparation, sort
 from recjax.data.records import Records
 from tests.data.samples import logs, random_logs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recjax.data.dataset import build
+from recjax.data.building import build
 from recjax.data.loader import Loader
 from recjax.data.long_range import TASKS, Copy, ListOps, long_range
 from recjax.data.splits import ByUser

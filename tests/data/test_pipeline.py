@@ -9,9 +9,10 @@ import pytest
 
 import recjax.data
 from recjax import cli
-from recjax.data.dataset import build, load, save
+from recjax.data.building import build
 from recjax.data.importers import read
 from recjax.data.preparation import Preparation
+from recjax.data.prepared import load, save
 from recjax.typing import InputError
 
 needs_beam = pytest.mark.skipif(

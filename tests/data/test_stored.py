@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from recjax.data.dataset import build, find, load, load_unread, save
+from recjax.data.building import build
 from recjax.data.loader import Data, Loader, open_data, query_batches
+from recjax.data.prepared import find, load, load_unread, save
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut, few_shot
 from recjax.data.stored import StoredColumn
 from recjax.data.transitions import item_counts

@@ -5,7 +5,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recjax.data.audit import audit
-from recjax.data.dataset import build
+from recjax.data.building import build
 from recjax.data.splits import LeaveOneOut
 from recjax.data.synthetic import NAMES, synthetic
 from recjax.data.transitions import Transitions, item_counts, target_ranks

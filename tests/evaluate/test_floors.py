@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recjax.data.dataset import build
+from recjax.data.building import build
 from recjax.data.importers import read
 from recjax.data.splits import LeaveOneOut
 from recjax.evaluate.floors import TextNeighbours, events_before, rank_floors, recency

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recjax.data.dataset import Dataset, build
+from recjax.data.building import build
+from recjax.data.dataset import Dataset
 from recjax.data.importers import RawLogs
 from recjax.data.item_table import item_table
 from recjax.data.splits import LeaveOneOut, Split

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recjax.config import RunConfig
-from recjax.data.dataset import build
+from recjax.data.building import build
 from recjax.data.loader import Data, Loader
 from recjax.data.splits import LeaveOneOut
 from recjax.data.synthetic import synthetic

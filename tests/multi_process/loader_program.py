@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from recjax.data.dataset import load_unread
 from recjax.data.loader import Loader, query_batches
+from recjax.data.prepared import load_unread
 from recjax.data.splits import LeaveOneOut
 from recjax.data.transitions import item_counts
 from recjax.data.views import Cloze

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recjax.data.dataset import build, load, save
+from recjax.data.building import build
 from recjax.data.loader import Loader, query_batches
+from recjax.data.prepared import load, save
 from recjax.data.splits import LeaveOneOut
 from recjax.data.transitions import item_counts
 from recjax.data.views import Cloze

@@ -1,0 +1,136 @@
+"""From raw logs to the canonical dataset: checks, filters, numbers for users and items."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from recjax.data.dataset import Dataset
+from recjax.data.fingerprint import fingerprint
+from recjax.data.preparation import Events, Preparation, prepare
+from recjax.typing import InputError
+
+if TYPE_CHECKING:
+    from recjax.data.importers import RawLogs
+
+
+def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # noqa: B008 (frozen)
+    """Validates raw logs, applies `options` and numbers users and items.
+
+    Args:
+        raw: what an importer read.
+        options: filters.
+
+    Raises:
+        InputError: missing column, missing id or time, timestamps that are not whole numbers, an infinite rating,
+            duplicate ids in the catalog, or nothing left after the filters.
+    """
+    interactions = validated(raw.interactions, raw.name)
+    users, user_names = _codes(interactions["user_id"])
+    items, item_names = _codes(interactions["item_id"])
+    values = interactions["rating"].to_numpy() if "rating" in interactions.columns else None
+    events, steps = prepare(Events(users, items, interactions["timestamp"].to_numpy(), values), options)
+
+    # Codes follow first appearance in the file, so dropping the unused ones keeps that order.
+    user_codes, kept_users = _compact(events.users, len(user_names))
+    item_codes, kept_items = _compact(events.items, len(item_names))
+    user_ids = user_names.gather(kept_users).to_list()
+    item_ids = ["", *item_names.gather(kept_items).to_list()]
+    offsets = np.zeros(len(user_ids) + 1, np.int64)
+    np.cumsum(np.bincount(user_codes, minlength=len(user_ids)), out=offsets[1:])
+    catalog, catalog_counts = kept_catalog(raw.catalog, item_ids[1:], raw.name)
+    content = {
+        "user_ids": user_ids,
+        "item_ids": item_ids,
+        "offsets": offsets,
+        "items": (item_codes + 1).astype(np.int32),
+        "timestamps": events.times,
+        "values": None if events.values is None else events.values.astype(np.float32),
+        "catalog": catalog,
+    }
+    description = describe(raw.notes, options, steps, catalog_counts)
+    return Dataset(name=raw.name, **content, description=description, fingerprint=fingerprint(**content))
+
+
+def describe(
+    notes: dict[str, Any], options: Preparation, steps: list[dict[str, Any]], catalog: dict[str, int]
+) -> dict[str, Any]:
+    """A dataset's description: the importer's account, the options, the counts after each step and of the catalog."""
+    source = json.loads(json.dumps(notes, default=str))
+    return {"source": source, "options": options.to_json(), "steps": steps, "catalog": catalog}
+
+
+def validated(interactions: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Events as `build` takes them: ids as text, times int64, ratings float32 with NaN where there is none.
+
+    Raises:
+        InputError: a column is missing or of another kind, an id or time is missing, or a rating is infinite.
+    """
+    expected = ("user_id", "item_id", "timestamp")
+    missing = [column for column in expected if column not in interactions.columns]
+    if missing:
+        raise InputError(
+            f"dataset {name!r}: interactions lack the column {', '.join(missing)} "
+            f"(found: {', '.join(interactions.columns)})"
+        )
+    if not interactions["timestamp"].dtype.is_integer():
+        kind = interactions["timestamp"].dtype
+        raise InputError(f"dataset {name!r}: timestamps are {kind}, expected whole numbers (unix seconds)")
+    for column in expected:
+        empty = interactions[column].is_null()
+        if interactions[column].dtype == pl.String:
+            empty |= interactions[column].str.strip_chars() == ""
+        if count := int(empty.sum()):
+            rows = ", ".join(str(row + 1) for row in np.flatnonzero(empty.to_numpy())[:5])
+            raise InputError(f"dataset {name!r}: {count:,} interactions have no {column} (first in rows {rows})")
+    columns = [
+        interactions["user_id"].cast(pl.String),
+        interactions["item_id"].cast(pl.String),
+        interactions["timestamp"].cast(pl.Int64),
+    ]
+    if "rating" in interactions.columns:
+        rating = interactions["rating"].cast(pl.Float32)
+        if count := int(rating.is_infinite().sum()):
+            raise InputError(f"dataset {name!r}: {count:,} ratings are infinite, expected finite numbers")
+        columns.append(rating.fill_null(float("nan")))
+    return pl.DataFrame(columns)
+
+
+def _codes(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """Dense codes by first appearance (int32 [n]), and the value of each code."""
+    names = column.unique(maintain_order=True)
+    codes = pl.DataFrame({"name": column}).join(
+        pl.DataFrame({"name": names}).with_row_index("code"), on="name", how="left", maintain_order="left"
+    )["code"]
+    return codes.to_numpy().astype(np.int32), names
+
+
+def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes renumbered without gaps in the same order, and the old codes that are left."""
+    used = np.bincount(codes, minlength=size) > 0
+    return (np.cumsum(used) - 1)[codes], np.flatnonzero(used)
+
+
+def kept_catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.DataFrame, dict[str, int]]:
+    """One row a kept item, in item order; items that the catalog lacks get empty text and are counted."""
+    if "item_id" not in catalog.columns:
+        found = ", ".join(catalog.columns)
+        raise InputError(f"dataset {name!r}: the catalog lacks the column item_id (found: {found})")
+    catalog = catalog.with_columns(pl.col("item_id").cast(pl.String))
+    duplicated = catalog["item_id"].filter(catalog["item_id"].is_duplicated()).unique(maintain_order=True)
+    if len(duplicated):
+        shown = ", ".join(map(repr, duplicated.head(5).to_list()))
+        raise InputError(f"dataset {name!r}: {len(duplicated):,} item ids stand more than once in the catalog: {shown}")
+    if "title" not in catalog.columns:
+        catalog = catalog.with_columns(pl.lit(None, pl.String).alias("title"))
+    kept = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
+    rows = kept.join(catalog, on="item_id", how="left", maintain_order="left")
+    known = kept.join(catalog, on="item_id", how="semi").height
+    counts = {
+        "rows": catalog.height,
+        "items_without_row": len(item_ids) - known,
+        "rows_without_events": catalog.height - known,
+        "items_without_title": rows["title"].null_count(),
+    }
+    return rows, counts

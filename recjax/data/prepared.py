@@ -1,0 +1,243 @@
+"""Prepared datasets in folders: TFDS ArrayRecord shards, a catalog and a description; written, read and found."""
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recjax.data import records
+from recjax.data.building import build
+from recjax.data.dataset import Dataset
+from recjax.data.fingerprint import fingerprint
+from recjax.data.locate import cache_folder, content_key, locate
+from recjax.data.preparation import Preparation
+from recjax.data.remote import Place, local, place, remove, told
+from recjax.data.stored import Shards, StoredColumn, StoredIds
+from recjax.typing import InputError
+
+DESCRIPTION = "dataset.json"
+CATALOG = "catalog.parquet"
+FORMAT = "recjax dataset 1"
+
+
+def save(dataset: Dataset, folder: Place) -> None:
+    """Writes a prepared dataset: TFDS ArrayRecord shards, `catalog.parquet` and `dataset.json`.
+
+    The folder appears complete or not at all. An older prepared dataset at that place is replaced; any other folder
+    that is not empty is left alone.
+
+    Raises:
+        InputError: `folder` holds something that is not a prepared dataset.
+    """
+    with placed(place(folder)) as scratch:
+        records.write(
+            records.Records(dataset.user_ids, dataset.offsets, dataset.items, dataset.timestamps, dataset.values),
+            scratch,
+        )
+        sizes = (dataset.n_users, dataset.n_items, dataset.n_interactions)
+        write_header(scratch, dataset.name, dataset.fingerprint, sizes, dataset.catalog, dataset.description)
+
+
+@contextlib.contextmanager
+def placed(folder: Place) -> Iterator[Place]:
+    """An empty folder beside `folder` that takes its place when all is written, and disappears when that fails.
+
+    Behind a URL, where folders cannot be moved, it is `folder` itself, and an older dataset goes first: what is half
+    written has no `dataset.json`, which is written last.
+
+    Raises:
+        InputError: `folder` holds something that is not a prepared dataset.
+    """
+    if folder.exists() and not is_prepared(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not a prepared dataset: it will not be overwritten")
+    if not isinstance(folder, Path):
+        with told(folder):
+            remove(folder)
+        try:
+            yield folder
+        except BaseException:
+            remove(folder)
+            raise
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        scratch.chmod(0o755)  # mkdtemp makes it private; what other users may read is the umask's business
+        yield scratch
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(old / "dataset")
+            scratch.rename(folder)
+            shutil.rmtree(old)
+        else:
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_header(
+    folder: Place,
+    name: str,
+    fingerprint: str,
+    sizes: tuple[int, int, int],
+    catalog: pl.DataFrame,
+    description: dict[str, Any],
+) -> None:
+    """Writes what stands beside the shards: `catalog.parquet`, and `dataset.json`, which makes the folder a dataset.
+
+    Args:
+        folder: with the shards.
+        name: of the dataset.
+        fingerprint: of its content.
+        sizes: users, items, interactions.
+        catalog: see `Dataset`.
+        description: see `Dataset`.
+    """
+    table = io.BytesIO()
+    catalog.write_parquet(table)
+    (folder / CATALOG).write_bytes(table.getvalue())
+    header = {"format": FORMAT, "name": name, "fingerprint": fingerprint}
+    header |= dict(zip(("users", "items", "interactions"), sizes, strict=True)) | {"description": description}
+    (folder / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_prepared(folder: Place) -> bool:
+    """Whether `folder` is one that `save` wrote."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def load(folder: Place, most: int | None = None) -> Dataset:
+    """Reads a prepared dataset, through TFDS's `as_data_source` and without TensorFlow.
+
+    Args:
+        folder: where it is; behind a URL it is read from a copy in the cache.
+        most: of a dataset with more interactions, only as many of its first users are read as have about so many; its
+            fingerprint is then the recorded one, unchecked.
+
+    Raises:
+        InputError: not a prepared dataset, damaged, or its content does not have the recorded fingerprint.
+    """
+    folder = local(place(folder), cache_folder())
+    header, catalog = _read_header(folder)
+    share = 1.0 if most is None else min(1.0, most / header["interactions"])
+    columns = records.read(folder, share)
+    content = {
+        "user_ids": columns.user_ids,
+        "item_ids": ["", *catalog["item_id"].to_list()],
+        "offsets": columns.offsets,
+        "items": columns.items,
+        "timestamps": columns.timestamps,
+        "values": columns.values,
+        "catalog": catalog,
+    }
+    found = fingerprint(**content) if share == 1.0 else header["fingerprint"]
+    if found != header["fingerprint"]:
+        raise InputError(
+            f"the prepared dataset in {folder} is damaged: "
+            f"its fingerprint is {found[:12]}, expected {header['fingerprint'][:12]}"
+        )
+    return Dataset(name=header["name"], **content, description=header["description"], fingerprint=found)
+
+
+def load_unread(folder: Place) -> Dataset:
+    """A prepared dataset whose histories stay in their shards, see `recjax.data.stored`.
+
+    Its fingerprint is the recorded one, unchecked, and ratings are left out.
+
+    Raises:
+        InputError: not a prepared dataset, or parts of it are missing.
+    """
+    folder = local(place(folder), cache_folder())
+    header, catalog = _read_header(folder)
+    shards = Shards(folder)
+    items, timestamps = (
+        StoredColumn(shards, name, shards.offsets[:-1], shards.offsets) for name in ("items", "timestamps")
+    )
+    content: dict[str, Any] = {"user_ids": StoredIds(shards), "items": items, "timestamps": timestamps}
+    return Dataset(
+        name=header["name"],
+        item_ids=["", *catalog["item_id"].to_list()],
+        offsets=shards.offsets,
+        values=None,
+        catalog=catalog,
+        description=header["description"],
+        fingerprint=header["fingerprint"],
+        **content,
+    )
+
+
+def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """What stands beside the shards."""
+    if not is_prepared(folder):
+        raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
+    try:
+        header = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        catalog = pl.read_parquet(folder / CATALOG)
+    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
+    if header.get("format") != FORMAT:
+        raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
+    return header, catalog
+
+
+def find(
+    name_or_path: str,
+    options: Preparation = Preparation(),  # noqa: B008 (frozen)
+    resident: bool = True,
+) -> Dataset:
+    """The dataset called `name_or_path`, prepared with `options`.
+
+    Raw data are prepared at first use and kept in `$RECJAX_CACHE` (default `~/.cache/recjax`) under a key made of the
+    content of the files and of the options, so neither a changed file nor a changed option is ever missed.
+
+    Args:
+        name_or_path: a folder (raw or prepared), the name of one under `$RECJAX_DATA` (a folder of datasets, or several
+            separated by `os.pathsep`) or `$RECJAX_CACHE`, or the name of an embedded dataset ("synthetic").
+        options: filters. A folder that is already prepared keeps its own; asking it for others is an error.
+        resident: read the whole of it; False leaves the histories of a prepared folder in their shards.
+
+    Raises:
+        InputError: nothing goes by that name; says where it looked, what is there, and the nearest name.
+    """
+    from recjax.data.embedded import NAMES, generate
+    from recjax.data.importers import read
+
+    if name_or_path in NAMES:
+        return build(generate(name_or_path), options)
+    found = locate(name_or_path, NAMES)
+    if is_prepared(found):
+        dataset = load(found) if resident else load_unread(found)
+        recorded = dataset.description["options"]
+        if options != Preparation() and options.to_json() != recorded:
+            raise InputError(
+                f"{found} is already prepared with {recorded}, not with {options.to_json()}; give the raw data"
+            )
+        return dataset
+    if not resident:
+        raise InputError(
+            f"{found} is not prepared, and only prepared histories can stay in their shards (data.resident=false): "
+            f"recjax prepare NAME --raw {found}"
+        )
+    key = content_key(found, [FORMAT, json.dumps(options.to_json(), sort_keys=True)])
+    cached = cache_folder() / "prepared" / f"{found.name}-{key}"
+    damaged = False
+    if is_prepared(cached):
+        try:
+            return load(cached)
+        except InputError as error:  # a damaged copy costs nothing but the time to make it again
+            logging.getLogger(__name__).warning("%s; preparing it again", error)
+            damaged = True
+    dataset = build(read(found), options)
+    try:
+        if damaged or not is_prepared(cached):  # another process may have been faster
+            save(dataset, cached)
+    except OSError as error:
+        logging.getLogger(__name__).warning("cannot keep the prepared dataset in %s: %s", cached, error)
+    return dataset
