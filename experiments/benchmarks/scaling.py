@@ -29,7 +29,7 @@ from recjax.plan.plan import plan
 from recjax.plan.program import abstract_inputs
 from recjax.plan.topology import find_topology
 
-TABLES = ("items", "output")
+TABLES = ("items", "output", "bias")
 TOPOLOGIES = {1: "v5e:1x1", 8: "v5e:2x4", 64: "v5e:8x8", 256: "v5e:16x16", 1024: "v5e:16x16"}
 """A pod of v5e has 256 chips; 1,024 are four of them, joined by the data centre's network."""
 
