@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import jax
@@ -102,6 +103,7 @@ class NextItem:
         return DotProductModel(module, self.loss, stats)
 
 
+@lru_cache(maxsize=64)
 def parameters(config: NextItem) -> int:
     """Parameters of the encoder and the position table: all but those of the items, which any encoder has."""
     stack = config.stack()
@@ -124,13 +126,12 @@ def matched(config: NextItem, like: NextItem) -> NextItem:
     narrow, wide = (parameters(replace(config, inner=inner)) for inner in (8, 16))
     wanted, each = parameters(like), (wide - narrow) / 8
     inner = max(8, round((wanted - narrow) / each / 8) * 8 + 8)
-    found = replace(config, inner=inner)
-    if (size := parameters(found)) > 1.05 * wanted:
+    if (size := narrow + each * (inner - 8)) > 1.05 * wanted:
         raise InputError(
-            f"{config.mixer!r} has {size:,} parameters even with a feed-forward width of {inner}, more than the "
+            f"{config.mixer!r} has {size:,.0f} parameters even with a feed-forward width of {inner}, more than the "
             f"{wanted:,} of {like.mixer!r}; a smaller state or a larger width of the other makes them comparable"
         )
-    return found
+    return replace(config, inner=inner)
 
 
 def matched_settings(mixer: str, like: NextItem) -> dict[str, str]:
