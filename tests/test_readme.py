@@ -11,7 +11,7 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.config import override_all
-from tests.tiny import SETTINGS, tiny_datasets
+from tests.tiny import SETTINGS, on_one_device, tiny_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
@@ -58,6 +58,7 @@ def test_every_command_is_one_that_exists(page: Path, words: list[str]):
 def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In order, as they stand there, but on little data and for few steps."""
     monkeypatch.chdir(tmp_path)
+    on_one_device(monkeypatch)
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RECJAX_DATA", str(tiny_datasets(tmp_path / "data", ["tiny"])))
     shutil.copytree(tmp_path / "data" / "tiny", tmp_path / "logs")

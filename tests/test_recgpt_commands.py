@@ -22,7 +22,7 @@ from recjax.text.items import ItemText
 from recjax.tokenizers.item_codes import load_codes, load_state
 from recjax.train.run import load_run
 from recjax.train.task import open_task
-from tests.tiny import tiny_datasets
+from tests.tiny import on_one_device, tiny_datasets
 
 FIXTURES = Path(__file__).parent / "models" / "fixtures"
 FILES = [str(FIXTURES / "model.pt"), str(FIXTURES / "tokenizer.pt")]
@@ -50,6 +50,7 @@ def shops(tmp_path_factory: pytest.TempPathFactory):
     """Three small shops of the same content, and a cache of their vectors."""
     folder = tiny_datasets(tmp_path_factory.mktemp("data"), ["shop", "other", "third"])
     with pytest.MonkeyPatch.context() as patch:
+        on_one_device(patch)
         patch.setenv("RECJAX_DATA", str(folder))
         patch.setenv("RECJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield folder

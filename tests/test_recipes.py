@@ -18,7 +18,7 @@ from recjax.tokenizers.fsq import FSQ
 from recjax.train.ablation import plan
 from recjax.train.loop import fit
 from recjax.typing import InputError
-from tests.tiny import SETTINGS, TINY, tiny_datasets
+from tests.tiny import SETTINGS, TINY, on_one_device, tiny_datasets
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -88,6 +88,7 @@ def test_config_survives_json(name):
 def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RECJAX_DATA", str(datasets))
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    on_one_device(monkeypatch)
     run = tmp_path / "run"
     train(name, datasets, run)
 

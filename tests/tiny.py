@@ -3,7 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import jax
+import pytest
+
 from recjax.data.synthetic import synthetic
+from recjax.parallel.mesh import MeshShape
 
 TINY = (
     "model.width=8",
@@ -19,6 +23,12 @@ TINY = (
     "evaluate.bootstrap=20",
 )
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+
+
+def on_one_device(patch: pytest.MonkeyPatch) -> None:
+    """Meshes are of the first device alone, for which steps compile in half the time; sharded ones have their tests."""
+    build = MeshShape.build
+    patch.setattr(MeshShape, "build", lambda self, devices=None: build(self, devices or jax.devices()[:1]))
 
 
 def tiny_datasets(folder: Path, names: Iterable[str]) -> Path:
