@@ -3,9 +3,9 @@
 HSTU (Zhai et al., ICML 2024) on MovieLens-1M under full cross-entropy. Their own full-ranking figures are 0.1720, and
 0.1893 for 8 blocks with 128 sampled negatives; both know the time of the event to predict, which this model does not.
 
-Expected:  ndcg@10 pending (test split, leave-one-out, full ranking, history masked)
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.1814 (test split, leave-one-out, full ranking, history masked)
+Time:      1 hour 55 minutes of training, most of it on one core shared with other work
+Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
