@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 UV ?= uv
 
-# Installed without bytecode: what is imported once is kept compiled, which is 5 s for every later process.
+# Installed without bytecode: what is imported once is kept compiled, so that no later process compiles it again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart test pytest test-tpu beam lint types lock clean

@@ -84,7 +84,7 @@ def test_config_survives_json(name):
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "quickstart"])  # the README's test trains that
+@pytest.mark.parametrize("name", SHIPPED)
 def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RECJAX_DATA", str(datasets))
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))

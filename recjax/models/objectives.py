@@ -106,25 +106,26 @@ def _scores(hidden, table, bias, batch: Batch, drawn: Array):
     """Scores of targets [b, l] and negatives [b, l, n], and which negatives are not the target [b, l, n]."""
     target = lookup(table, batch.targets).astype(hidden.dtype)
     positive = jnp.sum(hidden * target, axis=-1, dtype=jnp.float32)
-    if drawn.ndim == 3:
-        vectors = lookup(table, drawn.reshape(len(drawn), -1)).reshape(*drawn.shape, -1)
-        negative = jnp.einsum("bld,blnd->bln", hidden, vectors.astype(hidden.dtype), preferred_element_type=jnp.float32)
-        ids = drawn
-    elif drawn.ndim == 2:
-        vectors = lookup(table, drawn).astype(hidden.dtype)
-        negative = jnp.einsum("bld,bnd->bln", hidden, vectors, preferred_element_type=jnp.float32)
-        ids = drawn[:, None, :]
-    else:
-        vectors = lookup_shared(table, drawn).astype(hidden.dtype)
-        negative = jnp.einsum("bld,nd->bln", hidden, vectors, preferred_element_type=jnp.float32)
-        ids = drawn[None, None, :]
+    vectors, equation = _of_drawn(table, drawn).astype(hidden.dtype), _PRODUCT[drawn.ndim]
+    negative = jnp.einsum(equation, hidden, vectors, preferred_element_type=jnp.float32)
+    ids = jnp.expand_dims(drawn, tuple(range(drawn.ndim - 1, 2)))
     if bias is not None:
-        columns = bias[:, None]
-        more = lookup(columns, drawn.reshape(len(drawn), -1)) if drawn.ndim > 1 else lookup_shared(columns, drawn)
-        positive = positive + lookup(columns, batch.targets)[..., 0]
-        negative = negative + more.reshape(ids.shape)
+        column = bias[:, None]
+        positive = positive + lookup(column, batch.targets)[..., 0]
+        negative = negative + _of_drawn(column, drawn).reshape(ids.shape)
     allowed = jnp.broadcast_to(ids != batch.targets[..., None], negative.shape)
     return positive, negative, allowed, ids
+
+
+_PRODUCT = {3: "bld,blnd->bln", 2: "bld,bnd->bln", 1: "bld,nd->bln"}
+"""States with negatives of each position, of each row, or of all rows."""
+
+
+def _of_drawn(table, drawn: Array) -> Array:
+    """Rows of a table at ids [b, l, n], [b, n] or [n]: with one more axis, of the table's columns."""
+    if drawn.ndim == 1:
+        return lookup_shared(table, drawn)
+    return lookup(table, drawn.reshape(len(drawn), -1)).reshape(*drawn.shape, -1)
 
 
 def _weighted(losses: Array, batch: Batch) -> Array:

@@ -119,6 +119,7 @@ def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: 
     """Loss and gradients on the ambient mesh; on one device, plainly."""
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
     seq = dividing_axis(SEQ_AXIS, hidden.shape[1]) if hidden.ndim == 3 else None
+    over = (DATA_AXIS, seq) if seq else (DATA_AXIS,)
 
     # As looked-up rows are: each device of the model axis gets the gradients of a part of the tokens.
     parted = hidden.shape[0] % (data * model) == 0
@@ -134,7 +135,7 @@ def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: 
         loss, grads = whole(*inputs, shards=model)
         if grads is not None:
             grads = grads._replace(hidden=_joined(grads.hidden, parted).astype(hidden.dtype))
-        return jax.lax.psum(loss, (DATA_AXIS, seq) if seq else DATA_AXIS), grads
+        return jax.lax.psum(loss, over), grads
 
     if data * model == 1 and seq is None:
         loss, grads = whole(hidden, table, bias, targets, weights)
@@ -142,7 +143,7 @@ def _sharded(hidden, table, bias, targets, weights, limits: _Limits, gradients: 
     positions = (seq,) if hidden.ndim == 3 else ()
     tokens, rows = PartitionSpec(DATA_AXIS, *positions), PartitionSpec(MODEL_AXIS)
     own = PartitionSpec((DATA_AXIS, MODEL_AXIS) if parted else DATA_AXIS, *positions)
-    parts = PartitionSpec((DATA_AXIS, seq) if seq else DATA_AXIS, MODEL_AXIS)
+    parts = PartitionSpec(over, MODEL_AXIS)
     return jax.shard_map(
         island,
         in_specs=(tokens, rows, rows, tokens, tokens),

@@ -106,6 +106,6 @@ def _tpus(name: str, slices: int) -> list[Any]:
         options["chips_per_host_bounds"] = [*sizes, 1, 1, 1][:3]
     try:
         return topologies.get_topology_desc(topology_name=name, platform="tpu", **options).devices
-    except (RuntimeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, NotImplementedError) as error:  # the last is jax's for shapes libtpu lacks
         told = str(error).splitlines()[0].partition(": ")[2] or str(error)
         raise InputError(f"--topology {name!r}: {told}; expected {EXAMPLES}") from None

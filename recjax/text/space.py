@@ -119,16 +119,17 @@ def density(
         sample: most items to look among.
     """
     vectors = np.ascontiguousarray(vectors, np.float32)
+    if cache is None:
+        return _density(vectors, known, neighbours, sample)
     content = hashlib.sha256(f"recjax density 1 {vectors.shape} {neighbours} {sample} ".encode())
     content.update(vectors.data)
     content.update(np.ascontiguousarray(known).data)
     key = content.hexdigest()
-    path = None if cache is None else cache / f"density-{key[:16]}.safetensors"
-    if path is not None and (found := kept.read(path, key)) is not None:
+    path = cache / f"density-{key[:16]}.safetensors"
+    if (found := kept.read(path, key)) is not None:
         return found["density"]
     result = _density(vectors, known, neighbours, sample)
-    if path is not None:
-        kept.write(path, key, {"density": result})
+    kept.write(path, key, {"density": result})
     return result
 
 

@@ -52,9 +52,8 @@ def check_config(run_dir: Path, config: RunConfig) -> None:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    differing = {
-        key: values for key, values in configs.diff(configs.completed(held, config), config).items() if not _free(key)
-    }
+    differences = configs.diff(configs.completed(held, config), config)
+    differing = {key: values for key, values in differences.items() if not _free(key)}
     if differing:
         shown = "; ".join(f"{key} is {old!r} there and {new!r} now" for key, (old, new) in differing.items())
         raise InputError(f"{run_dir} holds a run of another configuration: {shown}. Give the run another folder")
