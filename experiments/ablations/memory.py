@@ -2,8 +2,7 @@
 
 What a mixer can remember, where it is known: symbols scattered among blanks, to be repeated in order after a signal
 (selective copying; Gu & Dao 2023). hr@1 is the accuracy of the last symbol. With `--set data.dataset=copy` the symbols
-stand together and the lag is fixed, which a convolution can learn; with `listops-small`, nested expressions, whose
-value is the answer (set model.max_length, data.view.max_length=104 and data.view.targets=1).
+stand together and the lag is fixed, which a convolution can learn. `listops` is the same for nested expressions.
 
 Expected:  pending
 Time:      pending
