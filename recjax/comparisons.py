@@ -13,6 +13,7 @@ from rich.console import Console
 from recjax import recipes
 from recjax.cli import default_run
 from recjax.config import diff
+from recjax.files import replacing
 from recjax.parallel.startup import launched_with_others
 from recjax.track.console import PLAIN_WIDTH
 from recjax.track.machine import commit, processor
@@ -75,9 +76,8 @@ def _command(options: Namespace) -> str:
 
 
 def _write(comparison: Comparison, out: Path) -> None:
-    temporary = out / f"{RESULTS}.partial"
-    temporary.write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(out / RESULTS)
+    with replacing(out / RESULTS) as new:
+        new.write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")
     write_page(comparison, out / PAGE)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from recjax.files import replacing
 from recjax.settings import check, is_config, join, keys, override, override_all, show
 from recjax.typing import InputError
 
@@ -136,9 +137,8 @@ def _resolve(tag: Any, recipe: ModuleType | None) -> type:
 
 def save(config: RunConfig, path: Path) -> None:
     """Writes the configuration as JSON, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(to_json(config), indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as new:
+        new.write_text(json.dumps(to_json(config), indent=2) + "\n", encoding="utf-8")
 
 
 def load(path: Path, recipe: ModuleType | None = None) -> RunConfig:

@@ -17,6 +17,7 @@ from typing import Any
 
 from etils import epath
 
+from recjax.files import replacing
 from recjax.typing import InputError
 
 Place = Path | epath.Path
@@ -136,14 +137,8 @@ def _key(file: epath.Path) -> str:
 
 
 def _copy(file: epath.Path, target: Path) -> None:
-    with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", dir=target.parent, delete=False) as stream:
-        try:
-            with file.open("rb") as source:
-                shutil.copyfileobj(source, stream, 1 << 20)
-            Path(stream.name).replace(target)  # whole or not at all, whoever else does the same
-        except BaseException:
-            Path(stream.name).unlink()
-            raise
+    with replacing(target) as new, file.open("rb") as source, new.open("wb") as stream:
+        shutil.copyfileobj(source, stream, 1 << 20)
 
 
 @contextlib.contextmanager

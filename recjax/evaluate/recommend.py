@@ -20,8 +20,8 @@ from recjax.data.splits import Histories
 from recjax.data.transitions import item_counts
 from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, best_items, prepared, tracked
-from recjax.evaluate.report import replacing
 from recjax.evaluate.stream import Stream
+from recjax.files import replacing
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 

@@ -1,9 +1,7 @@
 """What an evaluation found: as JSON, as a table, as a file."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from rich.text import Text
 from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.slices import SLICES
+from recjax.files import replacing
 from recjax.typing import InputError
 
 COLUMNS = ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "mrr", "coverage@10")
@@ -217,14 +216,3 @@ def _sentence(label: str, value: Any) -> str:
     if isinstance(value, dict):
         value = ", ".join(_sentence(key, inner) for key, inner in value.items())
     return f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from recjax.data.ranges import exclusive_sum
 from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, SameModel
-from recjax.evaluate.report import replacing
+from recjax.files import replacing
 from recjax.typing import Array, InputError, Params
 
 WIDTHS = (1, 8, 64)

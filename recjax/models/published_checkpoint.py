@@ -25,6 +25,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as write_arrays
 
+from recjax.files import replacing
 from recjax.models.recgpt_published import RecGPTPublished, RecGPTPublishedModule
 from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.item_codes import TOKENIZER
@@ -87,9 +88,8 @@ class Published:
         """Writes the state where a run keeps its tokenizer's, for `load_state` of `recjax.tokenizers.item_codes`."""
         folder.mkdir(parents=True, exist_ok=True)
         flat = {name: np.ascontiguousarray(value) for name, value in flatten_dict(self.state, sep="/").items()}
-        partial = folder / f"{TOKENIZER}.partial"
-        partial.write_bytes(write_arrays(flat))  # pyright: ignore[reportArgumentType]
-        partial.replace(folder / TOKENIZER)
+        with replacing(folder / TOKENIZER) as new:
+            new.write_bytes(write_arrays(flat))  # pyright: ignore[reportArgumentType]
 
 
 def import_recgpt(

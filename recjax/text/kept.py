@@ -1,13 +1,13 @@
 """Arrays kept in a file under a key, for what is slow to make; several processes may share the folder."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from recjax.files import replacing
 
 
 def read(path: Path, key: str) -> dict[str, np.ndarray] | None:
@@ -24,14 +24,5 @@ def read(path: Path, key: str) -> dict[str, np.ndarray] | None:
 def write(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Keeps arrays, whole or not at all; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = save(dict(arrays), {"key": key})
-    # A name of its own for each writer: processes that share the folder may write the same arrays at once.
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replacing(path) as new:
+        new.write_bytes(save(dict(arrays), {"key": key}))

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as write_arrays
 
+from recjax.files import replacing
 from recjax.typing import InputError
 
 FORMAT = "recjax item codes 1"
@@ -141,6 +142,5 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with replacing(path) as new:
+        new.write_bytes(content)

@@ -11,6 +11,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
+from recjax.files import replacing
 from recjax.typing import InputError
 
 
@@ -32,9 +33,8 @@ class MetricLog:
         self._path = folder / "metrics.jsonl"
         kept = [line for line in _lines(self._path) if line["step"] <= step] if step else []
         self.resumed: dict[str, float] = {line["name"]: line["value"] for line in kept}
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
-        partial.replace(self._path)
+        with replacing(self._path) as new:
+            new.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
         (folder / "tensorboard").mkdir(exist_ok=True)
         # Not tensorboardX's SummaryWriter: its thread ends on a full disk, and the run would wait for it for ever.

@@ -5,6 +5,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from recjax.files import replacing
 from recjax.track.page_plots import Picture, pictures
 from recjax.track.page_style import STYLE
 from recjax.track.row_table import (
@@ -24,9 +25,8 @@ from recjax.track.rows import Comparison, Row
 def write_page(comparison: Comparison, path: Path) -> None:
     """Writes the page, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page(comparison), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as new:
+        new.write_text(page(comparison), encoding="utf-8")
 
 
 def page(comparison: Comparison) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from recjax.files import replacing
 from recjax.track.metrics import read_metrics
 
 PANELS = (
@@ -33,7 +34,6 @@ def plot_curves(folder: Path) -> Path | None:
         if len(names) > 1:
             axes.legend(frameon=False)
     path = folder / "curves.png"
-    partial = path.with_name("curves.partial.png")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=120, format="png")
     return path

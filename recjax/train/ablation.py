@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recjax.config import RunConfig, override_all
+from recjax.files import replacing
 from recjax.recipes import Recipe
 from recjax.track.rows import Comparison, Row
 from recjax.train import folder
@@ -96,9 +97,8 @@ class Cell:
     def keep(self, state: State) -> None:
         """Writes its state, atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{STATE}.partial"
-        partial.write_text(json.dumps(vars(state), indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.folder / STATE)
+        with replacing(self.folder / STATE) as new:
+            new.write_text(json.dumps(vars(state), indent=2) + "\n", encoding="utf-8")
 
 
 def sweep_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:

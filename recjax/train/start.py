@@ -10,6 +10,7 @@ import jax
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.files import replacing
 from recjax.parallel.processes import barrier
 from recjax.tokenizers.item_codes import CODES as CODES_FILE
 from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER
@@ -44,9 +45,8 @@ class StartingPoint:
         if (theirs / TOKENIZER).is_file() and jax.process_index() == 0:
             ours.mkdir(parents=True, exist_ok=True)
             for name in (CODES_FILE, DESCRIPTION, TOKENIZER):
-                partial = ours / f"{name}.partial"
-                shutil.copyfile(theirs / name, partial)
-                partial.replace(ours / name)
+                with replacing(ours / name) as new:
+                    shutil.copyfile(theirs / name, new)
         barrier("tokenizer adopted")
 
     def params(self, target: Params, own: Sequence[str] = ()) -> Params:

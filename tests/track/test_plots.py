@@ -13,7 +13,7 @@ def test_draws_what_there_is(tmp_path):
     path = plot_curves(tmp_path)
     assert path == tmp_path / "curves.png"
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
-    assert not list(tmp_path.glob("*.partial*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "metrics.jsonl", "tensorboard"}
 
 
 def test_nothing_to_draw(tmp_path):
