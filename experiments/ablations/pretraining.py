@@ -15,7 +15,7 @@ from recjax import recipes
 from recjax.config import RunConfig
 from recjax.models.next_item import matched_settings
 
-ENCODERS = {"attention": "attention", "lru": "lru", "gla": "gla", "lightnet": "lightnet"}
+ENCODERS = {"attention": "attention", "lru": "lru", "rg-lru": "rg_lru", "gla": "gla"}
 
 
 def config() -> RunConfig:
