@@ -23,11 +23,14 @@ ENCODERS = {
     "attention": "attention",
     "attention-rotary": "attention(positions=rotary)",
     "lru": "lru",
+    "s5": "s5",
     "rg-lru": "rg_lru",
+    "rg-lru-without-convolution": "rg_lru(kernel=1)",
     "mamba-2": "mamba2",
     "gla": "gla",
     "lightnet": "lightnet",
     "lru+attention": "lru, attention",
+    "rg-lru+attention": "rg_lru, attention",
 }
 
 
