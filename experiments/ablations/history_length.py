@@ -1,7 +1,7 @@
 """recjax ablate history_length --seeds 3
 
 How far back is worth looking? Attention and an LRU on MovieLens-1M with the last 50 to 2,000 events of a history (one
-user in four has more than 200, the longest has 2,277). Batches hold the same number of events at every length.
+user in four has more than 200, the longest has 2,277). All train for as many steps, and a step has as many events.
 
 Expected:  pending
 Time:      pending
@@ -36,8 +36,8 @@ def config() -> RunConfig:
             hold=0.4,
         ),
         mesh=MeshShape(),
-        # An equal budget for all, at whose end the rate is zero; `--set train.epochs=40` is what the best recipes take.
-        train=Train(epochs=8, evaluate_every=204, validation_users=2048, ema=0.99),
+        # Steps, not epochs: histories that are cut short have fewer events to pass over.
+        train=Train(steps=650, evaluate_every=130, validation_users=2048, ema=0.99),
         evaluate=Evaluate(),
     )
 
