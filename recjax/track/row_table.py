@@ -38,9 +38,10 @@ class Grid:
 
 
 def quality_grid(comparison: Comparison, metrics: Sequence[str] = (*LEADING, *MORE)) -> Grid:
-    """Metrics with their intervals, floors first, and what the paired tests say."""
+    """Metrics with their intervals, the one that is tested first, floors above, and what the paired tests say."""
     rows = comparison.rows
-    metrics = [metric for metric in metrics if any(metric in row.metrics for row in rows)]
+    named = dict.fromkeys((comparison.metric, *metrics))
+    metrics = [metric for metric in named if any(metric in row.metrics for row in rows)]
     tested = any(row.test is not None for row in rows)
     header = ["", "seeds", *metrics] + ([f"{comparison.metric}\nagainst {rows[0].name}", "verdict"] if tested else [])
     floors = [

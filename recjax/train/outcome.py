@@ -27,7 +27,7 @@ ONLINE = "one more event"
 """Name of the report's note of what `evaluate.online` measured."""
 
 SHOWN = ("ndcg@10", "hr@10", "mrr", "coverage@10")
-"""Metrics of a row."""
+"""Metrics of a row, beside the one it was chosen by."""
 
 Curves = dict[str, list[tuple[int, float]]]
 """Name -> (step, value) pairs in order."""
@@ -219,7 +219,7 @@ def _row(name: str, runs: Sequence[Outcome], first: Outcome, target: float | Non
         name,
         seeds=[run.seed for run in runs],
         settings=differing(first.config, runs[0].config),
-        metrics=_estimates(reports),
+        metrics=_estimates(reports, runs[0].metric),
         cost=Cost(**{**mean, "parameters": parameters}),
         curves=curves,
         losses=[curve for run in runs if (curve := run.losses()).values],
@@ -234,12 +234,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.mean(known) if known else None
 
 
-def _estimates(reports: Sequence[Report]) -> dict[str, Estimate]:
+def _estimates(reports: Sequence[Report], chosen: str) -> dict[str, Estimate]:
     if not reports:
         return {}
     figures = spread([report.metrics["all"] for report in reports])
     found = {}
-    for metric in (metric for metric in SHOWN if metric in figures):
+    for metric in (metric for metric in dict.fromkeys((chosen, *SHOWN)) if metric in figures):
         value = figures[metric]["mean"]
         if len(reports) > 1:
             found[metric] = Estimate(value, figures[metric]["low"], figures[metric]["high"], "seeds")

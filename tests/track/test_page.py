@@ -188,3 +188,12 @@ def ink(path: Path) -> float:
     from matplotlib.image import imread
 
     return float((np.asarray(imread(path))[..., :3].min(axis=-1) < 0.9).mean())
+
+
+def test_the_metric_that_is_tested_comes_first():
+    assert quality_grid(replace(comparison(), metric="mrr"), ("ndcg@10", "hr@10")).header[2:5] == [
+        "mrr",
+        "ndcg@10",
+        "hr@10",
+    ]
+    assert quality_grid(comparison(), ("ndcg@10", "hr@10")).header[2:4] == ["ndcg@10", "hr@10"]

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from recjax.train import launch
 from recjax.train.ablation import gather, plan, question_of, seeds_of, sweep_of
 from recjax.train.interrupt import Interrupt
 from recjax.train.launch import Devices, locked, run_cells, slices
+from recjax.train.outcome import compare_runs, read_outcome
 from recjax.typing import InputError
 from tests.tiny import SETTINGS, tiny_datasets
 
@@ -168,6 +170,13 @@ def test_runs_are_reported(finished: Path, tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_the_metric_of_the_runs_is_among_their_figures(finished: Path):
+    run = read_outcome(finished / "cells" / "all-seed0")
+    other = replace(run, config={**run.config, "train": {**run.config["train"], "metric": "hr@1"}})
+    row = compare_runs({"all": [other]}, "by another metric").rows[0]
+    assert run.report is not None and row.metrics["hr@1"].value == run.report.metrics["all"]["hr@1"]
 
 
 def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
