@@ -3,9 +3,10 @@
 How much attention does a recurrent encoder need, and where? Four blocks of an LRU on MovieLens-1M in which none, one,
 two or all are attention. In language models a quarter is enough (Glorioso et al. 2024; De et al. 2024).
 
-Expected:  pending
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 0.1556 to 0.1623, no difference shown (one seed;
+           tables in experiments/ablations/README.md)
+Time:      6 to 8 minutes a cell
+Hardware:  2 CPU cores, a cell on each
 """
 
 from recjax.config import RunConfig

@@ -4,10 +4,10 @@ What are attention's weights for? On amazon-beauty-2014 with the budget of `enco
 events (attention), at their distance alone (position), at random projections of them (random) or at nothing (uniform),
 in all blocks or in every other one. In language models the fixed ones fail alone and hardly lose interleaved.
 
-Expected:  ndcg@10 attention 0.0455 [0.0433, 0.0478], position 0.0468, random 0.0466, uniform 0.0472 [0.0449, 0.0498]
-           (one seed; no difference shown); of the interleaved rows position+attention alone has been run, 0.0473
-Time:      4 to 5 minutes a row of one seed, on one core
-Hardware:  2 CPU cores
+Expected:  ndcg@10 attention 0.0455 [0.0433, 0.0478], position 0.0468, random 0.0466, uniform 0.0472 [0.0449, 0.0498],
+           interleaved 0.0459 to 0.0473 (one seed; no difference shown; tables in experiments/ablations/README.md)
+Time:      2 minutes a cell
+Hardware:  2 CPU cores, a cell on each
 """
 
 import dataclasses

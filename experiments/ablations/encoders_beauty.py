@@ -3,9 +3,9 @@
 The encoders of `encoders_ml1m` on amazon-beauty-2014, whose histories are short: does what moves information along
 time matter where there is little time?
 
-Expected:  pending
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 attention 0.0455, rg-lru 0.0513 (one seed; tables in experiments/ablations/README.md)
+Time:      2 to 7 minutes a cell
+Hardware:  2 CPU cores, a cell on each
 """
 
 from recjax.config import RunConfig

@@ -5,9 +5,9 @@ batches and budget, and as many parameters in each encoder (the feed-forward wid
 or less).
 Convolutional state spaces (S4, S4D) cannot keep the histories of a packed row apart, so theirs have a row each.
 
-Expected:  pending
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 attention 0.1510, mamba-2 0.1678 (one seed; tables in experiments/ablations/README.md)
+Time:      5 to 9 minutes a cell
+Hardware:  2 CPU cores, a cell on each
 """
 
 from recjax.config import RunConfig

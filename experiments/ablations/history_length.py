@@ -3,9 +3,10 @@
 How far back is worth looking? Attention and an LRU on MovieLens-1M with the last 50 to 2,000 events of a history (one
 user in four has more than 200, the longest has 2,277). All train for as many steps, and a step has as many events.
 
-Expected:  pending
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 attention 0.1563 with 50 events, 0.1575 with 200 (one seed;
+           tables in experiments/ablations/README.md)
+Time:      4 to 7 minutes a cell
+Hardware:  2 CPU cores, a cell on each
 """
 
 from recjax.config import RunConfig

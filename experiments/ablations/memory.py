@@ -4,9 +4,10 @@ What a mixer can remember, where it is known: symbols scattered among blanks, to
 (selective copying; Gu & Dao 2023). hr@1 is the accuracy of the last symbol. With `--set data.dataset=copy` the symbols
 stand together and the lag is fixed, which a convolution can learn. `listops` is the same for nested expressions.
 
-Expected:  pending
-Time:      pending
-Hardware:  pending
+Expected:  hr@1 attention 1, lightnet 0.9958, lru 0.9233, mamba-2 0.3658 (one seed;
+           tables in experiments/ablations/README.md)
+Time:      3 to 9 minutes a cell
+Hardware:  2 CPU cores, a cell on each
 """
 
 from recjax.config import RunConfig
@@ -40,7 +41,7 @@ def config() -> RunConfig:
         model=NextItem(width=64, layers=2, heads=2, dropout=0.0, max_length=length),
         optim=AdamW(learning_rate=2e-3, weight_decay=0.01, ssm_rate=0.5, clip=1.0, warmup_steps=100, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=3_000, evaluate_every=250, metric="hr@1", validation_users=500),
+        train=Train(steps=1_500, evaluate_every=250, metric="hr@1", validation_users=500),
         evaluate=Evaluate(mask_seen="none"),
     )
 

@@ -4,9 +4,10 @@ From random parameters, or from parameters that have first learned to denoise th
 Scratch" (Amos et al., ICLR 2024) finds that much of what sets architectures apart is gone then. Encoders of
 `encoders_beauty` on amazon-beauty-2014, with as many steps in all: half of them denoise where the name says so.
 
-Expected:  pending
-Time:      pending
-Hardware:  pending
+Expected:  ndcg@10 attention 0.0455, denoised first 0.0391; rg-lru 0.0513, denoised first 0.0474
+           (one seed; tables in experiments/ablations/README.md)
+Time:      2 to 4 minutes a cell
+Hardware:  2 CPU cores, a cell on each
 """
 
 import dataclasses
