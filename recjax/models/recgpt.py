@@ -10,7 +10,8 @@ An item's score is the sum of two dot products:
   text neighbours do, and training can only move away from that where the training catalogs pay for it.
 
 Fine-tuned on one catalog, an item may also be given a vector of its own (`own_width`), read and scored beside its text:
-what users do with it that its text cannot say. It starts at zero, so fine-tuning begins at the pre-trained model.
+what users do with it that its text cannot say. It starts at zero, so fine-tuning begins at the pre-trained model, and
+stays there for items that no training event is of: those are known by their text alone.
 
 The published model, weight for weight, is `recjax.models.recgpt_published`.
 """
@@ -38,6 +39,9 @@ from recjax.typing import Array, Float, InputError, Int, Params
 
 OWN = "own"
 """Name of the parameters that hold items' own vectors, and start of the names of those that read and score them."""
+
+TRAINED = "trained"
+"""Which items have training events, beside the parameters that `represent` uses."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +330,8 @@ class RecGPTModel:
             codes = jnp.take(weights["codes"], rows["codes"] + offsets(self.module.sizes), axis=0)
             parts.append(codes.reshape(codes.shape[0], -1))
         if OWN in weights:
-            parts.append(jnp.take(weights[OWN], rows["places"], axis=0, mode="clip"))
+            own = jnp.take(weights[OWN], rows["places"], axis=0, mode="clip")
+            parts.append(own * jnp.take(weights[TRAINED], rows["places"], mode="clip")[:, None])
         return jnp.concatenate(parts, axis=-1)
 
     def logits(self, params: Params, queries: Queries) -> tuple[Float[Array, "q size"], ...]:
@@ -374,7 +379,11 @@ class RecGPTModel:
         return len(self.module.sizes) * self.module.stack.width
 
     def _used(self, params: Params) -> Any:
-        return {name: params[name] for name in ("density_power", "codes", OWN) if name in params}
+        used = {name: params[name] for name in ("density_power", "codes", OWN) if name in params}
+        if OWN in used:
+            # An item without a training event is only ever a negative: its vector would learn that nobody wants it.
+            used[TRAINED] = jnp.asarray(self.stats.counts > 0, jnp.float32)
+        return used
 
     def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array, Array]:
         rows = table.rows(batch.items)

@@ -34,7 +34,9 @@ def table_of(seed: int, items: int = ITEMS) -> ItemTable:
 
 ONE = table_of(0)
 # The model itself, and one whose items have vectors of their own; what tests ask of them is compiled once.
-PLAIN, OWN = (replace(CONFIG, own_width=width).build(ItemStats(ITEMS, np.ones(31), ONE, SIZES)) for width in (0, 5))
+UNTRAINED = 30
+COUNTS = np.where(np.arange(ITEMS + 1) == UNTRAINED, 0, 1)
+PLAIN, OWN = (replace(CONFIG, own_width=width).build(ItemStats(ITEMS, COUNTS, ONE, SIZES)) for width in (0, 5))
 
 
 @jax.jit
@@ -209,6 +211,19 @@ def test_own_vectors_start_at_nothing_and_tell_items_of_one_text_apart(own):
     items, scores = np.asarray(items[0]).tolist(), np.asarray(scores[0])
     assert items.index(29) < items.index(27)
     assert scores[items.index(29)] > scores[items.index(27)]
+
+
+def test_an_item_without_training_events_is_known_by_its_text_alone(own):
+    """Its own vector has no gradient, though it is a negative of every target, and does not count in its score."""
+    _, grads = own_gradient(own, packed(ONE))
+    moved = np.abs(grads["own"]).max(axis=1) > 0
+    assert moved[1:UNTRAINED].all() and not moved[UNTRAINED]
+    items = [
+        np.asarray(OWN.represent(OWN._used({**own, "own": vectors}), _columns(ONE)))
+        for vectors in (np.zeros_like(own["own"]), np.ones_like(own["own"]))
+    ]
+    np.testing.assert_array_equal(items[0][UNTRAINED], items[1][UNTRAINED])
+    assert (items[0][:UNTRAINED, -5:] != items[1][:UNTRAINED, -5:]).all()
 
 
 def test_histories_of_a_row_do_not_see_each_other(trained):
