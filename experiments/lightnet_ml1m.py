@@ -25,8 +25,8 @@ def config() -> RunConfig:
         name="lightnet_ml1m",
         data=Data("ml-1m", view=Shifted(max_length=length), rows=64),
         model=NextItem(mixer="lightnet(key_norm=true)", width=64, layers=2, heads=2, dropout=0.2, max_length=length),
-        optim=Adam(learning_rate=1e-3),
+        optim=Adam(learning_rate=2e-3, clip=5.0, warmup_steps=100, schedule="cosine", hold=0.4),
         mesh=MeshShape(),
-        train=Train(epochs=100, patience=10),
+        train=Train(epochs=20, evaluate_every=154, validation_users=2048, ema=0.99),
         evaluate=Evaluate(),
     )

@@ -32,8 +32,11 @@ def config() -> RunConfig:
         pretrained,
         name="recgpt_finetune_beauty",
         data=Data("amazon-beauty-2014", view=view, rows=64),
-        # All predictions of a row, against a few hundred items: each epoch has as many targets as SASRec's.
-        model=replace(pretrained.model, own_width=128, positions=view.max_length, negatives=512, dropout=0.2),
-        optim=AdamW(learning_rate=1e-3, weight_decay=0.01, clip=1.0, warmup_steps=20),
-        train=Train(epochs=10, evaluate_every=44, patience=4, validation_users=4096, start_from="runs/recgpt_pretrain"),
+        # All predictions of a row, against a few hundred items: each epoch has as many targets as SASRec's. Without
+        # background: it takes the gradient from targets that texts do not explain, which own vectors are for.
+        model=replace(
+            pretrained.model, own_width=128, positions=view.max_length, negatives=512, dropout=0.2, background=1.0
+        ),
+        optim=AdamW(learning_rate=1e-3, weight_decay=0.01, clip=1.0, warmup_steps=20, schedule="cosine", hold=0.5),
+        train=Train(epochs=7, evaluate_every=44, ema=0.98, validation_users=4096, start_from="runs/recgpt_pretrain"),
     )

@@ -59,9 +59,10 @@ def config() -> RunConfig:
         ),
         text=space(),
         tokenizer=FSQ(levels=(4, 4, 4), steps=300),
-        model=RecGPT(width=128, layers=2, heads=4, dropout=0.1, decay=0.65, positions=4),
+        # All predictions of a row, against some of the items: a step then says more than eight of 4 predictions a row.
+        model=RecGPT(width=128, layers=2, heads=4, dropout=0.1, decay=0.65, positions=length, negatives=2048),
         optim=AdamW(learning_rate=5e-4, weight_decay=0.01, clip=1.0, warmup_steps=20, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=300, evaluate_every=50, validation_users=4096),
+        train=Train(steps=100, evaluate_every=25, validation_users=4096),
         evaluate=Evaluate(),
     )

@@ -27,9 +27,9 @@ def config() -> RunConfig:
         # As many users a step as the 64 packed rows of `sasrec_ml1m`.
         data=Data("ml-1m", view=Shifted(max_length=length), rows=128, pack=False),
         model=NextItem(mixer="s4", width=64, layers=2, dropout=0.1, max_length=length, loss=FullSoftmax()),
-        # State spaces are published with rates of at most 1e-3, which is the rate of everything here.
-        optim=Adam(learning_rate=1e-3),
+        # State spaces are published with rates of at most 1e-3.
+        optim=Adam(learning_rate=2e-3, ssm_rate=0.5, clip=5.0, warmup_steps=100, schedule="cosine", hold=0.4),
         mesh=MeshShape(),
-        train=Train(epochs=100, patience=10),
+        train=Train(epochs=20, evaluate_every=154, validation_users=2048, ema=0.99),
         evaluate=Evaluate(),
     )

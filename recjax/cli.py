@@ -117,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
     _recommend(command("recommend", "recommend items for a history, or for a file of users"))
     _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))
+    _align(command("align", "train a sentence encoder on what users have one after another; write its folder"))
     _import_recgpt(command("import-recgpt", "make a run folder of RecGPT's published PyTorch checkpoints"))
     _ablate(command("ablate", "run a recipe's sweep over seeds; compare quality and cost in tables and on a page"))
     _report(command("report", "write a page of a run, or of several compared"))
@@ -231,6 +232,15 @@ def _tokenize(command: argparse.ArgumentParser) -> None:
         help="run folder whose tokenizer to show, or where to keep a new one",
     )
     command.add_argument("--data", metavar="NAME", help="show another dataset too, by the same tokenizer")
+
+
+def _align(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="path of a .py file, or a name in experiments/")
+    _settings(command, "change a setting of the recipe, e.g. train.steps=2000; may be repeated")
+    command.add_argument(
+        "--run", type=_local, metavar="DIR", help="run folder (default runs/RECIPE, with a hash when --set is used)"
+    )
+    command.add_argument("--out", type=_local, metavar="DIR", help="the encoder's folder (default RUN/encoder)")
 
 
 def _import_recgpt(command: argparse.ArgumentParser) -> None:

@@ -45,6 +45,7 @@ from recjax.text.space import Channel, TextSpace
 from recjax.track.console import PLAIN_WIDTH
 from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
+from recjax.train.alignment import align as align_encoder
 from recjax.train.catalogs import CODES
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
@@ -262,6 +263,21 @@ def tokenize(options: Namespace) -> int:
         console.print(catalog.tokenized.table())
     if options.run is not None:
         console.print(f"kept in {options.run / CODES}", highlight=False, markup=False)
+    return 0
+
+
+def align(options: Namespace) -> int:
+    """A recipe to a sentence encoder that has learned from users."""
+    recipe = recipes.read(options.recipe)
+    config = override_all(recipe.config, options.settings)
+    metric, console = config.train.metric, _console()
+
+    def begun(metrics: dict[str, float]) -> None:
+        console.print(f"before training, {metric} {metrics[metric]:.4f} on the held-out catalog", highlight=False)
+
+    aligned = align_encoder(config, options.run or default_run(recipe.name, options.settings), options.out, begun)
+    if aligned.out is not None:
+        console.print(f"encoder written to {aligned.out}", highlight=False, markup=False)
     return 0
 
 

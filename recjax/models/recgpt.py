@@ -73,8 +73,8 @@ class RecGPT:
         background: probability at the start that text explains the next item; 1 for no background.
         negatives: items that the catalog term compares the next one with, drawn uniformly at each step and shared by
             its predictions; 0 for all items of the catalog.
-        own_width: coordinates of a vector of its own for each item, for fine-tuning on one catalog; 0 for none, which
-            is what a model for any catalog must have.
+        own_width: coordinates of a vector of its own for each item of the training catalogs; 0 for none. On any other
+            catalog the model does without.
         chunk: items scored at a time in the loss.
         dtype: compute type; parameters stay float32.
         remat: recompute blocks in the backward pass to save memory.
@@ -114,6 +114,10 @@ class RecGPT:
             raise InputError(
                 f"model.background is {self.background} and model.decay {self.decay}, expected probabilities above 0"
             )
+
+    def elsewhere(self) -> "RecGPT":
+        """The same model for catalogs whose items it has no vectors of: they are known by their texts alone."""
+        return replace(self, own_width=0)
 
     def build(self, stats: ItemStats) -> "RecGPTModel":
         """The model for a catalog, or for the joined catalogs of a mixture."""
@@ -379,8 +383,9 @@ class RecGPTModel:
         return len(self.module.sizes) * self.module.stack.width
 
     def _used(self, params: Params) -> Any:
-        used = {name: params[name] for name in ("density_power", "codes", OWN) if name in params}
-        if OWN in used:
+        used = {name: params[name] for name in ("density_power", "codes") if name in params}
+        if self.config.own_width:
+            used[OWN] = params[OWN]
             # An item without a training event is only ever a negative: its vector would learn that nobody wants it.
             used[TRAINED] = jnp.asarray(self.stats.counts > 0, jnp.float32)
         return used

@@ -171,11 +171,20 @@ def _embed(
 ) -> Float[Array, "b d"]:
     """Pooled vectors, float32, on every device."""
     mask = jnp.arange(tokens.shape[1]) < lengths[:, None]
-    hidden = module.apply({"params": params}, tokens, mask).astype(jnp.float32)
+    hidden = module.apply({"params": params}, tokens, mask)
+    return jax.lax.with_sharding_constraint(pooled(hidden, lengths, pooling, normalise), replicated)
+
+
+def pooled(
+    hidden: Float[Array, "b l d"], lengths: Int[Array, " b"], pooling: Pooling, normalise: bool
+) -> Float[Array, "b d"]:
+    """One vector of a text's hidden states, float32: their mean or the first one, of length 1 if `normalise`."""
+    hidden = hidden.astype(jnp.float32)
     if pooling == "cls":
         vectors = hidden[:, 0]
     else:
-        vectors = jnp.sum(jnp.where(mask[..., None], hidden, 0.0), axis=1) / lengths[:, None]
+        mask = jnp.arange(hidden.shape[1]) < lengths[:, None]
+        vectors = jnp.sum(jnp.where(mask[..., None], hidden, 0.0), axis=1) / jnp.maximum(lengths, 1)[:, None]
     if normalise:
         vectors = vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    return jax.lax.with_sharding_constraint(vectors, replicated)
+    return vectors

@@ -1,4 +1,4 @@
-"""Folders of sentence encoders as Hugging Face and sentence-transformers write them, read without PyTorch.
+"""Folders of sentence encoders as Hugging Face and sentence-transformers write them, read and written without PyTorch.
 
 config.json                 the architecture
 model.safetensors           its tensors
@@ -10,6 +10,7 @@ sentence_bert_config.json   most tokens of a text, lower case
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from recjax.files import replacing
 from recjax.text import bert, mpnet
 from recjax.text.block import ACTIVATIONS, Sizes
 from recjax.typing import InputError, Params
@@ -97,6 +100,30 @@ def read_folder(folder: Path, *, max_tokens: int | None = None, dtype: str = "fl
         normalise,
         bool(limits.get("do_lower_case")),
     )
+
+
+def write_folder(source: Path, encoder: EncoderFolder, params: Params, out: Path) -> None:
+    """Writes an encoder with other parameters, as a folder that is read like its source.
+
+    Args:
+        source: the folder that `encoder` was read from; its settings and tokenizer are copied.
+        encoder: what was read.
+        params: of its module.
+        out: the new folder; files of the same names in it are replaced.
+    """
+    core = out / _modules(source)[0].relative_to(source)
+    core.mkdir(parents=True, exist_ok=True)
+    for file in (*source.rglob("*.json"), *source.rglob("*.txt")):
+        copy = out / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    flat = flatten_dict(params, sep="/")
+    tensors = {}
+    for place, name in encoder.module.tensor_names().items():
+        tensor = np.asarray(flat[place], np.float32)
+        tensors[name] = np.ascontiguousarray(tensor.T if place.endswith("kernel") else tensor)
+    with replacing(core / WEIGHTS) as new:
+        save_file(tensors, new, {"format": "pt"})
 
 
 def fingerprint(folder: Path) -> str:

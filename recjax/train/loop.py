@@ -189,10 +189,13 @@ def _prepare(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)
-    elif source is None:
+    elif source is None and task.params is None:
         beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch))
     else:
-        held = source.params(target.params, own_arrays(task.model))
+        if source is not None:
+            held = source.params(target.params, own_arrays(task.model))
+        else:
+            held = jax.device_put(task.params, shardings.params)
 
         def go_on(key: jax.Array, batch: Batch, held: Params) -> TrainState:
             fresh = start(key, batch)

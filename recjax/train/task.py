@@ -42,6 +42,7 @@ class Task:
         model: to be trained.
         loader: its batches.
         validate: parameters -> metrics, or None for no validation.
+        params: to begin with, on the host; None for those that the model's `init` makes.
     """
 
     dataset: str
@@ -49,6 +50,7 @@ class Task:
     model: Model
     loader: Batches
     validate: Callable[[Params], dict[str, float]] | None
+    params: Params | None = None
 
 
 def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None, number: int = 0) -> ItemStats:
@@ -121,12 +123,18 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
         else:
             found = item_stats(target, split, open_catalogs(config, [target], run_dir))
         if len(split.validation):
-            validate = _validation(config, config.model.build(found), split, target.n_items)
+            known = config.model if data.single else elsewhere(config.model)
+            validate = _validation(config, known.build(found), split, target.n_items)
     fingerprint = hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
     name = " + ".join(dataset.name for dataset in datasets)
     return Task(
         name, fingerprint, config.model.build(stats), MixedLoader(loaders, weights, table, catalogs.starts), validate
     )
+
+
+def elsewhere(model: Any) -> Any:
+    """A model's config for catalogs other than those trained on, where it differs."""
+    return model.elsewhere() if hasattr(model, "elsewhere") else model
 
 
 def _validation(config: RunConfig, model: Model, split: Split, n_items: int) -> Callable[[Any], dict[str, float]]:

@@ -1,0 +1,112 @@
+"""A sentence encoder that has learned from users: items of one history near each other, others apart.
+
+Sentence encoders are trained to put like meanings together; what people have one after another is alike in other ways
+too (a brand, a use, a taste). The last blocks of a pretrained encoder go on learning, from pairs of items that the same
+users had within a few events, with the other pairs of a batch as negatives (InfoNCE, van den Oord et al. 2018, as
+sentence encoders themselves are trained: Reimers & Gurevych, EMNLP 2019; for histories: Hou et al., BLaIR, 2024). The
+result is an encoder like any other: what it has learned carries over to catalogs that it has not seen.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recjax.text import folder
+from recjax.text.encoder import pooled
+from recjax.text.folder import EncoderFolder
+from recjax.text.hub import find_folder
+from recjax.text.pairs import PairBatch
+from recjax.typing import Array, Float, InputError, Params
+
+EXCLUDED = -1e30
+"""Similarity of what is no negative: the same item, or one without a text."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What learns: the last blocks of a sentence encoder.
+
+    Attributes:
+        encoder: its folder, see `recjax.text.hub.find_folder`.
+        template: text of an item, see `recjax.text.items.ItemText`.
+        max_tokens: texts are cut here while training.
+        layers: blocks that learn, from the last; the others and the word table stay as they are.
+        temperature: of the similarities in the loss.
+        window: events between the items of a pair, at most.
+    """
+
+    encoder: str
+    template: str = "{title}"
+    max_tokens: int = 24
+    layers: int = 3
+    temperature: float = 0.05
+    window: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "window"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}, expected 1 or more")
+        if not self.temperature > 0:
+            raise InputError(f"model.temperature is {self.temperature}, expected a number above 0")
+
+    def read(self) -> EncoderFolder:
+        """The encoder to begin with, texts cut at `max_tokens`."""
+        return folder.read_folder(find_folder(self.encoder), max_tokens=self.max_tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentModel:
+    """`Alignment` as a model that the training loop trains.
+
+    Attributes:
+        config: the recipe.
+        encoder: that was read.
+    """
+
+    config: Alignment
+    encoder: EncoderFolder
+
+    def init(self, key: Array, batch: PairBatch) -> Params:
+        """Random parameters of the encoder's shapes; training begins with the encoder's own."""
+        tokens = batch.tokens[:, 0]
+        return self.encoder.module.init(key, tokens, tokens >= 0)["params"]
+
+    def loss(self, params: Params, batch: PairBatch, key: Array | None) -> tuple[Array, dict[str, tuple[Array, Array]]]:
+        """Cross-entropy of each item's partner among the items of the batch, in both directions; no dropout."""
+        del key
+        vectors = self._vectors(params, batch)
+        ones, others = vectors[:, 0], vectors[:, 1]
+        similar = ones @ others.T / self.config.temperature
+        first, second = batch.items[:, 0], batch.items[:, 1]
+        readable = batch.lengths.min(axis=1) > 0
+        weights = (readable & (first != second)).astype(jnp.float32)
+        losses = _cross_entropy(similar, first, second, readable) + _cross_entropy(similar.T, second, first, readable)
+        total, weight = jnp.sum(weights * losses) / 2, jnp.sum(weights)
+        return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
+
+    def _vectors(self, params: Params, batch: PairBatch) -> Float[Array, "b 2 d"]:
+        """Vectors of length 1. No gradient reaches the blocks that do not learn, so nothing is kept for it either."""
+        learns = self.learning(params)
+        params = {name: tree if name in learns else jax.lax.stop_gradient(tree) for name, tree in params.items()}
+        rows, pair, length = batch.tokens.shape
+        tokens, lengths = batch.tokens.reshape(rows * pair, length), batch.lengths.reshape(rows * pair)
+        mask = jnp.arange(length) < lengths[:, None]
+        hidden: Any = self.encoder.module.apply({"params": params}, tokens, mask)
+        vectors = pooled(hidden, lengths, self.encoder.pooling, normalise=True)
+        return vectors.reshape(rows, pair, -1)
+
+    def learning(self, params: Params) -> set[str]:
+        """Names, at the top of the parameters, of what learns: everything where all blocks do."""
+        total = self.encoder.module.sizes.layers
+        if self.config.layers >= total:
+            return set(params)
+        return {f"layer_{number}" for number in range(total - self.config.layers, total)}
+
+
+def _cross_entropy(similar: Array, anchors: Array, partners: Array, readable: Array) -> Float[Array, " b"]:
+    """Of the diagonal in each row. A partner that is the anchor or its partner in another pair is no negative."""
+    barred = (partners == partners[:, None]) | (partners == anchors[:, None]) | ~readable
+    barred &= ~jnp.eye(len(similar), dtype=bool)
+    return -jnp.diagonal(jax.nn.log_softmax(jnp.where(barred, EXCLUDED, similar), axis=-1))

@@ -1,0 +1,150 @@
+"""From a recipe whose model is a sentence encoder to a run folder, and from that to the folder of an encoder."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from recjax.config import RunConfig
+from recjax.data.dataset import Dataset
+from recjax.data.loader import open_data
+from recjax.data.mixture import MixedLoader, Mixture
+from recjax.data.splits import Split
+from recjax.evaluate.floors import TextNeighbours
+from recjax.evaluate.metrics import mean_metrics
+from recjax.evaluate.protocol import rules_of
+from recjax.evaluate.scored import rank_scored
+from recjax.parallel.processes import barrier
+from recjax.text import folder
+from recjax.text.alignment import Alignment, AlignmentModel
+from recjax.text.encoder import encode_texts, tokenise
+from recjax.text.folder import EncoderFolder
+from recjax.text.hub import find_folder
+from recjax.text.items import ItemText
+from recjax.text.pairs import PairLoader
+from recjax.text.whiten import whitened
+from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder import CHECKPOINTS
+from recjax.train.loop import Result, fit
+from recjax.train.run import read_record
+from recjax.train.task import Task
+from recjax.typing import InputError, Params
+
+ENCODER = "encoder"
+"""Folder of a run that holds the encoder which it has made."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What came of it.
+
+    Attributes:
+        result: of the training.
+        out: the encoder's folder; None where training was interrupted.
+        before: metrics of text neighbours on the held-out catalog by the encoder as it was; None without such a
+            catalog.
+    """
+
+    result: Result
+    out: Path | None
+    before: dict[str, float] | None
+
+
+def align(config: RunConfig, run_dir: Path, out: Path | None = None, begun: Callable[[dict], None] = print) -> Aligned:
+    """Trains a sentence encoder on what users have one after another, or goes on, and writes it as a folder.
+
+    Args:
+        config: its model is an `Alignment`, its data a `Mixture`.
+        run_dir: the run's folder.
+        out: where the encoder goes, by default `encoder` in the run's folder.
+        begun: told the metrics of the encoder as it was, before the first step.
+
+    Raises:
+        InputError: another model or other data; see `recjax.train.loop.fit` for the rest.
+    """
+    model, data = config.model, config.data
+    if not isinstance(model, Alignment):
+        raise InputError(f"the recipe trains {type(model).__name__}, expected a sentence encoder (Alignment)")
+    if not isinstance(data, Mixture):
+        raise InputError("the recipe's data are one dataset, expected a Mixture: encoders learn from several")
+    encoder = model.read()
+    with jax.set_mesh(config.mesh.build()):
+        task = _task(config, model, data, encoder)
+        before = None if task.validate is None else task.validate(encoder.params)
+    if before is not None and jax.process_index() == 0:
+        begun(before)
+    result = fit(config, run_dir, task)
+    if result.preempted:
+        return Aligned(result, None, before)
+    out = run_dir / ENCODER if out is None else out
+    _write(config, run_dir, encoder, find_folder(model.encoder), out)
+    return Aligned(result, out, before)
+
+
+def _task(config: RunConfig, model: Alignment, data: Mixture, encoder: EncoderFolder) -> Task:
+    opened = data.open()
+    loaders = []
+    for number, (dataset, split) in enumerate(opened):
+        texts = ItemText(model.template).texts(dataset.catalog)
+        if not any(texts):
+            raise InputError(f"no item of dataset {dataset.name!r} has a text, so an encoder can learn nothing from it")
+        tokens = tokenise(encoder, [text or "" for text in texts])
+        seed = config.seed + number
+        loaders.append(PairLoader(split.train, tokens, encoder.max_tokens, data.rows, model.window, seed))
+    weights = [float(dataset.n_interactions) ** data.temperature for dataset, _ in opened]
+    names, fingerprints = zip(*((dataset.name, dataset.fingerprint) for dataset, _ in opened), strict=True)
+    return Task(
+        dataset=" + ".join(names),
+        fingerprint=hashlib.sha256(" ".join(fingerprints).encode()).hexdigest(),
+        model=AlignmentModel(model, encoder),  # type: ignore[arg-type]
+        loader=MixedLoader(loaders, weights),  # type: ignore[arg-type]
+        validate=_validation(config, model, data) if data.held_out and config.train.evaluate_every != 0 else None,
+        params=encoder.params,
+    )
+
+
+def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[[Params], dict[str, float]]:
+    """Parameters to metrics of whitened text neighbours on the validation targets of the catalog that is held out."""
+    dataset, split = open_data(data.on(data.dataset))
+    texts = ItemText(model.template).texts(dataset.catalog)
+    whole = folder.read_folder(find_folder(model.encoder))
+    examples = _sample(split, config.train.validation_users)
+    rules = replace(rules_of(config.evaluate, dataset, split), k=0, candidates=None)
+
+    def validate(params: Params) -> dict[str, float]:
+        vectors = _vectors(replace(whole, params=params), dataset, texts)
+        return mean_metrics(rank_scored(TextNeighbours(vectors).scores, examples, dataset.n_items, rules).ranks)
+
+    return validate
+
+
+def _sample(split: Split, users: int | None) -> Any:
+    examples = split.validation
+    if users is None or users >= len(examples):
+        return examples
+    return examples.take(np.sort(np.random.default_rng(0).permutation(len(examples))[:users]))
+
+
+def _vectors(encoder: EncoderFolder, dataset: Dataset, texts: list[str | None]) -> np.ndarray:
+    """Whitened vectors, float32 [items + 1, d]."""
+    vectors = np.zeros((dataset.n_items + 1, encoder.module.sizes.width), np.float32)
+    vectors[1:] = encode_texts(encoder, [text or "" for text in texts])
+    return whitened(vectors, vectors.any(axis=1))
+
+
+def _write(config: RunConfig, run_dir: Path, encoder: EncoderFolder, source: Path, out: Path) -> None:
+    """The run's best parameters as an encoder's folder; the first process writes."""
+    latest, record = read_record(run_dir)
+    step = record["progress"]["best_step"] or latest
+    whole = NamedSharding(config.mesh.build(), PartitionSpec())
+    with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), encoder.params)
+        params = checkpoints.restore_params(step, target, averaged=config.train.ema is not None)
+    if jax.process_index() == 0:
+        folder.write_folder(source, encoder, jax.tree.map(np.asarray, params), out)
+    barrier("encoder written")

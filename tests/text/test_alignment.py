@@ -1,0 +1,162 @@
+"""A sentence encoder trained on pairs of items: its batches, its loss against a plain one, its folder."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from recjax.config import RunConfig
+from recjax.data.mixture import Mixture
+from recjax.data.splits import Histories
+from recjax.data.synthetic import synthetic
+from recjax.evaluate.protocol import Evaluate
+from recjax.text.alignment import Alignment, AlignmentModel
+from recjax.text.encoder import SentenceEncoder
+from recjax.text.folder import read_folder
+from recjax.text.pairs import PairBatch, PairLoader
+from recjax.train import alignment
+from recjax.train.alignment import align
+from recjax.train.loop import Train
+from recjax.train.optimiser import Adam
+from recjax.typing import InputError
+from tests.text.titles import TITLES
+from tests.train.toy import OneDevice
+
+TWINS = Path(__file__).parent / "twins"
+
+
+def histories(*items: list[int]) -> Histories:
+    offsets = np.cumsum([0, *map(len, items)])
+    flat = np.concatenate(items).astype(np.int32)
+    return Histories(offsets, flat, np.zeros(len(flat), np.int64), np.arange(len(items), dtype=np.int32))
+
+
+def texts(*lengths: int) -> list[np.ndarray]:
+    return [np.full(length, 7, np.int32) for length in lengths]
+
+
+def test_pairs_are_all_those_within_the_window_and_no_others():
+    user = [1, 2, 3, 4, 5, 6]
+    loader = PairLoader(histories(user, [6], [4, 2]), texts(3, 1, 2, 3, 1, 2), 4, rows=8, window=3)
+    drawn = Counter(map(tuple, loader.pairs(np.arange(6000)).tolist()))
+    expected = {(a, b) for a in user for b in user if 1 <= b - a <= 3} | {(4, 2)}
+    assert set(drawn) == expected
+    assert drawn[4, 2] == 3000  # every user with two events once an epoch
+    # The later event is drawn first, then how far back the other one is.
+    later = Counter(later for (_, later), count in drawn.items() for _ in range(count) if later != 2)
+    assert all(abs(later[event] - 600) < 120 for event in (3, 4, 5, 6))
+    assert loader.steps(1) == 1 and loader.steps(8) == 2
+
+
+def test_batches_are_a_function_of_the_step():
+    loader = PairLoader(histories([1, 2, 3], [3, 1], [2, 3]), texts(3, 0, 2), 4, rows=2, window=2, seed=5)
+    one, again, other = (jax.device_get(loader.batch(step)) for step in (4, 4, 5))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert (one.items != other.items).any()
+    np.testing.assert_array_equal(one.lengths, np.array([0, 3, 0, 2])[one.items])
+    np.testing.assert_array_equal(one.tokens[..., 0] == 7, one.lengths > 0)
+    with pytest.raises(InputError, match="each other's negatives"):
+        PairLoader(histories([1, 2]), texts(1, 1), 4, rows=1, window=2)
+    with pytest.raises(InputError, match="two events or more"):
+        PairLoader(histories([1], [2]), texts(1, 1), 4, rows=2, window=2)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_loss_against_a_plain_one(family):
+    config = Alignment(str(TWINS / family), layers=1, temperature=0.3)
+    model = AlignmentModel(config, config.read())
+    # Items 1 and 2 stand in several pairs, item 4 has no text, and the last pair is one item twice.
+    items = np.array([[1, 2], [3, 1], [2, 5], [4, 6], [6, 6]], np.int32)
+    rng = np.random.default_rng(0)
+    lengths = np.array([0, 4, 3, 5, 0, 2, 6], np.int32)
+    tokens = np.where(np.arange(6) < lengths[:, None], rng.integers(5, 60, (7, 6)), 0).astype(np.int32)
+    batch = PairBatch(items, tokens[items], lengths[items])
+    loss, grads = jax.jit(jax.value_and_grad(lambda params: model.loss(params, batch, None)[0]))(model.encoder.params)
+
+    module = dataclasses.replace(model.encoder).module
+    vectors = np.zeros((7, module.sizes.width))
+    for item in np.flatnonzero(lengths):
+        mask = np.ones((1, lengths[item]), bool)
+        text = tokens[item : item + 1, : lengths[item]]
+        hidden = np.asarray(module.apply({"params": model.encoder.params}, text, mask), np.float64)[0]
+        vector = hidden[0] if model.encoder.pooling == "cls" else hidden.mean(axis=0)
+        vectors[item] = vector / np.linalg.norm(vector)
+    losses = []
+    for first, second in items[:3]:
+        for anchor, partner, column in ((first, second, 1), (second, first, 0)):
+            others = [row[column] for row in items if 4 not in row and row[column] not in (anchor, partner)]
+            scores = np.exp([vectors[anchor] @ vectors[other] / 0.3 for other in [partner, *others]])
+            losses.append(-np.log(scores[0] / scores.sum()))
+    np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-4)
+
+    moved = {name for name, tree in grads.items() if max(np.abs(leaf).max() for leaf in jax.tree.leaves(tree)) > 0}
+    assert moved == {f"layer_{module.sizes.layers - 1}"}
+
+
+@pytest.fixture
+def catalogs(tmp_path, monkeypatch):
+    """Three small catalogs whose users go from titles to others of the same words."""
+    for name in ("synthetic-a", "synthetic-b", "synthetic-c"):
+        raw = synthetic(name, users=80, items=96)
+        folder = tmp_path / f"tiny-{name[-1]}"
+        folder.mkdir()
+        raw.interactions.write_csv(folder / "interactions.csv")
+        raw.catalog.write_csv(folder / "items.csv")
+    monkeypatch.setenv("RECJAX_DATA", str(tmp_path))
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+
+
+def config(**train) -> RunConfig:
+    return RunConfig(
+        name="tiny",
+        data=Mixture(("tiny-a", "tiny-b"), held_out="tiny-c", rows=16),
+        model=Alignment(str(TWINS / "bert"), layers=1, max_tokens=12),
+        optim=Adam(1e-3),
+        mesh=OneDevice(),
+        train=Train(**{"steps": 6, "evaluate_every": 3, "validation_users": 32, **train}),
+        evaluate=Evaluate(),
+    )
+
+
+def test_an_encoder_is_trained_chosen_and_written(tmp_path, catalogs):
+    told = []
+    found = align(config(), tmp_path / "run", begun=told.append)
+    assert found.out == tmp_path / "run" / "encoder" and [found.before] == told
+    assert found.result.best_step in (3, 6)
+    source, written = read_folder(TWINS / "bert"), read_folder(found.out)
+    assert (written.pooling, written.normalise, written.max_tokens) == (
+        source.pooling,
+        source.normalise,
+        source.max_tokens,
+    )
+    last = f"layer_{source.module.sizes.layers - 1}"
+    for name, tree in written.params.items():
+        same = jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), tree, source.params[name])
+        assert all(jax.tree.leaves(same)) == (name != last)
+    assert set(load_file(found.out / "model.safetensors")) <= set(load_file(TWINS / "bert.safetensors")) | set(
+        source.module.tensor_names().values()
+    )
+    before, after = (SentenceEncoder(str(path)).encode(TITLES[:8]) for path in (TWINS / "bert", found.out))
+    assert np.abs(before - after).max() > 1e-4
+    # The folder has what the best checkpoint's validation was of.
+    with jax.set_mesh(config().mesh.build()):
+        check = alignment._validation(config(), config().model, config().data)
+        assert check(written.params)["ndcg@10"] == pytest.approx(found.result.best_value, abs=1e-6)
+        assert check(source.params) == found.before
+
+
+def test_what_cannot_be_aligned(tmp_path, catalogs):
+    whole = config()
+    with pytest.raises(InputError, match="expected a Mixture"):
+        align(dataclasses.replace(whole, data=whole.data.on("tiny-a")), tmp_path / "run")
+    with pytest.raises(InputError, match="expected a sentence encoder"):
+        align(dataclasses.replace(whole, model=Evaluate()), tmp_path / "run")
+    with pytest.raises(InputError, match=r"model\.layers is 0"):
+        Alignment("bert", layers=0)
+    with pytest.raises(InputError, match=r"model\.temperature is 0"):
+        Alignment("bert", temperature=0.0)
+    assert not (tmp_path / "run").exists()
