@@ -16,8 +16,8 @@ Hardware:  2 CPU cores
 from recjax.config import RunConfig
 from recjax.data.mixture import Mixture
 from recjax.evaluate.protocol import Evaluate
+from recjax.models.alignment import Alignment
 from recjax.parallel.mesh import MeshShape
-from recjax.text.alignment import Alignment
 from recjax.train.loop import Train
 from recjax.train.optimiser import Adam
 
@@ -31,8 +31,8 @@ def config() -> RunConfig:
             rows=128,
         ),
         model=Alignment("all-MiniLM-L6-v2"),
-        optim=Adam(learning_rate=1e-4, b2=0.999, warmup_steps=50, schedule="cosine"),
+        optim=Adam(learning_rate=4e-5, b2=0.999, warmup_steps=20, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=1200, evaluate_every=200, validation_users=4096),
+        train=Train(steps=400, evaluate_every=100, validation_users=4096),
         evaluate=Evaluate(),
     )

@@ -14,19 +14,19 @@ from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
 from recjax.data.loader import open_data
 from recjax.data.mixture import MixedLoader, Mixture
+from recjax.data.pairs import PairLoader
 from recjax.data.splits import Split
 from recjax.evaluate.floors import TextNeighbours
 from recjax.evaluate.metrics import mean_metrics
 from recjax.evaluate.protocol import rules_of
 from recjax.evaluate.scored import rank_scored
+from recjax.models.alignment import Alignment, AlignmentModel
 from recjax.parallel.processes import barrier
 from recjax.text import folder
-from recjax.text.alignment import Alignment, AlignmentModel
 from recjax.text.encoder import encode_texts, tokenise
 from recjax.text.folder import EncoderFolder
 from recjax.text.hub import find_folder
 from recjax.text.items import ItemText
-from recjax.text.pairs import PairLoader
 from recjax.text.whiten import whitened
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.folder import CHECKPOINTS
@@ -134,7 +134,7 @@ def _vectors(encoder: EncoderFolder, dataset: Dataset, texts: list[str | None]) 
     """Whitened vectors, float32 [items + 1, d]."""
     vectors = np.zeros((dataset.n_items + 1, encoder.module.sizes.width), np.float32)
     vectors[1:] = encode_texts(encoder, [text or "" for text in texts])
-    return whitened(vectors, vectors.any(axis=1))
+    return whitened(vectors, np.asarray(vectors.any(axis=1)))
 
 
 def _write(config: RunConfig, run_dir: Path, encoder: EncoderFolder, source: Path, out: Path) -> None:

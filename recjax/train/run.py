@@ -23,7 +23,7 @@ from recjax.train.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.recovery import first_sound
 from recjax.train.state import own_arrays, sharding_rules
-from recjax.train.task import elsewhere, item_stats
+from recjax.train.task import check_ranks, elsewhere, item_stats
 from recjax.typing import InputError, Params
 
 
@@ -77,6 +77,7 @@ def load_run(
         InputError: no run, no checkpoint, or another dataset than the model can be used on.
     """
     config = configs.override_all(configs.load(run_dir / CONFIG, recipe), settings)
+    check_ranks(config)
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:
         _, record, damaged = first_sound(_order(checkpoints, step), checkpoints.record)

@@ -73,6 +73,7 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         config: of the run.
         run_dir: where a tokenizer is kept, or None to keep nothing.
     """
+    check_ranks(config)
     if isinstance(config.data, Mixture):
         return _open_mixture(config, config.data, run_dir)
     dataset, split = open_data(config.data)
@@ -130,6 +131,15 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
     return Task(
         name, fingerprint, config.model.build(stats), MixedLoader(loaders, weights, table, catalogs.starts), validate
     )
+
+
+def check_ranks(config: RunConfig) -> None:
+    """Raises InputError where what a configuration trains ranks no items."""
+    if not hasattr(config.model, "build"):
+        raise InputError(
+            f"{config.name} trains a sentence encoder, which ranks nothing by itself: `recjax align` trains it, and "
+            "recipes name its folder in their `text`"
+        )
 
 
 def elsewhere(model: Any) -> Any:

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from recjax.data.pairs import PairBatch
 from recjax.text import folder
 from recjax.text.encoder import pooled
 from recjax.text.folder import EncoderFolder
 from recjax.text.hub import find_folder
-from recjax.text.pairs import PairBatch
 from recjax.typing import Array, Float, InputError, Params
 
 EXCLUDED = -1e30

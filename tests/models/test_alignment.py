@@ -11,22 +11,24 @@ from safetensors.numpy import load_file
 
 from recjax.config import RunConfig
 from recjax.data.mixture import Mixture
+from recjax.data.pairs import PairBatch, PairLoader
 from recjax.data.splits import Histories
 from recjax.data.synthetic import synthetic
 from recjax.evaluate.protocol import Evaluate
-from recjax.text.alignment import Alignment, AlignmentModel
+from recjax.models.alignment import Alignment, AlignmentModel
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
-from recjax.text.pairs import PairBatch, PairLoader
 from recjax.train import alignment
 from recjax.train.alignment import align
-from recjax.train.loop import Train
+from recjax.train.loop import Train, fit
 from recjax.train.optimiser import Adam
+from recjax.train.run import load_run
 from recjax.typing import InputError
 from tests.text.titles import TITLES
+from tests.train import toy
 from tests.train.toy import OneDevice
 
-TWINS = Path(__file__).parent / "twins"
+TWINS = Path(__file__).parents[1] / "text" / "twins"
 
 
 def histories(*items: list[int]) -> Histories:
@@ -142,6 +144,8 @@ def test_an_encoder_is_trained_chosen_and_written(tmp_path, catalogs):
     )
     before, after = (SentenceEncoder(str(path)).encode(TITLES[:8]) for path in (TWINS / "bert", found.out))
     assert np.abs(before - after).max() > 1e-4
+    with pytest.raises(InputError, match="ranks nothing by itself"):
+        load_run(tmp_path / "run", recipe=toy)
     # The folder has what the best checkpoint's validation was of.
     with jax.set_mesh(config().mesh.build()):
         check = alignment._validation(config(), config().model, config().data)
@@ -159,4 +163,6 @@ def test_what_cannot_be_aligned(tmp_path, catalogs):
         Alignment("bert", layers=0)
     with pytest.raises(InputError, match=r"model\.temperature is 0"):
         Alignment("bert", temperature=0.0)
-    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="`recjax align` trains it"):
+        fit(whole, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
