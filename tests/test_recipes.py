@@ -11,17 +11,20 @@ import pytest
 from recjax import cli, recipes
 from recjax.config import from_json, override_all, to_json
 from recjax.data.mixture import Mixture
+from recjax.models.alignment import Alignment
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
 from recjax.train.ablation import plan
+from recjax.train.alignment import align
 from recjax.train.loop import fit
 from recjax.typing import InputError
 from tests.tiny import SETTINGS, TINY, on_one_device, tiny_datasets
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
+TWIN = Path(__file__).parent / "text" / "twins" / "bert"
 ABLATIONS = sorted(path.stem for path in (FOLDER / recipes.ABLATIONS).glob("*.py"))
 
 
@@ -37,6 +40,10 @@ def train(name: str, datasets: Path, run: Path) -> None:
     """Trains a recipe of item ids by the command, one of item texts on two of its catalogs at most, from random
     parameters and without an encoder."""
     config = recipes.read(name).config
+    if isinstance(config.model, Alignment):
+        config = replace(config, model=replace(config.model, encoder=str(TWIN), layers=1))
+        align(override_all(config, ["data.rows=8", "train.steps=2", "optim.warmup_steps=1"]), run)
+        return
     if config.text is None:
         settings = [*SETTINGS, "--set", f"data.dataset={datasets / config.data.dataset}"]
         assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
@@ -62,6 +69,7 @@ def test_the_names_that_others_use_are_shipped():
         "sasrec_toys",
         "gsasrec_ml1m",
         "bert4rec_ml1m",
+        "align_minilm",
         "recgpt_pretrain",
         "recgpt_published",
     }
@@ -72,7 +80,8 @@ def test_the_names_that_others_use_are_shipped():
 def test_header_says_command_figure_time_and_hardware(name):
     recipe = recipes.read(name)
     header = recipe.module.__doc__ or ""
-    assert header.startswith(f"recjax train {name}\n")
+    command = "align" if isinstance(recipe.config.model, Alignment) else "train"
+    assert header.startswith(f"recjax {command} {name}\n")
     for label in ("Expected:", "Time:", "Hardware:"):
         assert re.search(rf"^{label} +\S", header, re.MULTILINE), label
     assert recipe.config.name == name
@@ -95,7 +104,8 @@ def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest
     records = pl.read_ndjson(run / "metrics.jsonl")
     losses = records.filter(pl.col("name") == "loss")["value"]
     assert len(losses) and losses.is_finite().all()
-    assert json.loads((run / "config.json").read_text())["model"]["width"] == 8
+    model = json.loads((run / "config.json").read_text())["model"]
+    assert model.get("width", 8) == 8 and model.get("encoder", str(TWIN)) == str(TWIN)
     assert any((run / "checkpoints").iterdir())
 
 

@@ -18,7 +18,9 @@ from recjax.plan.program import abstract_inputs
 from recjax.train.state import TrainState, abstract_state
 
 FOLDER = Path(__file__).parent / "layouts"
-NAMES = sorted(path.stem for path in Path(__file__).parents[2].joinpath("experiments").glob("*.py"))
+SHIPPED = sorted(path.stem for path in Path(__file__).parents[2].joinpath("experiments").glob("*.py"))
+NAMES = [name for name in SHIPPED if hasattr(recipes.read(name).config.model, "build")]
+"""Recipes of models that rank; an encoder is whole on every device."""
 ITEMS, TEXT_WIDTH = 20_000, 384
 
 
