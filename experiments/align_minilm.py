@@ -8,8 +8,8 @@ catalogs had within three events of each other; for `recgpt_pretrain`, which rea
 FOLDER holds the encoder's folder as Hugging Face keeps it. The checkpoint is chosen by text neighbours on a catalog
 that is not trained on (amazon-toys-2014); amazon-beauty-2014 is in neither.
 
-Expected:  pending
-Time:      pending
+Expected:  ndcg@10 of whitened text neighbours (titles) on the validation targets of amazon-toys-2014 0.0589 -> 0.0600
+Time:      9 minutes
 Hardware:  2 CPU cores
 """
 

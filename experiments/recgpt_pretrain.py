@@ -11,8 +11,8 @@ what users have one after another. Items are compared by meaning (with and witho
 words. While it trains, each item also has a vector of its own, so that texts need not account for what they cannot say;
 those stay behind. The checkpoint is chosen on a catalog that is not trained on, and amazon-beauty-2014 is in neither.
 
-Expected:  pending
-Time:      pending
+Expected:  ndcg@10 0.0519 on amazon-beauty-2014 (test split, leave-one-out, full ranking, history masked)
+Time:      7 minutes on 1 core, after 9 for the encoder and 5 for the vectors of all texts on 2
 Hardware:  2 CPU cores
 """
 

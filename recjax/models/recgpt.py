@@ -9,9 +9,10 @@ An item's score is the sum of two dot products:
   last text vectors, plus what the encoder adds to it. Everything added starts at zero, so an untrained model ranks as
   text neighbours do, and training can only move away from that where the training catalogs pay for it.
 
-Fine-tuned on one catalog, an item may also be given a vector of its own (`own_width`), read and scored beside its text:
-what users do with it that its text cannot say. It starts at zero, so fine-tuning begins at the pre-trained model, and
-stays there for items that no training event is of: those are known by their text alone.
+An item of the training catalogs may also be given a vector of its own (`own_width`), read and scored beside its text:
+what users do with it that its text cannot say, so that what is learned of texts need not account for it. It starts at
+zero, so fine-tuning on a catalog begins at the pre-trained model, and stays there for items that no training event is
+of: those are known by their text alone. On a catalog that it was not trained on, a model does without.
 
 The published model, weight for weight, is `recjax.models.recgpt_published`.
 """
