@@ -336,7 +336,9 @@ class RecGPTModel:
             parts.append(codes.reshape(codes.shape[0], -1))
         if OWN in weights:
             own = jnp.take(weights[OWN], rows["places"], axis=0, mode="clip")
-            parts.append(own * jnp.take(weights[TRAINED], rows["places"], mode="clip")[:, None])
+            if TRAINED in weights:
+                own = jnp.where(jnp.take(weights[TRAINED], rows["places"], mode="clip")[:, None], own, 0.0)
+            parts.append(own)
         return jnp.concatenate(parts, axis=-1)
 
     def logits(self, params: Params, queries: Queries) -> tuple[Float[Array, "q size"], ...]:
@@ -388,7 +390,8 @@ class RecGPTModel:
         if self.config.own_width:
             used[OWN] = params[OWN]
             # An item without a training event is only ever a negative: its vector would learn that nobody wants it.
-            used[TRAINED] = jnp.asarray(self.stats.counts > 0, jnp.float32)
+            if self.stats.counts[1:].min(initial=1) == 0:
+                used[TRAINED] = jnp.asarray(self.stats.counts > 0)
         return used
 
     def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array, Array]:
