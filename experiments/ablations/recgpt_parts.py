@@ -8,8 +8,7 @@ does not apply where every item is scored, and is measured by `experiments/bench
 * causal: attention between all tokens is causal, also inside an item;
 * no_aux: the encoder reads codes alone (text vectors are still what items are compared by);
 * no_codes: the encoder reads text vectors alone, and no codes are predicted;
-* no_background: every next item must be explained by text;
-* own_vectors: instead of a background, each item of the training catalogs has a vector of its own while it trains.
+* no_background: every next item must be explained by text.
 
 Expected:  ndcg@10 full 0.0699, random codes 0.0542, no aux 0.0652, the others within 0.002 of full
 Time:      1 minute a row on 1 core
@@ -34,5 +33,4 @@ def sweep() -> dict[str, list[str]]:
         "no_aux": ["model.aux=false"],
         "no_codes": ["model.codes=false"],
         "no_background": ["model.background=1.0"],
-        "own_vectors": ["model.background=1.0", "model.own_width=64"],
     }

@@ -58,11 +58,6 @@ class Mixture:
         """The dataset on which the run is validated and, by default, evaluated."""
         return self.held_out or self.datasets[0]
 
-    @property
-    def single(self) -> bool:
-        """Whether the dataset on which the run is validated is all that it is trained on."""
-        return self.datasets == (self.dataset,)
-
     def on(self, dataset: str) -> Data:
         """The same view and filters on one dataset."""
         return Data(dataset, self.view, self.split, self.prepare, self.rows, self.row_length)

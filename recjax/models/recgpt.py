@@ -9,10 +9,9 @@ An item's score is the sum of two dot products:
   last text vectors, plus what the encoder adds to it. Everything added starts at zero, so an untrained model ranks as
   text neighbours do, and training can only move away from that where the training catalogs pay for it.
 
-An item of the training catalogs may also be given a vector of its own (`own_width`), read and scored beside its text:
-what users do with it that its text cannot say, so that what is learned of texts need not account for it. It starts at
-zero, so fine-tuning on a catalog begins at the pre-trained model, and stays there for items that no training event is
-of: those are known by their text alone. On a catalog that it was not trained on, a model does without.
+Fine-tuned on one catalog, an item may also be given a vector of its own (`own_width`), read and scored beside its text:
+what users do with it that its text cannot say. It starts at zero, so fine-tuning begins at the pre-trained model, and
+stays there for items that no training event is of: those are known by their text alone.
 
 The published model, weight for weight, is `recjax.models.recgpt_published`.
 """
@@ -74,8 +73,8 @@ class RecGPT:
         background: probability at the start that text explains the next item; 1 for no background.
         negatives: items that the catalog term compares the next one with, drawn uniformly at each step and shared by
             its predictions; 0 for all items of the catalog.
-        own_width: coordinates of a vector of its own for each item of the training catalogs; 0 for none. On any other
-            catalog the model does without.
+        own_width: coordinates of a vector of its own for each item, for fine-tuning on one catalog; 0 for none, which
+            is what a model for any catalog must have.
         chunk: items scored at a time in the loss.
         dtype: compute type; parameters stay float32.
         remat: recompute blocks in the backward pass to save memory.
@@ -115,10 +114,6 @@ class RecGPT:
             raise InputError(
                 f"model.background is {self.background} and model.decay {self.decay}, expected probabilities above 0"
             )
-
-    def elsewhere(self) -> "RecGPT":
-        """The same model for catalogs whose items it has no vectors of: they are known by their texts alone."""
-        return replace(self, own_width=0)
 
     def build(self, stats: ItemStats) -> "RecGPTModel":
         """The model for a catalog, or for the joined catalogs of a mixture."""
@@ -386,12 +381,10 @@ class RecGPTModel:
         return len(self.module.sizes) * self.module.stack.width
 
     def _used(self, params: Params) -> Any:
-        used = {name: params[name] for name in ("density_power", "codes") if name in params}
-        if self.config.own_width:
-            used[OWN] = params[OWN]
-            # An item without a training event is only ever a negative: its vector would learn that nobody wants it.
-            if self.stats.counts[1:].min(initial=1) == 0:
-                used[TRAINED] = jnp.asarray(self.stats.counts > 0)
+        used = {name: params[name] for name in ("density_power", "codes", OWN) if name in params}
+        # An item without a training event is only ever a negative: its vector would learn that nobody wants it.
+        if OWN in used and self.stats.counts[1:].min(initial=1) == 0:
+            used[TRAINED] = jnp.asarray(self.stats.counts > 0)
         return used
 
     def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array, Array]:

@@ -28,7 +28,6 @@ from recjax.train.catalogs import text_space
 from recjax.train.loop import check_parts
 from recjax.train.state import TrainState, abstract_start, row_tables
 from recjax.train.step import make_train_step
-from recjax.train.task import elsewhere
 from recjax.typing import DATA_AXIS, MODEL_AXIS, InputError
 
 STEPS = 100_000
@@ -40,8 +39,7 @@ class Inputs:
     """What the programs take, as shapes with layouts.
 
     Attributes:
-        model: that is trained.
-        ranks: that ranks a catalog; another one where training knows its items by more than what can be ranked by.
+        model: of the catalog.
         state: of training.
         batch: of a step.
         queries: of a batch of users to rank for.
@@ -49,7 +47,6 @@ class Inputs:
     """
 
     model: Model
-    ranks: Model
     state: TrainState
     batch: Batch
     queries: Queries
@@ -78,10 +75,7 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     catalog, sizes = _catalog(config, items, mesh, text_width)
     # No counts are known; a view of a single number, so that a catalog of any size takes no memory here.
     counts = np.broadcast_to(np.int64(1), (items + 1,))
-    stats = ItemStats(items, counts, catalog, sizes)
-    model: Model = config.model.build(stats)
-    alike = not isinstance(config.data, Mixture) or config.data.single
-    ranks: Model = model if alike else elsewhere(config.model).build(stats)
+    model: Model = config.model.build(ItemStats(items, counts, catalog, sizes))
     batch, queries, targets = _batches(config, items, mesh, model.catalog)
     check_parts(config.data.rows, config.train.accumulate, mesh)
     with jax.set_mesh(mesh):
@@ -89,8 +83,8 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
         state = abstract_start(
             model, optimiser, batch, mesh, ema=config.train.ema is not None, shard=config.mesh.shard_state
         )
-        queries = replace(queries, catalog=_prepared(ranks, state.evaluated))
-    return Inputs(model, ranks, state, batch, queries, targets)
+        queries = replace(queries, catalog=_prepared(model, state.evaluated))
+    return Inputs(model, state, batch, queries, targets)
 
 
 def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.Lowered:
@@ -110,7 +104,7 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
 
 def lower_evaluation(config: RunConfig, inputs: Inputs) -> jax.stages.Lowered:
     """The ranking of a batch of users that `recjax evaluate` would run."""
-    return lower_ranking(inputs.ranks, inputs.state.evaluated, inputs.queries, inputs.targets, config.evaluate.k)
+    return lower_ranking(inputs.model, inputs.state.evaluated, inputs.queries, inputs.targets, config.evaluate.k)
 
 
 def _steps(config: RunConfig) -> int:

@@ -14,7 +14,6 @@ from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
 from recjax.data.loader import Data, Loader, open_data
-from recjax.data.mixture import Mixture
 from recjax.data.splits import Split
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
@@ -23,7 +22,7 @@ from recjax.train.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.recovery import first_sound
 from recjax.train.state import own_arrays, sharding_rules
-from recjax.train.task import check_ranks, elsewhere, item_stats
+from recjax.train.task import check_ranks, item_stats
 from recjax.typing import InputError, Params
 
 
@@ -87,9 +86,7 @@ def load_run(
         mesh = mesh or _mesh(config)
         with jax.set_mesh(mesh):
             catalogs = open_catalogs(config, [opened], run_dir)
-            several = isinstance(config.data, Mixture) and not config.data.single
-            made = elsewhere(config.model) if several else config.model
-            model: Model = made.build(item_stats(opened, split, catalogs))
+            model: Model = config.model.build(item_stats(opened, split, catalogs))
             if own_arrays(model):
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
             target = _abstract_params(config, data, model, opened, split, mesh)

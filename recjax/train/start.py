@@ -39,12 +39,6 @@ class StartingPoint:
     step: int
     record: Record
 
-    @property
-    def of_mixture(self) -> bool:
-        """Whether it was trained on several catalogs."""
-        data = self.record["config"]["data"]
-        return len(data.get("datasets", ())) > 1 or data.get("held_out") is not None
-
     def adopt_tokenizer(self, run_dir: Path) -> None:
         """Copies the run's tokenizer, if it has one, to the folder of the new run, which then uses it."""
         theirs, ours = self.run_dir / CODES, run_dir / CODES
@@ -60,20 +54,14 @@ class StartingPoint:
 
         Args:
             target: abstract parameters of the new run.
-            own: names at the top of the tree that the run may lack; what it lacks is not in the result, and neither
-                is the first of them, the vectors of its items, of a run that learned those of several catalogs.
+            own: names at the top of the tree that the run may lack; what it lacks is not in the result.
 
         Raises:
             InputError: an array is of another shape, or only in one of the two; names the first ones.
         """
         averaged = self.record["config"]["train"]["ema"] is not None
         with Checkpoints(self.run_dir / CHECKPOINTS, writes=False) as checkpoints:
-            left = own[:1] if self.of_mixture else ()
-            theirs = {
-                name: shape
-                for name, shape in checkpoints.shapes(self.step, averaged).items()
-                if name.partition("/")[0] not in left
-            }
+            theirs = checkpoints.shapes(self.step, averaged)
             there = {name.partition("/")[0] for name in theirs}
             target = {name: tree for name, tree in target.items() if name not in own or name in there}
             ours = {
@@ -104,7 +92,7 @@ class StartingPoint:
         held = self.record["dataset"]
         with Checkpoints(self.run_dir / CHECKPOINTS, writes=False) as checkpoints:
             theirs = checkpoints.shapes(self.step, self.record["config"]["train"]["ema"] is not None)
-        by_id = config.text is None or (not self.of_mixture and any(path.partition("/")[0] in own for path in theirs))
+        by_id = config.text is None or any(path.partition("/")[0] in own for path in theirs)
         if by_id and held["fingerprint"] != fingerprint:
             raise InputError(
                 f"{self.run_dir} was trained on dataset {held['name']!r} with fingerprint {held['fingerprint']}, but "

@@ -124,8 +124,7 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
         else:
             found = item_stats(target, split, open_catalogs(config, [target], run_dir))
         if len(split.validation):
-            known = config.model if data.single else elsewhere(config.model)
-            validate = _validation(config, known.build(found), split, target.n_items)
+            validate = _validation(config, config.model.build(found), split, target.n_items)
     fingerprint = hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
     name = " + ".join(dataset.name for dataset in datasets)
     return Task(
@@ -140,11 +139,6 @@ def check_ranks(config: RunConfig) -> None:
             f"{config.name} trains a sentence encoder, which ranks nothing by itself: `recjax align` trains it, and "
             "recipes name its folder in their `text`"
         )
-
-
-def elsewhere(model: Any) -> Any:
-    """A model's config for catalogs other than those trained on, where it differs."""
-    return model.elsewhere() if hasattr(model, "elsewhere") else model
 
 
 def _validation(config: RunConfig, model: Model, split: Split, n_items: int) -> Callable[[Any], dict[str, float]]:

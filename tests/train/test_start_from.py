@@ -11,7 +11,6 @@ import pytest
 
 from recjax.config import RunConfig
 from recjax.data.loader import Data
-from recjax.data.mixture import Mixture
 from recjax.data.synthetic import synthetic
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
@@ -20,7 +19,6 @@ from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
 from recjax.train import loop
-from recjax.train.checkpoint import Checkpoints
 from recjax.train.loop import Train, fit
 from recjax.train.optimiser import Adam, AdamW
 from recjax.train.run import load_run
@@ -84,18 +82,11 @@ def test_what_cannot_be_started_from(tmp_path, first):
 # --- RecGPT, from one catalog to another
 
 
-def config(
-    dataset: str,
-    width: int = 8,
-    own_width: int = 0,
-    optim: Adam = Adam(0.01),  # noqa: B008
-    data: Mixture | None = None,
-    **train,
-) -> RunConfig:
+def config(dataset: str, width: int = 8, optim: Adam = Adam(0.01), **train) -> RunConfig:  # noqa: B008
     return RunConfig(
         name="tiny",
-        data=data or Data(dataset, view=Shifted(max_length=6), rows=8),
-        model=RecGPT(width=width, layers=1, heads=2, memory=3, positions=4, own_width=own_width),
+        data=Data(dataset, view=Shifted(max_length=6), rows=8),
+        model=RecGPT(width=width, layers=1, heads=2, memory=3, positions=4),
         optim=optim,
         mesh=OneDevice(),
         train=Train(**{"steps": 4, "evaluate_every": 0, "save_every": 4, **train}),
@@ -108,7 +99,7 @@ def config(
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     root = tmp_path_factory.mktemp("texts")
-    for name in ("synthetic-a", "synthetic-b", "synthetic-c"):
+    for name in ("synthetic-a", "synthetic-b"):
         raw = synthetic(name, users=60, items=100)
         (root / f"tiny-{name[-1]}").mkdir()
         raw.interactions.write_csv(root / f"tiny-{name[-1]}" / "interactions.csv")
@@ -162,7 +153,8 @@ def test_fine_tuning_on_another_catalog(tmp_path, pretrained, monkeypatch):
 
 def test_own_vectors_of_items_start_afresh_and_tie_the_run_to_its_catalog(tmp_path, pretrained):
     def tuned(dataset: str, **train) -> RunConfig:
-        return config(dataset, own_width=4, optim=Adam(STILL), **{"steps": 1, "ema": 0.5, **train})
+        base = config(dataset, optim=Adam(STILL), **{"steps": 1, "ema": 0.5, **train})
+        return dataclasses.replace(base, model=dataclasses.replace(base.model, own_width=4))
 
     fit(tuned("tiny-b", start_from=str(pretrained)), tmp_path / "own")
     before, (name, after) = params_of(pretrained)[1], params_of(tmp_path / "own")
@@ -180,26 +172,6 @@ def test_own_vectors_of_items_start_afresh_and_tie_the_run_to_its_catalog(tmp_pa
         load_run(tmp_path / "own", "tiny-a", recipe=recipe)
     with pytest.raises(InputError, match="own was trained on dataset 'tiny-b'"):
         fit(tuned("tiny-a", start_from=str(tmp_path / "own")), tmp_path / "elsewhere")
-
-
-def test_own_vectors_of_several_catalogs_stay_behind(tmp_path, pretrained):
-    """They take part in pre-training alone: other catalogs are ranked, and fine-tuned on, without them."""
-    several = Mixture(("tiny-a", "tiny-b"), held_out="tiny-c", view=Shifted(max_length=6), rows=8)
-    first = config("", data=several, own_width=4, evaluate_every=4, validation_users=16)
-    result = fit(first, tmp_path / "first")
-    name, theirs = params_of(tmp_path / "first")
-    assert name == "tiny-c" and result.best_value is not None and "own" not in theirs
-    tuned = config("tiny-b", own_width=4, optim=Adam(STILL), steps=1, start_from=str(tmp_path / "first"))
-    fit(tuned, tmp_path / "tuned")
-    ours = params_of(tmp_path / "tuned")[1]
-    assert not np.abs(ours["own"]).max() > 1e-20
-    assert_same(theirs, {name: ours[name] for name in theirs}, 1e-20)
-    with Checkpoints(tmp_path / "first" / "checkpoints", writes=False) as checkpoints:
-        shapes = checkpoints.shapes(4, False)
-        assert shapes["own"][0] > len(ours["own"]) + 90  # those of both catalogs
-        kernels = {name: jax.ShapeDtypeStruct(shapes[f"{name}/kernel"], np.float32) for name in ("own_in", "own_out")}
-        held = checkpoints.restore_params(4, {name: {"kernel": kernel} for name, kernel in kernels.items()}, False)
-    assert_same(jax.device_get(held), {name: ours[name] for name in held}, 1e-20)
 
 
 def test_models_that_read_in_another_way_are_refused(tmp_path, pretrained):
