@@ -1,7 +1,7 @@
 """recjax train s4_ml1m
 
-S4 in place of attention on MovieLens-1M: data, objective and width of `sasrec_ml1m`, so that the two figures tell state
-space and attention apart. `--set model.mixer=s4d` runs the diagonal one. A state space cannot keep the histories of a
+S4 in place of attention on MovieLens-1M: data, objective and width of `sasrec_ml1m`, for twenty epochs with a decaying
+rate. `--set model.mixer=s4d` runs the diagonal one. A state space cannot keep the histories of a
 row apart, so each has a row of its own.
 
 Expected:  pending
