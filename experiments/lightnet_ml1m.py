@@ -1,8 +1,8 @@
 """recjax train lightnet_ml1m
 
 LightNet ("You Only Scan Once", Qin et al. 2024) as a next-item model on MovieLens-1M: a softmax over the past for every
-channel of the keys, relative positions, full cross-entropy, for twenty epochs with a decaying rate. Keys are normalised,
-without which a stack of such mixers alone is hard to train.
+channel of the keys, relative positions, full cross-entropy, for twenty epochs with a decaying rate. Keys are
+normalised, without which a stack of such mixers alone is hard to train.
 
 Expected:  not run to its end yet (sasrec_ml1m: ndcg@10 0.1752)
 Time:      not measured

@@ -1,7 +1,8 @@
 """recjax train mamba2_ml1m
 
 Mamba-2 (Dao & Gu 2024) as a next-item model on MovieLens-1M, after Mamba4Rec (Liu et al. 2024): one block, states of 32
-numbers a channel, no position embeddings; trained at every position with full cross-entropy, for twenty epochs with a decaying rate.
+numbers a channel, no position embeddings; trained at every position with full cross-entropy, for twenty epochs with a
+decaying rate.
 
 Expected:  ndcg@10 0.1720 (test split, leave-one-out, full ranking, history masked)
 Time:      22 minutes

@@ -65,13 +65,17 @@ def align(config: RunConfig, run_dir: Path, out: Path | None = None, begun: Call
         begun: told the metrics of the encoder as it was, before the first step.
 
     Raises:
-        InputError: another model or other data; see `recjax.train.loop.fit` for the rest.
+        InputError: another model or other data, or `out` is the folder of the encoder to begin with; see
+            `recjax.train.loop.fit` for the rest.
     """
     model, data = config.model, config.data
     if not isinstance(model, Alignment):
         raise InputError(f"the recipe trains {type(model).__name__}, expected a sentence encoder (Alignment)")
     if not isinstance(data, Mixture):
         raise InputError("the recipe's data are one dataset, expected a Mixture: encoders learn from several")
+    out, source = run_dir / ENCODER if out is None else out, find_folder(model.encoder)
+    if out.resolve() == source.resolve():
+        raise InputError(f"{out} holds the encoder to begin with, which would be lost: name another folder")
     encoder = model.read()
     with jax.set_mesh(config.mesh.build()):
         task = _task(config, model, data, encoder)
@@ -81,8 +85,7 @@ def align(config: RunConfig, run_dir: Path, out: Path | None = None, begun: Call
     result = fit(config, run_dir, task)
     if result.preempted:
         return Aligned(result, None, before)
-    out = run_dir / ENCODER if out is None else out
-    _write(config, run_dir, encoder, find_folder(model.encoder), out)
+    _write(config, run_dir, encoder, source, out)
     return Aligned(result, out, before)
 
 
