@@ -10,6 +10,9 @@ CONFIG = "config.json"
 WANTED = ("*.json", "*/config.json", "model.safetensors", "*/model.safetensors")
 """What is fetched from the hub: no pickle, no weights of other frameworks."""
 
+MADE = "encoder"
+"""Folder of a run of `recjax align` that holds the encoder which it has made."""
+
 
 def find_folder(name: str) -> Path:
     """The folder that `name` means.
@@ -35,6 +38,8 @@ def find_folder(name: str) -> Path:
     looked = f"no sentence encoder at {name!r}; looked at {', '.join(map(str, places))}"
     if not roots:
         looked += f" (${VARIABLE}, a folder of encoders, is not set)"
+    if given.name == MADE:
+        looked += f"; it would be what `recjax align` writes into its run's folder, {given.parent}"
     if name.count("/") != 1 or given.is_absolute() or name[0] in ".~":
         raise InputError(f"{looked}; an id of the Hugging Face hub would be 'owner/name'")
     return _from_hub(name, looked)

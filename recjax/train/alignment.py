@@ -25,7 +25,7 @@ from recjax.parallel.processes import barrier
 from recjax.text import folder
 from recjax.text.encoder import encode_texts, tokenise
 from recjax.text.folder import EncoderFolder
-from recjax.text.hub import find_folder
+from recjax.text.hub import MADE, find_folder
 from recjax.text.items import ItemText
 from recjax.text.whiten import whitened
 from recjax.train.checkpoint import Checkpoints
@@ -34,9 +34,6 @@ from recjax.train.loop import Result, fit
 from recjax.train.run import read_record
 from recjax.train.task import Task
 from recjax.typing import InputError, Params
-
-ENCODER = "encoder"
-"""Folder of a run that holds the encoder which it has made."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def align(config: RunConfig, run_dir: Path, out: Path | None = None, begun: Call
         raise InputError(f"the recipe trains {type(model).__name__}, expected a sentence encoder (Alignment)")
     if not isinstance(data, Mixture):
         raise InputError("the recipe's data are one dataset, expected a Mixture: encoders learn from several")
-    out, source = run_dir / ENCODER if out is None else out, find_folder(model.encoder)
+    out, source = run_dir / MADE if out is None else out, find_folder(model.encoder)
     if out.resolve() == source.resolve():
         raise InputError(f"{out} holds the encoder to begin with, which would be lost: name another folder")
     encoder = model.read()

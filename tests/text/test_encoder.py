@@ -213,5 +213,7 @@ def test_hub_ids_are_fetched_or_explained(monkeypatch):
         raise hub.errors.LocalEntryNotFoundError("no network, and not in the cache")
 
     monkeypatch.setattr(hub, "snapshot_download", offline)
+    with pytest.raises(InputError, match=r"what `recjax align` writes into its run's folder, runs/mine;"):
+        find_folder("runs/mine/encoder")
     with pytest.raises(InputError, match=r"'owner/model'; looked at.*hub did not give it: no network"):
         find_folder("owner/model")
