@@ -272,10 +272,10 @@ def align(options: Namespace) -> int:
     config = override_all(recipe.config, options.settings)
     metric, console = config.train.metric, _console()
 
-    def begun(metrics: dict[str, float]) -> None:
+    def tell(metrics: dict[str, float]) -> None:
         console.print(f"before training, {metric} {metrics[metric]:.4f} on the held-out catalog", highlight=False)
 
-    aligned = align_encoder(config, options.run or default_run(recipe.name, options.settings), options.out, begun)
+    aligned = align_encoder(config, options.run or default_run(recipe.name, options.settings), options.out, tell)
     if aligned.out is not None:
         console.print(f"encoder written to {aligned.out}", highlight=False, markup=False)
     return 0

@@ -4,6 +4,8 @@ A sample's randomness must not depend on which row, batch or process it lands in
 change with a library's version; so the numbers are hashes of (seed, epoch, index, ...) instead of a generator's state.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -30,6 +32,35 @@ def draw(seed: int, *counters: int | np.ndarray) -> np.ndarray:
 def permutation(n: int, seed: int, *counters: int) -> np.ndarray:
     """int64 [n], a random order of 0 .. n-1."""
     return np.argsort(draw(seed, *counters, np.arange(n)), kind="stable")
+
+
+class EndlessOrder:
+    """Random orders of some numbers one after another, a new one every epoch: each stands once in every epoch.
+
+    Args:
+        numbers: int [n], what is ordered; at least one.
+        seed: of the orders.
+    """
+
+    def __init__(self, numbers: np.ndarray, seed: int):
+        self.numbers, self.seed = numbers, seed
+        self._order = lru_cache(maxsize=2)(self._make_order)
+
+    def steps(self, epochs: float, rows: int) -> int:
+        """Steps of `rows` that make so many epochs, rounded up."""
+        return max(1, int(np.ceil(round(epochs * len(self.numbers) / rows, 6))))
+
+    def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [n], the epochs of these places of the list, and the numbers that stand there."""
+        epochs, within = np.divmod(places, len(self.numbers))
+        found = np.empty(len(places), self.numbers.dtype)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            found[here] = self._order(int(epoch))[within[here]]
+        return epochs, found
+
+    def _make_order(self, epoch: int) -> np.ndarray:
+        return self.numbers[permutation(len(self.numbers), self.seed, epoch)]
 
 
 def threshold(probability: float) -> np.uint64:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import grain
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
 from recjax.data.dataset import Dataset
 from recjax.data.item_table import ItemTable
@@ -18,7 +17,7 @@ from recjax.data.prepared import find
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
 from recjax.data.views import Batch, Placement, Queries, Shifted, View
-from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
+from recjax.parallel.sharding import batch_sharding, data_size, local_rows, row_sharding, to_devices
 from recjax.typing import InputError
 
 
@@ -136,7 +135,7 @@ class Loader:
 
     def host_batch(self, step: int) -> Batch:
         """The rows of batch `step` that this process's devices hold, as NumPy arrays."""
-        return self._fill(step, local_rows(self._sharding(), self.rows))
+        return self._fill(step, local_rows(batch_sharding(self.rows), self.rows))
 
     def batch(self, step: int) -> Batch:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
@@ -155,27 +154,13 @@ class Loader:
 
     def maker(self) -> Callable[[int], Batch]:
         """Step -> batch on the mesh current at the call, for threads, which know no mesh."""
-        sharding = self._sharding()
+        sharding = batch_sharding(self.rows)
         local = local_rows(sharding, self.rows)
 
         def make(step: int) -> Batch:
             return replace(to_devices(self._fill(int(step), local), sharding, self.rows), catalog=self.catalog)
 
         return make
-
-    def _sharding(self) -> NamedSharding | None:
-        sharding = row_sharding()
-        size = data_size(sharding)
-        if self.rows % size:
-            assert sharding is not None
-            shape = ", ".join(f"{axis}={n}" for axis, n in sharding.mesh.shape.items())
-            below = self.rows - self.rows % size
-            near = f"{below} or {below + size}" if below else f"{size}"
-            raise InputError(
-                f"rows = {self.rows} cannot be divided by the data axis of the mesh ({shape}; "
-                f"{jax.process_count()} process(es)); rows = {near} can"
-            )
-        return sharding
 
     def _make_plan(self, epoch: int) -> Plan:
         return self.packing.plan(self.seed, epoch)

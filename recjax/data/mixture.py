@@ -1,5 +1,6 @@
 """Training on several catalogs at once: which dataset each step draws from."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -65,6 +66,16 @@ class Mixture:
     def open(self) -> list[tuple[Dataset, Split]]:
         """The training datasets, each with its split, in the order named."""
         return [open_data(self.on(name)) for name in self.datasets]
+
+    def weights(self, datasets: Sequence[Dataset]) -> list[float]:
+        """How often steps draw from each of the training datasets, up to a factor."""
+        return [float(dataset.n_interactions) ** self.temperature for dataset in datasets]
+
+
+def joint_identity(datasets: Sequence[Dataset]) -> tuple[str, str]:
+    """Name and fingerprint of several datasets that are trained on as one."""
+    fingerprint = hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
+    return " + ".join(dataset.name for dataset in datasets), fingerprint
 
 
 class MixedLoader:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
 
-from recjax.data.draws import draw, permutation
+from recjax.data.draws import EndlessOrder, draw
 from recjax.data.splits import Histories
-from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
+from recjax.parallel.sharding import batch_sharding, local_rows, to_devices
 from recjax.typing import Array, InputError, Int
 
 EVENT, GAP = 1, 2
@@ -65,7 +65,7 @@ class PairLoader:
         self.tokens = np.zeros((len(tokens) + 1, length), np.int32)
         for item, text in enumerate(tokens, 1):
             self.tokens[item, : len(text)] = text
-        self._order = lru_cache(maxsize=2)(self._make_order)
+        self._order = EndlessOrder(self.users, seed)
 
     @property
     def n_items(self) -> int:
@@ -74,7 +74,7 @@ class PairLoader:
 
     def steps(self, epochs: float) -> int:
         """Steps in which each user gives so many pairs, rounded up."""
-        return max(1, int(np.ceil(round(epochs * len(self.users) / self.rows, 6))))
+        return self._order.steps(epochs, self.rows)
 
     def batch(self, step: int) -> PairBatch:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
@@ -82,29 +82,22 @@ class PairLoader:
 
     def maker(self) -> Callable[[int], PairBatch]:
         """`batch` for the current mesh, for threads that do not see it."""
-        sharding = row_sharding()
-        if self.rows % data_size(sharding):
-            raise InputError(f"a batch of {self.rows} pairs cannot be divided over {data_size(sharding)} devices")
+        sharding = batch_sharding(self.rows)
         local = local_rows(sharding, self.rows)
 
         def make(step: int) -> PairBatch:
-            items = self.pairs(int(step) * self.rows + local)
-            return to_devices(PairBatch(items, self.tokens[items], self.lengths[items]), sharding, self.rows)  # type: ignore[arg-type]
+            items: Any = self.pairs(int(step) * self.rows + local)
+            tokens: Any = self.tokens[items]
+            lengths: Any = self.lengths[items]
+            return to_devices(PairBatch(items, tokens, lengths), sharding, self.rows)
 
         return make
 
     def pairs(self, places: np.ndarray) -> np.ndarray:
         """int32 [n, 2], the pairs at these places of the endless list, earlier event first."""
-        epochs, numbers = np.divmod(places, len(self.users))
-        users = np.empty(len(places), np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            users[here] = self._order(int(epoch))[numbers[here]]
+        epochs, users = self._order.at(places)
         lengths, starts = self.histories.lengths[users], self.histories.offsets[:-1][users]
         later = 1 + (draw(self.seed, EVENT, epochs, users) % (lengths - 1).astype(np.uint64)).astype(np.int64)
         furthest = np.minimum(later, self.window)
         gap = 1 + (draw(self.seed, GAP, epochs, users) % furthest.astype(np.uint64)).astype(np.int64)
         return self.histories.items[starts[:, None] + np.stack([later - gap, later], axis=1)]
-
-    def _make_order(self, epoch: int) -> np.ndarray:
-        return self.users[permutation(len(self.users), self.seed, epoch)]

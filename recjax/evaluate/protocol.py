@@ -237,6 +237,13 @@ def figures(rankings: Rankings, rows: np.ndarray, n_items: int) -> dict[str, flo
     return metrics
 
 
+def sampled(examples: Examples, max_users: int | None) -> Examples:
+    """A fixed sample of the users, the same on every call; None for all."""
+    if max_users is None or max_users >= len(examples):
+        return examples
+    return examples.take(np.sort(np.random.default_rng(0).permutation(len(examples))[:max_users]))
+
+
 def quick(
     model: Model, params: Params, examples: Examples, view: View, n_items: int, config: Evaluate, max_users: int | None
 ) -> dict[str, float]:
@@ -251,13 +258,10 @@ def quick(
         config: `mask_seen` and `users_per_batch` are used; the whole catalog always competes.
         max_users: size of the sample, the same users on every call; None for all.
     """
-    if max_users is not None and max_users < len(examples):
-        sample = np.random.default_rng(0).permutation(len(examples))[:max_users]
-        examples = examples.take(np.sort(sample))
     rankings = rank_users(
         model,
         params,
-        examples,
+        sampled(examples, max_users),
         view,
         "number {}".format,
         mask_seen=config.mask_seen,

@@ -14,14 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from recjax.data.pairs import PairBatch
+from recjax.ops.losses import EXCLUDED
 from recjax.text import folder
 from recjax.text.encoder import pooled
 from recjax.text.folder import EncoderFolder
 from recjax.text.hub import find_folder
 from recjax.typing import Array, Float, InputError, Params
-
-EXCLUDED = -1e30
-"""Similarity of what is no negative: the same item, or one without a text."""
 
 
 @dataclass(frozen=True)

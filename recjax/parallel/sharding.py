@@ -151,6 +151,26 @@ def row_sharding() -> NamedSharding | None:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
+def batch_sharding(rows: int) -> NamedSharding | None:
+    """`row_sharding` for batches of so many rows.
+
+    Raises:
+        InputError: the mesh's data axis does not divide them; names the nearest numbers that it does.
+    """
+    sharding = row_sharding()
+    size = data_size(sharding)
+    if rows % size:
+        assert sharding is not None
+        shape = ", ".join(f"{axis}={n}" for axis, n in sharding.mesh.shape.items())
+        below = rows - rows % size
+        near = f"{below} or {below + size}" if below else f"{size}"
+        raise InputError(
+            f"rows = {rows} cannot be divided by the data axis of the mesh ({shape}; "
+            f"{jax.process_count()} process(es)); rows = {near} can"
+        )
+    return sharding
+
+
 def data_size(sharding: NamedSharding | None) -> int:
     """Devices along the data axis."""
     return 1 if sharding is None else sharding.mesh.shape[DATA_AXIS]

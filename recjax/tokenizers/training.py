@@ -6,16 +6,15 @@ so `recjax.train.loop.fit` trains it in a run folder, with checkpoints and logs,
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 import optax
 
-from recjax.data.draws import permutation
+from recjax.data.draws import EndlessOrder
 from recjax.data.loader import prefetched
-from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
+from recjax.parallel.sharding import batch_sharding, local_rows, to_devices
 from recjax.typing import Array, Float, InputError, Int, Params
 
 
@@ -58,11 +57,11 @@ class VectorBatches:
             raise InputError("no item has a vector, so there is nothing to train a tokenizer on")
         if rows < 1:
             raise InputError(f"batch is {rows}, expected at least 1")
-        self._order = lru_cache(maxsize=2)(self._make_order)
+        self._order = EndlessOrder(self.items, seed)
 
     def steps(self, epochs: float) -> int:
         """Steps that make so many passes over the items, rounded up."""
-        return max(1, int(np.ceil(round(epochs * len(self.items) / self.rows, 6))))
+        return self._order.steps(epochs, self.rows)
 
     def batch(self, step: int) -> VectorBatch:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
@@ -73,24 +72,15 @@ class VectorBatches:
         return prefetched(range(start, stop), self._maker(), 1, 4)
 
     def _maker(self) -> Callable[[int], VectorBatch]:
-        sharding = row_sharding()
-        if self.rows % data_size(sharding):
-            raise InputError(f"a batch of {self.rows} vectors cannot be divided over {data_size(sharding)} devices")
+        sharding = batch_sharding(self.rows)
         local = local_rows(sharding, self.rows)
 
         def make(step: int) -> VectorBatch:
-            epochs, places = np.divmod(int(step) * self.rows + local, len(self.items))
-            items: Any = np.empty(len(local), np.int32)
-            for epoch in np.unique(epochs):
-                here = epochs == epoch
-                items[here] = self._order(int(epoch))[places[here]]
+            items: Any = self._order.at(int(step) * self.rows + local)[1]
             vectors: Any = self.vectors[items]
             return to_devices(VectorBatch(items, vectors), sharding, self.rows)
 
         return make
-
-    def _make_order(self, epoch: int) -> np.ndarray:
-        return self.items[permutation(len(self.items), self.seed, epoch)]
 
 
 class Trainable(Protocol):

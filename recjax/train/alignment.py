@@ -1,6 +1,5 @@
 """From a recipe whose model is a sentence encoder to a run folder, and from that to the folder of an encoder."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
 from recjax.data.loader import open_data
-from recjax.data.mixture import MixedLoader, Mixture
+from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.pairs import PairLoader
-from recjax.data.splits import Split
 from recjax.evaluate.floors import TextNeighbours
 from recjax.evaluate.metrics import mean_metrics
-from recjax.evaluate.protocol import rules_of
+from recjax.evaluate.protocol import rules_of, sampled
 from recjax.evaluate.scored import rank_scored
 from recjax.models.alignment import Alignment, AlignmentModel
 from recjax.parallel.processes import barrier
@@ -32,6 +30,7 @@ from recjax.train.checkpoint import Checkpoints
 from recjax.train.folder import CHECKPOINTS
 from recjax.train.loop import Result, fit
 from recjax.train.run import read_record
+from recjax.train.start import begun
 from recjax.train.task import Task
 from recjax.typing import InputError, Params
 
@@ -44,7 +43,7 @@ class Aligned:
         result: of the training.
         out: the encoder's folder; None where training was interrupted.
         before: metrics of text neighbours on the held-out catalog by the encoder as it was; None without such a
-            catalog.
+            catalog, and where a run went on.
     """
 
     result: Result
@@ -52,14 +51,16 @@ class Aligned:
     before: dict[str, float] | None
 
 
-def align(config: RunConfig, run_dir: Path, out: Path | None = None, begun: Callable[[dict], None] = print) -> Aligned:
+def align(
+    config: RunConfig, run_dir: Path, out: Path | None = None, tell: Callable[[dict[str, float]], None] = print
+) -> Aligned:
     """Trains a sentence encoder on what users have one after another, or goes on, and writes it as a folder.
 
     Args:
         config: its model is an `Alignment`, its data a `Mixture`.
         run_dir: the run's folder.
         out: where the encoder goes, by default `encoder` in the run's folder.
-        begun: told the metrics of the encoder as it was, before the first step.
+        tell: gets the metrics of the encoder as it was, before the first step of a new run.
 
     Raises:
         InputError: another model or other data, or `out` is the folder of the encoder to begin with; see
@@ -76,9 +77,9 @@ def align(config: RunConfig, run_dir: Path, out: Path | None = None, begun: Call
     encoder = model.read()
     with jax.set_mesh(config.mesh.build()):
         task = _task(config, model, data, encoder)
-        before = None if task.validate is None else task.validate(encoder.params)
+        before = None if task.validate is None or begun(run_dir) else task.validate(encoder.params)
     if before is not None and jax.process_index() == 0:
-        begun(before)
+        tell(before)
     result = fit(config, run_dir, task)
     if result.preempted:
         return Aligned(result, None, before)
@@ -88,7 +89,8 @@ def align(config: RunConfig, run_dir: Path, out: Path | None = None, begun: Call
 
 def _task(config: RunConfig, model: Alignment, data: Mixture, encoder: EncoderFolder) -> Task:
     opened = data.open()
-    loaders = []
+    datasets = [dataset for dataset, _ in opened]
+    loaders: list[Any] = []
     for number, (dataset, split) in enumerate(opened):
         texts = ItemText(model.template).texts(dataset.catalog)
         if not any(texts):
@@ -96,16 +98,10 @@ def _task(config: RunConfig, model: Alignment, data: Mixture, encoder: EncoderFo
         tokens = tokenise(encoder, [text or "" for text in texts])
         seed = config.seed + number
         loaders.append(PairLoader(split.train, tokens, encoder.max_tokens, data.rows, model.window, seed))
-    weights = [float(dataset.n_interactions) ** data.temperature for dataset, _ in opened]
-    names, fingerprints = zip(*((dataset.name, dataset.fingerprint) for dataset, _ in opened), strict=True)
-    return Task(
-        dataset=" + ".join(names),
-        fingerprint=hashlib.sha256(" ".join(fingerprints).encode()).hexdigest(),
-        model=AlignmentModel(model, encoder),  # type: ignore[arg-type]
-        loader=MixedLoader(loaders, weights),  # type: ignore[arg-type]
-        validate=_validation(config, model, data) if data.held_out and config.train.evaluate_every != 0 else None,
-        params=encoder.params,
-    )
+    learner: Any = AlignmentModel(model, encoder)
+    batches: Any = MixedLoader(loaders, data.weights(datasets))
+    validate = _validation(config, model, data) if data.held_out and config.train.evaluate_every != 0 else None
+    return Task(*joint_identity(datasets), learner, batches, validate, encoder.params)
 
 
 def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[[Params], dict[str, float]]:
@@ -113,7 +109,7 @@ def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[
     dataset, split = open_data(data.on(data.dataset))
     texts = ItemText(model.template).texts(dataset.catalog)
     whole = folder.read_folder(find_folder(model.encoder))
-    examples = _sample(split, config.train.validation_users)
+    examples = sampled(split.validation, config.train.validation_users)
     rules = replace(rules_of(config.evaluate, dataset, split), k=0, candidates=None)
 
     def validate(params: Params) -> dict[str, float]:
@@ -121,13 +117,6 @@ def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[
         return mean_metrics(rank_scored(TextNeighbours(vectors).scores, examples, dataset.n_items, rules).ranks)
 
     return validate
-
-
-def _sample(split: Split, users: int | None) -> Any:
-    examples = split.validation
-    if users is None or users >= len(examples):
-        return examples
-    return examples.take(np.sort(np.random.default_rng(0).permutation(len(examples))[:users]))
 
 
 def _vectors(encoder: EncoderFolder, dataset: Dataset, texts: list[str | None]) -> np.ndarray:

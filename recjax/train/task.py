@@ -1,6 +1,5 @@
 """What a run trains: the model, its batches and how it is validated, made from a run configuration."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
 from recjax.data.loader import Loader, open_data
-from recjax.data.mixture import MixedLoader, Mixture
+from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.splits import Split
 from recjax.data.transitions import item_counts
 from recjax.data.views import Batch
@@ -115,7 +114,6 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
         Loader(split.train, data.view, data.rows, data.row_length, config.seed + number, n_items=dataset.n_items)
         for number, (dataset, split) in enumerate(opened)
     ]
-    weights = [float(dataset.n_interactions) ** data.temperature for dataset in datasets]
     validate = None
     if config.train.evaluate_every != 0:
         target, split = open_data(data.on(data.dataset))
@@ -125,11 +123,8 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
             found = item_stats(target, split, open_catalogs(config, [target], run_dir))
         if len(split.validation):
             validate = _validation(config, config.model.build(found), split, target.n_items)
-    fingerprint = hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
-    name = " + ".join(dataset.name for dataset in datasets)
-    return Task(
-        name, fingerprint, config.model.build(stats), MixedLoader(loaders, weights, table, catalogs.starts), validate
-    )
+    loader = MixedLoader(loaders, data.weights(datasets), table, catalogs.starts)
+    return Task(*joint_identity(datasets), config.model.build(stats), loader, validate)
 
 
 def check_ranks(config: RunConfig) -> None:
