@@ -106,7 +106,7 @@ def test_train_leaves_a_complete_run_folder(run: Path):
     assert {"config.json", "metrics.jsonl", "checkpoints", "evaluation.json"} <= {path.name for path in run.iterdir()}
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["counts"]["users"] == 120
-    assert set(evaluation["floors"]) == {"popularity", "repeat_last", "transition", "text_knn"}
+    assert set(evaluation["floors"]) == {"popularity", "repeat_last", "transition", "text_knn", "text_transition"}
 
 
 def test_the_same_command_goes_on(run: Path, capsys: pytest.CaptureFixture[str]):
