@@ -154,6 +154,18 @@ def test_evaluate_with_another_protocol(run: Path, capsys: pytest.CaptureFixture
     assert "only the protocol can change" in capsys.readouterr().err
 
 
+def test_evaluate_fits_baselines_beside_the_floors(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert cli.main(["evaluate", str(copy), "--baselines", "item_knn,session_knn"]) == 0
+    text = capsys.readouterr().out
+    assert "item_knn" in text and " the best floor, " in text
+    assert list(json.loads((copy / "evaluation.json").read_text())["floors"])[-2:] == ["item_knn", "session_knn"]
+    assert cli.main(["report", str(copy)]) == 0  # reads the run folder, whose configuration is as it was
+    assert "session_knn" in (copy / "report.html").read_text()
+    assert cli.main(["evaluate", str(copy), "--baselines", "als"]) == 2
+    assert "evaluate.baselines names 'als'" in capsys.readouterr().err
+
+
 def test_evaluate_compares_runs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     seed, other = shutil.copytree(run, tmp_path / "seed"), shutil.copytree(run, tmp_path / "other")
     text = (run / "config.json").read_text()
