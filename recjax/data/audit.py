@@ -1,6 +1,6 @@
 """What makes a split doubtful: ties, leaks from the future, repeats, order that says nothing, cold targets."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -167,9 +167,10 @@ def _order_probe(split: Split, n_items: int) -> tuple[float, float, int]:
 
 def _shuffled(histories: Histories, rng: np.random.Generator) -> Histories:
     """The same histories, each in random order."""
+    histories = histories.compact()
     row = np.repeat(np.arange(len(histories)), histories.lengths)
     order = np.lexsort((rng.random(len(row)), row))
-    return Histories(histories.offsets, histories.items[order], histories.timestamps[order], histories.users)
+    return replace(histories, items=histories.items[order], timestamps=histories.timestamps[order])
 
 
 def _ndcg(model: Transitions, examples: Examples, n_items: int) -> float:

@@ -12,46 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from recjax.data.dataset import Dataset
-from recjax.data.stored import StoredColumn
+from recjax.data.histories import Histories, gathered, shared
 from recjax.typing import InputError
 
 Which = Literal["validation", "test"]
-
-
-@dataclass(frozen=True, eq=False)
-class Histories:
-    """Item sequences of several users, one after another.
-
-    Attributes:
-        offsets: int64 [n + 1]; history i is `items[offsets[i]:offsets[i + 1]]`, oldest first.
-        items: int32 [m], ids from 1.
-        timestamps: int64 [m], unix seconds.
-        users: int32 [n], index into the dataset's users.
-    """
-
-    offsets: np.ndarray
-    items: np.ndarray
-    timestamps: np.ndarray
-    users: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n], events of each history."""
-        return np.diff(self.offsets)
-
-    def history(self, index: int) -> np.ndarray:
-        """int32 [length]: the items of history `index`, oldest first."""
-        return self.items[self.offsets[index] : self.offsets[index + 1]]
-
-    def take(self, rows: np.ndarray, last: int | None = None) -> "Histories":
-        """Some of the histories, in the order of `rows`; only their `last` most recent events where given."""
-        starts, stops = self.offsets[:-1][rows], self.offsets[1:][rows]
-        if last is not None:
-            starts = np.maximum(starts, stops - last)
-        return _gather(self.items, self.timestamps, starts, stops, self.users[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,36 +108,20 @@ def last_events(examples: Examples, most: int, n_users: int, seed: int) -> Examp
     """
     histories = examples.histories
     wanted = np.random.default_rng(seed).integers(1, most + 1, n_users)[histories.users]
-    stops = histories.offsets[1:]
-    starts = np.maximum(histories.offsets[:-1], stops - wanted)
-    return replace(examples, histories=_gather(histories.items, histories.timestamps, starts, stops, histories.users))
-
-
-def _gather(items: Any, timestamps: Any, starts: np.ndarray, stops: np.ndarray, users: np.ndarray) -> Histories:
-    """Histories made of the ranges [starts, stops) of the event columns."""
-    if isinstance(items, StoredColumn) and isinstance(timestamps, StoredColumn):
-        items, timestamps = items.windows(starts, stops), timestamps.windows(starts, stops)
-        return Histories(items.offsets, items, timestamps, users.astype(np.int32))  # pyright: ignore[reportArgumentType]
-    lengths = stops - starts
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    rows = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Histories(offsets, items[rows], timestamps[rows], users.astype(np.int32))
+    cut = replace(histories, starts=np.maximum(histories.starts, histories.stops - wanted))
+    return replace(examples, histories=cut.compact())
 
 
 def _histories(dataset: Dataset, users: np.ndarray, lengths: np.ndarray) -> Histories:
     """The first `lengths` events of each of `users`."""
     starts = dataset.offsets[:-1][users]
-    return _gather(dataset.items, dataset.timestamps, starts, starts + lengths, users)
+    return gathered(dataset.items, dataset.timestamps, starts, starts + lengths, users)
 
 
 def _examples(dataset: Dataset, users: np.ndarray, places: np.ndarray) -> Examples:
     """Examples whose target is event number `places` (from 0) of each of `users`."""
     rows = dataset.offsets[:-1][users] + places
-    items, times = (
-        column.shared(rows) if isinstance(column, StoredColumn) else column[rows]
-        for column in (dataset.items, dataset.timestamps)
-    )
+    items, times = shared(dataset.items, rows), shared(dataset.timestamps, rows)
     return Examples(_histories(dataset, users, places), items, times)
 
 

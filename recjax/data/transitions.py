@@ -34,7 +34,7 @@ def transition_counts(histories: Histories, n_items: int) -> sparse.csr_array:
     For gaps g = 1, 2, 3 inside a history, `0.5 ** (g - 1)` is added to (a, b) and half of that to (b, a); a = b is
     skipped.
     """
-    size = n_items + 1
+    size, histories = n_items + 1, histories.compact()
     row = np.repeat(np.arange(len(histories), dtype=np.int32), histories.lengths)
     counts = sparse.csr_array((size, size), dtype=np.float64)
     for gap, weight in enumerate(GAPS, start=1):
@@ -85,7 +85,7 @@ class Transitions:
         """
         recent = histories.take(np.arange(len(histories)), last=len(RECENT))
         row = np.repeat(np.arange(len(recent)), recent.lengths)
-        age = recent.offsets[1:][row] - 1 - np.arange(len(row))
+        age = recent.stops[row] - 1 - np.arange(len(row))
         shape = (len(recent), len(self.popularity))
         query = sparse.csr_array((np.asarray(RECENT)[age], (row, recent.items)), shape=shape)
         scores = sparse.csr_array(query @ self.weights).toarray()

@@ -169,7 +169,7 @@ def _query_arrays(
     rows = len(source)
     items, positions = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
     starts = np.arange(rows) * length
-    read, write = ranges(source.offsets[1:] - kept, kept), ranges(starts, kept)
+    read, write = ranges(source.stops - kept, kept), ranges(starts, kept)
     _scatter(items, write, source.items[read])
     _scatter(positions, ranges(starts, tokens), ranges(_first_position(view, tokens), tokens))
     times = None
@@ -211,7 +211,7 @@ class Shifted:
     def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
         lengths = placement.lengths
         batch = _empty_batch(placement, self.times)
-        read = ranges(source.offsets[1:][placement.histories] - lengths - 1, lengths)
+        read = ranges(source.stops[placement.histories] - lengths - 1, lengths)
         write = ranges(placement.starts, lengths)
         _scatter(batch.items, write, source.items[read])
         _scatter(batch.targets, write, source.items[read + 1])
@@ -289,7 +289,7 @@ class Cloze:
         batch = _empty_batch(placement, self.times)
         if not len(lengths):
             return batch
-        read = ranges(source.offsets[1:][placement.histories] - lengths, lengths)
+        read = ranges(source.stops[placement.histories] - lengths, lengths)
         write = ranges(placement.starts, lengths)
         masked = self.masks(placement, seed)
         items = source.items[read]
@@ -310,5 +310,5 @@ class Cloze:
         queries, last = _query_arrays(self, source, tokens - 1, tokens, length)
         _scatter(queries.items, last, n_items + 1)
         if self.times:
-            _scatter(queries.timestamps, last, _seconds(source.timestamps[source.offsets[1:] - 1]))
+            _scatter(queries.timestamps, last, _seconds(source.timestamps[source.stops - 1]))
         return queries

@@ -88,7 +88,7 @@ def recency(histories: Histories, n_items: int) -> np.ndarray:
     """float64 [n, v]: place of the item's last occurrence in the history, counted from 1; -inf where it has none."""
     scores = np.full((len(histories), n_items + 1), -np.inf)
     row = np.repeat(np.arange(len(histories)), histories.lengths)
-    place = np.arange(len(row)) - histories.offsets[:-1][row] + 1.0
+    place = np.arange(len(row)) - histories.starts[row] + 1.0
     scores[row, histories.items] = place  # of repeated indices the last assignment stays
     return scores
 
@@ -118,7 +118,7 @@ class TextNeighbours:
         """float64 [n, v]: dot product with the sum of the last ten items' vectors, weighted by 0.5 ** age."""
         recent = histories.take(np.arange(len(histories)), last=RECENT)
         row = np.repeat(np.arange(len(recent)), recent.lengths)
-        age = recent.offsets[1:][row] - 1 - np.arange(len(row))
+        age = recent.stops[row] - 1 - np.arange(len(row))
         weights = sparse.coo_array((0.5**age, (row, recent.items)), shape=(len(recent), len(self.vectors))).tocsr()
         profile = (weights @ self.vectors).astype(np.float32)
         return (profile @ self.vectors.T).astype(np.float64)
