@@ -146,7 +146,14 @@ def _abstract_params(config: RunConfig, data: Data, model: Model, dataset: Datas
     """Shapes, types and layout of the parameters; nothing is computed."""
     rows = mesh.shape["data"] * config.train.accumulate
     loader = Loader(
-        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, catalog=model.catalog
+        split.train,
+        data.view,
+        rows,
+        data.row_length,
+        config.seed,
+        n_items=dataset.n_items,
+        catalog=model.catalog,
+        packed=data.pack,
     )
     batch = loader.batch(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
