@@ -125,11 +125,12 @@ def windows(histories: Histories, length: int, step: int = 1) -> Histories:
 def sessions(histories: Histories) -> Histories:
     """Sessions (baskets) of the histories: maximal runs of events with one time stamp, as ranges of the same columns.
 
-    In the order of the histories and of time; reads the time of every event.
+    In the order of the histories and of time. Reads the time of every event; of stored ones each process reads a share,
+    so every process must call it.
     """
     lengths = histories.lengths
     places = ranges(histories.starts, lengths)
-    times = histories.timestamps[places]
+    times = shared(histories.timestamps, places)
     first = np.ones(len(places), bool)
     first[1:] = times[1:] != times[:-1]
     first[exclusive_sum(lengths)[:-1][lengths > 0]] = True

@@ -78,10 +78,10 @@ def events_before(split: Split, which: Which, n_items: int) -> np.ndarray:
     counts = item_counts(split.train.items, n_items)
     if which == "validation":
         return counts
-    targets = split.validation.targets
+    validation = split.validation
     if split.few:
-        targets = targets[np.isin(split.validation.histories.users, split.train.users)]
-    return counts + item_counts(targets, n_items)
+        validation = validation.take(np.flatnonzero(np.isin(validation.histories.users, split.train.users)))
+    return counts + item_counts(validation.all_targets, n_items)
 
 
 def recency(histories: Histories, n_items: int) -> np.ndarray:
