@@ -10,7 +10,7 @@ from recjax.data.derived import Prefixes, Users
 from recjax.data.histories import Histories
 from recjax.data.loader import Loader
 from recjax.data.partners import AlteredCopy, Partnered, SameTarget
-from recjax.data.views import Batch, Shifted
+from recjax.data.views import Batch, Cloze, Shifted
 from recjax.typing import InputError
 from tests.data.handmade import histories
 
@@ -69,6 +69,26 @@ def test_a_partner_is_another_prefix_with_the_same_target():
 def test_a_sample_without_another_of_its_target_has_no_partner():
     batch = loader(Partnered(Prefixes(Shifted(8))), 1, histories([3, 4]), 7).host_batch(0)  # no item twice
     assert batch.more["partner_weights"].tolist() == [0.0]
+
+
+def test_the_partner_of_a_drawn_position_is_a_prefix_that_ends_in_its_target():
+    view = Partnered(Shifted(5, times=True), SameTarget(slots=True))
+    count, places = Counter(SOURCE.items.tolist()), Counter()
+    firsts = set(SOURCE.starts.tolist())  # first events are no one's target
+    count -= Counter(SOURCE.items[SOURCE.starts].tolist())
+    for epoch in range(3):
+        for row in rows(loader(view, 1), epoch):
+            place = int(row.more["partner_places"][0])
+            target, length = int(row.targets[0, place]), int((row.segments > 0).sum())
+            assert place < length and target > 0
+            places[place] += 1
+            assert row.more["partner_weights"][0] == (count[target] > 1)
+            if count[target] > 1:
+                # The event after the partner's last one is another occurrence of the target.
+                after = int(row.more["partner_timestamps"].max()) - 100 + 1
+                assert SOURCE.items[after] == target and after not in firsts
+                assert after != int(row.timestamps[0, place]) - 100 + 1
+    assert set(places) == set(range(5))
 
 
 def test_partners_come_from_training_events_alone():
@@ -161,6 +181,9 @@ def test_two_partners_are_drawn_apart():
 
 def test_impossible_partners_are_refused():
     assert not Partnered(Shifted(8), SameTarget()).packing
+    for view in (Prefixes(Shifted(8)), Cloze(8)):
+        with pytest.raises(InputError, match=f"slots needs a next-item view .* not {type(view).__name__}"):
+            loader(Partnered(view, SameTarget(slots=True)))
     with pytest.raises(InputError, match="ways is empty"):
         AlteredCopy(())
     with pytest.raises(InputError, match=r"share is 1\.5"):
