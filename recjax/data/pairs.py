@@ -94,7 +94,7 @@ class PairLoader:
     def pairs(self, places: np.ndarray) -> np.ndarray:
         """int32 [n, 2], the pairs at these places of the endless list, earlier event first."""
         epochs, users = self._order.at(places)
-        lengths, starts = self.histories.lengths[users], self.histories.offsets[:-1][users]
+        lengths, starts = self.histories.lengths[users], self.histories.starts[users]
         later = 1 + (draw(self.seed, EVENT, epochs, users) % (lengths - 1).astype(np.uint64)).astype(np.int64)
         furthest = np.minimum(later, self.window)
         gap = 1 + (draw(self.seed, GAP, epochs, users) % furthest.astype(np.uint64)).astype(np.int64)

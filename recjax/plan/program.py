@@ -172,10 +172,10 @@ def _batches(config: RunConfig, items: int, mesh: Mesh) -> tuple[Batch, Queries,
             f"data.rows = {data.rows} cannot be divided by the data axis of {mesh.shape[DATA_AXIS]} devices"
         )
     length = data.view.max_length + 2
-    history = Histories(
-        np.array([0, length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
+    history = Histories.concatenated(
+        np.array([length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
     )
-    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items)
+    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items, packed=data.pack)
     batch = loader.host_batch(0)
     queries = data.view.queries(history, data.view.max_length, items)
     # Histories are masked whole, and are not much longer than what the model sees of them.

@@ -151,7 +151,9 @@ def _abstract_params(
 ) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
     rows = mesh.shape["data"] * config.train.accumulate
-    loader = Loader(split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items)
+    loader = Loader(
+        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, packed=data.pack
+    )
     shapes = jax.eval_shape(model.init, jax.random.key(0), loader.batch(0), items)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
