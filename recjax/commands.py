@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -122,7 +123,7 @@ def _load(
     return run
 
 
-def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Report:
+def _report(run: Run, name: str, evaluate: Any, floors: bool = True) -> Report:
     with jax.set_mesh(run.mesh):
         return protocols.evaluate(
             run.model,
@@ -130,7 +131,7 @@ def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Rep
             run.dataset,
             run.split,
             run.config.data.view,
-            protocol,
+            evaluate,
             run.items,
             floors=floors,
             name=name,
@@ -209,7 +210,7 @@ def _from_histories(run: Run, options: Namespace) -> Recommendations:
         options.users or [typed],
         run.items,
         k=options.k,
-        mask_seen=run.config.evaluate.mask_seen,
+        mask_seen=run.config.evaluators[0].mask_seen,
     )
 
 
@@ -220,7 +221,7 @@ def _streamed(run: Run, options: Namespace) -> Recommendations:
     if options.state is not None and options.state.exists():
         stream.restore(options.state, identity)
     found = recommending.recommend_stream(
-        stream, run.dataset, options.stream, k=options.k, mask_seen=run.config.evaluate.mask_seen
+        stream, run.dataset, options.stream, k=options.k, mask_seen=run.config.evaluators[0].mask_seen
     )
     if options.state is not None:
         stream.save(options.state, identity)

@@ -388,7 +388,7 @@ def _merge(scores: Array, ids: Array, more: Array, more_ids: Array, k: int | Non
 
 
 def _ranks_part(users: Any, seen: Array, targets: Array, rows: _Rows, *, chunk: int) -> tuple[Array, Array]:
-    """Ranks and scores of the targets [q, t] of each query, in one pass over the chunks (two where there are several)."""
+    """Ranks and scores of the targets [q, t] of each query."""
     count, scored = _chunks(users, rows, chunk)
 
     def target_scores(part: _Scored) -> Array:
