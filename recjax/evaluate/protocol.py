@@ -196,7 +196,8 @@ def rules_of(config: Evaluate, dataset: Dataset, split: Split) -> Rules:
     if config.candidates == "full":
         return Rules(masked, config.k)
     counts = item_counts(split.train.items, dataset.n_items)
-    return Rules(masked, 0, sample(config.candidates, examples_of(config, dataset, split), counts, config.seed))
+    kind = "uniform" if config.candidates == "uniform100" else "popularity"
+    return Rules(masked, 0, sample(kind, examples_of(config, dataset, split), counts, config.seed))
 
 
 def report(

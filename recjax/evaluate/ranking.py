@@ -186,6 +186,53 @@ def rank_users(
     return Rankings(ranks, lists)
 
 
+@partial(jax.jit, static_argnames="identity")
+def _scored(identity: SameModel, params: Params, queries: Queries, items: Items, asked: Array) -> Array:
+    return replicated(identity.model.scoring(params, queries, items).scores(asked))
+
+
+def score_items(
+    model: Model,
+    params: Params,
+    examples: Examples,
+    view: View,
+    asked: np.ndarray,
+    items: Items | None = None,
+    *,
+    users_per_batch: int = 256,
+    progress: bool = False,
+) -> np.ndarray:
+    """Scores of a few items of each example, float32 [n, c]; the rest of the catalog is not looked at.
+
+    Args:
+        model: what scores.
+        params: its parameters.
+        examples: histories.
+        view: how a history becomes a query.
+        asked: int32 [n, c], items from 1, 0-padded.
+        items: of the catalog, on the devices; None for a model of item ids.
+        users_per_batch: queries of a batch over all devices.
+        progress: show a progress bar where the output is a terminal.
+
+    Raises:
+        InputError: the model finds items by a search, which scores no single ones.
+    """
+    scores = np.zeros(asked.shape, np.float32)
+    items, sharding = prepared(model, params, items), row_sharding()
+
+    def ask(queries: Queries, rows: np.ndarray) -> Any:
+        mine = rows[local_rows(sharding, len(rows))]
+        few = np.where(mine[:, None] >= 0, asked[mine], 0).astype(np.int32)
+        return _scored(SameModel(model), params, queries, items, to_devices(few, sharding, len(rows)))
+
+    batches = query_batches(
+        examples, view, model.n_items, users_per_batch, mask_seen="none", shapes=few_shapes(examples)
+    )
+    for rows, found in answered(batches, ask, len(examples), users_per_batch, progress, "scoring"):
+        scores[rows] = found
+    return scores
+
+
 def few_shapes(examples: Examples) -> int:
     """How many shapes of batches are worth their compilation."""
     return 3 if len(examples) < MANY_USERS else 5

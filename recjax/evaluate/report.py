@@ -29,9 +29,12 @@ LEADING = "ndcg@10"
 
 COLUMNS = (
     *("hr@1", "hr@5", "hr@10", "hr@20", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr"),
-    *("coverage@10", "auc", "gauc", "t_hr@k", "t_ndcg@k"),
+    "coverage@10",
 )
-"""Metrics that the table shows where a report has them; the file has all."""
+"""Metrics that the table shows of a report with many; the file has all."""
+
+FEW = 5
+"""Metrics that a report has many of."""
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
@@ -237,7 +240,8 @@ class Report:
         return [f"{name}: the best floor is {best[0]}, {LEADING} {best[1]:.4f}" for name, best in found.items() if best]
 
     def _shown(self) -> list[str]:
-        return [name for name in COLUMNS if name in self.metrics["all"]]
+        found = self.metrics["all"]
+        return list(found) if len(found) < FEW else [name for name in COLUMNS if name in found]
 
     def _footnote(self) -> str:
         figures = self.metrics["all"]
@@ -267,9 +271,9 @@ def compare(groups: Mapping[str, Sequence[Report]], metric: str | None = None) -
         metric: what the paired tests look at; by default what the first report leads with.
 
     Returns:
-        "systems": name -> metric -> mean, std, min, max, runs; "metric"; "tests": the first system against each other, see
-        `intervals.paired_values`, with `p_holm`, the p-value of the t-test corrected for their number; "best_floor": name
-        and value of the best floor by `metric`, or None without floors.
+        "systems": name -> metric -> mean, std, min, max, runs; "metric"; "tests": the first system against each other,
+        see `intervals.paired_values`, with `p_holm`, the p-value of the t-test corrected for their number;
+        "best_floor": name and value of the best floor by `metric`, or None without floors.
 
     Raises:
         InputError: the reports differ in dataset, protocol or users.
