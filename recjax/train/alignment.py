@@ -119,6 +119,8 @@ def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[
     protocol = config.evaluators[0]
     if not isinstance(protocol, Evaluate):
         raise InputError(f"an encoder is aligned by the ranks of one target a user: evaluate is {show(protocol)}")
+    if config.train.metric not in protocol.metrics:
+        raise InputError(f"train.metric is {config.train.metric!r}, expected one of {', '.join(protocol.metrics)}")
     rules = replace(rules_of(protocol, dataset, split), k=0, candidates=None)
 
     def validate(params: Params) -> dict[str, float]:
