@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recjax import cli
+from recjax import cli, recipes
 from recjax.data.synthetic import synthetic
 from tests.tiny import SETTINGS, tiny_datasets
 
@@ -95,11 +95,11 @@ def test_a_failed_run_exits_with_1(shop, tmp_path, capsys: pytest.CaptureFixture
 
 
 def test_the_same_command_means_the_same_folder():
-    assert cli.default_run("quickstart", []) == Path("runs/quickstart")
-    changed = cli.default_run("quickstart", ["model.width=8"])
+    assert recipes.default_run("quickstart", []) == Path("runs/quickstart")
+    changed = recipes.default_run("quickstart", ["model.width=8"])
     assert changed.parent == Path("runs") and changed.name.startswith("quickstart-")
-    assert cli.default_run("quickstart", ["model.width=8"]) == changed
-    assert cli.default_run("quickstart", ["model.width=9"]) != changed
+    assert recipes.default_run("quickstart", ["model.width=8"]) == changed
+    assert recipes.default_run("quickstart", ["model.width=9"]) != changed
 
 
 def test_train_leaves_a_complete_run_folder(run: Path):

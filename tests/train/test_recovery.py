@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from recjax.models.model import ItemStats
 from recjax.parallel.mesh import MeshShape
 from recjax.train.checkpoint import Checkpoints, DamagedError
 from recjax.train.checksum import checksum, checksums
@@ -131,7 +132,7 @@ def test_no_sound_checkpoint_is_an_error_and_not_a_new_start(unbroken, tmp_path)
 def test_another_model_is_not_damage(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     with pytest.raises(InputError, match=r"items has shape \(32, 8\) in checkpoint 12 of .*, and \(41, 8\) here"):
-        fit(toy_config(save_every=2), tmp_path / "run", toy_task(model=ToyModel(items=40)))
+        fit(toy_config(save_every=2), tmp_path / "run", toy_task(model=ToyModel(stats=ItemStats(40, np.ones(41)))))
     assert (tmp_path / "run/checkpoints/12").is_dir()
 
 
