@@ -179,6 +179,11 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--predictions", type=_local, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
+    command.add_argument(
+        "--baselines",
+        metavar="NAME,...",
+        help="also fit and rank item_knn, ease, session_knn, or some of them (seconds; beside the floors)",
+    )
     _settings(
         command,
         "change the protocol, e.g. evaluate.mask_seen=none, or how the data are prepared, e.g. "

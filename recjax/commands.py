@@ -152,7 +152,8 @@ def _changes(options: Namespace) -> list[str]:
                 f"--set {setting}: only the protocol can change after training, {PROTOCOL}KEY=VALUE, and how the data "
                 f"are prepared, {PREPARATION}KEY=VALUE"
             )
-    return [*options.settings, *([f"{PROTOCOL}split={options.split}"] if options.split else [])]
+    given = {"split": options.split, "baselines": options.baselines}
+    return [*options.settings, *(f"{PROTOCOL}{key}={value}" for key, value in given.items() if value)]
 
 
 def _under(prefix: str, settings: Sequence[str]) -> list[str]:

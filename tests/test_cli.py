@@ -106,7 +106,7 @@ def test_train_leaves_a_complete_run_folder(run: Path):
     assert {"config.json", "metrics.jsonl", "checkpoints", "evaluation.json"} <= {path.name for path in run.iterdir()}
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["counts"]["users"] == 120
-    assert set(evaluation["floors"]) == {"popularity", "repeat_last", "transition", "text_knn"}
+    assert set(evaluation["floors"]) == {"popularity", "repeat_last", "transition", "text_knn", "text_transition"}
 
 
 def test_the_same_command_goes_on(run: Path, capsys: pytest.CaptureFixture[str]):
@@ -152,6 +152,18 @@ def test_evaluate_with_another_protocol(run: Path, capsys: pytest.CaptureFixture
     assert (run / "evaluation.json").read_bytes() == before  # the file always is of the recipe's own protocol
     assert cli.main(["evaluate", str(run), "--set", "model.width=9"]) == 2
     assert "only the protocol can change" in capsys.readouterr().err
+
+
+def test_evaluate_fits_baselines_beside_the_floors(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert cli.main(["evaluate", str(copy), "--baselines", "item_knn,session_knn"]) == 0
+    text = capsys.readouterr().out
+    assert "item_knn" in text and " the best floor, " in text
+    assert list(json.loads((copy / "evaluation.json").read_text())["floors"])[-2:] == ["item_knn", "session_knn"]
+    assert cli.main(["report", str(copy)]) == 0  # reads the run folder, whose configuration is as it was
+    assert "session_knn" in (copy / "report.html").read_text()
+    assert cli.main(["evaluate", str(copy), "--baselines", "als"]) == 2
+    assert "evaluate.baselines names 'als'" in capsys.readouterr().err
 
 
 def test_evaluate_compares_runs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
