@@ -4,8 +4,11 @@ The digest is the SHA-256 of the names, types, shapes and values of all arrays a
 metadata under `digest`. Files are replaced whole (see `recjax.files`).
 """
 
+import errno
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -45,11 +48,19 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
         path: of the file; its folder exists.
         arrays: by name.
         metadata: texts by name, none of them called `digest`.
+
+    Raises:
+        OSError: it cannot be written.
     """
     whole = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in arrays.items()}
     texts = dict(metadata or {})
     with replacing(path) as new:
-        save_file(whole, new, {**texts, DIGEST: _digest(whole, texts)})
+        try:
+            save_file(whole, new, {**texts, DIGEST: content_digest(whole, texts)})
+        except SafetensorError as error:  # which is how the library passes on what the file system says
+            code = re.search(r"code: (\d+)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read(path: Path) -> ArrayFile:
@@ -71,14 +82,14 @@ def read(path: Path) -> ArrayFile:
     except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
         raise DamagedFileError(f"{path} is damaged: {_reason(error)}") from error
     expected = metadata.pop(DIGEST, None)
-    if expected is not None and expected != _digest(arrays, metadata):
+    if expected is not None and expected != content_digest(arrays, metadata):
         raise DamagedFileError(f"{path} is damaged: its content is not what was written")
     return ArrayFile(arrays, metadata, expected is not None)
 
 
-def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    """sha256, hex."""
-    content = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+def content_digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of arrays (names, types, shapes, values) and texts, hex; their order does not count."""
+    content = hashlib.sha256(json.dumps(dict(metadata or {}), sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         content.update(json.dumps([name, array.dtype.name, list(arrays[name].shape)]).encode())

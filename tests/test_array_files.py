@@ -11,7 +11,7 @@ from recjax import array_files
 from recjax.array_files import DamagedFileError
 from recjax.files import file_digest, sealed, unsealed
 from recjax.typing import InputError
-from tests.flips import flipped
+from tests.damage import flipped
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

@@ -15,8 +15,8 @@ from recjax.data.stored import StoredColumn
 from recjax.data.transitions import item_counts
 from recjax.data.views import Cloze, Shifted
 from recjax.typing import InputError
+from tests.damage import flipped
 from tests.data.samples import random_logs
-from tests.flips import flipped
 
 PROCESSES, ROWS = 4, 8
 

@@ -12,7 +12,7 @@ from recjax.text.encoder import SentenceEncoder
 from recjax.text.hashed import Hashed
 from recjax.text.vectors import item_vectors
 from recjax.typing import InputError
-from tests.flips import flipped
+from tests.damage import flipped
 
 TWIN = Path(__file__).parent / "twins" / "bert"
 CATALOG = pl.DataFrame({"title": ["red chair", None, "blue chair", "\u200b", "red chair"]})

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from recjax.tokenizers.item_codes import ItemCodes, load_codes, load_description, load_state
 from recjax.typing import InputError
-from tests.flips import flipped
+from tests.damage import flipped
 
 CODES = np.array([[0, 0], [3, 1], [2, 0]])
 

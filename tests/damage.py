@@ -1,7 +1,9 @@
-"""Damage for tests: files with one bit flipped, all over, drawn by a fixed seed."""
+"""Damage for tests: files with one bit flipped, all over, drawn by a fixed seed; and a disk that is full."""
 
 import random
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,3 +20,14 @@ def flipped(path: Path, count: int = 64) -> Iterator[str]:
             yield f"bit {bit} of byte {place} of {path.name}"
     finally:
         path.write_bytes(content)
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """A disk that is full: no file of this process may grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
