@@ -41,17 +41,18 @@ def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
 
     Args:
         journal: path of the journal, where nobody else writes.
-        paths: of the files, in the order in which they appear; their folders exist.
+        paths: of the files, in the order in which they appear; their folders exist. Of a link, what it leads to.
     """
-    temporaries = [path.with_name(f".{path.name}.{uuid.uuid4().hex}") for path in paths]
+    places = [Path(os.path.realpath(path)) for path in paths]  # a file may not be renamed to another file system
+    temporaries = [place.with_name(f".{place.name}.{uuid.uuid4().hex}") for place in places]
     journaled = False
     try:
         yield temporaries
-        for path, temporary in zip(paths, temporaries, strict=True):
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        for place, temporary in zip(places, temporaries, strict=True):
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
             _flush(temporary)
-        renames = [[str(new.resolve()), str(path.resolve())] for new, path in zip(temporaries, paths, strict=True)]
+        renames = [[str(new), str(place)] for new, place in zip(temporaries, places, strict=True)]
         with replacing(journal) as new:
             new.write_text(json.dumps(sealed({"renames": renames})), encoding="utf-8")
             _flush(new)

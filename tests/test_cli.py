@@ -254,6 +254,7 @@ def test_files_of_a_command_are_checked_before_anything_is_read(tmp_path: Path, 
         (["--users", log, "--out", f"{tmp_path}/lists.txt"], "lists are written as .csv or .parquet"),
         (["--users", log, "--out", f"{log}/lists.csv"], "cannot write"),
         (["--users", log, "--late", "skip"], "--late goes with --stream"),
+        (["--stream", log, "--out", f"{tmp_path}/{'x' * 300}.csv"], "cannot write"),
     ):
         assert cli.main(["recommend", str(tmp_path / "no run"), *arguments]) == 2
         error = capsys.readouterr().err

@@ -38,8 +38,15 @@ def check_distinct(files: Mapping[str, Path | None]) -> None:
     """
     given = [(option, path) for option, path in files.items() if path is not None]
     for (one, path), (other, same) in itertools.combinations(given, 2):
-        if path.resolve() == same.resolve() or (path.exists() and same.exists() and path.samefile(same)):
+        if _same(path, same):
             raise InputError(f"{one} and {other} are the same file, {path}: it would be written over")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def check_writable(path: Path) -> None:
@@ -47,7 +54,7 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        folder = next(folder for folder in path.parents if folder.exists())
+        folder = next(folder for folder in path.parents if os.path.lexists(folder))
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -5,12 +5,11 @@ some 30 bytes a user for the number of events and the time of the last. The time
 from new ones.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from recjax.data.ranges import exclusive_sum
 
 SEEN_ITEMS = 2_048
 """Distinct items of a user that are remembered, the last ones: at most 8 kB a user."""
@@ -75,20 +74,21 @@ class SeenEvents:
             items: int [m].
             times: int [m], unix seconds, or None.
         """
-        order = np.argsort(rows, kind="stable")
-        touched, counts = np.unique(rows, return_counts=True)
-        starts = exclusive_sum(counts)
-        for row, start, stop in zip(touched.tolist(), starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-            events = order[start:stop]
-            mine = items[events].astype(np.int32)
-            self.lengths[row] += len(mine)
-            newest_first = dict.fromkeys([*mine[::-1].tolist(), *self._items[row][::-1].tolist()])
-            self._items[row] = np.array(list(newest_first)[: self.most][::-1], np.int32)
-            if times is not None:
-                last = int(times[events].max())
-                before = self._latest[row] if self.last[row] == last else _NOTHING
-                self.last[row] = last
-                self._latest[row] = np.concatenate([before, mine[times[events] == last]])
+        touched, which = np.unique(rows, return_inverse=True)
+        self.lengths[touched] += np.bincount(which, minlength=len(touched))
+        before = [self._items[row] for row in touched]
+        for row, mine in zip(touched, _last_distinct(before, which, items, self.most), strict=True):
+            self._items[row] = mine
+        if times is None or not len(rows):
+            return
+        last = np.full(len(touched), NEVER)
+        np.maximum.at(last, which, times)
+        same = self.last[touched] == last
+        self.last[touched] = last
+        before = [self._latest[row] if again else _NOTHING for row, again in zip(touched, same, strict=True)]
+        newest = times == last[which]
+        for row, mine in zip(touched, _appended(before, which[newest], items[newest]), strict=True):
+            self._latest[row] = mine
 
     def items(self, rows: np.ndarray, size: int) -> np.ndarray:
         """The items that are remembered of some rows: int32 [size, width], zeros where there are fewer.
@@ -119,6 +119,36 @@ class SeenEvents:
         self.lengths, self.last = arrays["lengths"].copy(), arrays["last"].copy()
         self._items = [items[-self.most :] for items in _parts("seen", arrays)]
         self._latest = _parts("latest", arrays)
+
+
+def _sorted_by_part(parts: Sequence[np.ndarray], which: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Parts with more items at their ends: the part and the item of each place, int64 and int32."""
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    owner = np.concatenate([np.repeat(np.arange(len(parts)), lengths), which])
+    order = np.argsort(owner, kind="stable")
+    return owner[order], np.concatenate([_NOTHING, *parts, items.astype(np.int32)])[order]
+
+
+def _split(owner: np.ndarray, items: np.ndarray, count: int) -> list[np.ndarray]:
+    """The items of each part as an array of its own, so that none holds on to those of others."""
+    bounds = np.searchsorted(owner, np.arange(count + 1)).tolist()
+    return [items[start:stop].copy() for start, stop in itertools.pairwise(bounds)]
+
+
+def _appended(parts: Sequence[np.ndarray], which: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
+    """Parts with more items at their ends; `which` is the part of each item."""
+    return _split(*_sorted_by_part(parts, which, items), len(parts))
+
+
+def _last_distinct(parts: Sequence[np.ndarray], which: np.ndarray, items: np.ndarray, most: int) -> list[np.ndarray]:
+    """As `_appended`, each item once, at its last place, and no more than the last `most`."""
+    owner, items = _sorted_by_part(parts, which, items)
+    _, from_end = np.unique((owner * (np.int64(1) << 32) + items)[::-1], return_index=True)
+    places = np.sort(len(items) - 1 - from_end)
+    owner, items = owner[places], items[places]
+    ends = np.searchsorted(owner, np.arange(len(parts)), side="right")
+    recent = ends[owner] - np.arange(len(owner)) <= most
+    return _split(owner[recent], items[recent], len(parts))
 
 
 def _flat(name: str, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

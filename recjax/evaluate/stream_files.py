@@ -6,6 +6,7 @@ is finished by the next one.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -58,7 +59,8 @@ class StateFile:
 
     def __init__(self, path: Path, identity: Mapping[str, Any]):
         self.path, self._identity = path, dict(identity)
-        self._journal = path.with_name(f".{path.name}.journal")
+        self._place = Path(os.path.realpath(path))  # one journal and one lock for all links to a file
+        self._journal = self._place.with_name(f".{self._place.name}.journal")
         self.repaired: list[Path] = []
 
     @contextmanager
@@ -68,7 +70,7 @@ class StateFile:
         with ExitStack() as stack:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(exclusive(self.path))
+                stack.enter_context(exclusive(self._place))
                 self.repaired = finish_replacing(self._journal)
                 self._clear()
             except OSError as error:
@@ -77,8 +79,8 @@ class StateFile:
 
     def _clear(self) -> None:
         """Removes the temporary files of calls that were killed before they had changed anything."""
-        left = re.compile(rf"\.+{re.escape(self.path.name)}(\.[0-9a-f]{{32}})+")
-        for file in self.path.parent.iterdir():
+        left = re.compile(rf"\.+{re.escape(self._place.name)}(\.[0-9a-f]{{32}})+")
+        for file in self._place.parent.iterdir():
             if left.fullmatch(file.name):
                 file.unlink()
 

@@ -155,8 +155,23 @@ def test_what_a_killed_call_left_is_removed(saved, tmp_path):
     ]
 
 
+def test_a_link_leads_to_one_file(saved, tmp_path):
+    state, _, first, second = saved
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link"
+    link.symlink_to(state)
+    same(restored(link), first.arrays())
+    with StateFile(link, WHOSE).held() as file:
+        with pytest.raises(InputError, match="in use by another"):
+            restored(state)
+        file.write(second, TABLE, None)
+    assert link.is_symlink() and list(link.parent.iterdir()) == [link]
+    same(restored(state), second.arrays())
+
+
 def test_places_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path in (tmp_path / "file" / "users", tmp_path, tmp_path / ("x" * 300)):
         with pytest.raises(InputError, match="cannot write"):
             restored(path)
