@@ -209,10 +209,16 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "--state",
         type=_local,
         metavar="FILE.safetensors",
-        help="with --stream: where the users' states are kept; read if it is there, and written back",
+        help="with --stream: the users' states; read if the file is there, and written back together with the lists",
     )
     command.add_argument(
-        "--out", type=_local, metavar="FILE.parquet", help="where to write the lists of a file of users"
+        "--late",
+        choices=("skip", "refuse"),
+        help="with --stream: events that are not after those of their user in the states are left out and counted "
+        "(default), or the file is refused",
+    )
+    command.add_argument(
+        "--out", type=_local, metavar="FILE", help="where to write the lists of a file of users: .csv or .parquet"
     )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
