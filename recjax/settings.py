@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,15 @@ def _check_inside(value: Any, key: str) -> None:
     elif isinstance(value, Mapping):
         for name, entry in value.items():
             _check_inside(entry, join(key, str(name)))
+
+
+def check_patterns(key: str, patterns: Iterable[str]) -> None:
+    """Raises InputError, naming the key, where a pattern is no regular expression."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
 
 
 def is_config(value: Any) -> bool:

@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from recjax.config import RunConfig
+from recjax.nn.groups import split_frozen
 from recjax.plan.advice import nearest
 from recjax.plan.estimate import Estimate, estimate, local_bytes
 from recjax.plan.program import Inputs, abstract_inputs, count_items, lower_evaluation, lower_training
@@ -135,7 +136,7 @@ def _training(config: RunConfig, inputs: Inputs, mesh: Mesh, topology: Topology)
         "average": state.ema,
         "catalog": inputs.batch.catalog,
         "batch": (_alone(inputs.batch), state.step, state.key),
-        "gradients": state.params,
+        "gradients": split_frozen(state.params, config.train.freeze)[0],
     }
     return estimate(lowered, held, mesh, topology.chip)
 

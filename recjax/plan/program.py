@@ -81,7 +81,13 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     with jax.set_mesh(mesh):
         optimiser = config.optim.build(_steps(config), row_tables(model))
         state = abstract_start(
-            model, optimiser, batch, mesh, ema=config.train.ema is not None, shard=config.mesh.shard_state
+            model,
+            optimiser,
+            batch,
+            mesh,
+            ema=config.train.ema is not None,
+            shard=config.mesh.shard_state,
+            freeze=config.train.freeze,
         )
         queries = replace(queries, catalog=_prepared(model, state.evaluated))
     return Inputs(model, state, batch, queries, targets)
@@ -98,6 +104,7 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
         rate=config.optim.rate(total),
         shardings=(jax.tree.map(lambda leaf: leaf.sharding, inputs.state), NamedSharding(mesh, PartitionSpec())),
         shard=config.mesh.shard_state,
+        freeze=config.train.freeze,
     )
     return step.lower(inputs.state, inputs.batch)
 

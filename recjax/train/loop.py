@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import config as configs
@@ -178,32 +177,23 @@ def _prepare(
 ) -> tuple[_Beginning, TrainStep]:
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
     train, optimiser = config.train, config.optim.build(total, row_tables(task.model))
-    ema, shard = train.ema is not None, config.mesh.shard_state
+    ema, shard, freeze = train.ema is not None, config.mesh.shard_state, train.freeze
 
-    def start(key: jax.Array, batch: Batch) -> TrainState:
-        return initial_state(task.model, optimiser, batch, key, ema)
+    def start(key: jax.Array, batch: Batch, held: Params | None) -> TrainState:
+        return initial_state(task.model, optimiser, batch, key, ema, freeze, held)
 
     key, batch = jax.random.key(config.seed), task.loader.batch(0)
     check_parts(batch.items.shape[0], train.accumulate, mesh)
-    target = abstract_start(task.model, optimiser, batch, mesh, ema=ema, shard=shard)
+    target = abstract_start(task.model, optimiser, batch, mesh, ema=ema, shard=shard, freeze=freeze, held=task.params)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)
-    elif source is None and task.params is None:
-        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch))
     else:
+        places = dict(jax.tree.leaves_with_path(shardings.params))
+        held = jax.tree.map_with_path(lambda path, leaf: jax.device_put(leaf, places[path]), task.params)
         if source is not None:
             held = source.params(target.params, own_arrays(task.model))
-        else:
-            held = jax.device_put(task.params, shardings.params)
-
-        def go_on(key: jax.Array, batch: Batch, held: Params) -> TrainState:
-            fresh = start(key, batch)
-            params = {**fresh.params, **held}
-            average = None if train.ema is None else jax.tree.map(jnp.copy, params)
-            return replace(fresh, params=params, opt_state=optimiser.init(params), ema=average)
-
-        beginning = _Beginning(jax.jit(go_on, out_shardings=shardings)(key, batch, held))
+        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch, held))
     step = make_train_step(
         task.model,
         optimiser,
@@ -212,6 +202,7 @@ def _prepare(
         rate=config.optim.rate(total),
         shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         shard=shard,
+        freeze=freeze,
     )
     return beginning, step
 

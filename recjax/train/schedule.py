@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from recjax.settings import check_patterns
 from recjax.train.pretrain import Pretrain
 from recjax.typing import InputError
 
@@ -24,6 +25,8 @@ class Train:
         log_every: steps between lines of the log.
         start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
             (step, optimiser, average) starts anew. A tokenizer of that run is copied and used.
+        freeze: regular expressions; a parameter whose path (`encoder/block_0/norm/scale`) has a match for one of them
+            stays as it is, beside those that the model declares frozen (`recjax.nn.groups.FROZEN`).
         pretrain: spend a share of `steps` on denoising the training data first, see `recjax.train.pretrain`.
     """
 
@@ -39,6 +42,7 @@ class Train:
     keep: int = 2
     log_every: int = 50
     start_from: str | None = None
+    freeze: tuple[str, ...] = ()
     pretrain: Pretrain | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +59,7 @@ class Train:
             raise InputError(f"train.pretrain divides train.steps, which is {self.steps}, expected 2 or more")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"train.ema is {self.ema}, expected a number between 0 and 1")
+        check_patterns("train.freeze", self.freeze)
 
     @property
     def task_steps(self) -> int | None:
