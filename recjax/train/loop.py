@@ -24,10 +24,10 @@ from recjax.train.errors import TrainingError
 from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
 from recjax.train.lock import Lock
-from recjax.train.pretrain import PRETRAIN, denoising
 from recjax.train.progress import Progress
 from recjax.train.recovery import damaged_records, first_sound
 from recjax.train.schedule import Calendar, Train
+from recjax.train.stages import Part, parts
 from recjax.train.start import StartingPoint, begun, starting_point
 from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays, row_tables
 from recjax.train.step import TrainStep, make_train_step
@@ -42,7 +42,7 @@ class Result:
     """How a run ended.
 
     Attributes:
-        step: steps taken; of a run with pre-training, those of the phase in which it ended.
+        step: steps taken; of a run of stages, those of the stage in which it ended.
         total: steps that this was to take.
         best_step: step of the best validation, or None without validation.
         best_value: the validation metric there.
@@ -62,24 +62,33 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     """Trains, or goes on training, in a run folder.
 
     Args:
-        config: of the run; where it asks for pre-training, that is a run of its own inside the folder, and comes first.
+        config: of the run; its stages, runs of their own inside the folder, come first.
         run_dir: its folder; made if absent. Where it has checkpoints, training goes on after the latest.
-        task: what to train, by default what `config` says.
+        task: what to train, by default what `config` says; stages always train what theirs say.
 
     Raises:
         InputError: the folder belongs to another configuration or dataset, or a setting cannot be.
         TrainingError: the loss or the gradient was infinite or not a number.
     """
-    if (first := denoising(config)) is not None and not begun(run_dir):
+    *stages, last = whole = parts(config, run_dir)
+    if stages:
         folder.check_config(run_dir, config)
-        result = fit(first, run_dir / PRETRAIN)
+    reached = max((number for number, part in enumerate(whole) if begun(part.folder)), default=0)
+    for stage in stages[reached:]:
+        result = _fit(stage, None)
         if result.preempted:
             return result
+    return _fit(last, task)
+
+
+def _fit(part: Part, task: Task | None) -> Result:
+    """Trains one of the runs that make a run of stages."""
+    config, run_dir = part.config, part.folder
     goodput, mesh = Goodput(), config.mesh.build()
     with jax.set_mesh(mesh), Interrupt() as interrupt, Lock(run_dir), folder.written(run_dir), ExitStack() as stack:
         # --- what to train, and how far it is
         folder.check_config(run_dir, config)
-        source = starting_point(config, run_dir)
+        source = starting_point(config, run_dir, part.origin)
         if source is not None:
             source.adopt_tokenizer(run_dir)
         task = task or open_task(config, run_dir)
@@ -101,6 +110,8 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
             goodput.go_on(run_dir, start)
         log = stack.enter_context(MetricLog(run_dir, start)) if main else None
         journal = Journal(progress, calendar, log, reporter, goodput)
+        if part.title:
+            reporter.line(part.title)
         _announce(reporter, task, mesh, beginning, calendar, source)
 
         # --- steps

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recjax.settings import check_patterns
 from recjax.train.pretrain import Pretrain
+from recjax.train.stages import EVERYTHING, Stage
 from recjax.typing import InputError
 
 
@@ -24,9 +25,14 @@ class Train:
         keep: latest checkpoints that are kept, beside the best; with one alone, there is nothing to fall back on.
         log_every: steps between lines of the log.
         start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
-            (step, optimiser, average) starts anew. A tokenizer of that run is copied and used.
+            (step, optimiser, average) starts anew. A tokenizer of that run is copied and used. With stages, the first
+            of them starts there and the run from the last stage, or from the one that this names.
+        take: regular expressions; of the parameters to start from, those with a match in their path are taken over, and
+            all others start afresh. By default everything is taken and has to fit; nothing is where this is empty.
         freeze: regular expressions; a parameter whose path (`encoder/block_0/norm/scale`) has a match for one of them
             stays as it is, beside those that the model declares frozen (`recjax.nn.groups.FROZEN`).
+        stages: runs that come before this one, in its folder, each starting from the one before, see
+            `recjax.train.stages`.
         pretrain: spend a share of `steps` on denoising the training data first, see `recjax.train.pretrain`.
     """
 
@@ -42,7 +48,9 @@ class Train:
     keep: int = 2
     log_every: int = 50
     start_from: str | None = None
+    take: tuple[str, ...] = EVERYTHING
     freeze: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
     pretrain: Pretrain | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +67,12 @@ class Train:
             raise InputError(f"train.pretrain divides train.steps, which is {self.steps}, expected 2 or more")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"train.ema is {self.ema}, expected a number between 0 and 1")
+        if self.pretrain is not None and self.stages:
+            raise InputError("train.pretrain is a stage by itself; give it or train.stages, and leave the other")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise InputError(f"train.stages are called {', '.join(names)}, expected different names")
+        check_patterns("train.take", self.take)
         check_patterns("train.freeze", self.freeze)
 
     @property

@@ -80,7 +80,9 @@ def initial_state(
 
 
 def _over(params: Any, held: Any) -> Any:
-    """A tree of mappings with a part of it replaced."""
+    """A tree of mappings with a part of it replaced; None replaces nothing."""
+    if held is None:
+        return params
     if not (isinstance(params, Mapping) and isinstance(held, Mapping)):
         return held
     return {**params, **{name: _over(params.get(name), part) for name, part in held.items()}}
