@@ -120,6 +120,10 @@ def _fit(part: Part, task: Task | None) -> Result:
         batches = task.loader.iterate(start, calendar.total)
         goodput.spent("init")
         while step < calendar.total and not (progress.stopped or preempted):
+            if calendar.refreshes(step):
+                state = refresher(state, step)
+                goodput.spent("refresh")
+                journal.restart()
             with jax.transfer_guard("disallow"), _diverging(checkpoints):
                 state, sums = train_step(state, journal.next(batches))
                 step += 1

@@ -1,6 +1,7 @@
 """When a run validates, saves and ends, in steps."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from recjax.settings import check_patterns
 from recjax.train.pretrain import Pretrain
@@ -92,15 +93,19 @@ class Calendar:
         evaluate_every: steps between validations; 0 = never.
         save_every: steps between checkpoints.
         log_every: steps between lines of the log.
+        refresh_every: steps between refreshes of frozen parameters; 0 = never.
     """
 
     total: int
     evaluate_every: int
     save_every: int
     log_every: int
+    refresh_every: int = 0
 
     @classmethod
-    def of(cls, train: Train, total: int, epoch: int, validated: bool) -> "Calendar":
+    def of(
+        cls, train: Train, total: int, epoch: int, validated: bool, refresh: int | Literal["epoch"] | None = None
+    ) -> "Calendar":
         """The calendar of a run of `total` steps, `epoch` to a pass over the data.
 
         Args:
@@ -108,6 +113,7 @@ class Calendar:
             total: steps of the run.
             epoch: steps of an epoch.
             validated: whether there is anything to validate on.
+            refresh: steps between refreshes, "epoch" for one in each, None for never.
 
         Raises:
             InputError: patience without validation.
@@ -116,7 +122,8 @@ class Calendar:
         every = every if validated else 0
         if train.patience is not None and not every:
             raise InputError("train.patience is set, but the split or evaluate_every = 0 rules out validation")
-        return cls(total, every, train.save_every or every or epoch, train.log_every)
+        refresh_every = epoch if refresh == "epoch" else refresh or 0
+        return cls(total, every, train.save_every or every or epoch, train.log_every, refresh_every)
 
     def validates(self, step: int) -> bool:
         return bool(self.evaluate_every) and (step % self.evaluate_every == 0 or step == self.total)
@@ -129,4 +136,8 @@ class Calendar:
 
     def anything(self, step: int) -> bool:
         """Whether the loop has something to do after this step beside going on."""
-        return self.validates(step) or self.saves(step)
+        return self.validates(step) or self.saves(step) or self.refreshes(step)
+
+    def refreshes(self, step: int) -> bool:
+        """Whether frozen parameters are refreshed before the step that follows `step` steps; never after the last."""
+        return bool(self.refresh_every) and step % self.refresh_every == 0 and step < self.total
