@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from recjax.data.dataset import Dataset
-from recjax.data.item_table import ItemTable
 from recjax.data.packing import Packing, Plan, alone, pack
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
@@ -84,7 +83,6 @@ class Loader:
         row_length: positions of a row, at least `view.max_length`, or None for that.
         seed: of the shuffles and the masks.
         n_items: catalog size.
-        catalog: what its batches carry of the items, on the devices, or None.
         packed: whether several histories may share a row.
 
     Attributes:
@@ -102,7 +100,6 @@ class Loader:
         row_length: int | None,
         seed: int,
         n_items: int,
-        catalog: ItemTable | None = None,
         packed: bool = True,
     ):
         row_length = view.max_length if row_length is None else row_length
@@ -111,7 +108,7 @@ class Loader:
         if row_length < view.max_length:
             raise InputError(f"row_length is {row_length}, less than the view's max_length = {view.max_length}")
         self.histories, self.view, self.rows, self.row_length = histories, view, rows, row_length
-        self.seed, self.n_items, self.catalog = seed, n_items, catalog
+        self.seed, self.n_items = seed, n_items
         self._tokens = view.token_lengths(histories.lengths)
         self.skipped = int((self._tokens == 0).sum())
         if self.skipped == len(histories):
@@ -137,6 +134,11 @@ class Loader:
         """The rows of batch `step` that this process's devices hold, as NumPy arrays."""
         return self._fill(step, local_rows(batch_sharding(self.rows), self.rows))
 
+    def catalog(self, step: int) -> int:
+        """Number of the catalog that batch `step` is of: there is one."""
+        del step
+        return 0
+
     def batch(self, step: int) -> Batch:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
         return self.maker()(step)
@@ -158,7 +160,7 @@ class Loader:
         local = local_rows(sharding, self.rows)
 
         def make(step: int) -> Batch:
-            return replace(to_devices(self._fill(int(step), local), sharding, self.rows), catalog=self.catalog)
+            return to_devices(self._fill(int(step), local), sharding, self.rows)
 
         return make
 

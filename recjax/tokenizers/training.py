@@ -26,12 +26,10 @@ class VectorBatch:
     Attributes:
         items: which items they are.
         vectors: their prepared vectors.
-        catalog: None; the training loop looks for it.
     """
 
     items: Int[Array, " b"]
     vectors: Float[Array, "b d"]
-    catalog: None = None
 
 
 class VectorBatches:
@@ -62,6 +60,11 @@ class VectorBatches:
     def steps(self, epochs: float) -> int:
         """Steps that make so many passes over the items, rounded up."""
         return self._order.steps(epochs, self.rows)
+
+    def catalog(self, step: int) -> int:
+        """Number of the catalog that batch `step` is of: there is one."""
+        del step
+        return 0
 
     def batch(self, step: int) -> VectorBatch:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""

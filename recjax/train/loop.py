@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
@@ -26,10 +27,11 @@ from recjax.train.journal import Journal, NonFiniteError
 from recjax.train.lock import Lock
 from recjax.train.progress import Progress
 from recjax.train.recovery import damaged_records, first_sound
+from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
 from recjax.train.stages import Part, parts
 from recjax.train.start import StartingPoint, begun, starting_point
-from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays, row_tables
+from recjax.train.state import TrainState, abstract_start, initial_state
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 from recjax.typing import DATA_AXIS, InputError, Params
@@ -94,8 +96,9 @@ def _fit(part: Part, task: Task | None) -> Result:
         task = task or open_task(config, run_dir)
         barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
+        refresher = Refresher(task, config.train.freeze)
         if source is not None:
-            source.check_dataset(config, task.dataset, task.fingerprint, own_arrays(task.model))
+            source.check_dataset(config, task.dataset, task.fingerprint, task.model.per_item)
         checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
 
         # --- the state and the step
@@ -125,7 +128,9 @@ def _fit(part: Part, task: Task | None) -> Result:
                 goodput.spent("refresh")
                 journal.restart()
             with jax.transfer_guard("disallow"), _diverging(checkpoints):
-                state, sums = train_step(state, journal.next(batches))
+                with journal.waiting():
+                    batch = next(batches)
+                state, sums = train_step(state, batch, task.items[task.loader.catalog(step)])
                 step += 1
                 preempted = interrupt.asked(step)
                 due = preempted or calendar.anything(step)
@@ -161,7 +166,7 @@ def _fit(part: Part, task: Task | None) -> Result:
 def _calendar(train: Train, task: Task) -> Calendar:
     epoch = task.loader.steps(1)
     total = train.task_steps or task.loader.steps(train.epochs or 0)
-    return Calendar.of(train, total, epoch, validated=task.validate is not None)
+    return Calendar.of(train, total, epoch, task.validate is not None, task.model.refresh_every)
 
 
 @dataclass(frozen=True)
@@ -191,15 +196,17 @@ def _prepare(
     source: StartingPoint | None,
 ) -> tuple[_Beginning, TrainStep]:
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
-    train, optimiser = config.train, config.optim.build(total, row_tables(task.model))
+    train, optimiser = config.train, config.optim.build(total, task.model.row_tables)
     ema, shard, freeze = train.ema is not None, config.mesh.shard_state, train.freeze
 
-    def start(key: jax.Array, batch: Batch, held: Params | None) -> TrainState:
-        return initial_state(task.model, optimiser, batch, key, ema, freeze, held)
+    def start(key: jax.Array, batch: Batch, items: Items, held: Params | None) -> TrainState:
+        return initial_state(task.model, optimiser, batch, items, key, ema, freeze, held)
 
-    key, batch = jax.random.key(config.seed), task.loader.batch(0)
+    key, batch, items = jax.random.key(config.seed), task.loader.batch(0), task.items[task.loader.catalog(0)]
     check_parts(batch.items.shape[0], train.accumulate, mesh)
-    target = abstract_start(task.model, optimiser, batch, mesh, ema=ema, shard=shard, freeze=freeze, held=task.params)
+    target = abstract_start(
+        task.model, optimiser, batch, items, mesh, ema=ema, shard=shard, freeze=freeze, held=task.params
+    )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)
@@ -207,8 +214,8 @@ def _prepare(
         places = dict(jax.tree.leaves_with_path(shardings.params))
         held = jax.tree.map_with_path(lambda path, leaf: jax.device_put(leaf, places[path]), task.params)
         if source is not None:
-            held = source.params(target.params, own_arrays(task.model))
-        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch, held))
+            held = source.params(target.params, task.model.per_item)
+        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch, items, held))
     step = make_train_step(
         task.model,
         optimiser,

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.nn.groups import filled, is_frozen, path_name, split_frozen
@@ -51,6 +51,7 @@ def initial_state(
     model: Model,
     optimiser: optax.GradientTransformation | RowwiseAdam,
     batch: Batch,
+    items: Items,
     key: Array,
     ema: bool,
     freeze: tuple[str, ...] = (),
@@ -62,6 +63,7 @@ def initial_state(
         model: whose parameters they are.
         optimiser: has moments of the trained parameters alone.
         batch: says the shapes.
+        items: that the model reads.
         key: of the random start and of the steps.
         ema: whether there is an average of the trained parameters.
         freeze: paths of parameters that are not trained, see `recjax.nn.groups.split_frozen`.
@@ -72,7 +74,7 @@ def initial_state(
             optimiser that updates by rows.
     """
     init_key, step_key = jax.random.split(key)
-    params = _over(model.init(init_key, batch), held or {})
+    params = _over(model.init(init_key, batch, items), held or {})
     trained = _trained(params, freeze, optimiser)
     # A copy, not an alias: both are donated.
     average = jax.tree.map(jnp.copy, trained) if ema else None
@@ -104,20 +106,8 @@ def _trained(params: Params, freeze: tuple[str, ...], optimiser: optax.GradientT
 
 
 def sharding_rules(model: Model) -> ShardingRules:
-    """How the model wants its parameters laid out; a model that does not say has them on every device."""
-    provide = getattr(model, "sharding_rules", None)
-    return ShardingRules(tuple(provide()) if provide else ((".*", ()),))
-
-
-def row_tables(model: Model) -> tuple[str, ...]:
-    """Parameters that a model reads by rows alone, for `recjax.train.rowwise`; none where it does not say."""
-    return tuple(getattr(model, "tables", ()))
-
-
-def own_arrays(model: Model) -> tuple[str, ...]:
-    """Parameters of a model of texts that know the items of one catalog; most have none."""
-    provide = getattr(model, "own_arrays", None)
-    return tuple(provide()) if provide else ()
+    """Layout of the model's parameters."""
+    return ShardingRules(tuple(model.sharding_rules()))
 
 
 def abstract_state(state: TrainState, mesh: Mesh, model: Model, shard: ShardState = "none") -> TrainState:
@@ -139,6 +129,7 @@ def abstract_start(
     model: Model,
     optimiser: optax.GradientTransformation | RowwiseAdam,
     batch: Batch,
+    items: Items,
     mesh: Mesh,
     *,
     ema: bool,
@@ -153,7 +144,9 @@ def abstract_start(
     """
     if shard != "none" and isinstance(optimiser, RowwiseAdam):
         raise InputError(f"optim.sparse updates rows where their table lies; mesh.shard_state={shard} would part them")
-    start = partial(initial_state, model, optimiser, ema=ema, freeze=freeze)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    shapes = jax.eval_shape(lambda key, batch, held: start(batch, key, held=held), key, batch, held)
-    return abstract_state(shapes, mesh, model, shard)
+
+    def begin(key: Array, batch: Batch, items: Items, held: Params | None) -> TrainState:
+        return initial_state(model, optimiser, batch, items, key, ema, freeze, held)
+
+    return abstract_state(jax.eval_shape(begin, key, batch, items, held), mesh, model, shard)

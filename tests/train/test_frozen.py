@@ -17,18 +17,18 @@ from recjax.train.state import abstract_start, initial_state
 from recjax.train.step import make_train_step
 from recjax.typing import InputError
 from tests.train.frozen import FrozenToy
-from tests.train.toy import OneDevice, ToyLoader, ToyModel, interrupt_at, toy_config, toy_task
+from tests.train.toy import NO_COLUMNS, OneDevice, ToyLoader, ToyModel, interrupt_at, toy_config, toy_task
 
 OPTIM = AdamW(0.02, weight_decay=0.5, clip=1.0, no_decay=())
 
 
 def run(model, freeze=(), steps=3, ema=0.9, **step):
     optimiser = OPTIM.build(steps)
-    state = initial_state(model, optimiser, ToyLoader().batch(0), jax.random.key(0), True, freeze)
+    state = initial_state(model, optimiser, ToyLoader().batch(0), NO_COLUMNS, jax.random.key(0), True, freeze)
     first = jax.device_get(state)
     train_step = make_train_step(model, optimiser, ema=ema, freeze=freeze, **step)
     for number in range(steps):
-        state, sums = train_step(state, ToyLoader().batch(number))
+        state, sums = train_step(state, ToyLoader().batch(number), NO_COLUMNS)
     return first, state, sums
 
 
@@ -57,7 +57,7 @@ def test_frozen_parameters_stay_and_have_no_moments(accumulate):
     assert jax.tree.leaves(state.ema[FROZEN]) == []
     same(state.evaluated[FROZEN], first.params[FROZEN])
     trained = floats(split_frozen(state.params)[0])
-    assert floats(state.opt_state) == 2 * trained == 2 * floats(ToyModel().init(jax.random.key(0), None))
+    assert floats(state.opt_state) == 2 * trained == 2 * floats(ToyModel().init(jax.random.key(0), None, NO_COLUMNS))
 
 
 def test_the_trained_part_moves_as_if_the_rest_were_constants():
@@ -65,7 +65,7 @@ def test_the_trained_part_moves_as_if_the_rest_were_constants():
     model, optimiser = FrozenToy(noise=0.0), OPTIM.build(1)
     first, state, sums = run(model, steps=1)
     (trained, frozen), batch = split_frozen(first.params), ToyLoader().batch(0)
-    grads = jax.grad(lambda part: model.loss(filled(part, frozen), batch, None)[0])(trained)
+    grads = jax.grad(lambda part: model.loss(filled(part, frozen), batch, NO_COLUMNS, None)[0])(trained)
     updates, _ = optimiser.update(grads, optimiser.init(trained), trained)
     expected = optax.apply_updates(trained, updates)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), expected, split_frozen(state.params)[0])
@@ -82,9 +82,9 @@ def test_patterns_freeze_what_a_model_trains():
 def test_no_gradient_is_computed_of_frozen_parameters():
     def products(freeze):
         optimiser, batch = optax.sgd(0.1), ToyLoader().batch(0)
-        state = initial_state(ToyModel(), optimiser, batch, jax.random.key(0), False, freeze)
+        state = initial_state(ToyModel(), optimiser, batch, NO_COLUMNS, jax.random.key(0), False, freeze)
         step = make_train_step(ToyModel(), optimiser, freeze=freeze)
-        return step.lower(state, batch).as_text().count("dot_general")
+        return step.lower(state, batch, NO_COLUMNS).as_text().count("dot_general")
 
     assert products(("dense/kernel",)) == products(()) - 1  # the kernel's
 
@@ -94,17 +94,20 @@ def test_four_devices_give_the_same(shard):
     model, optimiser, freeze = FrozenToy(), OPTIM.build(3), ("^dense/bias$",)
     alone = run(model, freeze=freeze)[1]
     with jax.set_mesh(mesh := MeshShape(model=2).build(jax.devices()[:4])):
-        target = abstract_start(model, optimiser, ToyLoader().batch(0), mesh, ema=True, shard=shard, freeze=freeze)
+        target = abstract_start(
+            model, optimiser, ToyLoader().batch(0), NO_COLUMNS, mesh, ema=True, shard=shard, freeze=freeze
+        )
         shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
         begin = jax.jit(
-            lambda key, batch: initial_state(model, optimiser, batch, key, True, freeze), out_shardings=shardings
+            lambda key, batch: initial_state(model, optimiser, batch, NO_COLUMNS, key, True, freeze),
+            out_shardings=shardings,
         )
         state = begin(jax.random.key(0), ToyLoader().batch(0))
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         step = make_train_step(model, optimiser, ema=0.9, shardings=(shardings, replicated), shard=shard, freeze=freeze)
         for number in range(3):
             before = state
-            state, _ = step(state, ToyLoader().batch(number))
+            state, _ = step(state, ToyLoader().batch(number), NO_COLUMNS)
             assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
         assert step._cache_size() == 1
     for found, expected in zip(jax.tree.leaves(state), jax.tree.leaves(alone), strict=True):
@@ -117,7 +120,7 @@ def config(**train):
 
 def held(folder, averaged=True, step=12):
     with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh := OneDevice().build()):
-        params = jax.eval_shape(FrozenToy().init, jax.random.key(0), None)
+        params = jax.eval_shape(FrozenToy().init, jax.random.key(0), None, NO_COLUMNS)
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), params)
         return jax.device_get(checkpoints.restore_params(step, target, averaged)), checkpoints.shapes(step, averaged)
@@ -158,7 +161,7 @@ def test_parameters_that_come_with_the_task_stand_beside_those_of_the_model(tmp_
 def test_what_cannot_be_frozen(model, freeze, optim, message):
     optimiser = optim.build(1, ("items",))
     with pytest.raises(InputError, match=message):
-        initial_state(model, optimiser, ToyLoader().batch(0), jax.random.key(0), False, freeze)
+        initial_state(model, optimiser, ToyLoader().batch(0), NO_COLUMNS, jax.random.key(0), False, freeze)
 
 
 def test_a_pattern_that_is_none():

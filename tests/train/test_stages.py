@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from recjax.train.schedule import Train
 from recjax.train.stages import STAGES, Stage, parts
 from recjax.typing import InputError
 from tests.train.real import real_config
-from tests.train.toy import OneDevice, ToyModel, interrupt_at, saved, toy_config, toy_task
+from tests.train.toy import NO_COLUMNS, OneDevice, ToyModel, interrupt_at, saved, toy_config, toy_task
 
 FIRST = Stage("first", {"train.steps": 5, "train.evaluate_every": "1", "optim.learning_rate": "0.05"})
 SECOND = Stage("second", {"train.steps": 4, "train.freeze": ("^dense/",), "seed": 3})
@@ -40,10 +41,19 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@dataclasses.dataclass(frozen=True)
+class Wider(ToyModel):
+    """The toy model with rows for more items."""
+
+    def init(self, key, batch, items):
+        params = super().init(key, batch, items)
+        return {**params, "items": jnp.pad(params["items"], ((0, 9), (0, 0)))}
+
+
 def arrays(folder: Path, step: int, model: ToyModel = ToyModel()):  # noqa: B008
     """Parameters alone, whatever the optimiser has moments of."""
     with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh := OneDevice().build()):
-        shapes = jax.eval_shape(lambda key: model.init(key, None), jax.random.key(0))
+        shapes = jax.eval_shape(lambda key: model.init(key, None, NO_COLUMNS), jax.random.key(0))
         place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
         return jax.device_get(checkpoints.restore_params(step, target, averaged=False))
@@ -117,7 +127,7 @@ def test_a_stage_starts_where_it_says_and_takes_what_it_says(opened, tmp_path):
 
 
 def test_what_is_taken_over_has_to_fit_and_the_rest_starts_afresh(unbroken, tmp_path):
-    folder, task = str(unbroken[0]), toy_task(model=ToyModel(items=40))
+    folder, task = str(unbroken[0]), toy_task(model=Wider())
     best = params(unbroken[0], unbroken[1].best_step)[0]
     take = {"steps": 1, "evaluate_every": 0, "start_from": folder, "optim": AdamW(1e-9)}
     with pytest.raises(InputError, match=r"train\.take has '\^encoder', which matches no parameter"):
