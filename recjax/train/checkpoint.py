@@ -17,8 +17,9 @@ from typing import Any
 import jax
 from orbax.checkpoint.experimental import v1 as ocp  # the wheels of 0.12 have v1 here only
 
+from recjax.nn.groups import filled, path_name
 from recjax.parallel.processes import barrier, problems, share
-from recjax.train.checksum import checksums, path_name
+from recjax.train.checksum import checksums
 from recjax.train.errors import TrainingError
 from recjax.train.state import TrainState
 from recjax.typing import InputError, Params
@@ -207,15 +208,30 @@ class Checkpoints:
         return TrainState(**{"ema": None, **self._load(step, _tree(target))})
 
     def restore_params(self, step: int, target: Params, averaged: bool) -> Params:
-        """Only the parameters (their average where the run kept one), onto the shardings of `target`."""
-        name = "ema" if averaged else "params"
-        return self._load(step, {name: target}, partial=True)[name]
+        """Only the parameters, onto the shardings of `target`.
+
+        Args:
+            step: which checkpoint.
+            target: abstract parameters, or a part of their tree.
+            averaged: take the average of those that have one: of the trained ones, where the run kept it.
+        """
+        if not averaged:
+            return self._load(step, {"params": target}, partial=True)["params"]
+        average = {path_name(path) for path, _ in jax.tree.leaves_with_path(self._saved(step)["ema"])}
+        ema = jax.tree.map_with_path(lambda path, leaf: leaf if path_name(path) in average else None, target)
+        rest = jax.tree.map_with_path(lambda path, leaf: None if path_name(path) in average else leaf, target)
+        found = self._load(step, {"ema": ema, "params": rest}, partial=True)
+        return filled(found["ema"], found["params"])
 
     def shapes(self, step: int, averaged: bool) -> dict[str, tuple[int, ...]]:
         """Path -> shape of each parameter (or average) saved at `step`; nothing is read but the description."""
-        tree: Any = ocp.metadata(str(self._path(step))).metadata
-        leaves = jax.tree.leaves_with_path(tree["ema" if averaged else "params"])
-        return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+        saved = self._saved(step)
+        tree = filled(saved["ema"], saved["params"]) if averaged else saved["params"]
+        return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+    def _saved(self, step: int) -> Any:
+        """The tree of a checkpoint, with the shape of each array in its place."""
+        return ocp.metadata(str(self._path(step))).metadata
 
     def set_aside(self, step: int) -> Path:
         """Renames a damaged checkpoint, so that it is no longer one; there is room for one of each step."""

@@ -78,6 +78,9 @@ class ToyLoader:
         del step
         return 0
 
+    def members(self, step: int) -> np.ndarray:
+        return (np.arange(ROWS * (step + 1) - 1, ROWS * step - 1, -1) * 7 % (ROWS * EPOCH))[:, None]
+
     def host_batch(self, step: int, rows: np.ndarray) -> Batch:
         random = np.random.default_rng((self.seed, step))
         items = random.integers(1, ITEMS + 1, (ROWS, LENGTH), dtype=np.int32)
