@@ -14,7 +14,6 @@ from pathlib import Path
 
 from recjax import __version__
 
-RUNS = Path("runs")
 COMPARING = ("ablate", "report")
 
 
@@ -76,14 +75,6 @@ def _keep_compiled_programs() -> None:
         processor = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:8]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / processor))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def default_run(name: str, settings: Sequence[str]) -> Path:
-    """The run folder of a recipe and its overrides: the same command always names the same one, and so goes on."""
-    if not settings:
-        return RUNS / name
-    digest = hashlib.sha256("\n".join(setting.replace(" ", "") for setting in settings).encode()).hexdigest()
-    return RUNS / f"{name}-{digest[:8]}"
 
 
 def _local(text: str) -> Path:

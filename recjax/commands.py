@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,9 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from recjax import recipes
-from recjax.cli import default_run
 from recjax.config import RunConfig, diff, keys, override_all
 from recjax.data.dataset import Dataset
+from recjax.data.items import VECTORS
 from recjax.data.loader import Data
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
@@ -64,7 +63,7 @@ def train(options: Namespace) -> int:
     """A recipe to a run folder, and its evaluation."""
     recipe = recipes.read(options.recipe)
     config = override_all(recipe.config, options.settings)
-    folder: Path = options.run or default_run(recipe.name, options.settings)
+    folder: Path = options.run or recipes.default_run(recipe.name, options.settings)
     result = fit(config, folder)
     if not (result.preempted or options.no_evaluate):
         run = _load(folder, recipe=recipe.module)
@@ -132,6 +131,7 @@ def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Rep
             run.split,
             run.config.data.view,
             protocol,
+            run.items,
             floors=floors,
             name=name,
             vectors=_text_vectors(run),
@@ -140,8 +140,8 @@ def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Rep
 
 def _text_vectors(run: Run) -> np.ndarray | None:
     """The space in which the run's model compares items, for the text floor to use the same."""
-    table = run.model.catalog
-    return None if table is None else np.asarray(table.vectors)[: run.dataset.n_items + 1]
+    vectors = run.items.columns.get(VECTORS)
+    return None if vectors is None else np.asarray(vectors)[: run.dataset.n_items + 1]
 
 
 def _changes(options: Namespace) -> list[str]:
@@ -206,6 +206,7 @@ def _from_histories(run: Run, options: Namespace) -> Recommendations:
         run.dataset,
         run.config.data.view,
         options.users or [typed],
+        run.items,
         k=options.k,
         mask_seen=run.config.evaluate.mask_seen,
     )
@@ -213,8 +214,7 @@ def _from_histories(run: Run, options: Namespace) -> Recommendations:
 
 def _streamed(run: Run, options: Namespace) -> Recommendations:
     """Lists after the events of a file, from states that are kept in another."""
-    model: Any = run.model
-    stream = Stream(model, run.params, run.config.data.view)
+    stream = Stream(run.model, run.params, run.config.data.view, items=run.items)
     identity = {"run": run.config.name, "step": run.step, "dataset": run.dataset.fingerprint}
     if options.state is not None and options.state.exists():
         stream.restore(options.state, identity)
@@ -275,7 +275,9 @@ def align(options: Namespace) -> int:
     def tell(metrics: dict[str, float]) -> None:
         console.print(f"before training, {metric} {metrics[metric]:.4f} on the held-out catalog", highlight=False)
 
-    aligned = align_encoder(config, options.run or default_run(recipe.name, options.settings), options.out, tell)
+    aligned = align_encoder(
+        config, options.run or recipes.default_run(recipe.name, options.settings), options.out, tell
+    )
     if aligned.out is not None:
         console.print(f"encoder written to {aligned.out}", highlight=False, markup=False)
     return 0

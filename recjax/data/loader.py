@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from recjax.data.dataset import Dataset
-from recjax.data.item_table import ItemTable
 from recjax.data.packing import Packing, Plan, alone, pack
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
@@ -93,6 +92,11 @@ class RowLoader(Generic[Rows]):
         """The rows of batch `step` that this process's devices hold, as NumPy arrays."""
         return self._fill(step, local_rows(batch_sharding(self.rows), self.rows))
 
+    def catalog(self, step: int) -> int:
+        """Number of the catalog that batch `step` is of: there is one."""
+        del step
+        return 0
+
     def batch(self, step: int) -> Rows:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
         return self.maker()(step)
@@ -132,7 +136,6 @@ class Loader(RowLoader[Batch]):
         row_length: positions of a row, at least `view.max_length`, or None for that.
         seed: of the shuffles and the masks.
         n_items: catalog size.
-        catalog: what its batches carry of the items, on the devices, or None.
         packed: whether several samples may share a row.
         relations: of items, for views that draw from them.
 
@@ -151,7 +154,6 @@ class Loader(RowLoader[Batch]):
         row_length: int | None,
         seed: int,
         n_items: int,
-        catalog: ItemTable | None = None,
         packed: bool = True,
         relations: Relations | None = None,
     ):
@@ -163,7 +165,7 @@ class Loader(RowLoader[Batch]):
         if packed and not view.packing:
             raise InputError(f"the view {type(view).__name__} needs a row for each sample: set data.pack=false")
         self.row_length, self.packed = row_length, packed
-        self.seed, self.n_items, self.catalog = seed, n_items, catalog
+        self.seed, self.n_items = seed, n_items
         self.samples: Samples = view.open(histories, n_items, seed, relations)
         self.skipped = int((self.samples.lengths == 0).sum())
         if self.skipped == len(self.samples.lengths):
@@ -181,10 +183,6 @@ class Loader(RowLoader[Batch]):
     def padding(self) -> float:
         """Share of positions that hold no token; the same in every epoch."""
         return self.packing.padding
-
-    def maker(self) -> Callable[[int], Batch]:
-        make = super().maker()
-        return lambda step: replace(make(step), catalog=self.catalog)
 
     def _make_plan(self, epoch: int) -> Plan:
         return self.packing.plan(self.seed, epoch)

@@ -25,13 +25,11 @@ class PairBatch:
         items: ids; both of a pair may be the same where a history repeats itself.
         tokens: of their texts, 0 beyond the length.
         lengths: tokens of each text; 0 for none.
-        catalog: None; the training loop looks for it.
     """
 
     items: Int[Array, "b 2"]
     tokens: Int[Array, "b 2 l"]
     lengths: Int[Array, "b 2"]
-    catalog: None = None
 
 
 class PairLoader(RowLoader[PairBatch]):

@@ -11,7 +11,6 @@ import numpy as np
 
 from recjax.data.draws import draw, threshold
 from recjax.data.histories import Histories
-from recjax.data.item_table import ItemTable
 from recjax.data.ranges import ranges
 from recjax.typing import Array, Bool, Float, InputError, Int
 
@@ -28,7 +27,6 @@ class Batch:
         targets: the item to predict at each position, 0 = none.
         weights: loss weight of each position, 0 = none.
         timestamps: unix seconds of each event, or None.
-        catalog: the items' vectors and codes, for models that read them; resident on the devices.
         more: arrays by name that one system needs, [b, ...]; they travel with the rows and nothing counts them.
     """
 
@@ -38,7 +36,6 @@ class Batch:
     targets: Int[Array, "b l"]
     weights: Float[Array, "b l"]
     timestamps: Int[Array, "b l"] | None = None
-    catalog: ItemTable | None = None
     more: dict[str, Array] = field(default_factory=dict)
 
 
@@ -53,7 +50,6 @@ class Queries:
         lengths: tokens of each row; 0 marks a row that only fills the batch up.
         seen: items never to be recommended to this user (the whole history, not only the window), 0-padded.
         timestamps: unix seconds of each event, or None.
-        catalog: as in `Batch`.
     """
 
     items: Int[Array, "q l"]
@@ -61,7 +57,6 @@ class Queries:
     lengths: Int[Array, " q"]
     seen: Int[Array, "q s"]
     timestamps: Int[Array, "q l"] | None = None
-    catalog: ItemTable | None = None
 
     @property
     def segments(self) -> Int[Array, "q l"]:
@@ -76,13 +71,6 @@ class Queries:
     @property
     def valid(self) -> Bool[Array, " q"]:
         return self.lengths > 0
-
-
-def catalog_of(batch: Batch | Queries) -> ItemTable:
-    """What a batch says of its items; InputError where it says nothing."""
-    if batch.catalog is None:
-        raise InputError("a model that reads item texts was given a batch without a catalog")
-    return batch.catalog
 
 
 Align = Literal["right", "left"]

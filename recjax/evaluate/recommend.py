@@ -4,7 +4,6 @@ An id that the catalog does not have is left out of its history and named in the
 left gets the most popular items, with `fallback` set.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import polars as pl
 
 from recjax.data.dataset import Dataset
 from recjax.data.importers import read
+from recjax.data.items import Items
 from recjax.data.loader import query_batches
 from recjax.data.splits import Histories
 from recjax.data.transitions import item_counts
@@ -47,6 +47,7 @@ def recommend(
     dataset: Dataset,
     view: View,
     histories: Sequence[Sequence[str]] | Path,
+    items: Items | None = None,
     *,
     k: int = 10,
     mask_seen: Literal["history", "none"] = "history",
@@ -62,6 +63,7 @@ def recommend(
         view: how a history becomes a query.
         histories: raw item ids of each user, oldest first (the users are called "1", "2", ...); or a table file with
             user, item and time.
+        items: of the catalog, on the devices; None for a model of item ids.
         k: length of the lists; they are shorter where the catalog runs out.
         mask_seen: whether items of the history may be recommended again.
         users_per_batch: queries of a batch over all devices.
@@ -73,12 +75,12 @@ def recommend(
     """
     if k < 1:
         raise InputError(f"k is {k}, expected at least 1")
-    if model.items != dataset.n_items:
-        raise InputError(f"the model knows {model.items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}")
+    if model.n_items != dataset.n_items:
+        raise InputError(f"the model knows {model.n_items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}")
     events, names = _file_events(histories) if isinstance(histories, Path) else _typed_events(histories)
     known, unknown = _known(events, dataset)
     lists, scores = _ranked(
-        model, params, known, view, names, min(k, dataset.n_items), mask_seen, users_per_batch, progress
+        model, params, known, view, names, items, min(k, dataset.n_items), mask_seen, users_per_batch, progress
     )
     without = np.flatnonzero(np.bincount(known.users, minlength=len(names)) == 0)
     lists[without], scores[without] = _popular(dataset, k), np.nan
@@ -181,6 +183,7 @@ def _ranked(
     events: _Events,
     view: View,
     names: list[str],
+    items: Items | None,
     k: int,
     mask_seen: Literal["history", "none"],
     users_per_batch: int,
@@ -192,10 +195,10 @@ def _ranked(
     if not len(users):
         return lists, scores
     histories = Histories.concatenated(lengths, np.asarray(events.items, np.int32), events.times, users)
-    catalog = prepared(model, params)
-    batches = query_batches(histories, view, model.items, users_per_batch, mask_seen=mask_seen)
+    prepared_items = prepared(model, params, items)
+    batches = query_batches(histories, view, model.n_items, users_per_batch, mask_seen=mask_seen)
     for queries, rows in tracked(batches, -(-len(users) // users_per_batch), "recommending", progress):
-        found = best_items(model, params, dataclasses.replace(queries, catalog=catalog), k)
+        found = best_items(model, params, queries, prepared_items, k)
         used = rows >= 0
         lists[users[rows[used]]], scores[users[rows[used]]] = found[0][used], found[1][used]
     broken = [names[user] for user in users if np.isnan(scores[user]).any()]

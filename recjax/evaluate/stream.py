@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,35 +18,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from recjax.data.items import Items, bare_items
 from recjax.data.ranges import exclusive_sum
 from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, SameModel
 from recjax.files import replacing
+from recjax.models.model import Model
 from recjax.typing import Array, InputError, Params
 
 WIDTHS = (1, 8, 64)
 """Events of a user that are read at a time: a handful of shapes, each compiled once."""
-
-
-class StreamingModel(Protocol):
-    """What a model offers beside `Model` to go on event by event; `DotProductModel` does."""
-
-    @property
-    def items(self) -> int: ...
-
-    @property
-    def learned_positions(self) -> bool: ...
-
-    @property
-    def keeps_histories(self) -> bool: ...
-
-    def init_state(self, users: int, max_length: int) -> Any: ...
-
-    def advance(
-        self, params: Params, state: Any, items: Array, timestamps: Array | None = None
-    ) -> tuple[Array, Any]: ...
-
-    def rank_states(self, params: Params, states: Array, seen: Array, k: int) -> tuple[Array, Array]: ...
 
 
 @partial(jax.jit, static_argnames="identity", donate_argnums=(2, 3))
@@ -59,8 +40,9 @@ def _advance(identity, params, store, hidden, rows, items, times):
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))
-def _rank(identity, params, hidden, rows, seen, k):
-    return identity.model.rank_states(params, jnp.take(hidden, rows, axis=0, mode="clip"), seen, k)
+def _rank(identity, params, hidden, rows, items, seen, k):
+    states = jnp.take(hidden, rows, axis=0, mode="clip")
+    return identity.model.state_scoring(params, states, items).topk(seen, k)
 
 
 class Stream:
@@ -71,14 +53,17 @@ class Stream:
         params: its parameters.
         view: of training; its `max_length` is the room for a history where a mixer keeps one.
         users_per_batch: users whose events are read together.
+        items: of the catalog, on the devices; None for a model of item ids.
 
     Raises:
         InputError: the model cannot go on event by event, or counts positions from the end of a history, where each
             event would move all that came before.
     """
 
-    def __init__(self, model: StreamingModel, params: Params, view: View, users_per_batch: int = 256):
-        if not all(hasattr(model, name) for name in ("init_state", "advance", "rank_states")):
+    def __init__(
+        self, model: Model, params: Params, view: View, users_per_batch: int = 256, items: Items | None = None
+    ):
+        if not model.streams:
             raise InputError("this model cannot go on event by event; recommend from whole histories instead (--users)")
         if model.learned_positions and getattr(view, "align", "left") != "left":
             raise InputError(
@@ -87,6 +72,7 @@ class Stream:
                 "need no position table"
             )
         self.model, self.params, self.view = model, params, view
+        self._catalog = bare_items(model.n_items) if items is None else items
         self._identity, self._rows = SameModel(model), users_per_batch
         self._names: dict[str, int] = {}
         self._items: list[list[int]] = []
@@ -124,9 +110,9 @@ class Stream:
             InputError: an item number that is not in the catalog, or a history longer than there is room for.
         """
         items = np.asarray(items, np.int64)
-        if len(items) and not (items.min() >= 1 and items.max() <= self.model.items):
-            wrong = items[(items < 1) | (items > self.model.items)][0]
-            raise InputError(f"item number {wrong} is not in the catalog, whose items are 1 to {self.model.items}")
+        if len(items) and not (items.min() >= 1 and items.max() <= self.model.n_items):
+            wrong = items[(items < 1) | (items > self.model.n_items)][0]
+            raise InputError(f"item number {wrong} is not in the catalog, whose items are 1 to {self.model.n_items}")
         times = np.zeros(len(items), np.int64) if timestamps is None else np.asarray(timestamps, np.int64)
         rows = np.fromiter((self._names.setdefault(user, len(self._names)) for user in users), np.int64, len(items))
         self._grow()
@@ -165,9 +151,8 @@ class Stream:
         lists, scores = np.zeros((len(rows), k), np.int32), np.zeros((len(rows), k), np.float32)
         for start in range(0, len(rows), self._rows):
             part = rows[start : start + self._rows]
-            found = _rank(
-                self._identity, self.params, self._hidden, _filled(part, self._rows), self._seen(part, mask_seen), k
-            )
+            filled, seen = _filled(part, self._rows), self._seen(part, mask_seen)
+            found = _rank(self._identity, self.params, self._hidden, filled, self._catalog, seen, k)
             lists[start : start + len(part)], scores[start : start + len(part)] = (
                 np.asarray(x)[: len(part)] for x in found
             )

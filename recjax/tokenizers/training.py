@@ -25,12 +25,10 @@ class VectorBatch:
     Attributes:
         items: which items they are.
         vectors: their prepared vectors.
-        catalog: None; the training loop looks for it.
     """
 
     items: Int[Array, " b"]
     vectors: Float[Array, "b d"]
-    catalog: None = None
 
 
 class VectorBatches(RowLoader[VectorBatch]):

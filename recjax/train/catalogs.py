@@ -1,17 +1,15 @@
-"""From a run's catalogs to the table its model reads: texts to vectors to codes."""
+"""Features of a run's catalogs: texts to vectors to codes."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
-from recjax.data.item_table import ItemTable, item_table, joined, on_devices
+from recjax.data.items import Items, joined, on_devices, text_items
 from recjax.data.locate import cache_folder
 from recjax.text.space import Channel, SpaceVectors, TextSpace, density
 from recjax.tokenizers.item_codes import TOKENIZER, State, load_state
@@ -24,15 +22,15 @@ CODES = "codes"
 
 @dataclass(frozen=True, eq=False)
 class Catalogs:
-    """The joined table of some catalogs.
+    """The joined items of some catalogs.
 
     Attributes:
-        table: on the devices of the current mesh; `start` and `size` are those of the first catalog.
+        items: on the devices of the current mesh; `start` and `size` are those of the first catalog.
         starts: row before the first item of each catalog.
-        code_sizes: codes that there are in each slot; empty without a tokenizer.
+        code_sizes: vocabulary size of each slot; empty without a tokenizer.
     """
 
-    table: ItemTable
+    items: Items
     starts: tuple[int, ...]
     code_sizes: tuple[int, ...]
 
@@ -60,7 +58,7 @@ def _cache() -> Path:
 
 
 def open_catalogs(config: RunConfig, datasets: Sequence[Dataset], run_dir: Path | None) -> Catalogs | None:
-    """The table of catalogs, or None where the run reads no text.
+    """The items of catalogs, or None where the run reads no text.
 
     The tokenizer is the one in the run's folder; where there is none yet, it is fitted on all of these catalogs, and
     kept there.
@@ -89,12 +87,12 @@ def open_catalogs(config: RunConfig, datasets: Sequence[Dataset], run_dir: Path 
         if run_dir is not None and jax.process_index() == 0:
             for dataset, tokenized in zip(datasets, found, strict=True):
                 tokenized.save(run_dir / CODES / dataset.name)
-    tables = [
-        item_table(space.vectors, space.known, code, density(space.vectors, space.known, _cache()))
+    parts = [
+        text_items(space.vectors, space.known, code, density(space.vectors, space.known, _cache()))
         for space, code in zip(spaces, codes, strict=True)
     ]
-    table, starts = joined(tables)
-    return Catalogs(on_devices(table), tuple(starts.tolist()), sizes)
+    items, starts = joined(parts)
+    return Catalogs(on_devices(items), tuple(starts.tolist()), sizes)
 
 
 def tokenizer_input(space: SpaceVectors) -> np.ndarray:
@@ -118,15 +116,3 @@ def tokenizer_state(config: RunConfig, spaces: Sequence[SpaceVectors], run_dir: 
     if kept is not None and jax.process_index() == 0:
         fitted.save(kept)
     return fitted.state
-
-
-def of_catalog(catalogs: Catalogs | None, number: int, dataset: Dataset) -> dict[str, Any]:
-    """What `ItemStats` is told of one of the catalogs."""
-    if catalogs is None:
-        return {}
-    start, size = (np.asarray(value, np.int32) for value in (catalogs.starts[number], dataset.n_items))
-    sharding = catalogs.table.start.sharding
-    table = dataclasses.replace(
-        catalogs.table, start=jax.device_put(start, sharding), size=jax.device_put(size, sharding)
-    )
-    return {"catalog": table, "code_sizes": catalogs.code_sizes}

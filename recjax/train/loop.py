@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
@@ -30,7 +31,7 @@ from recjax.train.progress import Progress
 from recjax.train.recovery import damaged_records, first_sound
 from recjax.train.schedule import Calendar, Train
 from recjax.train.start import StartingPoint, begun, starting_point
-from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays, row_tables
+from recjax.train.state import TrainState, abstract_start, initial_state
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 from recjax.typing import DATA_AXIS, InputError, Params
@@ -87,7 +88,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
         if source is not None:
-            source.check_dataset(config, task.dataset, task.fingerprint, own_arrays(task.model))
+            source.check_dataset(config, task.dataset, task.fingerprint, task.model.per_item)
         checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
 
         # --- the state and the step
@@ -111,7 +112,9 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         goodput.spent("init")
         while step < calendar.total and not (progress.stopped or preempted):
             with jax.transfer_guard("disallow"), _diverging(checkpoints):
-                state, sums = train_step(state, journal.next(batches))
+                with journal.waiting():
+                    batch = next(batches)
+                state, sums = train_step(state, batch, task.items[task.loader.catalog(step)])
                 step += 1
                 preempted = interrupt.asked(step)
                 due = preempted or calendar.anything(step)
@@ -177,33 +180,33 @@ def _prepare(
     source: StartingPoint | None,
 ) -> tuple[_Beginning, TrainStep]:
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
-    train, optimiser = config.train, config.optim.build(total, row_tables(task.model))
+    train, optimiser = config.train, config.optim.build(total, task.model.row_tables)
     ema, shard = train.ema is not None, config.mesh.shard_state
 
-    def start(key: jax.Array, batch: Batch) -> TrainState:
-        return initial_state(task.model, optimiser, batch, key, ema)
+    def start(key: jax.Array, batch: Batch, items: Items) -> TrainState:
+        return initial_state(task.model, optimiser, batch, items, key, ema)
 
-    key, batch = jax.random.key(config.seed), task.loader.batch(0)
+    key, batch, items = jax.random.key(config.seed), task.loader.batch(0), task.items[task.loader.catalog(0)]
     check_parts(batch.items.shape[0], train.accumulate, mesh)
-    target = abstract_start(task.model, optimiser, batch, mesh, ema=ema, shard=shard)
+    target = abstract_start(task.model, optimiser, batch, items, mesh, ema=ema, shard=shard)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)
     elif source is None and task.params is None:
-        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch))
+        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch, items))
     else:
         if source is not None:
-            held = source.params(target.params, own_arrays(task.model))
+            held = source.params(target.params, task.model.per_item)
         else:
             held = jax.device_put(task.params, shardings.params)
 
-        def go_on(key: jax.Array, batch: Batch, held: Params) -> TrainState:
-            fresh = start(key, batch)
+        def warm(key: jax.Array, batch: Batch, items: Items, held: Params) -> TrainState:
+            fresh = start(key, batch, items)
             params = {**fresh.params, **held}
             average = None if train.ema is None else jax.tree.map(jnp.copy, params)
             return replace(fresh, params=params, opt_state=optimiser.init(params), ema=average)
 
-        beginning = _Beginning(jax.jit(go_on, out_shardings=shardings)(key, batch, held))
+        beginning = _Beginning(jax.jit(warm, out_shardings=shardings)(key, batch, items, held))
     step = make_train_step(
         task.model,
         optimiser,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.parallel.mesh import ShardState
@@ -45,31 +46,24 @@ class TrainState:
 
 
 def initial_state(
-    model: Model, optimiser: optax.GradientTransformation | RowwiseAdam, batch: Batch, key: Array, ema: bool
+    model: Model,
+    optimiser: optax.GradientTransformation | RowwiseAdam,
+    batch: Batch,
+    items: Items,
+    key: Array,
+    ema: bool,
 ) -> TrainState:
     """The state before the first step, for batches shaped like `batch`; jit it with the shardings wanted."""
     init_key, step_key = jax.random.split(key)
-    params = model.init(init_key, batch)
+    params = model.init(init_key, batch, items)
     # A copy, not an alias: both are donated.
     average = jax.tree.map(jnp.copy, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, jax.random.key_data(step_key))
 
 
 def sharding_rules(model: Model) -> ShardingRules:
-    """How the model wants its parameters laid out; a model that does not say has them on every device."""
-    provide = getattr(model, "sharding_rules", None)
-    return ShardingRules(tuple(provide()) if provide else ((".*", ()),))
-
-
-def row_tables(model: Model) -> tuple[str, ...]:
-    """Parameters that a model reads by rows alone, for `recjax.train.rowwise`; none where it does not say."""
-    return tuple(getattr(model, "tables", ()))
-
-
-def own_arrays(model: Model) -> tuple[str, ...]:
-    """Parameters of a model of texts that know the items of one catalog; most have none."""
-    provide = getattr(model, "own_arrays", None)
-    return tuple(provide()) if provide else ()
+    """Layout of the model's parameters."""
+    return ShardingRules(tuple(model.sharding_rules()))
 
 
 def abstract_state(state: TrainState, mesh: Mesh, model: Model, shard: ShardState = "none") -> TrainState:
@@ -91,6 +85,7 @@ def abstract_start(
     model: Model,
     optimiser: optax.GradientTransformation | RowwiseAdam,
     batch: Batch,
+    items: Items,
     mesh: Mesh,
     *,
     ema: bool,
@@ -105,4 +100,5 @@ def abstract_start(
         raise InputError(f"optim.sparse updates rows where their table lies; mesh.shard_state={shard} would part them")
     start = partial(initial_state, model, optimiser, ema=ema)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return abstract_state(jax.eval_shape(lambda key, batch: start(batch, key), key, batch), mesh, model, shard)
+    found = jax.eval_shape(lambda key, batch, items: start(batch, items, key), key, batch, items)
+    return abstract_state(found, mesh, model, shard)

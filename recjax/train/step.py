@@ -1,6 +1,5 @@
 """One training step: gradients, accumulation, the guard against non-finite numbers, the update."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
 from recjax.ops.norms import global_norm
@@ -17,7 +17,7 @@ from recjax.train.rowwise import RowwiseAdam
 from recjax.train.state import TrainState, sharding_rules
 from recjax.typing import Array, InputError, Params
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, WeightedSums]]
+TrainStep = Callable[[TrainState, Batch, Items], tuple[TrainState, WeightedSums]]
 
 
 def make_train_step(
@@ -30,7 +30,7 @@ def make_train_step(
     shardings: Any = None,
     shard: ShardState = "none",
 ) -> TrainStep:
-    """The compiled function (state, batch) -> (state, sums); the state passed in is donated.
+    """The compiled function (state, batch, items) -> (state, sums); the state passed in is donated.
 
     The sums are those of the model's loss and `grad_norm`, `finite` (0 where the loss or the gradient's norm was not
     finite: such a step changes nothing but the step number) and, given `rate`, `learning_rate`.
@@ -70,10 +70,10 @@ def _dense_step(
 ) -> TrainStep:
     update = optax.with_extra_args_support(optimiser).update
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
+    def train_step(state: TrainState, batch: Batch, items: Items) -> tuple[TrainState, WeightedSums]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         params = _whole(model, state.params) if shard == "all" else state.params
-        grads, sums = _gradients(model, params, batch, key, accumulate)
+        grads, sums = _gradients(model, params, batch, items, key, accumulate)
         if shard != "none":
             grads = _parted(model, grads)
         norm = global_norm(grads, whole=shard == "none")
@@ -118,9 +118,9 @@ def _parted(model: Model, grads: Params) -> Params:
 
 
 def _rowwise_step(model: Model, optimiser: RowwiseAdam, rate: optax.Schedule | None) -> TrainStep:
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
+    def train_step(state: TrainState, batch: Batch, items: Items) -> tuple[TrainState, WeightedSums]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        grads, sums = optimiser.gradients(model, state.params, batch, key)
+        grads, sums = optimiser.gradients(model, state.params, batch, items, key)
         norm = optimiser.norm(grads)
         finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
         params, opt_state = optimiser.update(grads, state.opt_state, state.params, norm, finite)
@@ -143,18 +143,18 @@ def _blend(average: Params, params: Params, decay: float) -> Params:
     return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
 
 
-def _gradients(model: Model, params: Params, batch: Batch, key: Array, accumulate: int) -> tuple[Params, WeightedSums]:
+def _gradients(
+    model: Model, params: Params, batch: Batch, items: Items, key: Array, accumulate: int
+) -> tuple[Params, WeightedSums]:
     """Gradient of the weighted mean loss of the whole batch, and the sums of all parts."""
     compute = jax.grad(model.loss, has_aux=True)
     if accumulate == 1:
-        return compute(params, batch, key)
-    catalog, batch = batch.catalog, dataclasses.replace(batch, catalog=None)
+        return compute(params, batch, items, key)
     parts = jax.tree.map(lambda x: _split_rows(x, accumulate), batch)
 
     def add(total: Params, part: tuple[Array, Batch]) -> tuple[Params, WeightedSums]:
         index, rows = part
-        rows = dataclasses.replace(rows, catalog=catalog)
-        grads, sums = compute(params, rows, jax.random.fold_in(key, index))
+        grads, sums = compute(params, rows, items, jax.random.fold_in(key, index))
         weight = sums["loss"][1]
         return jax.tree.map(lambda t, g: t + weight * g, total, grads), sums
 

@@ -13,7 +13,7 @@ from tests.evaluate import toy
 
 DATA = toy.dataset()
 MODEL = toy.TwoTables(DATA.n_items)
-PARAMS = MODEL.init(None, None)
+PARAMS = MODEL.init(None, None, None)
 TITLES = dict(DATA.catalog.select("item_id", "title").iter_rows())
 
 

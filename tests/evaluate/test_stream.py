@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from recjax.data.items import bare_items
 from recjax.data.splits import Histories
 from recjax.data.views import Queries, Shifted
 from recjax.evaluate.online import online_cost
@@ -34,7 +35,7 @@ def params():
     segments = queries.segments
     init = jax.jit(lambda key: MODEL.module.init(key, queries.items, queries.positions, segments)["params"])
     params = init(jax.random.key(0))
-    items, scores = jax.jit(lambda p: MODEL.rank(p, queries, 5))(params)
+    items, scores = jax.jit(lambda p: MODEL.scoring(p, queries, bare_items(ITEMS)).topk(seen, 5))(params)
     return params, np.asarray(items), np.asarray(scores)
 
 

@@ -10,7 +10,7 @@ from recjax.train.checkpoint import Checkpoints
 from recjax.train.optimiser import Adam
 from recjax.train.state import TrainState, abstract_state, initial_state
 from recjax.typing import InputError
-from tests.train.toy import ToyLoader, ToyModel
+from tests.train.toy import NO_COLUMNS, ToyLoader, ToyModel
 
 
 def big_state(size=2**22):
@@ -82,7 +82,7 @@ def test_restores_onto_another_layout(tmp_path, shapes):
         with jax.set_mesh(mesh := MeshShape(data, on_model).build()), Checkpoints(tmp_path) as checkpoints:
 
             def start(key, batch):
-                return initial_state(model, optimiser, batch, key, ema=True)
+                return initial_state(model, optimiser, batch, NO_COLUMNS, key, ema=True)
 
             batch = ToyLoader().batch(0)
             target = abstract_state(jax.eval_shape(start, jax.random.key(1), batch), mesh, model)
