@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Generic, Literal, TypeVar
 
 import grain
@@ -183,6 +183,25 @@ class Loader(RowLoader[Batch]):
     def padding(self) -> float:
         """Share of positions that hold no token; the same in every epoch."""
         return self.packing.padding
+
+    def members(self, step: int) -> np.ndarray:
+        """int64 [rows, most], samples of the first epoch in batch `step`: of each row in the order of its segments.
+
+        Number i is row i of `samples.histories`; -1 stands where a row has no more, and in rows of a later epoch. The
+        batches of steps 0 to `steps(1) - 1` have each sample that is not skipped once.
+        """
+        plan, rows = self._plan(0), np.arange(step * self.rows, (step + 1) * self.rows)
+        rows = rows[rows < self.packing.rows]
+        first = plan.offsets[rows]
+        counts = plan.offsets[rows + 1] - first
+        found = np.full((self.rows, self._most), -1, np.int64)
+        found[np.repeat(np.arange(len(rows)), counts), ranges(0, counts)] = plan.members[ranges(first, counts)]
+        return found
+
+    @cached_property
+    def _most(self) -> int:
+        """Most samples in a row of the first epoch."""
+        return int(np.diff(self._plan(0).offsets).max())
 
     def _make_plan(self, epoch: int) -> Plan:
         return self.packing.plan(self.seed, epoch)

@@ -85,7 +85,14 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     with jax.set_mesh(mesh):
         optimiser = config.optim.build(_steps(config), model.row_tables)
         state = abstract_start(
-            model, optimiser, batch, features, mesh, ema=config.train.ema is not None, shard=config.mesh.shard_state
+            model,
+            optimiser,
+            batch,
+            features,
+            mesh,
+            ema=config.train.ema is not None,
+            shard=config.mesh.shard_state,
+            freeze=config.train.freeze,
         )
         ranked = _prepared(model, state.evaluated, features, mesh)
     return Inputs(model, state, batch, queries, targets, features, ranked)
@@ -102,6 +109,7 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
         rate=config.optim.rate(total),
         shardings=(jax.tree.map(lambda leaf: leaf.sharding, inputs.state), NamedSharding(mesh, PartitionSpec())),
         shard=config.mesh.shard_state,
+        freeze=config.train.freeze,
     )
     return step.lower(inputs.state, inputs.batch, inputs.items)
 
