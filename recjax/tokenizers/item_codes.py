@@ -86,7 +86,7 @@ class ItemCodes:
         folder.mkdir(parents=True, exist_ok=True)
         array_files.write(folder / CODES, {"codes": self.codes})
         if state is not None:
-            flat: dict[str, Any] = flatten_dict(dict(state), sep="/")
+            flat = flat_state(state)
             array_files.write(folder / TOKENIZER, flat)
         entries = {
             "format": FORMAT,
@@ -137,7 +137,17 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it is absent or damaged.
     """
-    return unflatten_dict(_arrays(folder / TOKENIZER), sep="/")
+    return nested_state(_arrays(folder / TOKENIZER))
+
+
+def flat_state(state: State) -> dict[str, np.ndarray]:
+    """A tokenizer's state as arrays by path, `a/b`."""
+    return {name: np.asarray(array) for name, array in flatten_dict(dict(state), sep="/").items()}
+
+
+def nested_state(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The state that `flat_state` has flattened."""
+    return unflatten_dict(dict(arrays), sep="/")
 
 
 def _fingerprint(codes: np.ndarray) -> str:
