@@ -1,9 +1,20 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and digests that tell whether they are as they were written."""
 
+import errno
+import fcntl
+import hashlib
+import json
+import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from recjax.typing import InputError
+
+DIGEST = "digest"
+"""Key of a JSON object for the digest of the others."""
 
 
 @contextmanager
@@ -18,3 +29,145 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
+    """Names of files beside `paths`, which take their places when the block ends without an error: all or none.
+
+    When all are written, a journal says what is to be renamed, and only then are they renamed. A process that is killed
+    before that has changed nothing; one that is killed after it leaves the journal, by which `finish_replacing` does
+    the rest.
+
+    Args:
+        journal: path of the journal, where nobody else writes.
+        paths: of the files, in the order in which they appear; their folders exist. Of a link, what it leads to.
+    """
+    places = [Path(os.path.realpath(path)) for path in paths]  # a file may not be renamed to another file system
+    temporaries = [place.with_name(f".{place.name}.{uuid.uuid4().hex}") for place in places]
+    journaled = False
+    try:
+        yield temporaries
+        for place, temporary in zip(places, temporaries, strict=True):
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
+            _flush(temporary)
+        renames = [[str(new), str(place)] for new, place in zip(temporaries, places, strict=True)]
+        with replacing(journal) as new:
+            new.write_text(json.dumps(sealed({"renames": renames})), encoding="utf-8")
+            _flush(new)
+        journaled = True
+        finish_replacing(journal)
+    finally:
+        if not journaled:
+            for temporary in temporaries:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+
+
+def finish_replacing(journal: Path) -> list[Path]:
+    """Does what a process that was killed in `replacing_together` had left to do.
+
+    Returns:
+        The files that took their places just now; none where there is no journal.
+
+    Raises:
+        InputError: the journal is damaged.
+    """
+    try:
+        entries = unsealed(json.loads(journal.read_text(encoding="utf-8")), journal)
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{journal} is damaged, and the files that it names may be of different moments") from error
+    renamed = []
+    for temporary, path in ((Path(old), Path(new)) for old, new in entries["renames"]):
+        if temporary.exists():
+            temporary.replace(path)
+            renamed.append(path)
+    for folder in {path.parent for path in renamed}:
+        _flush(folder)
+    journal.unlink()
+    return renamed
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """A block that one process of this machine at a time is in, for a file that it reads and writes anew.
+
+    The lock is on a hidden file beside `path`, and ends with the process; where a file system knows no locks, there is
+    none.
+
+    Raises:
+        InputError: another process is in it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(f"{path} is in use by another process; wait for its end") from None
+        except OSError:
+            pass
+        try:
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                break
+        except FileNotFoundError:  # removed by the process that had it
+            pass
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _flush(path: Path) -> None:
+    """Returns when a file or folder is on its disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON entries with a digest of them, which `unsealed` compares."""
+    return {**entries, DIGEST: _digest(entries)}
+
+
+def unsealed(entries: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The entries of a JSON file without their digest; files written before there were digests are taken as they are.
+
+    Args:
+        entries: as parsed.
+        path: of the file, for the message.
+
+    Raises:
+        InputError: they are not as they were written.
+    """
+    rest = {key: value for key, value in entries.items() if key != DIGEST}
+    if DIGEST in entries and entries[DIGEST] != _digest(rest):
+        raise InputError(f"{path} is damaged: its content is not what was written")
+    return rest
+
+
+def file_digest(path: Any) -> str:
+    """SHA-256 of the bytes of a file, hex.
+
+    Args:
+        path: a `Path`, or an `epath.Path` behind a URL.
+    """
+    content = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            content.update(piece)
+    return content.hexdigest()
+
+
+def _digest(entries: Mapping[str, Any]) -> str:
+    as_read = json.loads(json.dumps(dict(entries)))  # keys as texts, tuples as lists
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()

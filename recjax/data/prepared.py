@@ -20,6 +20,7 @@ from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Preparation
 from recjax.data.remote import Place, local, place, remove, told
 from recjax.data.stored import Shards, StoredColumn, StoredIds
+from recjax.files import file_digest, sealed, unsealed
 from recjax.typing import InputError
 
 DESCRIPTION = "dataset.json"
@@ -92,6 +93,9 @@ def write_header(
 ) -> None:
     """Writes what stands beside the shards: `catalog.parquet`, and `dataset.json`, which makes the folder a dataset.
 
+    `dataset.json` has digests of itself, of the catalog and of the offsets; the records of a shard have checksums of
+    ArrayRecord's own.
+
     Args:
         folder: with the shards.
         name: of the dataset.
@@ -105,7 +109,9 @@ def write_header(
     (folder / CATALOG).write_bytes(table.getvalue())
     header = {"format": FORMAT, "name": name, "fingerprint": fingerprint}
     header |= dict(zip(("users", "items", "interactions"), sizes, strict=True)) | {"description": description}
-    (folder / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    header["files"] = {file: file_digest(folder / file) for file in (CATALOG, records.OFFSETS)}
+    text = json.dumps(sealed(header), indent=2, ensure_ascii=False)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
 def is_prepared(folder: Place) -> bool:
@@ -152,10 +158,11 @@ def load_unread(folder: Place) -> Dataset:
     Its fingerprint is the recorded one, unchecked, and ratings are left out.
 
     Raises:
-        InputError: not a prepared dataset, or parts of it are missing.
+        InputError: not a prepared dataset, or parts of it are missing or damaged.
     """
     folder = local(place(folder), cache_folder())
     header, catalog = _read_header(folder)
+    _check_file(folder, records.OFFSETS, header)
     shards = Shards(folder)
     items, timestamps = (
         StoredColumn(shards, name, shards.offsets[:-1], shards.offsets) for name in ("items", "timestamps")
@@ -179,12 +186,25 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
     try:
         header = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        catalog = pl.read_parquet(folder / CATALOG)
-    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
-    if header.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
-    return header, catalog
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION}: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        held = header.get("format") if isinstance(header, dict) else None
+        raise InputError(f"{folder} has format {held!r}, expected {FORMAT!r}: prepare it again")
+    header = unsealed(header, folder / DESCRIPTION)
+    _check_file(folder, CATALOG, header)
+    try:
+        return header, pl.read_parquet(folder / CATALOG)
+    except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {CATALOG}: {error}") from error
+
+
+def _check_file(folder: Path, name: str, header: dict[str, Any]) -> None:
+    """Compares a file with its digest in the description; datasets of earlier versions have none."""
+    expected = header.get("files", {}).get(name)
+    file = folder / name
+    if expected is not None and file.is_file() and file_digest(file) != expected:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {name} is not what was written")
 
 
 def find(

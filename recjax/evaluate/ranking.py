@@ -78,9 +78,9 @@ def _ranked(
 ) -> tuple[Array, Array | None]:
     """Ranks and lists of a batch, both of one forward pass."""
     scoring = identity.model.scoring(params, queries, items)
-    ranks, _ = scoring.rank(targets, queries.seen, candidates)
-    lists = scoring.topk(queries.seen, k)[0] if k else None
-    return jax.tree.map(replicated, (ranks, lists))
+    if not k:
+        return replicated(scoring.rank(targets, queries.seen, candidates)[0]), None
+    return jax.tree.map(replicated, scoring.rank_and_list(targets, queries.seen, k, candidates))
 
 
 @partial(jax.jit, static_argnames="identity")

@@ -14,6 +14,7 @@ from recjax.data.locate import cache_folder
 from recjax.text.space import Channel, SpaceVectors, TextSpace, density
 from recjax.tokenizers.item_codes import TOKENIZER, State, load_state
 from recjax.tokenizers.tokenizer import Tokenized, tokenize
+from recjax.train.folder import CHECKPOINTS
 from recjax.typing import InputError
 
 CODES = "codes"
@@ -106,10 +107,19 @@ def codes_of(config: RunConfig, space: SpaceVectors, state: State) -> Tokenized:
 
 
 def tokenizer_state(config: RunConfig, spaces: Sequence[SpaceVectors], run_dir: Path | None) -> State:
-    """What the tokenizer learned that the run's folder keeps; where there is none, it is fitted on all of these."""
+    """The state of the tokenizer in the run's folder; where there is none, it is fitted on all of these.
+
+    Raises:
+        InputError: it is damaged, or the run has checkpoints and no longer the tokenizer that they were trained with.
+    """
     kept = None if run_dir is None else run_dir / CODES
     if kept is not None and (kept / TOKENIZER).is_file():
         return load_state(kept)
+    if run_dir is not None and any((run_dir / CHECKPOINTS).glob("[0-9]*")):
+        raise InputError(
+            f"{run_dir / CODES / TOKENIZER} is missing, and the checkpoints of the run were trained with its codes: "
+            "bring it back from a copy of the folder"
+        )
     vectors = np.concatenate([tokenizer_input(spaces[0])[:1], *(tokenizer_input(space)[1:] for space in spaces)])
     known = np.concatenate([spaces[0].known[:1], *(space.known[1:] for space in spaces)])
     fitted = tokenize(config.tokenizer, vectors, known, jax.random.key(config.seed))

@@ -82,6 +82,7 @@ class Checkpoints:
         self._writes = writes
         self._retention = _Retention(keep)
         self._saver: ocp.training.Checkpointer | None = None
+        self._pending: Any = None  # the response to the save under way, which has a thread and an event loop of its own
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -122,9 +123,11 @@ class Checkpoints:
         """
         tree = _tree(state)
         integrity = {"arrays": _described(tree, checksums(tree)), "record": _digest(record)}
+        self.wait()
         self._retention.best = best
         try:
-            self._open_saver().save_async(step, tree, custom_metadata={**record, INTEGRITY: integrity})
+            metadata = {**record, INTEGRITY: integrity}
+            self._pending = self._open_saver().save_async(step, tree, custom_metadata=metadata)
         except jax.errors.JaxRuntimeError:  # no fault of the disk: another process is gone
             raise
         except Exception as error:  # Orbax passes on whatever the file system, tensorstore or its threads raise
@@ -281,7 +284,10 @@ class Checkpoints:
             TrainingError: it could not be.
         """
         if self._saver is not None:
+            pending, self._pending = self._pending, None
             try:
+                if pending is not None:
+                    pending.result()  # nothing else ends its thread, or raises what went wrong in it
                 self._saver.wait()
             except jax.errors.JaxRuntimeError:
                 raise
@@ -290,7 +296,15 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, then lets go of threads and files."""
-        self.wait()
+        try:
+            self.wait()
+        except TrainingError:
+            with contextlib.suppress(Exception):  # the error of the save, again
+                self._close_saver()
+            raise
+        self._close_saver()
+
+    def _close_saver(self) -> None:
         if self._saver is not None:
             self._saver.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from recjax import config as configs
 from recjax.evaluate.history_lengths import by_history_length
-from recjax.evaluate.intervals import spread
+from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.report import Report, compare
 from recjax.evaluate.slices import SLICES
 from recjax.track.memory import DEVICE, HOST
@@ -206,6 +206,7 @@ def compare_runs(groups: Mapping[str, Sequence[Outcome]], title: str, target: fl
         protocol=shown.protocol,
         counts=shown.counts,
         floors=floors,
+        floor_tests=_floor_tests([run.report for run in first if run.report is not None], comparison.metric),
         slices=_slices(list(runs.values()), shown.counts, comparison.metric),
         doubts=(shown.audit or {}).get("warnings", []),
     )
@@ -280,6 +281,16 @@ def _tested(rows: list[Row], runs: dict[str, list[Outcome]]) -> list[Row]:
         remarks = row.remarks + (["evaluated on other users or by other rules, so not tested"] if other else [])
         tested.append(replace(row, test=tests.get(row.name), remarks=remarks))
     return tested
+
+
+def _floor_tests(reports: list[Report], metric: str) -> dict[str, dict[str, Any]]:
+    """Each floor against the first row, whose seeds all ranked the same users."""
+    if not reports or any(not _alike(report, reports[0]) for report in reports):
+        return {}
+    ours = [report.ranks() for report in reports]
+    tests = {floor: paired(ours, [ranks], metric) for floor, ranks in reports[0].floor_ranks().items()}
+    corrected = holm([test["p_t"] for test in tests.values()])
+    return {floor: test | {"p_holm": p} for (floor, test), p in zip(tests.items(), corrected, strict=True)}
 
 
 def _metric_of(runs: dict[str, list[Outcome]]) -> str:

@@ -85,7 +85,7 @@ def test_json_has_the_promised_keys_and_survives_the_disk(tmp_path):
     keys = {"hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr", "coverage@10"}
     assert set(content["metrics"]) == {"all", "novel", "repeat", "cold", "head", "tail"}
     assert set(content["metrics"]["all"]) == keys | {"novelty@10", "popularity_lift@10"}
-    assert list(content["floors"]) == ["popularity", "repeat_last", "transition", "text_knn"]
+    assert list(content["floors"]) == ["popularity", "repeat_last", "transition", "text_knn", "text_transition"]
     for figures in [content["metrics"]["novel"], *content["floors"].values()]:
         assert set(figures) == keys
     assert set(content["interval"]) == keys - {"coverage@10"}

@@ -41,7 +41,7 @@ class ToyModel(Model):
         del batch, items
         keys = jax.random.split(key, 2)
         return {
-            "items": 0.1 * jax.random.normal(keys[0], (ITEMS + 1, WIDTH)),
+            "items": 0.1 * jax.random.normal(keys[0], (self.n_items + 1, WIDTH)),
             "dense": {"kernel": 0.1 * jax.random.normal(keys[1], (WIDTH, WIDTH)), "bias": jnp.zeros(WIDTH)},
         }
 
