@@ -137,6 +137,10 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     hints = _hints(type(config))
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
+        if isinstance(value, dict) and any(map(is_config, value.values())):
+            for name, entry in value.items():
+                yield from keys(entry, join(key, name)) if is_config(entry) else [(join(key, name), entry)]
+            continue
         if not is_config(value):
             yield key, value
             continue
@@ -194,11 +198,27 @@ def _replaced(config: Any, values: dict[tuple[str, ...], Any], held: tuple[str, 
             if not isinstance(new, str) and not _fits(new, hints[name]):
                 raise InputError(f"{key} is {show(new)}, expected {describe(hints[name])}")
             value = _parse(new, hints[name], value, key) if isinstance(new, str) else new
+        if own and isinstance(value, dict):
+            changes[name] = _entries_replaced(value, own, (*held, name), root)
+            continue
         if own and not is_config(value):
             inside = ".".join((key, *next(iter(own))))
             raise InputError(f"{inside} cannot be set: {key} is {show(value)} here and has no settings inside")
         changes[name] = _replaced(value, own, (*held, name), root) if own else value
     return dataclasses.replace(config, **changes)
+
+
+def _entries_replaced(
+    entries: dict[str, Any], values: dict[tuple[str, ...], Any], held: tuple[str, ...], root: Any
+) -> dict[str, Any]:
+    """A mapping of configurations with values inside its entries replaced."""
+    changed = dict(entries)
+    for name in dict.fromkeys(path[0] for path in values):
+        own = {path[1:]: new for path, new in values.items() if path[0] == name}
+        if not is_config(entries.get(name)) or () in own:
+            raise InputError(_no_key(".".join((*held, name, *next(iter(own)))), root))
+        changed[name] = _replaced(entries[name], own, (*held, name), root)
+    return changed
 
 
 def _no_key(key: str, root: Any) -> str:
@@ -216,7 +236,10 @@ def _no_key(key: str, root: Any) -> str:
 def _declared(root: Any, key: str) -> tuple[Any, Any]:
     annotation = Any
     for name in key.split("."):
-        annotation, root = _hints(type(root))[name], getattr(root, name)
+        if isinstance(root, dict):
+            annotation, root = Any, root[name]
+        else:
+            annotation, root = _hints(type(root))[name], getattr(root, name)
     return annotation, root
 
 

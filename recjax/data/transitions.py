@@ -31,7 +31,7 @@ def item_counts(items: np.ndarray, n_items: int) -> np.ndarray:
 def ages(histories: Histories) -> tuple[np.ndarray, np.ndarray]:
     """Of each event its history, and how many events of that came after it; both int64 [m]."""
     row = np.repeat(np.arange(len(histories)), histories.lengths)
-    return row, histories.offsets[1:][row] - 1 - np.arange(len(row))
+    return row, np.cumsum(histories.lengths)[row] - 1 - np.arange(len(row))
 
 
 def recency_weights(histories: Histories, size: int, last: int) -> sparse.csr_array:
@@ -57,7 +57,7 @@ def transition_counts(histories: Histories, n_items: int, backward: float = BACK
     For gaps g = 1, 2, 3 inside a history, `0.5 ** (g - 1)` is added to (a, b) and `backward` times that to (b, a);
     a = b is skipped.
     """
-    size = n_items + 1
+    size, histories = n_items + 1, histories.compact()
     row = np.repeat(np.arange(len(histories), dtype=np.int32), histories.lengths)
     counts = sparse.csr_array((size, size), dtype=np.float64)
     for gap, weight in enumerate(GAPS, start=1):

@@ -217,8 +217,7 @@ def _ranked(
     users, lengths = np.unique(events.users, return_counts=True)
     if not len(users):
         return lists, scores
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    histories = Histories(offsets, np.asarray(events.items, np.int32), events.times, users.astype(np.int32))
+    histories = Histories.concatenated(lengths, np.asarray(events.items, np.int32), events.times, users)
     prepared_items = prepared(model, params, items)
     batches = query_batches(histories, view, model.n_items, users_per_batch, mask_seen=mask_seen)
     for queries, rows in tracked(batches, -(-len(users) // users_per_batch), "recommending", progress):

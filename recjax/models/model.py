@@ -27,13 +27,15 @@ class ItemStats:
         items: catalog size; item ids are 1..items.
         counts: int64 [items + 1], training interactions of each item (index 0 is padding, count 0).
         columns: shape of one row of each column that the run's `Items` have.
-        code_sizes: vocabulary size of each slot of the items' codes.
+        code_sizes: vocabulary size of each slot of the column `codes`.
+        sizes: of each slot of other columns of numbers, by the column's name.
     """
 
     items: int
     counts: np.ndarray
     columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     code_sizes: tuple[int, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Sweep(Protocol):
@@ -162,8 +164,8 @@ class Model(ABC):
         """Layout of the parameters over the mesh; by default every device has all of them."""
         return [(".*", ())]
 
-    def prepare(self, params: Params, items: Items) -> dict[str, Array]:
-        """Columns to add to the items before ranking: arrays that depend on the parameters but not on the queries."""
+    def prepare(self, params: Params, items: Items) -> dict[str, Any]:
+        """Arrays or pytrees of them that scoring finds in `items.prepared`, made once for all queries."""
         del params, items
         return {}
 

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
-from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, padded_rows
+from recjax.data.features.feature import Feature
+from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, Relation, padded_rows
 from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import Mixture
 from recjax.data.splits import Histories
@@ -125,13 +126,16 @@ def _steps(config: RunConfig) -> int:
 
 
 def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None) -> tuple[Items, tuple[int, ...]]:
-    """Items with the columns that the recipe makes of texts, and the vocabulary size of each slot of codes."""
+    """Items with the features of the recipe, and the vocabulary size of each slot of codes."""
 
     def array(dtype: Any, *shape: int) -> Any:
         axes = (MODEL_AXIS, *[None] * (len(shape) - 1)) if shape else ()
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
 
-    bare = Items(array(jnp.int32), array(jnp.int32))
+    rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
+    bare = Items(array(jnp.int32), array(jnp.int32)).adding(
+        {name: _feature(feature, rows, array) for name, feature in config.items.items()}
+    )
     space = text_space(config)
     if space is None:
         return bare, ()
@@ -139,7 +143,6 @@ def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None)
     if config.tokenizer is not None and config.tokenizer.collisions == "suffix":
         # A slot more, as large as the largest bucket of items with equal codes, which only the texts can tell.
         sizes += (max(sizes),)
-    rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
     columns = {
         VECTORS: array(jnp.float32, rows, _width(space, text_width)),
         CODES: array(jnp.int32, rows, len(sizes)),
@@ -150,10 +153,23 @@ def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None)
 
 
 def _prepared(model: Model, params: Any, items: Items, mesh: Mesh) -> Items:
-    """The items as the model ranks them, see `recjax.evaluate.ranking.prepared`."""
-    rows = NamedSharding(mesh, PartitionSpec(MODEL_AXIS))
-    found = jax.eval_shape(model.prepare, params, items)
-    return items.adding(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), found))
+    """The items as the model ranks them, see `recjax.evaluate.ranking.prepared`; arrays with a row for each item lie
+    where the items' rows do."""
+    rows = {column.shape[0] for column in items.columns.values()}
+
+    def laid_out(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        axes = (MODEL_AXIS,) if x.shape and x.shape[0] in rows else ()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
+
+    return replace(items, prepared=jax.tree.map(laid_out, jax.eval_shape(model.prepare, params, items)))
+
+
+def _feature(feature: Feature, rows: int, array: Any) -> Any:
+    """Shape of a column or a relation."""
+    shape = feature.shape()
+    if isinstance(shape, int):
+        return Relation(array(jnp.int32, rows, shape), array(jnp.float32, rows, shape))
+    return array(feature.dtype, rows, *shape)
 
 
 def _width(space: TextSpace, given: int | None) -> int:
@@ -180,10 +196,10 @@ def _batches(config: RunConfig, items: int, mesh: Mesh) -> tuple[Batch, Queries,
             f"data.rows = {data.rows} cannot be divided by the data axis of {mesh.shape[DATA_AXIS]} devices"
         )
     length = data.view.max_length + 2
-    history = Histories(
-        np.array([0, length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
+    history = Histories.concatenated(
+        np.array([length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
     )
-    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items)
+    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items, packed=data.pack)
     batch = loader.host_batch(0)
     queries = data.view.queries(history, data.view.max_length, items)
     # Histories are masked whole, and are not much longer than what the model sees of them.

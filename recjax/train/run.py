@@ -88,7 +88,7 @@ def load_run(
             check_dataset(run_dir, record, opened.name, opened.fingerprint)
         mesh = mesh or _mesh(config)
         with jax.set_mesh(mesh):
-            catalogs = open_catalogs(config, [opened], run_dir)
+            catalogs = open_catalogs(config, [(opened, split)], run_dir)
             model: Model = config.model.build(item_stats(opened, split, catalogs))
             items = device_items(catalogs, [opened])[0]
             if model.per_item:
@@ -151,7 +151,9 @@ def _abstract_params(
 ) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
     rows = mesh.shape["data"] * config.train.accumulate
-    loader = Loader(split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items)
+    loader = Loader(
+        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, packed=data.pack
+    )
     shapes = jax.eval_shape(model.init, jax.random.key(0), loader.batch(0), items)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

@@ -82,7 +82,7 @@ def test_splits_are_those_of_a_resident_dataset(folder, split):
     assert (one.name, one.notes) == (other.name, other.notes)
     assert isinstance(one.train.items, StoredColumn)
     for found, expected in ((one.train, other.train), (one.test.histories, other.test.histories)):
-        for field in ("offsets", "items", "timestamps", "users"):
+        for field in ("starts", "stops", "items", "timestamps", "users"):
             np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), strict=True)
         np.testing.assert_array_equal(found.history(3), expected.history(3))
     np.testing.assert_array_equal(one.test.targets, other.test.targets, strict=True)

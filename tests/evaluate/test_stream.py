@@ -25,10 +25,8 @@ NAMES = [f"u{number}" for number in range(USERS)]
 @pytest.fixture(scope="module")
 def params():
     lengths = np.array([len(history) for history in HISTORIES])
-    histories = Histories(
-        np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(HISTORIES).astype(np.int32),
-        np.zeros(lengths.sum(), np.int64), np.arange(USERS, dtype=np.int32),
-    )  # fmt: skip
+    items = np.concatenate(HISTORIES).astype(np.int32)
+    histories = Histories.concatenated(lengths, items, np.zeros(len(items), np.int64), np.arange(USERS))
     queries = VIEW.queries(histories, ROOM, ITEMS)
     seen = np.zeros((USERS, ROOM), np.int32)
     for row, history in enumerate(HISTORIES):

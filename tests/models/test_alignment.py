@@ -34,9 +34,8 @@ TWINS = Path(__file__).parents[1] / "text" / "twins"
 
 
 def histories(*items: list[int]) -> Histories:
-    offsets = np.cumsum([0, *map(len, items)])
-    flat = np.concatenate(items).astype(np.int32)
-    return Histories(offsets, flat, np.zeros(len(flat), np.int64), np.arange(len(items), dtype=np.int32))
+    lengths, flat = np.array([*map(len, items)]), np.concatenate(items).astype(np.int32)
+    return Histories.concatenated(lengths, flat, np.zeros(len(flat), np.int64), np.arange(len(items)))
 
 
 def texts(*lengths: int) -> list[np.ndarray]:

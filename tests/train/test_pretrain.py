@@ -135,9 +135,8 @@ def test_an_encoder_that_sees_both_sides_learns_from_masks():
 def test_noise_is_of_the_share_asked_for_and_targets_are_clean():
     lengths = np.array([9, 31, 2, 20] * 50)
     rng = np.random.default_rng(0)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    items = rng.integers(1, 1001, offsets[-1]).astype(np.int32)
-    histories = Histories(offsets, items, np.zeros(len(items), np.int64), np.arange(len(lengths), dtype=np.int32))
+    items = rng.integers(1, 1001, lengths.sum()).astype(np.int32)
+    histories = Histories.concatenated(lengths, items, np.zeros(len(items), np.int64), np.arange(len(lengths)))
     clean_view = Shifted(max_length=30, targets=1)
     noisy_view = denoising_view(clean_view, 0.3)
     assert noisy_view == Corrupted(Shifted(max_length=30), 0.3)

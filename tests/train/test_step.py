@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -29,6 +30,20 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(parts):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(sums[name], split_sums[name], rtol=1e-5)
+
+
+def test_arrays_by_name_are_split_with_their_rows():
+    class Scaled(ToyModel):
+        def loss(self, params, batch, *rest):
+            scale = batch.more["scale"] * (batch.more["items"] == batch.items).all(axis=1)
+            return super().loss(params, replace(batch, weights=batch.weights * scale[:, None]), *rest)
+
+    model, optimiser, batch = Scaled(noise=0.0), optax.sgd(1.0), ToyLoader().batch(3)
+    batch = replace(batch, more={"scale": jnp.arange(16.0), "items": batch.items})
+    whole, _ = make_train_step(model, optimiser)(start(model, optimiser), batch, NO_COLUMNS)
+    split, _ = make_train_step(model, optimiser, accumulate=4)(start(model, optimiser), batch, NO_COLUMNS)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(split.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_parts_of_a_batch_draw_different_randomness():

@@ -31,8 +31,8 @@ def main() -> None:
     initialize()
     with jax.set_mesh(MeshShape().build()):
         offsets, items = histories(s.events)
-        users = np.arange(len(offsets) - 1, dtype=np.int32)
-        source = Histories(offsets, items.astype(np.int32), np.zeros(len(items), np.int64), users)
+        users, times = np.arange(len(offsets) - 1), np.zeros(len(items), np.int64)
+        source = Histories.concatenated(np.diff(offsets), items.astype(np.int32), times, users)
         with np.load(s.table, allow_pickle=False) as table:
             codes, vectors = table["codes"], table["vectors"]
         catalog = on_devices(text_items(vectors, np.arange(len(vectors)) > 0, codes))

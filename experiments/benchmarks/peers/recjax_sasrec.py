@@ -123,8 +123,8 @@ def main() -> None:
     initialize()
     with jax.set_mesh(MeshShape().build()):
         offsets, items = histories(s.events)
-        users = np.arange(len(offsets) - 1, dtype=np.int32)
-        source = Histories(offsets, items.astype(np.int32), np.zeros(len(items), np.int64), users)
+        users, times = np.arange(len(offsets) - 1), np.zeros(len(items), np.int64)
+        source = Histories.concatenated(np.diff(offsets), items.astype(np.int32), times, users)
         view = Shifted(max_length=s.length)
         set_up = time.time() - TURNS.started
         run = start(s, source, view)

@@ -153,7 +153,7 @@ class Codes(Feature):
     def fit(self, sources: Sequence[Source], seed: int) -> State:
         vectors = [column(source, self.of)[: source.dataset.n_items + 1] for source in sources]
         joined = np.concatenate([vectors[0][:1], *(part[1:] for part in vectors)])
-        found = tokenize(self.tokenizer, joined, joined.any(axis=1), jax.random.key(seed))
+        found = tokenize(self.tokenizer, joined, _known(joined), jax.random.key(seed))
         sizes = np.array(found.codes.sizes, np.int32)
         return {"sizes": sizes, **flat_state(found.state)}
 
@@ -164,10 +164,15 @@ class Codes(Feature):
         """Codes with diagnostics."""
         vectors = column(source, self.of)
         learned = {name: array for name, array in state.items() if name != "sizes"}
-        return tokenize(self.tokenizer, vectors, vectors.any(axis=1), state=nested_state(learned))
+        return tokenize(self.tokenizer, vectors, _known(vectors), state=nested_state(learned))
 
     def sizes(self, state: State) -> tuple[int, ...]:
         return tuple(np.asarray(state["sizes"]).tolist())
+
+
+def _known(vectors: np.ndarray) -> np.ndarray:
+    """bool [rows], items whose vector is not zero."""
+    return np.asarray(vectors.any(axis=1))
 
 
 @dataclass(frozen=True)

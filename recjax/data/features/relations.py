@@ -16,15 +16,15 @@ CHUNK = 1024
 
 def strongest(weights: sparse.csr_array, count: int) -> Relation:
     """The `count` largest entries of each row, largest first, ties by the smaller column; of sparse weights [v, v]."""
-    weights = sparse.csr_array(weights)
-    size = weights.shape[0]
-    row = np.repeat(np.arange(size), np.diff(weights.indptr))
-    order = np.lexsort((weights.indices, -weights.data, row))
-    place = np.arange(len(row)) - weights.indptr[:-1][row]  # rows stay where they are, sorted inside
+    starts, columns, data = weights.indptr, weights.indices, np.asarray(weights.data)
+    size = len(starts) - 1
+    row = np.repeat(np.arange(size), np.diff(starts))
+    order = np.lexsort((columns, np.negative(data), row))
+    place = np.arange(len(row)) - starts[:-1][row]  # rows stay where they are, sorted inside
     kept = place < count
     ids, values = np.zeros((size, count), np.int32), np.zeros((size, count), np.float32)
-    ids[row[kept], place[kept]] = weights.indices[order][kept]
-    values[row[kept], place[kept]] = weights.data[order][kept]
+    ids[row[kept], place[kept]] = columns[order][kept]
+    values[row[kept], place[kept]] = data[order][kept]
     return Relation(ids, values)  # pyright: ignore[reportArgumentType]
 
 
