@@ -140,7 +140,8 @@ class Refresher:
             )
         if is_frozen(name, self._freeze):
             # A copy: an alias of another parameter, such as a teacher's, would be donated to the step twice.
-            return jax.device_put(after, before.sharding, may_alias=False)
+            copy = jax.jit(jnp.copy, out_shardings=before.sharding)
+            return self._functions.setdefault(("copy", name), copy)(after)
         if not bool(jnp.array_equal(before, after)):
             raise self._fault(f"changes {name}, which is trained: it may change frozen parameters alone")
         return before

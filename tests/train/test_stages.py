@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from recjax import config as configs
+from recjax import recipes
 from recjax.data.views import Cloze
 from recjax.train import loop
 from recjax.train.checkpoint import Checkpoints
@@ -18,9 +19,11 @@ from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
 from recjax.train.outcome import read_outcome
 from recjax.train.pretrain import Pretrain
+from recjax.train.run import load_run
 from recjax.train.schedule import Train
 from recjax.train.stages import STAGES, Stage, parts
 from recjax.typing import InputError
+from tests.tiny import TINY, on_one_device, tiny_datasets
 from tests.train.real import real_config
 from tests.train.toy import NO_COLUMNS, OneDevice, ToyModel, interrupt_at, saved, toy_config, toy_task
 
@@ -177,3 +180,19 @@ def test_curves_count_the_steps_and_seconds_of_every_stage(unbroken):
 def test_settings_that_cannot_be(make, message):
     with pytest.raises(InputError, match=re.escape(message)):
         make()
+
+
+def test_the_recipe_of_the_docs_trains(tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "train.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "clustered.py").write_text(block)
+    on_one_device(monkeypatch)
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RECJAX_DATA", str(tiny_datasets(tmp_path / "data", ["ml-1m"])))
+    recipe = recipes.read(str(tmp_path / "clustered.py"))
+    small = (*TINY, "train.evaluate_every=0", "train.patience=none", "model.clusters=3")
+    assert fit(configs.override_all(recipe.config, small), tmp_path / "run").step == 4
+    folders = (tmp_path / "run", tmp_path / "run" / STAGES / "warm")
+    whole, warm = (load_run(folder, recipe=recipe.module).params for folder in folders)
+    same(whole["items"], warm["items"])
+    assert float(jnp.abs(whole["frozen"]["centroids"]).max()) > 0
