@@ -1,4 +1,4 @@
-"""What any model must beat: five floors without training, ranked by the same rules for the same users.
+"""Rivals that any model must beat: five floors without training, ranked by the same rules for the same users.
 
 | floor           | score of an item                                                                               |
 |-----------------|------------------------------------------------------------------------------------------------|
