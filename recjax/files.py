@@ -86,7 +86,8 @@ def finish_replacing(journal: Path) -> list[Path]:
             temporary.replace(path)
             renamed.append(path)
     for folder in {path.parent for path in renamed}:
-        _flush(folder)
+        with suppress(OSError):  # mounted buckets cannot flush a folder
+            _flush(folder)
     journal.unlink()
     return renamed
 
