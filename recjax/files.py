@@ -66,7 +66,7 @@ def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
 
 
 def finish_replacing(journal: Path) -> list[Path]:
-    """Does what a process that was killed in `replacing_together` had left to do.
+    """Completes what a process that was killed in `replacing_together` had left to do.
 
     Returns:
         The files that took their places just now; none where there is no journal.
