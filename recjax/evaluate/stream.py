@@ -28,7 +28,7 @@ WIDTHS = (1, 8, 64)
 
 
 class StreamingModel(Protocol):
-    """What a model offers beside `Model` to go on event by event; `DotProductModel` does."""
+    """Methods beside those of `Model` of one that goes on event by event; `DotProductModel` has them."""
 
     @property
     def items(self) -> int: ...
@@ -116,7 +116,7 @@ class Stream:
 
     @property
     def bytes_per_user(self) -> int:
-        """What is kept of a user on the device: the mixers' states and the user state."""
+        """Size of a user's states on the device: the mixers' and the user state."""
         leaves = jax.tree.leaves((self._store, self._hidden))
         return sum(leaf.nbytes // leaf.shape[0] for leaf in leaves)
 

@@ -1,4 +1,4 @@
-"""Where numbers go: `metrics.jsonl`, one object a line, and TensorBoard event files."""
+"""Metrics of a run as files: `metrics.jsonl`, one object a line, and TensorBoard event files."""
 
 import json
 import logging
