@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
-    """Names of files beside `paths`, which take their places when the block ends without an error: all or none.
+    """Files in hidden folders, which take the places of `paths` when the block ends without an error: all or none.
 
     When all are written, a journal says what is to be renamed, and only then are they renamed. A process that is killed
     before that has changed nothing; one that is killed after it leaves the journal, by which `finish_replacing` does
@@ -44,9 +45,12 @@ def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
         paths: of the files, in the order in which they appear; their folders exist. Of a link, what it leads to.
     """
     places = [Path(os.path.realpath(path)) for path in paths]  # a file may not be renamed to another file system
-    temporaries = [place.with_name(f".{place.name}.{uuid.uuid4().hex}") for place in places]
+    # Folders, for what writes a file may have temporary ones of its own, which then go with the folder.
+    temporaries = [place.with_name(f".{place.name}.{uuid.uuid4().hex}") / place.name for place in places]
     journaled = False
     try:
+        for temporary in temporaries:
+            temporary.parent.mkdir()
         yield temporaries
         for place, temporary in zip(places, temporaries, strict=True):
             if place.is_dir():
@@ -61,8 +65,7 @@ def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
     finally:
         if not journaled:
             for temporary in temporaries:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+                shutil.rmtree(temporary.parent, ignore_errors=True)
 
 
 def finish_replacing(journal: Path) -> list[Path]:
@@ -85,6 +88,7 @@ def finish_replacing(journal: Path) -> list[Path]:
         if temporary.exists():
             temporary.replace(path)
             renamed.append(path)
+        shutil.rmtree(temporary.parent, ignore_errors=True)
     for folder in {path.parent for path in renamed}:
         with suppress(OSError):  # mounted buckets cannot flush a folder
             _flush(folder)

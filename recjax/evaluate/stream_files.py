@@ -8,6 +8,7 @@ is finished by the next one.
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -78,11 +79,11 @@ class StateFile:
             yield self
 
     def _clear(self) -> None:
-        """Removes the temporary files of calls that were killed before they had changed anything."""
-        left = re.compile(rf"\.+{re.escape(self._place.name)}(\.[0-9a-f]{{32}})+")
-        for file in self._place.parent.iterdir():
-            if left.fullmatch(file.name):
-                file.unlink()
+        """Removes the temporary folders of calls that were killed before they had changed anything."""
+        left = re.compile(rf"\.{re.escape(self._place.name)}\.[0-9a-f]{{32}}")
+        for folder in self._place.parent.iterdir():
+            if left.fullmatch(folder.name):
+                shutil.rmtree(folder)
 
     def restore(self, stream: Stream) -> None:
         """Reads the states into a new stream; nothing where there is no file yet.

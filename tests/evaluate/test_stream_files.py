@@ -126,7 +126,7 @@ def test_a_kill_between_the_two_is_finished_by_the_next_call(saved, tmp_path, mo
     replace = Path.replace
 
     def killed(self, target):
-        if Path(target).name == state.name:
+        if Path(target) == state:
             raise Killed
         return replace(self, target)
 
@@ -144,8 +144,10 @@ def test_a_kill_between_the_two_is_finished_by_the_next_call(saved, tmp_path, mo
 
 def test_what_a_killed_call_left_is_removed(saved, tmp_path):
     state = saved[0]
-    for name in (f".{state.name}.{'0' * 32}", f"..{state.name}.{'a' * 32}.{'b' * 32}"):
-        (tmp_path / name).write_text("half")
+    for digit in "0a":
+        folder = tmp_path / f".{state.name}.{digit * 32}"
+        folder.mkdir()
+        (folder / ".tmpXYZ").write_text("half")
     (tmp_path / f".{state.name}.mine").write_text("")
     restored(state)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
