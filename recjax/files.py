@@ -92,8 +92,8 @@ def finish_replacing(journal: Path) -> list[Path]:
         return []
     except (ValueError, AttributeError) as error:
         raise InputError(
-            f"{journal} is damaged, and the files that it names may be of different calls; where they are of one, or have "
-            "been brought back from a copy, remove it"
+            f"{journal} is damaged, and the files that it names may be of different calls; where they are of one, or "
+            "have been brought back from a copy, remove it"
         ) from error
     renamed = []
     for temporary, path in ((Path(old), Path(new)) for old, new in entries["renames"]):
