@@ -19,9 +19,10 @@ from rich.table import Table
 
 from recjax import recipes
 from recjax.cli import default_run
-from recjax.config import RunConfig, diff, keys, override_all
+from recjax.config import RunConfig, diff, keys, load, override_all
 from recjax.data.dataset import Dataset
 from recjax.data.loader import Data
+from recjax.data.mixture import Mixture
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
 from recjax.data.splits import LeaveOneOut
@@ -47,6 +48,7 @@ from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
 from recjax.train.alignment import align as align_encoder
 from recjax.train.catalogs import CODES
+from recjax.train.folder import CONFIG
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
@@ -184,9 +186,11 @@ def recommend(options: Namespace) -> int:
     if options.state is not None and options.stream is None:
         raise InputError("--state goes with --stream: it keeps what the model knows of the users between calls")
     run = _load(options.run, recipe=_recipe(options))
+    console = _console()
+    for line in _catalog_ranked(load(options.run / CONFIG, _recipe(options)).data, run.dataset.name):
+        console.print(line, markup=False, highlight=False)
     with jax.set_mesh(run.mesh):
         found = _streamed(run, options) if options.stream else _from_histories(run, options)
-    console = _console()
     for line in _left_out(found, run.dataset, one_user):
         console.print(line, markup=False, highlight=False)
     if options.out is None:
@@ -196,6 +200,14 @@ def recommend(options: Namespace) -> int:
         users = found.table["user_id"].n_unique()
         console.print(f"{users:,} users, {found.table.height:,} rows written to {options.out}", highlight=False)
     return 0
+
+
+def _catalog_ranked(trained: Any, dataset: str) -> list[str]:
+    """Which catalog the lists are of, where a run knows several."""
+    if not isinstance(trained, Mixture):
+        return []
+    others = ", ".join(name for name in trained.datasets if name != dataset)
+    return [f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"]
 
 
 def _from_histories(run: Run, options: Namespace) -> Recommendations:
@@ -236,7 +248,8 @@ def _left_out(found: Recommendations, dataset: Dataset, typed: bool) -> list[str
             lines.append(f"{error}; events left out: {sum(unknown.values()):,}")
     if users := found.fallbacks:
         shown = ", ".join(map(repr, users[:5])) + (", ..." if len(users) > 5 else "")
-        who = "nothing of the history is left" if typed else f"nothing is left of {len(users):,} users: {shown}"
+        of = f"the histories of {len(users):,} users" if len(users) > 1 else "the history of user"
+        who = "nothing of the history is left" if typed else f"nothing is left of {of}: {shown}"
         lines.append(f"{who}; these are the most popular items")
     return lines
 

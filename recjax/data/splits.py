@@ -92,6 +92,7 @@ class Split:
         test: examples for the final figures.
         notes: counts of what the split left out, and the cut times where there are any.
         few: whether `train` has been reduced to some of its users, so that nothing may be counted of the others.
+        before_test: every event before the test, where that is more than training events and validation targets.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Split:
     test: Examples
     notes: dict[str, Any] = field(default_factory=dict)
     few: bool = False
+    before_test: Histories | None = None
 
     def examples(self, which: Which) -> Examples:
         """The examples named `which`."""
@@ -124,8 +126,12 @@ def few_shot(split: Split, share: float) -> Split:
     everyone = len(split.train)
     count = max(1, round(share * everyone))
     rows = np.sort(np.random.default_rng(SHARE_SEED).permutation(everyone)[:count])
+    before = split.before_test
+    if before is not None:
+        before = before.take(np.flatnonzero(np.isin(before.users, split.train.users[rows])))
     return replace(
         split,
+        before_test=before,
         name=f"{split.name}, learning from {share:.6g} of the users",
         train=split.train.take(rows),
         notes=split.notes | {"users_to_learn_from": count},
@@ -262,6 +268,7 @@ class GlobalTime:
                 validation=parts[0],
                 test=parts[1],
                 notes=notes,
+                before_test=_histories(dataset, everyone, before[1]),
             ),
             "move the cuts inside the time span of the events",
         )

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from recjax.data.dataset import Dataset
-from recjax.data.importers import read
+from recjax.data.importers import read, time_columns
 from recjax.data.loader import query_batches
 from recjax.data.splits import Histories
 from recjax.data.transitions import item_counts
@@ -160,7 +160,9 @@ def _file_events(path: Path) -> tuple[_Events, list[str]]:
     rows = read(path, "table").interactions
     names = rows["user_id"].unique(maintain_order=True)
     numbers = pl.DataFrame({"user_id": names}).with_row_index("user")
-    rows = rows.join(numbers, on="user_id", maintain_order="left").sort("user", "timestamp", maintain_order=True)
+    rows = rows.join(numbers, on="user_id", maintain_order="left").sort(
+        "user", *time_columns(rows), maintain_order=True
+    )
     times = rows["timestamp"].to_numpy()
     return _Events(rows["user"].to_numpy().astype(np.int64), rows["item_id"].to_list(), times), names.to_list()
 

@@ -68,13 +68,13 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
     notes: dict[str, Any] = {"format": NAME, "files": files_note(path, metadata)}
     if _CSV.search(path.name):
         found = delimited.header(path, Layout())
-        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"))
+        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"), preferred=_EVENTS)
         rows = delimited.read(path, Layout(), list(names.values()))
     else:
         found = json_lines.first_keys(path)
         if not found:
             raise InputError(f"{path}, line 1: expected a JSON object, found {delimited.first_line(path)[1][:80]!r}")
-        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"))
+        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"), preferred=_EVENTS)
         rows = json_lines.read(path, list(names.values()))
     notes["columns"] = names
     events = to_events(renamed(rows, names), options, notes, names)
