@@ -63,6 +63,17 @@ class Rows:
             rows = self.again()
             return rows, rows.collected(frame(rows.frame))
 
+    def schema(self) -> pl.Schema:
+        """Names and types of the columns.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            return self.frame.collect_schema()
+        except ENGINE_ERRORS as error:
+            raise unreadable(self.path, error) from error
+
     def collected(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """`frame`, collected.
 
@@ -180,14 +191,11 @@ def _plain(rows: Rows, names: dict[str, str]) -> tuple[Rows, pl.Schema]:
     Raises:
         InputError: a column holds what it cannot hold.
     """
-    try:
-        schema = rows.frame.collect_schema()
-    except ENGINE_ERRORS as error:
-        raise unreadable(rows.path, error) from error
+    schema = rows.schema()
     categories = [column for column, dtype in schema.items() if dtype != pl.String and has_text(dtype)]
     if categories:
         rows = rows.mapped(lambda frame: frame.with_columns(pl.col(categories).cast(pl.String)))
-        schema = rows.frame.collect_schema()
+        schema = rows.schema()
     time, rating = schema["timestamp"], schema.get("rating", pl.Null())
     if not (time.is_numeric() or time in (pl.String, pl.Date) or isinstance(time, pl.Datetime)):
         raise InputError(f"{rows.path}: the column {names['timestamp']} holds {time}; {timestamps.FIX}")
