@@ -25,14 +25,13 @@ import polars as pl
 
 from recjax.data.dataset import Dataset
 from recjax.data.importers import tables
-from recjax.data.importers.logs import shorten
 from recjax.data.importers.rows import identifier
 from recjax.data.splits import Examples, Split
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.protocol import Evaluate, examples_of, report, rules_of
 from recjax.evaluate.ranking import Rankings
 from recjax.evaluate.report import Report
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 ORDERS = {"rank": ("rank",), "score": ("score", "prediction")}
 """What orders a list, and how files call it; users and items are called as in logs."""

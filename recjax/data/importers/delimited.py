@@ -18,10 +18,10 @@ from typing import IO, Any
 
 import polars as pl
 
-from recjax.data.importers.logs import Refusals, shorten
+from recjax.data.importers.logs import Refusals
 from recjax.data.importers.rows import Rows
 from recjax.data.remote import Place
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 LONGEST_HEADER, MOST_COLUMNS = 1 << 20, 10_000
 """Characters of a header line, and its names: what comes after looks at each name more than once."""

@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from recjax.data.importers.delimited import UNREADABLE, encoding, open_binary
-from recjax.data.importers.logs import Refusals, shorten
+from recjax.data.importers.logs import Refusals
 from recjax.data.importers.rows import Rows
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 
 def read(path: Path, keys: Sequence[str]) -> Rows:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from recjax.data.remote import Place, size
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 SHOWN = 5
 """How many refused rows are quoted."""
@@ -103,12 +103,6 @@ class Refusals:
         raise InputError(
             f"{path}: {self.total:,} of {rows:,} rows cannot be used ({reasons}); {allowed}. {quoted}{hint}"
         )
-
-
-def shorten(text: str, width: int = 80) -> str:
-    """At most `width` characters of `text`, in one line."""
-    text = " ".join(str(text).split())
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def files_note(*paths: Place | None) -> list[dict[str, Any]]:

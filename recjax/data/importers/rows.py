@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from recjax.data.importers import timestamps
-from recjax.data.importers.logs import ANONYMOUS, SHOWN, Options, Refusals, shorten
+from recjax.data.importers.logs import ANONYMOUS, SHOWN, Options, Refusals
 from recjax.data.importers.timestamps import NANOSECOND
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 NOTHING = ("", "nan", "NaN", "null", "NULL", "None", "<NA>", "NA", "N/A", "\\N")
 """Text that stands for a missing value."""

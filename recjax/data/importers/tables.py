@@ -19,11 +19,11 @@ from typing import Any
 import polars as pl
 
 from recjax.data.importers import catalog, delimited, timestamps
-from recjax.data.importers.logs import Options, RawLogs, Refusals, files_note, shorten
+from recjax.data.importers.logs import Options, RawLogs, Refusals, files_note
 from recjax.data.importers.rows import ENGINE_ERRORS, Rows, to_events, unreadable
 from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.remote import Place, fetched
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 NAME = "table"
 EXPECTED = "csv, tsv (or .gz) or parquet with columns for user, item and time; optionally items.csv or items.parquet"
