@@ -23,7 +23,7 @@ from recjax.data.importers.delimited import Layout
 from recjax.data.importers.logs import Options, RawLogs, files_note
 from recjax.data.importers.rows import to_events
 from recjax.data.importers.tables import match, renamed
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 NAME = "amazon"
 EXPECTED = "reviews as JSON lines (.json, .jsonl, or .gz) of 2014, 2018 or 2023, with meta_<category> beside them"
@@ -98,14 +98,14 @@ def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     found = json_lines.first_keys(path)
     if not found:
         raise InputError(f"the metadata {path} has no rows: fill it, or remove it to go on without item texts")
-    keys = [key for key in _ITEMS if key in found]
-    if not {"asin", "parent_asin"} & set(keys):
-        raise InputError(f"{path} has no product id: expected the key asin or parent_asin, found {', '.join(found)}")
-    frame = catalog.collect(json_lines.read(path, keys), options, notes)
+    if not {"asin", "parent_asin"} & set(found):
+        shown = shorten(", ".join(found), 500)
+        raise InputError(f"{path} has no product id: expected the key asin or parent_asin, found {shown}")
+    # Every key, not only those of the first lines: what few products have may come late.
+    frame = catalog.collect(json_lines.read(path, _ITEMS), options, notes)
 
     def first(*candidates: str) -> pl.Expr:
-        there = [pl.col(key) for key in candidates if key in keys]
-        return pl.coalesce(there) if there else pl.lit(None, pl.String)
+        return pl.coalesce(pl.col(key) for key in candidates)
 
     frame = frame.select(
         first("parent_asin", "asin").alias("item_id"),

@@ -121,25 +121,29 @@ def plain_texts(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return frame.select(columns), dropped
 
 
-def _as_text(value: pl.Expr, dtype: Any, separator: str) -> pl.Expr | None:
-    """Text of a column, None where its type has none."""
+def _as_text(value: pl.Expr, dtype: Any, separator: str, outer: bool = True) -> pl.Expr | None:
+    """Text of a column, None where its type has none; bytes have text only as a column (`outer`)."""
     if isinstance(dtype, pl.Array):
         dtype = pl.List(dtype.inner)
         value = value.cast(dtype)
     if isinstance(dtype, pl.List):
-        inner = _as_text(pl.element(), dtype.inner, separator)
+        inner = _as_text(pl.element(), dtype.inner, separator, outer=False)
         if inner is None or (isinstance(dtype.inner, pl.DataType) and dtype.inner.is_float()):
             return None
         return value.list.eval(inner).list.join(separator, ignore_nulls=True)
     if dtype.is_numeric() or (dtype.is_temporal() and dtype != pl.Duration):
         return value.cast(pl.String)
-    if has_text(dtype) or dtype in (pl.Boolean, pl.Null, pl.Binary):
-        return value.cast(pl.String, strict=dtype != pl.Binary)
+    if has_text(dtype) or dtype in (pl.Boolean, pl.Null, *([pl.Binary] if outer else [])):
+        return value.cast(pl.String)
     return None
 
 
 def _is_no_text(column: pl.Series) -> bool:
-    return column.cast(pl.String, strict=False).null_count() > column.null_count()
+    try:
+        column.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return True
+    return False
 
 
 def from_events(frame: pl.DataFrame) -> pl.DataFrame:

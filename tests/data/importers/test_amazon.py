@@ -86,6 +86,18 @@ def test_python_notation_is_never_evaluated(tmp_path: Path) -> None:
     assert logs.notes["catalog_rows_refused"]["first"][0]["line"] == 201
 
 
+def test_python_notation_that_json_does_not_have(tmp_path: Path) -> None:
+    path = write(tmp_path / "reviews_Beauty_5.json", [review(number) for number in range(300)])
+    bad = ["{'asin': 'B0', 'title': {('a', 1): 'x'}}", f"{{'asin': 'B1', 'price': 0x{'f' * 5000}}}"]
+    nested = "{'asin': 'B3', 'title': " + "[" * 90 + "]" * 90 + "}"
+    write(tmp_path / "meta_Beauty.json", [*({"asin": f"B{number}"} for number in range(400)), *bad, nested])
+    refused = read(path).notes["catalog_rows_refused"]
+    assert refused["reasons"] == {"a value that JSON does not have": 2}
+    write(tmp_path / "meta_Beauty.json", ["{('asin',): 'B2'}"])
+    with pytest.raises(InputError, match=r"has no rows|no product id"):
+        read(path)
+
+
 def test_2023_has_milliseconds_and_parent_products(tmp_path: Path) -> None:
     rows = [
         {"user_id": "AE", "asin": "B1", "parent_asin": "P1", "rating": 5.0, "timestamp": 1_588_687_728_923},

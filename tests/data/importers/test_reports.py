@@ -200,3 +200,76 @@ def test_rows_of_parquet_are_rows(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": ["a"] * 301, "item_id": ["x"] * 301, "timestamp": times})
     frame.write_parquet(tmp_path / "log.parquet")
     assert "\n  row 1: no timestamp" in told(tmp_path)
+
+
+def test_columns_of_a_catalog_that_are_no_text(tmp_path: Path) -> None:
+    table(tmp_path, usual(), header=HEADER)
+    items = [f"i{number:02}" for number in range(30)]
+    columns = {
+        "title": pl.Series([b"caf\xc3\xa9"] * 30),
+        "categories": pl.Series([["a", None, "b c"]] * 30),
+        "tags": pl.Series([["x", "y"]] * 30, dtype=pl.Array(pl.String, 2)),
+        "paths": pl.Series([[["A", "B"], ["C"]]] * 30),
+        "sizes": pl.Series([[36, 38]] * 30),
+        "picture": pl.Series([b"\xff\xd8"] * 30),
+        "vector": pl.Series([[0.5, 1.5]] * 30),
+        "place": pl.Series([{"x": 1}] * 30),
+        "colour": pl.Series(["red"] * 30, dtype=pl.Categorical),
+    }
+    pl.DataFrame({"item_id": items} | columns).write_parquet(tmp_path / "items.parquet")
+    assert prepared(tmp_path).catalog.row(0, named=True) == {
+        "item_id": "i00", "title": "café", "categories": "a|b c", "tags": "x y", "paths": "A B C", "sizes": "36 38",
+        "colour": "red",
+    }  # fmt: skip
+    assert "columns of items.parquet that hold no text, left out: picture (Binary), vector (List(Float64)), place " in (
+        told(tmp_path)
+    )
+    pl.DataFrame({"item_id": [["a"]], "title": ["x"]}).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(InputError, match=r"items.parquet: the column item_id holds List\(String\), expected ids"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("rating", [1.0]),
+        ("rating", {"x": 1}),
+        ("rating", b"1"),
+        ("timestamp", [1]),
+        ("user_id", b"u"),
+        ("item_id", {"x": 1}),
+    ],
+)
+def test_no_message_has_an_expression_of_the_engine(tmp_path: Path, column: str, value) -> None:
+    columns = {"user_id": ["u"], "item_id": ["i"], "timestamp": [START], "rating": [1.0]} | {column: [value]}
+    pl.DataFrame(columns).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(InputError, match=f"the column {column} holds .*expected") as caught:
+        read(tmp_path)
+    assert "col(" not in str(caught.value) and "cast" not in str(caught.value)
+
+
+def test_a_panic_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_):
+        raise pl.exceptions.PanicException("called `Option::unwrap()` on a `None` value")
+
+    pl.DataFrame({"user_id": ["u"], "item_id": ["i"], "timestamp": [START]}).write_parquet(tmp_path / "log.parquet")
+    monkeypatch.setattr(pl.LazyFrame, "collect", panic)
+    with pytest.raises(InputError, match=r"log\.parquet cannot be read: it is damaged$"):
+        read(tmp_path)
+
+
+def test_long_headers_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    for header in (",".join(f"c{number}" for number in range(1_000_000)), "x" * 10_000_000):
+        path.write_text(f"{header}\n1,2,3\n")
+        with pytest.raises(InputError, match=r"characters in .* fields, expected column names") as caught:
+            read(path)
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_wide_characters_are_called_so(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes("\n".join([HEADER, *usual()]).encode(encoding))
+    with pytest.raises(InputError, match="iconv -f utf-16"):
+        read(path, "table")
