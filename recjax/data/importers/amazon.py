@@ -96,6 +96,9 @@ def _metadata_of(path: Path) -> Path | None:
 def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     """Columns `item_id`, `title`, `categories`, `brand`, `price`, `description`, as plain text."""
     found = json_lines.first_keys(path)
+    line, start = delimited.first_line(path)
+    if not found and start:
+        raise InputError(f"{path}, line {line}: expected a JSON object, found {start[:80]!r}")
     if not found:
         raise InputError(f"the metadata {path} has no rows: fill it, or remove it to go on without item texts")
     if not {"asin", "parent_asin"} & set(found):
@@ -146,7 +149,7 @@ def _guarded(join: Any) -> Any:
     def safe(entry: str) -> str | None:
         try:
             return join(entry)
-        except ValueError:
+        except (ValueError, RecursionError):
             return entry
 
     return safe

@@ -18,7 +18,7 @@ from recjax.data.importers.delimited import Layout
 from recjax.data.importers.logs import Options, RawLogs, files_note
 from recjax.data.importers.rows import to_events
 from recjax.data.importers.tables import joined, match, renamed
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 NAME = "recbole"
 EXPECTED = "NAME.inter (or NAME.train.inter, NAME.valid.inter, NAME.test.inter) and perhaps NAME.item"
@@ -88,7 +88,7 @@ def _header(path: Path) -> dict[str, str]:
         base, colon, kind = name.rpartition(":")
         if not colon or not base or kind not in _TYPES:
             raise InputError(
-                f"{path}: the header has {name!r}, expected name:type with a type of {', '.join(_TYPES)}, "
+                f"{path}: the header has {shorten(name)!r}, expected name:type with a type of {', '.join(_TYPES)}, "
                 "as in user_id:token, separated by tabs"
             )
     return {name.rpartition(":")[0]: name for name in found}

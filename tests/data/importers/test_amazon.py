@@ -93,8 +93,11 @@ def test_python_notation_that_json_does_not_have(tmp_path: Path) -> None:
     write(tmp_path / "meta_Beauty.json", [*({"asin": f"B{number}"} for number in range(400)), *bad, nested])
     refused = read(path).notes["catalog_rows_refused"]
     assert refused["reasons"] == {"a value that JSON does not have": 2}
+    deep = '{"asin": "B0", "categories": ' + "[" * 1000 + "]" * 1000 + "}"
+    write(tmp_path / "meta_Beauty.json", [*({"asin": f"B{number}"} for number in range(400)), deep])
+    assert read(path).catalog.height >= 400
     write(tmp_path / "meta_Beauty.json", ["{('asin',): 'B2'}"])
-    with pytest.raises(InputError, match=r"has no rows|no product id"):
+    with pytest.raises(InputError, match=r"line 1: expected a JSON object"):
         read(path)
 
 
