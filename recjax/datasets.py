@@ -138,6 +138,11 @@ def _account(dataset: Dataset) -> list[str]:
     lines += _times(source.get("timestamps", {}))
     for column, count in source.get("ids_written_as_floats", {}).items():
         lines.append(f"ids written as floats (27.0 for 27) in {column}: {count:,}")
+    for column, count in source.get("ids_without_all_digits", {}).items():
+        lines.append(
+            f"warning: {count:,} ids in {column} are floats that have not all their digits, as in 1.23E+11: "
+            "different ones may have become one"
+        )
     lines += _catalog(source.get("catalog", {}))
     for step in dataset.description.get("steps", []):
         counts = ", ".join(f"{step[noun]:,} {noun}" for noun in ("users", "items", "interactions"))

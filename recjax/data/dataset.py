@@ -59,9 +59,14 @@ class Dataset:
         return len(self.items)
 
     @property
+    def time_unit(self) -> str:
+        """In which unit the log has most of its times; "" where that is not known."""
+        return str(self.description.get("source", {}).get("timestamps", {}).get("unit", ""))
+
+    @property
     def has_times(self) -> bool:
         """Whether the timestamps are times; those of id sequences and order numbers are places in an order."""
-        return not str(self.description.get("source", {}).get("timestamps", {}).get("unit", "")).startswith("place")
+        return not self.time_unit.startswith("place")
 
     def history(self, user: int) -> np.ndarray:
         """int32 [length]: the items of user number `user`, oldest first."""

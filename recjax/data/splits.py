@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from recjax.data.dataset import Dataset
+from recjax.data.importers.timestamps import PLACES
 from recjax.data.stored import StoredColumn
 from recjax.typing import InputError
 
@@ -237,6 +238,8 @@ class GlobalTime:
             raise InputError(f"target is {self.target!r}, expected 'first', 'last' or 'all'")
 
     def split(self, dataset: Dataset) -> Split:
+        if dataset.time_unit == PLACES:
+            raise InputError(f"dataset {dataset.name!r} has no times, so it cannot be split in time: say leave-one-out")
         cuts = [_cut(value, name, dataset) for name, value in (("validation", self.validation), ("test", self.test))]
         if cuts[0] >= cuts[1]:
             shown = " and ".join(_date(cut) for cut in cuts)

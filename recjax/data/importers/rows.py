@@ -24,6 +24,9 @@ _NO_ITEM, _NO_TIME = "no item id", "no timestamp"
 _FLOAT = r"^-?\d+\.0+$"
 """A whole number as text of a float, which is what pandas writes of whole numbers with gaps."""
 
+_SCIENTIFIC = r"^-?\d(\.\d+)?[eE]\+\d+$"
+"""A long number as spreadsheets write it."""
+
 ENGINE_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """What Polars raises on damaged files; a panic is no Exception to Python, and would pass by everything else."""
 
@@ -120,10 +123,14 @@ def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
     return pl.when(value.str.contains(_FLOAT)).then(value.str.replace(r"\.0+$", "")).otherwise(value).alias(column)
 
 
-def floats_written(column: str, dtype: pl.DataType) -> pl.Expr:
-    """How many ids of a column are whole numbers written as floats."""
-    value = pl.col(column) if dtype == pl.String else pl.lit("")
-    return value.str.strip_chars().str.contains(_FLOAT).sum().alias(f"floats of {column}")
+def _float_counts(column: str, dtype: pl.DataType) -> list[pl.Expr]:
+    """How many ids of a column are whole numbers written as floats, and how many of them have lost digits."""
+    value, lost = (pl.col(column) if dtype == pl.String else pl.lit("")).str.strip_chars(), pl.lit(0)
+    if dtype == pl.String:
+        lost = value.str.contains(_SCIENTIFIC).sum()
+    elif dtype.is_float():
+        lost = (pl.col(column).abs() > 2**53).sum()
+    return [value.str.contains(_FLOAT).sum().alias(f"floats of {column}"), lost.alias(f"lost in {column}")]
 
 
 def has_text(dtype: pl.DataType) -> bool:
@@ -158,7 +165,7 @@ def to_events(rows: Rows, options: Options, notes: dict[str, Any], names: dict[s
         identifier("item_id", schema["item_id"]),
         *timestamps.expressions("timestamp", schema["timestamp"]),
         *(_rating(schema["rating"]) if rated else []),
-        *(floats_written(column, schema[column]) for column in ("user_id", "item_id")),
+        *(count for column in ("user_id", "item_id") for count in _float_counts(column, schema[column])),
     ]
     rows, events = rows.sound(lambda frame: frame.select(wanted))
     notes |= rows.notes
@@ -210,10 +217,13 @@ def _plain(rows: Rows, names: dict[str, str]) -> tuple[Rows, pl.Schema]:
 
 
 def _note_floats(events: pl.DataFrame, notes: dict[str, Any], names: dict[str, str]) -> None:
-    """Adds `ids_written_as_floats` to the notes: how many, by the file's column."""
-    columns = [column for column in ("user_id", "item_id") if events.height and events[f"floats of {column}"][0]]
-    if columns:
-        notes["ids_written_as_floats"] = {names[column]: int(events[f"floats of {column}"][0]) for column in columns}
+    """Adds to the notes how many ids are floats, and how many of those too large for all their digits, by column."""
+    if not events.height:
+        return
+    for key, label in (("ids_written_as_floats", "floats of"), ("ids_without_all_digits", "lost in")):
+        counts = {names[column]: int(events[f"{label} {column}"][0] or 0) for column in ("user_id", "item_id")}
+        if any(counts.values()):
+            notes[key] = {column: count for column, count in counts.items() if count}
 
 
 def _rating(dtype: pl.DataType) -> list[pl.Expr]:

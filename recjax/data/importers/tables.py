@@ -149,8 +149,9 @@ def merged(log: Log, notes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if note["rows_refused"]["total"]
     }
     account["rows_refused"] = refused or notes[0]["rows_refused"]
-    if floats := [note["ids_written_as_floats"] for note in notes if "ids_written_as_floats" in note]:
-        account["ids_written_as_floats"] = dict(sum(map(Counter, floats), Counter()))
+    for key in ("ids_written_as_floats", "ids_without_all_digits"):
+        if counts := [note[key] for note in notes if key in note]:
+            account[key] = dict(sum(map(Counter, counts), Counter()))
     return account | {key: sum(note[key] for note in notes) for key in ("rows_read", "unrated") if key in notes[0]}
 
 

@@ -12,7 +12,7 @@ from recjax.data.audit import audit
 from recjax.data.building import build
 from recjax.data.importers import read
 from recjax.data.preparation import Preparation
-from recjax.data.splits import LeaveOneOut
+from recjax.data.splits import GlobalTime, LeaveOneOut
 from recjax.datasets import _account
 from recjax.typing import InputError
 from tests.data.importers.damaged import table
@@ -131,6 +131,20 @@ def test_ids_of_log_and_catalog_that_are_written_otherwise(tmp_path: Path, log: 
     else:
         assert "only 10 of 30 items have a row in items.csv; the log has ids like '00027'" in text
         assert "the catalog ids like '27'" in text
+
+
+def test_ids_that_a_spreadsheet_has_shortened_are_named(tmp_path: Path) -> None:
+    rows = [f"u{n % 9},{'1.23457E+11' if n % 3 else n},{START + n}" for n in range(300)]
+    assert "warning: 200 ids in item_id are floats" in told(table(tmp_path, rows, header=HEADER))
+    columns = {"user_id": ["u", "v", "w"] * 9, "item_id": [1e17, 2.0, 3.0] * 9, "timestamp": range(START, START + 27)}
+    pl.DataFrame(columns).write_parquet(tmp_path / "log.parquet")
+    assert "warning: 9 ids in item_id are floats" in told(tmp_path / "log.parquet")
+
+
+def test_id_sequences_are_not_split_in_time(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("".join(f"{user} 1 2 3 4 5\n" for user in range(9)))
+    with pytest.raises(InputError, match="has no times, so it cannot be split in time"):
+        GlobalTime().split(prepared(tmp_path))
 
 
 def test_decimals_are_whole_numbers_too(tmp_path: Path) -> None:
