@@ -138,6 +138,9 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where to write it, here or at gs:// or s3:// (default $RECJAX_CACHE/DATASET, found by name)",
     )
+    command.add_argument(
+        "--replace", action="store_true", help="write over a dataset of that name that has other options or other data"
+    )
     command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
     command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
     command.add_argument(
@@ -182,7 +185,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--baselines",
         metavar="NAME,...",
-        help="also fit and rank item_knn, ease, session_knn, or some of them (seconds; beside the floors)",
+        help="also rank, beside the floors, some of item_knn, ease, session_knn and vector_transition (seconds each)",
     )
     _settings(
         command,
@@ -209,10 +212,16 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "--state",
         type=_local,
         metavar="FILE.safetensors",
-        help="with --stream: where the users' states are kept; read if it is there, and written back",
+        help="with --stream: the users' states; read if the file is there, and written back together with the lists",
     )
     command.add_argument(
-        "--out", type=_local, metavar="FILE.parquet", help="where to write the lists of a file of users"
+        "--late",
+        choices=("skip", "refuse"),
+        help="with --stream: events that are not after those of their user in the states are left out and counted "
+        "(default), or the file is refused",
+    )
+    command.add_argument(
+        "--out", type=_local, metavar="FILE", help="where to write the lists of a file of users: .csv or .parquet"
     )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")

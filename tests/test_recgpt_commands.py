@@ -1,6 +1,7 @@
 """`recjax tokenize` is what training does, and `recjax import-recgpt` makes a run like any other."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -27,7 +28,6 @@ FIXTURES = Path(__file__).parent / "models" / "fixtures"
 FILES = [str(FIXTURES / "model.pt"), str(FIXTURES / "tokenizer.pt")]
 FITTING = ["--heads", "2", "--levels", "7,7"]
 RECIPE = """
-from dataclasses import replace
 from recjax import recipes
 from recjax.models.recgpt import RecGPT
 from recjax.text.hashed import Hashed
@@ -172,6 +172,19 @@ def test_an_imported_run_is_evaluated_used_and_inspected(imported: Path, capsys:
     assert cli.main(["inspect", str(imported)]) == 0
     shown = capsys.readouterr().out
     assert "step 1 of" in shown and "model.aux_width = 8" in shown and "tokenizer.prepare = none" in shown
+
+
+def test_a_tokenizer_that_is_damaged_or_missing_is_never_fitted_anew(imported: Path, tmp_path: Path, capsys):
+    run = shutil.copytree(imported, tmp_path / "run")
+    tokenizer = run / "codes" / "tokenizer.safetensors"
+    content = tokenizer.read_bytes()
+    tokenizer.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert cli.main(["inspect", str(run)]) == 2
+    assert "tokenizer.safetensors is damaged" in capsys.readouterr().err
+    tokenizer.unlink()
+    assert cli.main(["inspect", str(run)]) == 2
+    assert "tokenizer.safetensors is missing" in capsys.readouterr().err
+    assert not tokenizer.exists()
 
 
 def test_an_import_never_replaces_a_run(imported: Path, capsys: pytest.CaptureFixture[str]):

@@ -48,12 +48,15 @@ class Items:
         size: int32 [], items of the current catalog.
         columns: arrays by name with a row for each item, [rows, ...].
         relations: links between items by name.
+        prepared: arrays or pytrees of them that a model has made of the items for the parameters in use, see
+            `recjax.models.model.Model.prepare`.
     """
 
     start: Array
     size: Array
     columns: dict[str, Array] = field(default_factory=dict)
     relations: dict[str, Relation] = field(default_factory=dict)
+    prepared: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, items: Int[Array, "..."]) -> Int[Array, "..."]:
         """Rows of items of the current catalog; padding stays 0."""
@@ -75,9 +78,18 @@ class Items:
         """Shape of one row of each column."""
         return {name: tuple(column.shape[1:]) for name, column in self.columns.items()}
 
-    def adding(self, columns: Mapping[str, Array]) -> "Items":
-        """The same with more columns, or other values of those that there are."""
-        return replace(self, columns={**self.columns, **columns}) if columns else self
+    def relation(self, name: str) -> Relation:
+        """A relation; InputError where there is no such one."""
+        if name not in self.relations:
+            known = ", ".join(self.relations) or "none"
+            raise InputError(f"the model reads the relation {name!r} between items, but there are: {known}")
+        return self.relations[name]
+
+    def adding(self, features: Mapping[str, Any]) -> "Items":
+        """The same with more columns and relations, or other values of those that there are."""
+        relations = {name: found for name, found in features.items() if isinstance(found, Relation)}
+        columns = {name: found for name, found in features.items() if name not in relations}
+        return replace(self, columns={**self.columns, **columns}, relations={**self.relations, **relations})
 
 
 def bare_items(size: int, columns: Mapping[str, Any] | None = None) -> Items:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Literal
+from functools import cached_property, lru_cache
+from typing import Any, Generic, Literal, TypeVar
 
 import grain
 import jax
@@ -67,14 +67,67 @@ def open_data(data: Data) -> tuple[Dataset, Split]:
     return dataset, split if data.user_share == 1.0 else few_shot(split, data.user_share)
 
 
-class Loader:
+Rows = TypeVar("Rows")
+
+
+class RowLoader(Generic[Rows]):
+    """Batches cut from an endless list of rows: `batch(step)` is rows `step * rows` to `(step + 1) * rows` of it.
+
+    A batch may straddle two epochs: none is ever short or filled up. On several processes each builds only the rows its
+    devices hold; the list does not depend on how many there are. A subclass says what the rows are (`_fill`).
+
+    Args:
+        rows: rows of a global batch; the mesh's data axis must divide it.
+        epoch_rows: rows of one pass over the data.
+    """
+
+    def __init__(self, rows: int, epoch_rows: int):
+        self.rows, self.epoch_rows = rows, epoch_rows
+
+    def steps(self, epochs: float) -> int:
+        """Steps that make so many passes over the data, rounded up."""
+        return max(1, int(np.ceil(round(epochs * self.epoch_rows / self.rows, 6))))
+
+    def host_batch(self, step: int) -> Rows:
+        """The rows of batch `step` that this process's devices hold, as NumPy arrays."""
+        return self._fill(step, local_rows(batch_sharding(self.rows), self.rows))
+
+    def catalog(self, step: int) -> int:
+        """Number of the catalog that batch `step` is of: there is one."""
+        del step
+        return 0
+
+    def batch(self, step: int) -> Rows:
+        """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
+        return self.maker()(step)
+
+    def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Rows]:
+        """Batches `start` to `stop - 1`, made and sent to the devices by threads while the caller computes.
+
+        Args:
+            start: first step.
+            stop: step to stop before.
+            threads: how many make batches.
+            ahead: batches ready in advance.
+        """
+        return prefetched(range(start, stop), self.maker(), threads, ahead)
+
+    def maker(self) -> Callable[[int], Rows]:
+        """Step -> batch on the mesh current at the call, for threads, which know no mesh."""
+        sharding = batch_sharding(self.rows)
+        local = local_rows(sharding, self.rows)
+        return lambda step: to_devices(self._fill(int(step), local), sharding, self.rows)
+
+    def _fill(self, step: int, local: np.ndarray) -> Rows:
+        """Rows `local`, int64 numbers from 0 to `rows - 1`, of batch `step`, as NumPy arrays."""
+        raise NotImplementedError
+
+
+class Loader(RowLoader[Batch]):
     """Training batches: `batch(step)` is a pure function of (histories, view, rows, row_length, seed, step).
 
-    The view opens samples, any number of them a history. The packed rows of the epochs form one endless list; batch
-    number `step` is rows `step * rows` to `(step + 1) * rows` of it. A batch may therefore straddle two epochs: no
-    batch is ever short or filled up, and every sample is used exactly once in every epoch.
-
-    On several processes each builds only the rows its devices hold; the stream does not depend on how many there are.
+    The view opens samples, any number of them a history. The list is of the packed rows of the epochs, and every sample
+    is used exactly once in every epoch.
 
     Args:
         histories: what to train on.
@@ -111,13 +164,14 @@ class Loader:
             raise InputError(f"row_length is {row_length}, less than the view's max_length = {view.max_length}")
         if packed and not view.packing:
             raise InputError(f"the view {type(view).__name__} needs a row for each sample: set data.pack=false")
-        self.rows, self.row_length, self.packed = rows, row_length, packed
+        self.row_length, self.packed = row_length, packed
         self.seed, self.n_items = seed, n_items
         self.samples: Samples = view.open(histories, n_items, seed, relations)
         self.skipped = int((self.samples.lengths == 0).sum())
         if self.skipped == len(self.samples.lengths):
             raise InputError(f"none of the {len(histories)} training histories has two events or more")
         self.packing: Packing = (pack if packed else alone)(self.samples.lengths, row_length)
+        super().__init__(rows, self.packing.rows)
         self._plan = lru_cache(maxsize=2)(self._make_plan)
 
     @property
@@ -125,48 +179,29 @@ class Loader:
         """Steps after which every sample has been used at least once."""
         return self.steps(1)
 
-    def steps(self, epochs: float) -> int:
-        """Steps that make so many passes over the data, rounded up."""
-        return max(1, int(np.ceil(round(epochs * self.packing.rows / self.rows, 6))))
-
     @property
     def padding(self) -> float:
         """Share of positions that hold no token; the same in every epoch."""
         return self.packing.padding
 
-    def host_batch(self, step: int) -> Batch:
-        """The rows of batch `step` that this process's devices hold, as NumPy arrays."""
-        return self._fill(step, local_rows(batch_sharding(self.rows), self.rows))
+    def members(self, step: int) -> np.ndarray:
+        """int64 [rows, most], samples of the first epoch in batch `step`: of each row in the order of its segments.
 
-    def catalog(self, step: int) -> int:
-        """Number of the catalog that batch `step` is of: there is one."""
-        del step
-        return 0
-
-    def batch(self, step: int) -> Batch:
-        """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
-        return self.maker()(step)
-
-    def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Batch]:
-        """Batches `start` to `stop - 1`, made and sent to the devices by threads while the caller computes.
-
-        Args:
-            start: first step.
-            stop: step to stop before.
-            threads: how many make batches.
-            ahead: batches ready in advance.
+        Number i is row i of `samples.histories`; -1 stands where a row has no more, and in rows of a later epoch. The
+        batches of steps 0 to `steps(1) - 1` have each sample that is not skipped once.
         """
-        return prefetched(range(start, stop), self.maker(), threads, ahead)
+        plan, rows = self._plan(0), np.arange(step * self.rows, (step + 1) * self.rows)
+        rows = rows[rows < self.packing.rows]
+        first = plan.offsets[rows]
+        counts = plan.offsets[rows + 1] - first
+        found = np.full((self.rows, self._most), -1, np.int64)
+        found[np.repeat(np.arange(len(rows)), counts), ranges(0, counts)] = plan.members[ranges(first, counts)]
+        return found
 
-    def maker(self) -> Callable[[int], Batch]:
-        """Step -> batch on the mesh current at the call, for threads, which know no mesh."""
-        sharding = batch_sharding(self.rows)
-        local = local_rows(sharding, self.rows)
-
-        def make(step: int) -> Batch:
-            return to_devices(self._fill(int(step), local), sharding, self.rows)
-
-        return make
+    @cached_property
+    def _most(self) -> int:
+        """Most samples in a row of the first epoch."""
+        return int(np.diff(self._plan(0).offsets).max())
 
     def _make_plan(self, epoch: int) -> Plan:
         return self.packing.plan(self.seed, epoch)

@@ -120,6 +120,11 @@ class MixedLoader:
         """Number of the catalog that batch `step` is of."""
         return self.source(step)[0]
 
+    def members(self, step: int) -> np.ndarray:
+        """Not for mixtures: their passes are over several catalogs, and no number names a sample."""
+        del step
+        raise InputError("a sweep over samples serves one dataset, not a mixture")
+
     def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Batch]:
         """Batches `start` to `stop - 1`; see `Loader.iterate`."""
         if stop > start:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -221,7 +221,11 @@ class Shifted:
     align: Align = "right"
     times: bool = False
     targets: int | None = None
-    packing: ClassVar[bool] = True
+
+    @property
+    def packing(self) -> bool:
+        """Whether samples may share a row."""
+        return True
 
     def __post_init__(self) -> None:
         _checked(self)
@@ -287,7 +291,11 @@ class Cloze:
     random_copies: int = 10
     align: Align = "right"
     times: bool = False
-    packing: ClassVar[bool] = True
+
+    @property
+    def packing(self) -> bool:
+        """Whether samples may share a row."""
+        return True
 
     def __post_init__(self) -> None:
         _checked(self)

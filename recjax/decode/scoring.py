@@ -16,14 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
+from recjax.decode import expansion, stepwise
 from recjax.decode.exact import Logits, code_scorer, code_scores
+from recjax.decode.stepwise import UNRANKED, Begin, Normalise, Step
+from recjax.decode.trie import Trie
 from recjax.ops.topk import DOT_PRODUCT, Scorer, rank_by, ranks_by, scores_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
-UNRANKED = int(np.iinfo(np.int32).max)
-"""Rank of a target that is not in the list of a search."""
+__all__ = ["UNRANKED", "CodeSum", "DotProduct", "Pairs", "Scoring", "Stepwise"]
 
 Lists = tuple[Int[Array, "q k"], Float[Array, "q k"]]
 """Items and their scores, best first."""
@@ -55,6 +57,12 @@ class Scoring(ABC):
             candidates: the only items that compete: bool by item id, the same for all queries; or int32 [q, c] ids of
                 each query without repeats, 0-padded.
         """
+
+    def rank_and_list(
+        self, targets: Int[Array, " q"], seen: Int[Array, "q s"], k: int, candidates: Array | None = None
+    ) -> tuple[Int[Array, " q"], Int[Array, "q k"]]:
+        """Ranks of `rank` and items of `topk` over the whole catalog, for evaluation, which wants both."""
+        return self.rank(targets, seen, candidates)[0], self.topk(seen, k)[0]
 
     def ranks(self, targets: Int[Array, "q t"], seen: Int[Array, "q s"]) -> Int[Array, "q t"]:
         """The ranks of several items a query, each as `rank` gives it: targets compete with each other too.
@@ -177,3 +185,76 @@ class Pairs(_EveryItem):
             return self.score(jax.tree.map(lambda x: x[None], query), own)[0]
 
         return jax.vmap(one)(queries, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Stepwise(Scoring):
+    """The score of an item is the sum of the log-probabilities of its codes, each given the codes before it.
+
+    Lists come from a beam over the trie of the catalog; a target that the beam does not find is `UNRANKED`. With
+    `beam=None` every node of the trie is expanded instead: exact lists and ranks, at the cost of one decoder state a
+    node and query, so for a few queries at a time.
+
+    Attributes:
+        begin: queries -> the model's cache, see `recjax.decode.stepwise`.
+        step: (cache, last codes) -> (logits of the next slot, cache).
+        queries: pytree of arrays with the query as first axis.
+        trie: of the catalog's codes.
+        beam: prefixes kept after each level, or None for the exact expansion.
+        normalise: the codes that a code's probability is taken among.
+    """
+
+    begin: Begin
+    step: Step
+    queries: Any
+    trie: Trie
+    beam: int | None = 50
+    normalise: Normalise = "vocabulary"
+
+    def topk(self, seen: Int[Array, "q s"], k: int, candidates: Bool[Array, " n"] | None = None) -> Lists:
+        options: dict[str, Any] = {"seen": seen, "candidates": candidates, "normalise": self.normalise}
+        search = (self.begin, self.step, self.queries, self.trie, k)
+        if self.beam is None:
+            return expansion.expanded_topk(*search, **options)
+        return stepwise.beam_topk(*search, beam=self.beam, **options)
+
+    def rank(self, targets: Int[Array, " q"], seen: Int[Array, "q s"], candidates: Array | None = None) -> Ranks:
+        if self.beam is None:
+            options: dict[str, Any] = {"seen": seen, "candidates": candidates, "normalise": self.normalise}
+            return expansion.expanded_rank(self.begin, self.step, self.queries, self.trie, targets, **options)
+        if candidates is not None and candidates.dtype != jnp.bool_:
+            raise InputError(
+                "a beam cannot rank among candidates of each query's own (evaluate.candidates): decode exactly "
+                "(model.beam=none), or rank against the full catalog"
+            )
+        return stepwise.rank_in_list(*self.topk(_without(targets, seen), self.beam, candidates), targets)
+
+    def rank_and_list(
+        self, targets: Int[Array, " q"], seen: Int[Array, "q s"], k: int, candidates: Array | None = None
+    ) -> tuple[Int[Array, " q"], Int[Array, "q k"]]:
+        """Both from one search: seen targets compete in it, and are taken out of its lists afterwards."""
+        if self.beam is None or candidates is not None:
+            return super().rank_and_list(targets, seen, k, candidates)
+        items, scores = self.topk(_without(targets, seen), max(k + 1, self.beam))
+        ranks, _ = stepwise.rank_in_list(items, scores, targets)
+        hidden = (items == targets[:, None]) & jnp.any(seen == targets[:, None], axis=1, keepdims=True)
+        order = jnp.argsort(hidden, axis=1, stable=True)[:, :k]
+        return ranks, jnp.take_along_axis(jnp.where(hidden, 0, items), order, axis=1)
+
+    def ranks(self, targets: Int[Array, "q t"], seen: Int[Array, "q s"]) -> Int[Array, "q t"]:
+        """From one search in which all targets compete, so that it has to find seen ones beside the others."""
+        if self.beam is None:
+            return super().ranks(targets, seen)
+        asked = jax.vmap(jnp.isin)(seen, targets)
+        items, scores = self.topk(jnp.where(asked, 0, seen), self.beam)
+        hidden = jax.vmap(jnp.isin)(items, jnp.where(seen > 0, seen, -1))
+        ahead = jnp.cumsum(~hidden, axis=1) - ~hidden  # items that compete before each place
+        found = (items[:, None] == targets[:, :, None]) & (targets[:, :, None] > 0)
+        place = jnp.argmax(found, axis=2)
+        ranks = jnp.where(jnp.any(found, axis=2), 1 + jnp.take_along_axis(ahead, place, axis=1), UNRANKED)
+        return jnp.where(jnp.any(jnp.isnan(scores), axis=1, keepdims=True), 0, ranks).astype(jnp.int32)
+
+
+def _without(targets: Int[Array, " q"], seen: Int[Array, "q s"]) -> Int[Array, "q s"]:
+    """Seen items less the target, so that it competes."""
+    return jnp.where(seen == targets[:, None], 0, seen)

@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -78,18 +78,18 @@ def _ranked(
 ) -> tuple[Array, Array | None]:
     """Ranks and lists of a batch, both of one forward pass."""
     scoring = identity.model.scoring(params, queries, items)
-    ranks, _ = scoring.rank(targets, queries.seen, candidates)
-    lists = scoring.topk(queries.seen, k)[0] if k else None
-    return jax.tree.map(replicated, (ranks, lists))
+    if not k:
+        return replicated(scoring.rank(targets, queries.seen, candidates)[0]), None
+    return jax.tree.map(replicated, scoring.rank_and_list(targets, queries.seen, k, candidates))
 
 
 @partial(jax.jit, static_argnames="identity")
-def _prepared(identity: SameModel, params: Params, items: Items) -> dict[str, Array]:
+def _prepared(identity: SameModel, params: Params, items: Items) -> dict[str, Any]:
     return identity.model.prepare(params, items)
 
 
 def prepared(model: Model, params: Params, items: Items | None) -> Items:
-    """The items with the columns that a model adds once for all queries.
+    """The items with what a model prepares once for all queries.
 
     Args:
         model: the one to rank with.
@@ -98,7 +98,7 @@ def prepared(model: Model, params: Params, items: Items | None) -> Items:
     """
     if items is None:
         items = bare_items(model.n_items)
-    return items.adding(_prepared(SameModel(model), params, items))
+    return replace(items, prepared=_prepared(SameModel(model), params, items))
 
 
 def lower_ranking(

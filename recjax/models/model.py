@@ -1,9 +1,9 @@
 """Base class of all systems, and what they need to know of a catalog."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -27,13 +27,51 @@ class ItemStats:
         items: catalog size; item ids are 1..items.
         counts: int64 [items + 1], training interactions of each item (index 0 is padding, count 0).
         columns: shape of one row of each column that the run's `Items` have.
-        code_sizes: vocabulary size of each slot of the items' codes.
+        code_sizes: vocabulary size of each slot of the column `codes`.
+        sizes: of each slot of other columns of numbers, by the column's name.
     """
 
     items: int
     counts: np.ndarray
     columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     code_sizes: tuple[int, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+class Sweep(Protocol):
+    """View of a run in `Model.refresh`: how far it is, and passes over the samples of an epoch.
+
+    Samples are numbered as the loader's view opens them, whatever rows they are packed into: sample i is row i of the
+    loader's histories.
+    """
+
+    @property
+    def step(self) -> int:
+        """Step that the refresh comes before, from 0."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of that step, from 0."""
+        ...
+
+    @property
+    def samples(self) -> np.ndarray:
+        """int64 [n], number of the sample that each row of a pass belongs to, ascending; samples too short for the
+        view have no row."""
+        ...
+
+    def __call__(self, fn: Callable[[Params, Any, Items], Any]) -> Any:
+        """One compiled pass of `fn(params, batch, items)`, without dropout, over the samples of the first epoch.
+
+        `fn` gives arrays [b, l, ...], a value for each token; the pass gives, on the host, [n, ...]: the values at the
+        last token of each sample. It is compiled once a run where `fn` is the same function or method each time.
+        """
+        ...
+
+    def compiled(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """`jax.jit(fn)`, compiled once a run where `fn` is the same function or method each time."""
+        ...
 
 
 class Model(ABC):
@@ -102,12 +140,32 @@ class Model(ABC):
         """
         return ()
 
+    @property
+    def refresh_every(self) -> int | Literal["epoch"] | None:
+        """Steps between refreshes of frozen parameters, "epoch" for one before each epoch, None for never."""
+        return None
+
+    def refresh(self, params: Params, items: Items, sweep: "Sweep") -> Params:
+        """Parameters with frozen ones changed, before the first step and whenever `refresh_every` says.
+
+        A function of its arguments alone, so that a resumed run can repeat it. Randomness is
+        `fold_in(key, sweep.step)`. It may change frozen parameters (`recjax.nn.groups.FROZEN`, and those that
+        `train.freeze` names); a change of another one ends the run.
+
+        Args:
+            params: all parameters as the step before has left them.
+            items: of the catalog.
+            sweep: passes over the training samples, and says the step and the epoch.
+        """
+        del items, sweep
+        return params
+
     def sharding_rules(self) -> Rules:
         """Layout of the parameters over the mesh; by default every device has all of them."""
         return [(".*", ())]
 
-    def prepare(self, params: Params, items: Items) -> dict[str, Array]:
-        """Columns to add to the items before ranking: arrays that depend on the parameters but not on the queries."""
+    def prepare(self, params: Params, items: Items) -> dict[str, Any]:
+        """Arrays or pytrees of them that scoring finds in `items.prepared`, made once for all queries."""
         del params, items
         return {}
 

@@ -41,7 +41,7 @@ OWN = "own"
 """Name of the parameters that hold items' own vectors, and start of the names of those that read and score them."""
 
 REPRESENTED = "represented"
-"""Column that `prepare` adds: the vectors that user states are multiplied with to rank the items."""
+"""Name of the prepared vectors that user states are multiplied with to rank the items."""
 
 TRAINED = "trained"
 """Which items have training events, beside the parameters that `represent` uses."""
@@ -346,7 +346,7 @@ class RecGPTModel(Model):
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> DotProduct:
         states = self._states(params, queries, items)
-        vectors = items.columns.get(REPRESENTED)
+        vectors = items.prepared.get(REPRESENTED)
         if vectors is None:
             vectors = self.represent(self._used(params), _columns(items))
         return DotProduct(states[:, : states.shape[1] - self._code_width], vectors, items.size, start=items.start)

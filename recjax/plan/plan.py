@@ -6,6 +6,7 @@ import jax
 from jax.sharding import Mesh
 
 from recjax.config import RunConfig
+from recjax.nn.groups import split_frozen
 from recjax.plan.advice import nearest
 from recjax.plan.estimate import Estimate, estimate, local_bytes
 from recjax.plan.program import Inputs, abstract_inputs, count_items, lower_evaluation, lower_training
@@ -134,6 +135,6 @@ def _training(config: RunConfig, inputs: Inputs, mesh: Mesh, topology: Topology)
         "average": state.ema,
         "catalog": inputs.items,
         "batch": (inputs.batch, state.step, state.key),
-        "gradients": state.params,
+        "gradients": split_frozen(state.params, config.train.freeze)[0],
     }
     return estimate(lowered, held, mesh, topology.chip)

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
-from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, padded_rows
+from recjax.data.features.feature import Feature
+from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, Relation, padded_rows
 from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import Mixture
 from recjax.data.splits import Histories
@@ -86,7 +87,14 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     with jax.set_mesh(mesh):
         optimiser = config.optim.build(_steps(config), model.row_tables)
         state = abstract_start(
-            model, optimiser, batch, features, mesh, ema=config.train.ema is not None, shard=config.mesh.shard_state
+            model,
+            optimiser,
+            batch,
+            features,
+            mesh,
+            ema=config.train.ema is not None,
+            shard=config.mesh.shard_state,
+            freeze=config.train.freeze,
         )
         ranked = _prepared(model, state.evaluated, features, mesh)
     return Inputs(model, state, batch, queries, targets, features, ranked)
@@ -103,6 +111,7 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
         rate=config.optim.rate(total),
         shardings=(jax.tree.map(lambda leaf: leaf.sharding, inputs.state), NamedSharding(mesh, PartitionSpec())),
         shard=config.mesh.shard_state,
+        freeze=config.train.freeze,
     )
     return step.lower(inputs.state, inputs.batch, inputs.items)
 
@@ -118,13 +127,16 @@ def _steps(config: RunConfig) -> int:
 
 
 def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None) -> tuple[Items, tuple[int, ...]]:
-    """Items with the columns that the recipe makes of texts, and the vocabulary size of each slot of codes."""
+    """Items with the features of the recipe, and the vocabulary size of each slot of codes."""
 
     def array(dtype: Any, *shape: int) -> Any:
         axes = (MODEL_AXIS, *[None] * (len(shape) - 1)) if shape else ()
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
 
-    bare = Items(array(jnp.int32), array(jnp.int32))
+    rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
+    bare = Items(array(jnp.int32), array(jnp.int32)).adding(
+        {name: _feature(feature, rows, array) for name, feature in config.items.items()}
+    )
     space = text_space(config)
     if space is None:
         return bare, ()
@@ -132,7 +144,6 @@ def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None)
     if config.tokenizer is not None and config.tokenizer.collisions == "suffix":
         # A slot more, as large as the largest bucket of items with equal codes, which only the texts can tell.
         sizes += (max(sizes),)
-    rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
     columns = {
         VECTORS: array(jnp.float32, rows, _width(space, text_width)),
         CODES: array(jnp.int32, rows, len(sizes)),
@@ -143,10 +154,23 @@ def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None)
 
 
 def _prepared(model: Model, params: Any, items: Items, mesh: Mesh) -> Items:
-    """The items as the model ranks them, see `recjax.evaluate.ranking.prepared`."""
-    rows = NamedSharding(mesh, PartitionSpec(MODEL_AXIS))
-    found = jax.eval_shape(model.prepare, params, items)
-    return items.adding(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), found))
+    """The items as the model ranks them, see `recjax.evaluate.ranking.prepared`; arrays with a row for each item lie
+    where the items' rows do."""
+    rows = {column.shape[0] for column in items.columns.values()}
+
+    def laid_out(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        axes = (MODEL_AXIS,) if x.shape and x.shape[0] in rows else ()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
+
+    return replace(items, prepared=jax.tree.map(laid_out, jax.eval_shape(model.prepare, params, items)))
+
+
+def _feature(feature: Feature, rows: int, array: Any) -> Any:
+    """Shape of a column or a relation."""
+    shape = feature.shape()
+    if isinstance(shape, int):
+        return Relation(array(jnp.int32, rows, shape), array(jnp.float32, rows, shape))
+    return array(feature.dtype, rows, *shape)
 
 
 def _width(space: TextSpace, given: int | None) -> int:

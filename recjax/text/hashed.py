@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy import sparse
 
-from recjax.text.items import WORDS, ItemText
+from recjax.text.items import WORDS
 from recjax.typing import InputError
 
 BUCKETS = 2**18
@@ -33,7 +32,7 @@ class Hashed:
         template: text of an item, see `recjax.text.items.ItemText`.
 
     Raises:
-        InputError: `width` is not positive.
+        InputError: `width` is not positive, or beyond the features that there are.
     """
 
     width: int = 256
@@ -41,8 +40,8 @@ class Hashed:
     template: str = WORDS
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise InputError(f"width is {self.width}, expected 1 or more")
+        if not 1 <= self.width <= 2 * BUCKETS:
+            raise InputError(f"width is {self.width}, expected 1 to {2 * BUCKETS:,}, the features there are")
 
     def fingerprint(self) -> str:
         """What the vectors depend on besides the texts."""
@@ -91,8 +90,3 @@ def _weighted(texts: list[str], **options: Any) -> sparse.csr_array:
     options |= {"n_features": BUCKETS, "alternate_sign": False, "norm": None, "dtype": np.float32}
     counts = HashingVectorizer(strip_accents="unicode", **options)
     return sparse.csr_array(normalize(TfidfTransformer(sublinear_tf=True).fit_transform(counts.transform(texts))))
-
-
-def catalog_texts(catalog: pl.DataFrame) -> list[str]:
-    """One text a row of a catalog: the words of its text columns; "" where all are empty."""
-    return [text or "" for text in ItemText(WORDS).texts(catalog)]

@@ -19,7 +19,7 @@ from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.folder import CHECKPOINTS, CONFIG
 from recjax.train.journal import SECONDS
-from recjax.train.pretrain import PRETRAIN
+from recjax.train.stages import stage_folders
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
@@ -115,7 +115,11 @@ def read_outcome(run_dir: Path) -> Outcome:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{run_dir / CONFIG} is not JSON: {error}") from None
     report = Report.load(run_dir / EVALUATION) if (run_dir / EVALUATION).is_file() else None
-    curves = _joined(_curves(run_dir / PRETRAIN), _curves(run_dir))
+    curves: Curves = {}
+    for stage in stage_folders(run_dir, tree):
+        own = {name: points for name, points in _curves(stage).items() if not name.startswith("validation/")}
+        curves = _joined(curves, own)
+    curves = _joined(curves, _curves(run_dir))
     return Outcome(run_dir, tree, report, curves, _parameters(run_dir))
 
 
@@ -124,7 +128,7 @@ def _curves(run_dir: Path) -> Curves:
 
 
 def _joined(first: Curves, then: Curves) -> Curves:
-    """The curves of a run after those of its pre-training, steps and seconds counted from the start of that."""
+    """The curves of a run after those of the stages before it, steps and seconds counted from the start of that."""
     steps, seconds = first.get(SECONDS, [(0, 0.0)])[-1]
     joined = {name: list(points) for name, points in first.items()}
     for name, points in then.items():

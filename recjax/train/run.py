@@ -88,7 +88,7 @@ def load_run(
             check_dataset(run_dir, record, opened.name, opened.fingerprint)
         mesh = mesh or _mesh(config)
         with jax.set_mesh(mesh):
-            catalogs = open_catalogs(config, [opened], run_dir)
+            catalogs = open_catalogs(config, [(opened, split)], run_dir)
             model: Model = config.model.build(item_stats(opened, split, catalogs))
             items = device_items(catalogs, [opened])[0]
             if model.per_item:

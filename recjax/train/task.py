@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
-from recjax.data.items import Items, bare_items, by_catalog, on_devices
+from recjax.data.items import CODES, Items, bare_items, by_catalog, on_devices
 from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.splits import Split
@@ -20,6 +20,8 @@ from recjax.models.model import ItemStats, Model
 from recjax.train.catalogs import Catalogs, open_catalogs
 from recjax.typing import InputError, Params
 
+Shapes = dict[str, tuple[int, ...]]
+
 
 class Batches(Protocol):
     """What the loop needs of a loader; `recjax.data.loader.Loader` is one."""
@@ -29,6 +31,8 @@ class Batches(Protocol):
     def batch(self, step: int) -> Batch: ...
 
     def catalog(self, step: int) -> int: ...
+
+    def members(self, step: int) -> np.ndarray: ...
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]: ...
 
@@ -62,14 +66,16 @@ def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None)
     Args:
         dataset: the catalog.
         split: its split.
-        catalogs: its features, for a model that reads texts.
+        catalogs: its features; None where the recipe has none.
     """
     counts = item_counts(split.train.items, dataset.n_items)
     return ItemStats(dataset.n_items, counts, *_features(catalogs))
 
 
-def _features(catalogs: Catalogs | None) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
-    return ({}, ()) if catalogs is None else (catalogs.items.row_shapes, catalogs.code_sizes)
+def _features(catalogs: Catalogs | None) -> tuple[Shapes, tuple[int, ...], Shapes]:
+    if catalogs is None:
+        return {}, (), {}
+    return catalogs.items.row_shapes, catalogs.sizes.get(CODES, ()), catalogs.sizes
 
 
 def device_items(catalogs: Catalogs | None, datasets: Sequence[Dataset]) -> tuple[Items, ...]:
@@ -91,7 +97,7 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     if isinstance(config.data, Mixture):
         return _open_mixture(config, config.data, run_dir)
     dataset, split = open_data(config.data)
-    catalogs = open_catalogs(config, [dataset], run_dir)
+    catalogs = open_catalogs(config, [(dataset, split)], run_dir)
     model: Model = config.model.build(item_stats(dataset, split, catalogs))
     items = device_items(catalogs, [dataset])
     data = config.data
@@ -117,7 +123,7 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
     """Trains on several catalogs, and validates on the one that is held out."""
     opened = data.open()
     datasets = [dataset for dataset, _ in opened]
-    catalogs = open_catalogs(config, datasets, run_dir)
+    catalogs = open_catalogs(config, opened, run_dir)
     if catalogs is None:
         raise InputError(
             "several catalogs share no item ids: a mixture needs a model of texts, so the recipe needs `text`"
@@ -132,7 +138,7 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
     validate = None
     if config.train.evaluate_every != 0:
         target, split = open_data(data.on(data.dataset))
-        theirs = catalogs if data.held_out is None else open_catalogs(config, [target], run_dir)
+        theirs = catalogs if data.held_out is None else open_catalogs(config, [(target, split)], run_dir)
         if len(split.validation):
             model: Model = config.model.build(item_stats(target, split, theirs))
             validate = _validation(config, model, target, split, device_items(theirs, [target])[0])

@@ -77,7 +77,7 @@ class Prepared(TwoTables):
         return {"outputs": jnp.asarray(params["outputs"])}
 
     def scoring(self, params, queries, items):
-        return super().scoring({**params, "outputs": items["outputs"]}, queries, items)
+        return super().scoring({**params, "outputs": items.prepared["outputs"]}, queries, items)
 
 
 def scores(params, history: np.ndarray) -> np.ndarray:

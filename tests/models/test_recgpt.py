@@ -127,11 +127,11 @@ def test_a_prepared_catalog_ranks_as_one_that_is_not(own):
     params = {**own, "own": rng.normal(size=own["own"].shape).astype(np.float32), "code_share": np.float32(0.5)}
     params["vector"] = {**own["vector"], "kernel": rng.normal(size=own["vector"]["kernel"].shape).astype(np.float32)}
     queries, targets = queries_of(rng.integers(1, 31, (4, LENGTH)), [8, 3, 5, 1]), rng.integers(1, 31, 4)
-    prepared = ONE.adding(jax.jit(OWN.prepare)(params, ONE))
+    prepared = replace(ONE, prepared=jax.jit(OWN.prepare)(params, ONE))
     expected = own_ranked(params, queries, targets)
     found = own_ranked(params, queries, targets, prepared)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    turned = prepared.adding({REPRESENTED: -prepared[REPRESENTED]})
+    turned = replace(ONE, prepared={REPRESENTED: -prepared.prepared[REPRESENTED]})
     other = own_ranked(params, queries, targets, turned)
     assert (np.asarray(other[1]) != np.asarray(found[1])).any()  # it is what is ranked by
 

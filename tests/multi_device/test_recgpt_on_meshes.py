@@ -59,7 +59,7 @@ def _run(shape, params):
         batch = jax.device_put(HOST, NamedSharding(mesh, PartitionSpec("data")))
         params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
         ranked = prepared(model, params, table)
-        assert ranked[REPRESENTED].sharding.is_equivalent_to(table[VECTORS].sharding, 2)
+        assert ranked.prepared[REPRESENTED].sharding.is_equivalent_to(table[VECTORS].sharding, 2)
 
         @jax.jit
         def function(params, batch, table, ranked):
@@ -87,10 +87,10 @@ def test_a_plan_holds_the_prepared_catalog():
     config = replace(shipped, model=model, tokenizer=tokenizer, text=TextSpace((Channel(Hashed(16)),)))
     mesh = MeshShape(4, 2, 1).build()
     inputs = abstract_inputs(config, ITEMS, mesh)
-    represented = inputs.ranked[REPRESENTED]
+    represented = inputs.ranked.prepared[REPRESENTED]
     assert represented.shape == (128, 16 + 2 * 8)
     assert represented.sharding.spec == PartitionSpec("model")
-    assert REPRESENTED not in inputs.items.columns and inputs.items[CODES].shape == (128, 2)
+    assert not inputs.items.prepared and inputs.items[CODES].shape == (128, 2)
     with jax.set_mesh(mesh):
         text = lower_evaluation(config, inputs).as_text()
     assert "128x32xf32" in text

@@ -1,4 +1,7 @@
 import dataclasses
+import gc
+import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +104,23 @@ def test_restores_onto_another_layout(tmp_path, shapes):
             assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, target)
             states.append(jax.device_get(dataclasses.replace(state)))
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_saves_and_reads_leave_no_file_or_thread_open(tmp_path):
+    """Each save of Orbax has an event loop of its own, which ends when its result is taken."""
+    state = big_state(8)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = []
+        for step in range(1, 31):
+            checkpoints.save(step, state, {})
+            if step % 10 == 0:
+                checkpoints.wait()
+                checkpoints.record(step)
+                checkpoints.restore(step, abstract(state))
+                gc.collect()
+                found.append((sum(1 for _ in Path("/proc/self/fd").iterdir()), threading.active_count()))
+    (files, threads), (files_after, threads_after) = found[0], found[-1]
+    assert files_after <= files + 3 and threads_after <= threads + 1, found
 
 
 def test_keeps_at_least_one(tmp_path):

@@ -40,8 +40,8 @@ def test_arrays_by_name_are_split_with_their_rows():
 
     model, optimiser, batch = Scaled(noise=0.0), optax.sgd(1.0), ToyLoader().batch(3)
     batch = replace(batch, more={"scale": jnp.arange(16.0), "items": batch.items})
-    whole, _ = make_train_step(model, optimiser)(start(model, optimiser), batch)
-    split, _ = make_train_step(model, optimiser, accumulate=4)(start(model, optimiser), batch)
+    whole, _ = make_train_step(model, optimiser)(start(model, optimiser), batch, NO_COLUMNS)
+    split, _ = make_train_step(model, optimiser, accumulate=4)(start(model, optimiser), batch, NO_COLUMNS)
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(split.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 

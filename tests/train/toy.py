@@ -41,7 +41,7 @@ class ToyModel(Model):
         del batch, items
         keys = jax.random.split(key, 2)
         return {
-            "items": 0.1 * jax.random.normal(keys[0], (ITEMS + 1, WIDTH)),
+            "items": 0.1 * jax.random.normal(keys[0], (self.n_items + 1, WIDTH)),
             "dense": {"kernel": 0.1 * jax.random.normal(keys[1], (WIDTH, WIDTH)), "bias": jnp.zeros(WIDTH)},
         }
 
@@ -77,6 +77,9 @@ class ToyLoader:
     def catalog(self, step: int) -> int:
         del step
         return 0
+
+    def members(self, step: int) -> np.ndarray:
+        return (np.arange(ROWS * (step + 1) - 1, ROWS * step - 1, -1) * 7 % (ROWS * EPOCH))[:, None]
 
     def host_batch(self, step: int, rows: np.ndarray) -> Batch:
         random = np.random.default_rng((self.seed, step))
