@@ -104,6 +104,23 @@ def test_ranks_and_lists_of_evaluation_are_those_of_each(name):
     np.testing.assert_array_equal(items, jax.jit(lambda: scoring.topk(jnp.asarray(SEEN), 6)[0])())
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_several_targets_rank_each_as_if_it_were_alone(name):
+    scoring, seen = FORMS[name][0](), jnp.asarray(SEEN)
+    targets = np.array([[1, 17, 0], [17, 2, 40], [7, 7, 3], [22, 0, 0], [40, 1, 5]], np.int32)
+    ranks = np.asarray(jax.jit(lambda: scoring.ranks(jnp.asarray(targets), seen))())
+    for place, column in enumerate(targets.T):
+        alone = np.asarray(jax.jit(lambda column=column: scoring.rank(jnp.asarray(column), seen)[0])())
+        np.testing.assert_array_equal(ranks[column > 0, place], alone[column > 0])
+    if name in ("exact steps", "wide beam"):
+        with pytest.raises(InputError, match="does not score single items"):
+            scoring.scores(jnp.asarray(targets))
+        return
+    scores = np.asarray(jax.jit(lambda: scoring.scores(jnp.asarray(targets)))())
+    expected = [[FORMS[name][1](query, item) if item else 0 for item in row] for query, row in enumerate(targets)]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_narrow_beam_answers_that_a_target_is_not_in_its_list():
     scoring, seen = Stepwise(**chain(), beam=2), jnp.zeros((QUERIES, 1), jnp.int32)
     worst = np.array([in_order("exact steps", query, np.ones(ITEMS + 1, bool))[-1] for query in range(QUERIES)])
