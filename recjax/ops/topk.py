@@ -436,7 +436,7 @@ def _scores_part(users: Any, ids: Array, rows: _Rows) -> Array:
     place = ids - rows.first
     mine = (place >= 0) & (place < rows.length)
     place = jnp.where(mine, place, 0)
-    scores = rows.scorer.pairs(users, jax.tree.map(lambda x: x[place], rows.table))
+    scores = rows.scorer.pairs(users, jax.tree.map(lambda x: jnp.asarray(x)[place], rows.table))
     return rows.total(jnp.where(mine & (ids > 0), scores, 0.0))
 
 

@@ -106,8 +106,7 @@ def test_any_mesh_gives_the_same_lists_and_ranks(shape):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 4, 1)])
-@pytest.mark.parametrize("chunk", [1_000, 16])
+@pytest.mark.parametrize(("shape", "chunk"), [((1, 1, 1), 16), ((2, 4, 1), 1_000)])
 def test_several_targets_rank_each_as_if_it_were_alone(shape, chunk):
     users, table, bias, seen = problem(21, 131, 9)
     targets = np.random.default_rng(1).integers(0, 130, (21, 6)).astype(np.int32)
