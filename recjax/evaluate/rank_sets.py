@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -87,7 +87,7 @@ class RankSets(Evaluator):
             protocol={"split": self.split, "candidates": "full", "mask_seen": self.mask_seen, "tie": TIES},
             metrics=self._figures(ours, dataset.n_items),
             interval=bootstrap_values(groups["all"], self.bootstrap, self.seed),
-            floors={floor: self._floor_figures(found, dataset.n_items) for floor, found in ranked.items()},
+            floors={floor: found and self._floor_figures(found, dataset.n_items) for floor, found in ranked.items()},
             counts=counts | {group: _users(values) for group, values in groups.items() if group != "all"},
             seconds=seconds,
             audit=audit(dataset, data.split).to_json(),
@@ -97,7 +97,11 @@ class RankSets(Evaluator):
                     "targets": sets.lengths,
                     "history": examples.histories.lengths,
                     **groups["all"],
-                    **{f"{LEADING}_{floor}": self._groups(found)["all"][LEADING] for floor, found in ranked.items()},
+                    **{
+                        f"{LEADING}_{floor}": self._groups(found)["all"][LEADING]
+                        for floor, found in ranked.items()
+                        if found is not None
+                    },
                 }
             ),
         )
@@ -118,16 +122,17 @@ class RankSets(Evaluator):
             progress=progress,
         )
 
-    def _floors(self, data: EvaluationData, progress: bool) -> dict[str, SetRankings]:
+    def _floors(self, data: EvaluationData, progress: bool) -> dict[str, SetRankings | None]:
+        """Floor -> its ranks; None where the data cannot have it."""
         n_items, examples = data.dataset.n_items, data.split.examples(self.split)
         makers = scorers(data.dataset, data.split, self.split, data.vectors)
         makers = {**makers, **personal_scorers(data.split, self.split, n_items)}
-        ranked: dict[str, SetRankings] = {}
+        ranked: dict[str, SetRankings | None] = {}
+        masked = self.mask_seen == "history"
         names = (*SET_FLOORS, *self.baselines)
         for floor in tracked(names, len(names), "floors", progress):
-            score: Any = makers[floor]()
-            masked = self.mask_seen == "history"
-            ranked[floor] = rank_sets_scored(score, examples, n_items, mask_seen=masked, k=self.k)
+            score = makers[floor]()
+            ranked[floor] = score and rank_sets_scored(score, examples, n_items, mask_seen=masked, k=self.k)
         return ranked
 
     def _groups(self, found: SetRankings) -> dict[str, dict[str, np.ndarray]]:

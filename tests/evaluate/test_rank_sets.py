@@ -154,7 +154,8 @@ def test_a_report_of_sets(tmp_path):
     assert tuple(report.floors) == SET_FLOORS and set(report.interval) == set(SET_ACCURACY)
     assert report.counts["users"] == len(SPLIT.test)
     assert report.metrics["novel_among_unseen"]["ndcg@10"] >= report.metrics["novel"]["ndcg@10"]
-    masked = run(dataclasses.replace(CONFIG, mask_seen="history"), floors=False)
+    masked = run(dataclasses.replace(CONFIG, mask_seen="history", baselines=("item_knn", "vector_transition")))
+    assert masked.floors["item_knn"] and masked.floors["vector_transition"] is None
     assert set(masked.metrics) == {"all", "repeat", "novel"} and masked.metrics["repeat"]["hr@20"] == 0
     assert masked.metrics["novel"] == report.metrics["novel_among_unseen"]
     low, high = report.interval["ndcg@10"]
