@@ -29,7 +29,7 @@ from recjax.train.progress import Progress
 from recjax.train.recovery import damaged_records, first_sound
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
-from recjax.train.stages import Part, parts
+from recjax.train.stages import Part, parts, resolved
 from recjax.train.start import StartingPoint, begun, starting_point
 from recjax.train.state import TrainState, abstract_start, initial_state
 from recjax.train.step import TrainStep, make_train_step
@@ -93,7 +93,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         source = starting_point(config, run_dir, part.origin)
         if source is not None:
             source.adopt_tokenizer(run_dir)
-        task = task or open_task(config, run_dir)
+        task = task or open_task(resolved(config, run_dir), run_dir)
         barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
         refresher = Refresher(task, config.train.freeze)
