@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -55,12 +56,15 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     whole = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in arrays.items()}
     texts = dict(metadata or {})
     with replacing(path) as new:
+        new.touch()
+        mode = stat.S_IMODE(new.stat().st_mode)  # other users may read what this one may let them; the library's not
         try:
             save_file(whole, new, {**texts, DIGEST: content_digest(whole, texts)})
         except SafetensorError as error:  # which is how the library passes on what the file system says
             code = re.search(r"code: (\d+)", str(error))
             number = int(code[1]) if code else errno.EIO
             raise OSError(number, os.strerror(number), str(path)) from error
+        new.chmod(mode)
 
 
 def read(path: Path) -> ArrayFile:

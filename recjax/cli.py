@@ -182,7 +182,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--baselines",
         metavar="NAME,...",
-        help="also fit and rank item_knn, ease, session_knn, or some of them (seconds; beside the floors)",
+        help="also rank, beside the floors, some of item_knn, ease, session_knn and vector_transition (seconds each)",
     )
     _settings(
         command,

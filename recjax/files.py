@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,40 +34,51 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
-    """Names of files beside `paths`, which take their places when the block ends without an error: all or none.
+    """Files in hidden folders, which take the places of `paths` when the block ends without an error: all or none.
 
-    When all are written, a journal says what is to be renamed, and only then are they renamed. A process that is killed
-    before that has changed nothing; one that is killed after it leaves the journal, by which `finish_replacing` does
-    the rest.
+    A journal names the folders before they are made and, when all files are written, what is to be renamed; only then
+    are they renamed. A process that is killed before that has changed nothing, and one that is killed after it may have
+    done half: `finish_replacing` removes what the one left, and does the rest of the other.
 
     Args:
         journal: path of the journal, where nobody else writes.
         paths: of the files, in the order in which they appear; their folders exist. Of a link, what it leads to.
     """
     places = [Path(os.path.realpath(path)) for path in paths]  # a file may not be renamed to another file system
-    temporaries = [place.with_name(f".{place.name}.{uuid.uuid4().hex}") for place in places]
-    journaled = False
+    # Folders, for what writes a file may have temporary ones of its own, which then go with the folder.
+    folders = [place.with_name(f".{place.name}.{uuid.uuid4().hex}") for place in places]
+    temporaries = [folder / place.name for folder, place in zip(folders, places, strict=True)]
+    renames = [[str(new), str(place)] for new, place in zip(temporaries, places, strict=True)]
+    written = False
     try:
+        _write_journal(journal, folders, [])
+        for folder in folders:
+            folder.mkdir()
         yield temporaries
         for place, temporary in zip(places, temporaries, strict=True):
             if place.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
             _flush(temporary)
-        renames = [[str(new), str(place)] for new, place in zip(temporaries, places, strict=True)]
-        with replacing(journal) as new:
-            new.write_text(json.dumps(sealed({"renames": renames})), encoding="utf-8")
-            _flush(new)
-        journaled = True
+        _write_journal(journal, folders, renames)
+        written = True
         finish_replacing(journal)
     finally:
-        if not journaled:
-            for temporary in temporaries:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+        if not written:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                journal.unlink(missing_ok=True)
+
+
+def _write_journal(journal: Path, folders: list[Path], renames: list[list[str]]) -> None:
+    with replacing(journal) as new:
+        entries = {"folders": [str(folder) for folder in folders], "renames": renames}
+        new.write_text(json.dumps(sealed(entries)), encoding="utf-8")
+        _flush(new)
 
 
 def finish_replacing(journal: Path) -> list[Path]:
-    """Does what a process that was killed in `replacing_together` had left to do.
+    """Completes what a process that was killed in `replacing_together` had left to do.
 
     Returns:
         The files that took their places just now; none where there is no journal.
@@ -79,14 +91,20 @@ def finish_replacing(journal: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{journal} is damaged, and the files that it names may be of different moments") from error
+        raise InputError(
+            f"{journal} is damaged, and the files that it names may be of different calls; where they are of one, or "
+            "have been brought back from a copy, remove it"
+        ) from error
     renamed = []
     for temporary, path in ((Path(old), Path(new)) for old, new in entries["renames"]):
         if temporary.exists():
             temporary.replace(path)
             renamed.append(path)
     for folder in {path.parent for path in renamed}:
-        _flush(folder)
+        with suppress(OSError):  # mounted buckets cannot flush a folder
+            _flush(folder)
+    for folder in entries["folders"]:
+        shutil.rmtree(folder, ignore_errors=True)
     journal.unlink()
     return renamed
 

@@ -37,6 +37,8 @@ def test_round_trip(tmp_path):
     same(found.arrays, {name: np.asarray(array) for name, array in ARRAYS.items()})
     assert found.metadata == {"key": "ü\n"} and found.checked
     assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "any").touch()
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 def test_no_flipped_bit_is_used(tmp_path):

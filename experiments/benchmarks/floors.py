@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # also w
 from recjax.data.prepared import find
 from recjax.data.splits import Histories, LeaveOneOut, Split
 from recjax.evaluate.ease import MOST_ITEMS
-from recjax.evaluate.floors import BASELINES, events_before, rank_floors
+from recjax.evaluate.floors import events_before, rank_floors
 from recjax.evaluate.metrics import mean_metrics
 from recjax.evaluate.scored import Rules, rank_scored
 
@@ -44,6 +44,7 @@ PUBLISHED = {
     "online-retail": ((0.0219, 0.0121), (0.2001, 0.1452), (0.2193, 0.1567)),
 }
 WIDER = {"lastfm": 0.003, "amazon-giftcards-2018": 0.015}
+LEARNED = ("item_knn", "ease", "session_knn")
 DEFAULT = ("ml-1m", "amazon-beauty-2014", "amazon-toys-2014", "amazon-sports-2014")
 
 
@@ -80,7 +81,7 @@ def main() -> int:
             return rank_floors(dataset, split, "test", split.test, Rules(k=0), only=(floor,))[floor]
 
         known = zip(("popularity", "markov-1", "transition"), PUBLISHED[name], (8e-4, 8e-4, 5e-4), strict=True)
-        others = [(floor, None, None) for floor in ("text_knn", "text_transition", *BASELINES)]
+        others = [(floor, None, None) for floor in ("text_knn", "text_transition", *LEARNED)]
         for floor, figures, bound in (*known, *others):
             if floor == "ease" and dataset.n_items > MOST_ITEMS:
                 table.add_row(name, floor, "too many items")

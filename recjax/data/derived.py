@@ -103,19 +103,35 @@ class Users(Derived):
 
     def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
         samples = self.view.open(histories, n_items, seed, relations)
+        return _numbered(samples, "users", samples.histories.users)
 
-        def fill(placement: Placement) -> Batch:
-            users = samples.histories.users[placement.samples]
-            if placement.packed:
-                numbers = np.zeros((placement.rows, placement.row_length), np.int32)
-                places = ranges(placement.starts, placement.lengths)
-                numbers.reshape(-1)[places] = np.repeat(users, placement.lengths)
-            else:
-                numbers = np.zeros(placement.rows, np.int32)
-                numbers[placement.starts // placement.row_length] = users
-            return with_more(samples.fill(placement), users=numbers)
 
-        return replace(samples, fill=fill)
+@dataclass(frozen=True)
+class Numbered(Derived):
+    """Numbers of the samples beside them: `more["samples"]`, int32, from 0, in the order of a sweep over the samples.
+
+    With them a loss finds what a refresh has computed of each sample. Shapes as for `Users`.
+    """
+
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        samples = self.view.open(histories, n_items, seed, relations)
+        return _numbered(samples, "samples", np.cumsum(samples.lengths > 0, dtype=np.int32) - 1)
+
+
+def _numbered(samples: Samples, name: str, numbers: np.ndarray) -> Samples:
+    """The samples with a number of each beside it, int32 [n]."""
+
+    def fill(placement: Placement) -> Batch:
+        own = numbers[placement.samples]
+        if placement.packed:
+            array = np.zeros((placement.rows, placement.row_length), np.int32)
+            array.reshape(-1)[ranges(placement.starts, placement.lengths)] = np.repeat(own, placement.lengths)
+        else:
+            array = np.zeros(placement.rows, np.int32)
+            array[placement.starts // placement.row_length] = own
+        return with_more(samples.fill(placement), **{name: array})
+
+    return replace(samples, fill=fill)
 
 
 def with_more(batch: Batch, **arrays: Any) -> Batch:

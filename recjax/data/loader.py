@@ -187,7 +187,7 @@ class Loader(RowLoader[Batch]):
     def members(self, step: int) -> np.ndarray:
         """int64 [rows, most], samples of the first epoch in batch `step`: of each row in the order of its segments.
 
-        Sample i is row i of `samples.histories`; -1 stands where a row has no more, and in rows of a later epoch. The
+        Number i is row i of `samples.histories`; -1 stands where a row has no more, and in rows of a later epoch. The
         batches of steps 0 to `steps(1) - 1` have each sample that is not skipped once.
         """
         plan, rows = self._plan(0), np.arange(step * self.rows, (step + 1) * self.rows)

@@ -66,11 +66,6 @@ class PairLoader(RowLoader[PairBatch]):
         self._order = EndlessOrder(self.users, seed)
         super().__init__(rows, len(self.users))
 
-    @property
-    def n_items(self) -> int:
-        """Items of the catalog."""
-        return len(self.tokens) - 1
-
     def _fill(self, step: int, local: np.ndarray) -> PairBatch:
         items: Any = self.pairs(step * self.rows + local)
         tokens: Any = self.tokens[items]

@@ -181,7 +181,7 @@ def load_unread(folder: Place) -> Dataset:
 
 
 def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """What stands beside the shards."""
+    """The description and the catalog beside the shards, compared with their digests."""
     if not is_prepared(folder):
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
     try:

@@ -1,4 +1,4 @@
-"""What any model must beat: five floors without training, ranked by the same rules for the same users.
+"""Rivals that any model must beat: five floors without training, ranked by the same rules for the same users.
 
 | floor           | score of an item                                                                               |
 |-----------------|------------------------------------------------------------------------------------------------|
@@ -11,11 +11,12 @@
 
 Baselines that learn in seconds are ranked beside them where asked for:
 
-| baseline        |                                                                                                |
-|-----------------|------------------------------------------------------------------------------------------------|
-| item_knn        | item-based nearest neighbours, see `recjax.evaluate.item_knn`                                  |
-| ease            | linear item-item weights in closed form, see `recjax.evaluate.ease`                            |
-| session_knn     | nearest histories with positions (V-SKNN), see `recjax.evaluate.session_knn`                   |
+| baseline          |                                                                                              |
+|-------------------|----------------------------------------------------------------------------------------------|
+| item_knn          | item-based nearest neighbours, see `recjax.evaluate.item_knn`                                |
+| ease              | linear item-item weights in closed form, see `recjax.evaluate.ease`                          |
+| session_knn       | nearest histories with positions (V-SKNN), see `recjax.evaluate.session_knn`                 |
+| vector_transition | text_transition by the vectors that the model reads; of a model that reads none it is absent |
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +35,12 @@ from recjax.evaluate.item_knn import ItemNeighbours
 from recjax.evaluate.ranking import Rankings, tracked
 from recjax.evaluate.scored import Rules, rank_scored
 from recjax.evaluate.session_knn import SessionNeighbours
-from recjax.evaluate.text_transition import TextTransitions, text_prior
+from recjax.evaluate.text_transition import TextTransitions, asked_items, text_prior
 from recjax.text.tfidf import name_texts, tfidf
 from recjax.typing import InputError
 
 FLOORS = ("popularity", "repeat_last", "transition", "text_knn", "text_transition")
-BASELINES = ("item_knn", "ease", "session_knn")
+BASELINES = ("item_knn", "ease", "session_knn", "vector_transition")
 
 RECENT = 10
 """Items of a history that the text floor looks at."""
@@ -86,9 +87,9 @@ def rank_floors(
         progress: show a progress bar where the output is a terminal.
 
     Returns:
-        Floor -> its rankings; None for the floors that read text where no item has any.
+        Floor -> its rankings; None for the floors that read text where no item has any, or vectors without vectors.
     """
-    makers = scorers(dataset, split, which, vectors)
+    makers = scorers(dataset, split, which, vectors, asked_items(examples.histories))
     rankings: dict[str, Rankings | None] = {}
     for name in tracked(only, len(only), "floors", progress):
         score = makers[name]()
@@ -97,9 +98,16 @@ def rank_floors(
 
 
 def scorers(
-    dataset: Dataset, split: Split, which: Which, vectors: np.ndarray | None = None
+    dataset: Dataset,
+    split: Split,
+    which: Which,
+    vectors: np.ndarray | None = None,
+    asked: np.ndarray | None = None,
 ) -> dict[str, Callable[[], Score | None]]:
-    """Floor or baseline -> a function that fits it and returns its scores; arguments as in `rank_floors`."""
+    """Floor or baseline -> a function that fits it and returns its scores.
+
+    Arguments as in `rank_floors`; `asked`, int64 [m], are the items whose text neighbours are wanted, all by default.
+    """
     popularity, n_items = events_before(split, which, dataset.n_items), dataset.n_items
     words = cache(lambda: catalog_words(dataset))
 
@@ -107,19 +115,19 @@ def scorers(
         found = words() if vectors is None else vectors
         return None if found is None else TextNeighbours(found).scores
 
-    def text_transition() -> Score | None:
-        found = words()
-        return None if found is None else TextTransitions.fit(split.train, n_items, text_prior(found)).scores
+    def smoothed(found: np.ndarray | sparse.csr_array | None) -> Score | None:
+        return None if found is None else TextTransitions.fit(split.train, n_items, text_prior(found, asked)).scores
 
     return {
         "popularity": lambda: lambda histories: np.tile(popularity.astype(np.float64), (len(histories), 1)),
         "repeat_last": lambda: lambda histories: recency(histories, n_items),
         "transition": lambda: Transitions.fit(split.train, n_items, popularity).scores,
         "text_knn": text_knn,
-        "text_transition": text_transition,
+        "text_transition": lambda: smoothed(words()),
         "item_knn": lambda: ItemNeighbours.fit(split.train, n_items).scores,
         "ease": lambda: Ease.fit(split.train, n_items).scores,
         "session_knn": lambda: SessionNeighbours.fit(split.train, n_items).scores,
+        "vector_transition": lambda: smoothed(None if vectors is None else of_length_one(vectors)),
     }
 
 
@@ -150,6 +158,12 @@ def catalog_words(dataset: Dataset) -> sparse.csr_array | None:
     """float32 [v, words] sparse, TF-IDF of each item's text, or None where no item has text."""
     texts = name_texts(dataset.catalog)
     return tfidf(["", *texts]) if any(texts) else None
+
+
+def of_length_one(vectors: np.ndarray) -> np.ndarray:
+    """float32 [n, d]: rows divided by their length; rows of zeros stay zeros."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,12 +45,14 @@ class ItemNeighbours:
         items = sparse.csr_array(users.T)
         length = np.sqrt(items.sum(axis=1))
 
-        def similarities(rows: np.ndarray) -> np.ndarray:
-            together = sparse.csr_array(items[rows] @ users).toarray()
-            together /= np.maximum(length[rows, None] * length + shrinkage, 1.0)
+        def similarities(rows: np.ndarray) -> sparse.csr_array:
+            together = sparse.csr_array(items[rows] @ users)
+            row = np.repeat(rows, np.diff(together.indptr))
+            together.data = together.data / (length[row] * length[together.indices] + shrinkage)
             return together
 
-        return cls(sparse.csr_array(nearest(similarities, n_items + 1, neighbours).T), n_items)
+        found = nearest(similarities, np.arange(n_items + 1), n_items + 1, neighbours)
+        return cls(sparse.csr_array(found.T), n_items)
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 [n, v]: sum of the similarities of an item to the items of the history that are its neighbours."""

@@ -146,7 +146,7 @@ def _unlisted(lists: np.ndarray, names: list[str]) -> list[str]:
 
 
 def _stream_notes(stream: Stream, skipped: np.ndarray, names: list[str], mask_seen: str) -> list[str]:
-    """What a stream left out."""
+    """Notes on the events and items that a stream left out."""
     notes = []
     if skipped.any():
         notes.append(

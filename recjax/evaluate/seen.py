@@ -21,7 +21,7 @@ _NOTHING = np.zeros(0, np.int32)
 
 
 class SeenEvents:
-    """What is remembered of the events of users, by row number.
+    """Bounded memory of the events of users, by row number.
 
     Args:
         most: distinct items of a user that are remembered.
@@ -47,9 +47,9 @@ class SeenEvents:
             self._latest += [_NOTHING] * more
 
     def repeated(self, rows: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Which events are not after those that have been read: bool [m].
+        """Mask of the events that are not after those that have been read: bool [m].
 
-        That are those before the last time of their user, and those at that time, as often as their item was read
+        Those are the ones before the last time of their user, and those at that time, as often as their item was read
         there; an event of another item at the same time is new.
 
         Args:
@@ -102,11 +102,11 @@ class SeenEvents:
         return found
 
     def full(self, rows: np.ndarray) -> int:
-        """How many rows may have had more distinct items than are remembered."""
+        """Number of rows that may have had more distinct items than are remembered."""
         return sum(len(self._items[row]) >= self.most for row in rows)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything, as arrays by name."""
+        """All of it, as arrays by name."""
         return {
             "lengths": self.lengths,
             "last": self.last,
@@ -115,7 +115,7 @@ class SeenEvents:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes what `arrays` returned."""
+        """Puts the memory that `arrays` returned in the place of this one."""
         self.lengths, self.last = arrays["lengths"].copy(), arrays["last"].copy()
         self._items = [items[-self.most :] for items in _parts("seen", arrays)]
         self._latest = _parts("latest", arrays)

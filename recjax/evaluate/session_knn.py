@@ -12,6 +12,7 @@ from scipy import sparse
 
 from recjax.data.splits import Histories
 from recjax.data.transitions import ages, user_items
+from recjax.evaluate.neighbours import best_of_rows, place_in
 
 NEIGHBOURS = 100
 SAMPLE = 1000
@@ -72,12 +73,5 @@ class SessionNeighbours:
         row, near, value = row[others], similar.indices[others], similar.data[others]
         recent = place_in(row) < self.sample
         row, near, value = row[recent], near[recent], value[recent]
-        order = np.lexsort((near, np.negative(value), row))
-        row, near, value = row[order], near[order], value[order]
-        kept = place_in(row) < self.neighbours
-        return row[kept], near[kept], value[kept]
-
-
-def place_in(rows: np.ndarray) -> np.ndarray:
-    """int64 [n], place of each entry among those of its row, from 0; `rows` ascend."""
-    return np.arange(len(rows)) - np.searchsorted(rows, rows)
+        best = best_of_rows(row, near, value, self.neighbours)
+        return row[best], near[best], value[best]

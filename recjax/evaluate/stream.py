@@ -101,7 +101,7 @@ class Stream:
 
     @property
     def bytes_per_user(self) -> int:
-        """What is kept of a user on the device: the mixers' states and the user state."""
+        """Size of a user's states on the device: the mixers' and the user state."""
         leaves = jax.tree.leaves((self._store, self._hidden))
         return sum(leaf.nbytes // leaf.shape[0] for leaf in leaves)
 
@@ -110,7 +110,7 @@ class Stream:
         return int(self._seen.lengths[self._names[user]]) if user in self._names else 0
 
     def forgetful(self, users: Sequence[str]) -> int:
-        """How many of some users have so many distinct items that the first of them may be recommended again."""
+        """Number of users, of some, with so many distinct items that the first of them may be recommended again."""
         return self._seen.full(np.array([self._names[user] for user in users if user in self._names], np.int64))
 
     def push(
@@ -216,7 +216,7 @@ class Stream:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Goes on from what `arrays` returned, of a stream of the same model and parameters."""
+        """Continues from the `arrays` of a stream of the same model and parameters."""
         bounds = exclusive_sum(arrays["names_counts"]).tolist()
         text = arrays["names"].tobytes()
         names = [text[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(bounds)]

@@ -7,7 +7,6 @@ is finished by the next one.
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -72,17 +71,9 @@ class StateFile:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(exclusive(self._place))
                 self.repaired = finish_replacing(self._journal)
-                self._clear()
             except OSError as error:
                 raise lists.unwritable(self.path, error) from error
             yield self
-
-    def _clear(self) -> None:
-        """Removes the temporary files of calls that were killed before they had changed anything."""
-        left = re.compile(rf"\.+{re.escape(self._place.name)}(\.[0-9a-f]{{32}})+")
-        for file in self._place.parent.iterdir():
-            if left.fullmatch(file.name):
-                file.unlink()
 
     def restore(self, stream: Stream) -> None:
         """Reads the states into a new stream; nothing where there is no file yet.

@@ -8,7 +8,9 @@ by what followed it. κ counts events, so it means the same in every catalog. Th
 catalogs; nothing is fitted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -30,20 +32,44 @@ RECENT = 12
 """Items of a history that count, each step back half as much."""
 
 
-def text_prior(vectors: sparse.csr_array, neighbours: int = NEIGHBOURS) -> sparse.csr_array:
+def asked_items(histories: Histories) -> np.ndarray:
+    """int64 [m], ascending: the items that count in any of the histories, the only ones whose neighbours matter."""
+    return np.unique(np.asarray(histories.take(np.arange(len(histories)), last=RECENT).items, np.int64))
+
+
+def text_prior(
+    vectors: np.ndarray | sparse.csr_array, items: np.ndarray | None = None, neighbours: int = NEIGHBOURS
+) -> sparse.csr_array:
     """Where each text points: squared cosines with the nearest texts, divided by their sum; float64 [v, v] sparse.
 
     Args:
-        vectors: float [v, d] sparse, rows of length 1, or empty where an item has no text.
-        neighbours: of each item.
+        vectors: float [v, d], dense or sparse, rows of length 1, or zeros where an item has no text.
+        items: int64 [m], those that will be asked for; all by default.
+        neighbours: of each item; of equally near ones the first.
 
     Returns:
-        Rows that sum to 1, or are empty where an item shares no word with another.
+        Rows that sum to 1, or are empty where no other text is near at all.
     """
-    columns = sparse.csr_array(vectors.T)
-    found = nearest(lambda rows: (vectors[rows] @ columns).toarray(), len(vectors.indptr) - 1, neighbours)
+    size = len(vectors) if isinstance(vectors, np.ndarray) else len(vectors.indptr) - 1
+    rows = np.arange(size) if items is None else items
+    found = nearest(_cosines(vectors, neighbours), rows, size, neighbours)
     found.data **= 2
     return scaled(found, found.sum(axis=1))
+
+
+def _cosines(vectors: Any, neighbours: int) -> Callable[[np.ndarray], sparse.csr_array]:
+    """Items -> their cosines with all; of dense vectors only those that can be among the nearest."""
+    if sparse.issparse(vectors):
+        columns = sparse.csr_array(vectors.T)
+        return lambda rows: sparse.csr_array(vectors[rows] @ columns)
+
+    def nearest_of_all(rows: np.ndarray) -> sparse.csr_array:
+        found = vectors[rows] @ vectors.T
+        place = max(found.shape[1] - neighbours - 1, 0)  # one more, as an item is its own nearest
+        found[found < np.partition(found, place, axis=1)[:, [place]]] = 0.0
+        return sparse.csr_array(found)
+
+    return nearest_of_all
 
 
 def scaled(matrix: sparse.csr_array, sums: np.ndarray) -> sparse.csr_array:

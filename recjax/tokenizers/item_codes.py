@@ -24,7 +24,7 @@ FORMAT = "recjax item codes 1"
 CODES, DESCRIPTION, TOKENIZER = "codes.safetensors", "codes.json", "tokenizer.safetensors"
 
 State = Mapping[str, Any]
-"""What a tokenizer learned: nested dicts of NumPy arrays."""
+"""State of a fitted tokenizer: nested dicts of NumPy arrays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class ItemCodes:
 
     @property
     def tuples(self) -> int:
-        """How many tuples there are."""
+        """Number of possible tuples."""
         return math.prod(self.sizes)
 
     @property

@@ -6,7 +6,7 @@ so `recjax.train.loop.fit` trains it in a run folder, with checkpoints and logs,
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -80,7 +80,19 @@ Trainer = Callable[[Any, VectorBatches, Array], Params]
 """(model, batches, key) -> trained parameters."""
 
 
-def train_plainly(model: Trainable, batches: VectorBatches, key: Array) -> Params:
+class Refresh(NamedTuple):
+    """Something done to parameters between steps.
+
+    Attributes:
+        every: so many steps, but not before the first.
+        update: (parameters, number of the step that comes next) -> parameters.
+    """
+
+    every: int
+    update: Callable[[Params, int], Params]
+
+
+def train_plainly(model: Trainable, batches: VectorBatches, key: Array, refresh: Refresh | None = None) -> Params:
     """Adam with cosine decay for the model's `steps`, without checkpoints."""
     optimiser = optax.adam(optax.cosine_decay_schedule(model.learning_rate, max(model.steps, 1)))
     init_key, step_key = jax.random.split(key)
@@ -96,6 +108,8 @@ def train_plainly(model: Trainable, batches: VectorBatches, key: Array) -> Param
 
     step_function = jax.jit(update, donate_argnums=(0, 1))
     for step, batch in enumerate(batches.iterate(0, model.steps)):
+        if refresh is not None and step and step % refresh.every == 0:
+            params = refresh.update(params, step)
         params, opt_state = step_function(params, opt_state, batch, step_key, np.int32(step))
         # On host devices, steps in flight wait for each other's collectives until XLA gives up; one at a time cannot.
         jax.block_until_ready(params)

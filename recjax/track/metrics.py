@@ -1,4 +1,4 @@
-"""Where numbers go: `metrics.jsonl`, one object a line, and TensorBoard event files."""
+"""Metrics of a run as files: `metrics.jsonl`, one object a line, and TensorBoard event files."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ class MetricLog:
 
     A run that resumes at some step takes up the log there: lines of later steps, written by a process that was killed
     before its next checkpoint, are dropped, and so is a line that was cut short. A log with other lines that cannot be
-    read never stops a run whose checkpoints are sound: it is copied to `metrics.jsonl.damaged`, a warning counts those
-    lines, and the others remain.
+    read never stops a run whose checkpoints are sound: a warning counts them, the log is copied to
+    `metrics.jsonl.damaged`, and the other lines remain.
 
     Args:
         folder: of the run.
@@ -42,7 +43,7 @@ class MetricLog:
         kept = [line for line in lines if line["step"] <= step]
         self.resumed: dict[str, float] = {line["name"]: line["value"] for line in kept}
         if damaged:
-            self._set_aside(damaged)
+            self._set_aside()
         with replacing(self._path) as new:
             new.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
@@ -52,14 +53,11 @@ class MetricLog:
         if step:  # event files only grow; TensorBoard itself drops events at or after a start
             self._board.write_event(_event(step + 1, session_log=SessionLog(status=SessionLog.START)))
 
-    def _set_aside(self, damaged: int) -> None:
+    def _set_aside(self) -> None:
         aside = self._path.with_name(self._path.name + DAMAGED)
         with replacing(aside) as new:
             shutil.copyfile(self._path, new)
-        logging.getLogger(__name__).warning(
-            "%s: %d lines cannot be read and are left out; the log as it was is kept in %s",
-            self._path, damaged, aside.name,
-        )  # fmt: skip
+        logging.getLogger(__name__).warning("the log as it was, with its damaged lines, is %s", aside)
 
     def __enter__(self) -> "MetricLog":
         return self
@@ -78,8 +76,9 @@ class MetricLog:
 
 
 def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves in a run's `metrics.jsonl`: name -> (step, value) pairs in order; lines that cannot be read are left
-    out.
+    """The curves in a run's `metrics.jsonl`: name -> (step, value) pairs in order.
+
+    Lines that cannot be read are left out, and a warning counts them.
 
     Raises:
         InputError: the run has none.
@@ -109,7 +108,15 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     *whole, last = path.read_bytes().split(b"\n")
     entries = [_entry(line) for line in whole if line]
     found = [entry for entry in [*entries, _entry(last)] if entry is not None]
-    return found, entries.count(None)
+    if damaged := entries.count(None):
+        _warn(path, damaged)
+    return found, damaged
+
+
+@cache
+def _warn(path: Path, damaged: int) -> None:
+    """Says it once, although a start reads the log several times."""
+    logging.getLogger(__name__).warning("%s: %d lines cannot be read and are left out", path, damaged)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

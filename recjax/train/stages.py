@@ -102,9 +102,9 @@ def resolved(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _renamed(value: Any, run_dir: Path) -> Any:
-    if isinstance(value, str) and value.startswith(NAMED):
+    if isinstance(value, str):
         name, _, inside = value.removeprefix(NAMED).partition("/")
-        return str(stage_folder(run_dir, name) / inside)
+        return str(stage_folder(run_dir, name) / inside) if value.startswith(NAMED) else value
     if isinstance(value, tuple):
         return tuple(_renamed(entry, run_dir) for entry in value)
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ import pytest
 from recjax.config import from_json, to_json
 from recjax.data.building import build
 from recjax.data.denoising import Corrupted
-from recjax.data.derived import Baskets, Prefixes, Users, Windows
+from recjax.data.derived import Baskets, Numbered, Prefixes, Users, Windows
 from recjax.data.draws import draw
 from recjax.data.histories import Histories
 from recjax.data.loader import Loader
@@ -82,6 +82,17 @@ def test_views_compose_in_any_order():
     queries = [v.queries(source, 12, N_ITEMS) for v in (view, Shifted(12, align="left", times=True))]
     np.testing.assert_array_equal(queries[0].items, queries[1].items)
     assert view.query_lengths(LENGTHS).tolist() == np.minimum(LENGTHS, 12).tolist()
+
+
+def test_samples_are_numbered_in_their_order():
+    loader = Loader(histories(LENGTHS), Numbered(Users(Shifted(12))), 8, 20, 0, N_ITEMS)
+    used, found = np.flatnonzero(LENGTHS > 1), {}
+    for step in range(loader.steps(1)):
+        batch = loader.host_batch(step)
+        real = batch.segments > 0
+        assert set(batch.more) == {"users", "samples"}
+        found |= dict(zip(batch.more["samples"][real].tolist(), batch.more["users"][real].tolist(), strict=True))
+    assert [found[number] for number in range(len(used))] == (used + 7).tolist()
 
 
 def test_user_numbers_go_with_the_tokens_or_with_the_rows():

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from recjax.data.building import build
+from recjax.data.derived import Baskets, Prefixes
 from recjax.data.loader import Data, Loader, open_data, query_batches
+from recjax.data.partners import Partnered
 from recjax.data.prepared import find, load, load_unread, save
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut, few_shot
 from recjax.data.stored import StoredColumn
@@ -73,6 +75,17 @@ def test_batches_and_queries_are_those_of_a_resident_dataset(folder, view):
     for (queries, rows), (expected, expected_rows) in zip(one, other, strict=True):
         equal(queries, expected)
         np.testing.assert_array_equal(rows, expected_rows)
+
+
+@pytest.mark.parametrize("view", [Partnered(Prefixes(Shifted(10, times=True))), Baskets(Shifted(10))])
+def test_samples_are_those_of_a_resident_dataset(folder, view):
+    one, other = (
+        Loader(LeaveOneOut().split(opened(folder)).train, view, ROWS, 20, 0, 20, packed=view.packing)
+        for opened in (load, load_unread)
+    )
+    assert isinstance(other.samples.histories.items, StoredColumn)
+    for step in (0, 30):
+        equal(one.host_batch(step), other.host_batch(step))
 
 
 @pytest.mark.parametrize("split", [LeaveOneOut(), GlobalTime(), ByUser()])

@@ -96,6 +96,17 @@ def test_every_user_of_a_file_is_listed_or_named(tmp_path):
     assert not lists([["i1"]]).notes
 
 
+def test_a_row_of_a_user_alone_is_a_user_without_events(tmp_path):
+    path = tmp_path / "users.csv"
+    path.write_text("user_id,item_id,timestamp\nnew,,\nold,i1,5\nnewer,,\nold,i4,6\n")
+    found = lists(path, k=3)
+    assert found.fallbacks == ["new", "newer"] and set(found.table["user_id"]) == {"new", "old", "newer"}
+    assert found.table.filter(pl.col("user_id") == "old")["item_id"].to_list() == expected(["i1", "i4"], 3)
+    path.write_text("user_id,item_id,timestamp\nnew,,\nold,i1,5\nbad,i4,\nworse,,9\n")
+    with pytest.raises(InputError, match="rows cannot be used"):
+        lists(path)
+
+
 @pytest.mark.parametrize(("name", "read"), [("a.csv", pl.read_csv), ("a.parquet", pl.read_parquet)])
 def test_lists_are_written_as_the_name_says(tmp_path, name, read):
     found = lists([["i1", "i4"], ["nowhere"]], k=3)

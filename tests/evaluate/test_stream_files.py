@@ -1,5 +1,6 @@
 """Files of states: whose they are, damage, and that they and the lists become visible together or neither."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import save_file
 
+from recjax import array_files
 from recjax.data.views import Shifted
 from recjax.evaluate.stream import Stream
 from recjax.evaluate.stream_files import StateFile, identity
@@ -126,7 +128,7 @@ def test_a_kill_between_the_two_is_finished_by_the_next_call(saved, tmp_path, mo
     replace = Path.replace
 
     def killed(self, target):
-        if Path(target).name == state.name:
+        if Path(target) == state:
             raise Killed
         return replace(self, target)
 
@@ -142,17 +144,17 @@ def test_a_kill_between_the_two_is_finished_by_the_next_call(saved, tmp_path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.csv", "users.safetensors"]
 
 
-def test_what_a_killed_call_left_is_removed(saved, tmp_path):
-    state = saved[0]
-    for name in (f".{state.name}.{'0' * 32}", f"..{state.name}.{'a' * 32}.{'b' * 32}"):
-        (tmp_path / name).write_text("half")
-    (tmp_path / f".{state.name}.mine").write_text("")
-    restored(state)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f".{state.name}.mine",
-        "lists.csv",
-        "users.safetensors",
-    ]
+def test_what_a_killed_call_left_is_removed(saved, tmp_path, monkeypatch):
+    state, out, first, second = saved
+    with monkeypatch.context() as patch, StateFile(state, WHOSE).held() as file:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        patch.setattr(array_files, "write", lambda path, *_: path.write_text("half") and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            file.write(second, TABLE, out)
+    assert len(list(tmp_path.iterdir())) > 3
+    same(restored(state), first.arrays())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.csv", "users.safetensors"]
 
 
 def test_a_link_leads_to_one_file(saved, tmp_path):

@@ -122,9 +122,8 @@ def test_a_sweep_has_each_sample_once_in_order(packed, tmp_path):
     """Values at the last token of each history that is long enough, however they are packed, on four devices."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 9, 37)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    items = rng.integers(1, 32, offsets[-1]).astype(np.int32)
-    histories = Histories(offsets, items, np.zeros(len(items), np.int64), np.arange(37, dtype=np.int32))
+    items = rng.integers(1, 32, lengths.sum()).astype(np.int32)
+    histories = Histories.concatenated(lengths, items, np.zeros(len(items), np.int64), np.arange(37))
     with jax.set_mesh(MeshShape().build(jax.devices()[:4])):
         loader = Loader(histories, Shifted(max_length=6), 8, 12, seed=3, n_items=31, packed=packed)
         sweep = EpochSweep(toy_task(loader=loader), {"shift": jnp.float32(0.5)}, 7, {})
@@ -136,7 +135,7 @@ def test_a_sweep_has_each_sample_once_in_order(packed, tmp_path):
         assert sweep(fn)["item"].tolist() == found["item"].tolist() and len(sweep.functions) == 1
     long = np.flatnonzero(lengths > 1)
     np.testing.assert_array_equal(sweep.samples, long)
-    last = items[offsets[1:][long] - 2]
+    last = items[np.cumsum(lengths)[long] - 2]
     np.testing.assert_array_equal(found["item"], last)
     np.testing.assert_array_equal(found["wide"], last[:, None] + np.arange(3) + 0.5)
     assert sweep.epoch == 7 // loader.steps(1)
