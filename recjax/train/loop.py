@@ -21,6 +21,7 @@ from recjax.track.model_table import model_table
 from recjax.track.plots import plot_curves
 from recjax.train import folder
 from recjax.train.checkpoint import Checkpoints
+from recjax.train.encoder_task import open_encoder_task
 from recjax.train.errors import TrainingError
 from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
@@ -93,7 +94,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         source = starting_point(config, run_dir, part.origin)
         if source is not None:
             source.adopt_tokenizer(run_dir)
-        task = task or open_task(resolved(config, run_dir), run_dir)
+        task = task or _open(part)
         barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
         refresher = Refresher(task, config.train.freeze)
@@ -157,10 +158,19 @@ def _fit(part: Part, task: Task | None) -> Result:
         done = step == calendar.total or progress.stopped is not None
         if main and done:
             plot_curves(run_dir)
+        if done and task.finish is not None:
+            task.finish(run_dir)
         result = Result(step, calendar.total, progress.best_step, progress.best_value, not done, progress.stopped)
         reporter.line(_farewell(result, config.train.metric))
         reporter.line(goodput.line())
         return result
+
+
+def _open(part: Part) -> Task:
+    config = resolved(part.config, part.folder)
+    if part.title and not config.model.ranks:  # a stage may train an encoder that the run reads texts by
+        return open_encoder_task(config)
+    return open_task(config, part.folder)
 
 
 def _calendar(train: Train, task: Task) -> Calendar:
