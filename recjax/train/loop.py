@@ -13,6 +13,7 @@ from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.items import Items
 from recjax.data.views import Batch
+from recjax.nn.groups import split_frozen
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
@@ -116,7 +117,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         journal = Journal(progress, calendar, log, reporter, goodput)
         if part.title:
             reporter.line(part.title)
-        _announce(reporter, task, mesh, beginning, calendar, source)
+        _announce(reporter, task, mesh, beginning, calendar, source, config.train.freeze)
 
         # --- steps
         interrupt.armed = True
@@ -294,9 +295,12 @@ def _announce(
     beginning: _Beginning,
     calendar: Calendar,
     source: StartingPoint | None,
+    freeze: tuple[str, ...],
 ) -> None:
     shape = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     reporter.console.print(model_table(beginning.state.params))
+    if frozen := sum(leaf.size for leaf in jax.tree.leaves(split_frozen(beginning.state.params, freeze)[1])):
+        reporter.line(f"{frozen:,} of these parameters are frozen")
     device = mesh.devices.flat[0].device_kind
     reporter.line(f"dataset {task.dataset} ({task.fingerprint})")
     reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
@@ -308,7 +312,8 @@ def _announce(
 
 def _every(calendar: Calendar) -> str:
     validation = f"validation every {calendar.evaluate_every}" if calendar.evaluate_every else "no validation"
-    return f"{validation}, checkpoint every {calendar.save_every}"
+    refresh = f", refresh every {calendar.refresh_every}" if calendar.refresh_every else ""
+    return f"{validation}, checkpoint every {calendar.save_every}{refresh}"
 
 
 def _farewell(result: Result, metric: str) -> str:
