@@ -138,6 +138,9 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where to write it, here or at gs:// or s3:// (default $RECJAX_CACHE/DATASET, found by name)",
     )
+    command.add_argument(
+        "--replace", action="store_true", help="write over a dataset of that name that has other options or other data"
+    )
     command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
     command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
     command.add_argument(

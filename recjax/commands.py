@@ -15,11 +15,12 @@ import numpy as np
 from rich.console import Console
 
 from recjax import recipes
-from recjax.config import RunConfig, diff, keys, override_all
+from recjax.config import RunConfig, diff, keys, load, override_all
 from recjax.config import to_json as config_to_json
 from recjax.data.dataset import Dataset
 from recjax.data.items import VECTORS
 from recjax.data.loader import Data
+from recjax.data.mixture import Mixture
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
 from recjax.data.splits import LeaveOneOut
@@ -47,6 +48,7 @@ from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
 from recjax.train.alignment import align as align_encoder
 from recjax.train.catalogs import CODES
+from recjax.train.folder import CONFIG
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
@@ -183,11 +185,13 @@ def recommend(options: Namespace) -> int:
     one_user = options.history is not None
     _check_files(options)
     run = _load(options.run, recipe=_recipe(options))
+    console = _console()
+    for line in _catalog_ranked(load(options.run / CONFIG, _recipe(options)).data, run.dataset.name):
+        console.print(line, markup=False, highlight=False)
     with jax.set_mesh(run.mesh):
         found = _streamed(run, options) if options.stream else _from_histories(run, options)
     if options.out is not None and options.state is None and jax.process_index() == 0:
         lists.write(found.table, options.out)
-    console = _console()
     for line in [*found.notes, *_left_out(found, run.dataset, one_user)]:
         console.print(line, markup=False, highlight=False)
     if options.out is None:
@@ -210,6 +214,14 @@ def _check_files(options: Namespace) -> None:
     lists.check_distinct({f"--{name}": getattr(options, name) for name in ("users", "stream", "state", "out")})
     if options.out is not None and jax.process_index() == 0:
         lists.check(options.out)
+
+
+def _catalog_ranked(trained: object, dataset: str) -> list[str]:
+    """Which catalog the lists are of, where a run knows several."""
+    if not isinstance(trained, Mixture):
+        return []
+    others = ", ".join(name for name in trained.datasets if name != dataset)
+    return [f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"]
 
 
 def _from_histories(run: Run, options: Namespace) -> Recommendations:
@@ -260,7 +272,8 @@ def _left_out(found: Recommendations, dataset: Dataset, typed: bool) -> list[str
             lines.append(f"{error}; events left out: {sum(unknown.values()):,}")
     if users := found.fallbacks:
         shown = ", ".join(map(repr, users[:5])) + (", ..." if len(users) > 5 else "")
-        who = "nothing of the history is left" if typed else f"nothing is left of {len(users):,} users: {shown}"
+        of = f"the histories of {len(users):,} users" if len(users) > 1 else "the history of user"
+        who = "nothing of the history is left" if typed else f"nothing is left of {of}: {shown}"
         lines.append(f"{who}; these are the most popular items")
     return lines
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recjax import array_files, cli, recipes
+from recjax import array_files, cli, commands, recipes
+from recjax.data.loader import Data
+from recjax.data.mixture import Mixture
 from recjax.data.synthetic import synthetic
 from tests.tiny import SETTINGS, tiny_datasets
 
@@ -131,6 +133,30 @@ def test_prepare(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.splitlines()[-9:] == fewer.splitlines()[-10:-1]
 
 
+def test_prepare_replaces_nothing_without_a_word(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    out = tmp_path / "mine"
+    (tmp_path / "runs" / "mine" / "config.json").write_text(json.dumps({"data": {"dataset": str(out)}}))
+    raw = shutil.copytree(shop / "shop", tmp_path / "raw")
+    prepare = ["prepare", "kept", "--raw", str(raw), "--out", str(out)]
+    assert cli.main(prepare) == cli.main(prepare) == 0
+    written = (out / "dataset.json").read_bytes()
+    assert cli.main([*prepare, "--min-length", "12"]) == 2
+    error = capsys.readouterr().err
+    assert "is prepared already with other options (min_length 1, now 12)" in error
+    assert "there are mine" in error and "--replace" in error
+    with (raw / "interactions.csv").open("a") as file:
+        file.write("someone,new,1700000000\n")
+    assert cli.main(prepare) == 2
+    assert "from other data" in capsys.readouterr().err
+    assert (out / "dataset.json").read_bytes() == written
+    assert cli.main([*prepare, "--replace"]) == 0
+    assert (out / "dataset.json").read_bytes() != written
+
+
 def test_inspect(run: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["inspect", str(run)]) == 0
     text = capsys.readouterr().out
@@ -206,6 +232,12 @@ def test_recommend_for_a_history(run: Path, capsys: pytest.CaptureFixture[str]):
     assert "most popular" in capsys.readouterr().out
     assert cli.main(["recommend", str(run), "--history", items[0], "--out", "lists.parquet"]) == 2
     assert "--out goes with --users" in capsys.readouterr().err
+
+
+def test_lists_of_a_mixture_say_which_catalog_they_are_of():
+    (line,) = commands._catalog_ranked(Mixture(("films", "books"), held_out="games"), "games")
+    assert line.startswith("the items are those of games,") and line.endswith("trained on films, books too")
+    assert commands._catalog_ranked(Data("films"), "films") == []
 
 
 def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):

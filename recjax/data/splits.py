@@ -13,6 +13,7 @@ import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.data.histories import Histories, gathered, shared
+from recjax.data.importers.timestamps import PLACES
 from recjax.typing import InputError
 
 Which = Literal["validation", "test"]
@@ -65,6 +66,7 @@ class Split:
         test: examples for the final figures.
         notes: counts of what the split left out, and the cut times where there are any.
         few: whether `train` has been reduced to some of its users, so that nothing may be counted of the others.
+        before_test: every event before the test, where that is more than training events and validation targets.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Split:
     test: Examples
     notes: dict[str, Any] = field(default_factory=dict)
     few: bool = False
+    before_test: Histories | None = None
 
     def examples(self, which: Which) -> Examples:
         """The examples named `which`."""
@@ -97,8 +100,12 @@ def few_shot(split: Split, share: float) -> Split:
     everyone = len(split.train)
     count = max(1, round(share * everyone))
     rows = np.sort(np.random.default_rng(SHARE_SEED).permutation(everyone)[:count])
+    before = split.before_test
+    if before is not None:
+        before = before.take(np.flatnonzero(np.isin(before.users, split.train.users[rows])))
     return replace(
         split,
+        before_test=before,
         name=f"{split.name}, learning from {share:.6g} of the users",
         train=split.train.take(rows),
         notes=split.notes | {"users_to_learn_from": count},
@@ -189,6 +196,8 @@ class GlobalTime:
             raise InputError(f"target is {self.target!r}, expected 'first', 'last' or 'all'")
 
     def split(self, dataset: Dataset) -> Split:
+        if dataset.time_unit == PLACES:
+            raise InputError(f"dataset {dataset.name!r} has no times, so it cannot be split in time: say leave-one-out")
         cuts = [_cut(value, name, dataset) for name, value in (("validation", self.validation), ("test", self.test))]
         if cuts[0] >= cuts[1]:
             shown = " and ".join(_date(cut) for cut in cuts)
@@ -220,6 +229,7 @@ class GlobalTime:
                 validation=parts[0],
                 test=parts[1],
                 notes=notes,
+                before_test=first_events(dataset, everyone, before[1]),
             ),
             "move the cuts inside the time span of the events",
         )

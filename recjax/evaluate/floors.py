@@ -132,10 +132,12 @@ def scorers(
 
 
 def events_before(split: Split, which: Which, n_items: int) -> np.ndarray:
-    """int64 [v]: events of each item before the evaluated part; for the test, validation targets count.
+    """int64 [v]: events of each item before the evaluated part; for the test, all those of the validation's time count.
 
     Where a split learns from some users only, so do the floors: the targets of the others do not count.
     """
+    if which == "test" and split.before_test is not None:
+        return item_counts(split.before_test.items, n_items)
     counts = item_counts(split.train.items, n_items)
     if which == "validation":
         return counts

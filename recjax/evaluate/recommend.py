@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from recjax.data.dataset import Dataset
+from recjax.data.importers import time_columns
 from recjax.data.items import Items
 from recjax.data.loader import query_batches
 from recjax.data.splits import Histories
@@ -185,7 +186,9 @@ def _typed_events(histories: Sequence[Sequence[str]]) -> tuple[_Events, list[str
 def _file_events(path: Path) -> tuple[_Events, list[str], tuple[str, ...]]:
     rows, names, notes = read_users(path)
     numbers = pl.DataFrame({"user_id": names}).with_row_index("user")
-    rows = rows.join(numbers, on="user_id", maintain_order="left").sort("user", "timestamp", maintain_order=True)
+    rows = rows.join(numbers, on="user_id", maintain_order="left").sort(
+        "user", *time_columns(rows), maintain_order=True
+    )
     times = rows["timestamp"].to_numpy()
     return _Events(rows["user"].to_numpy().astype(np.int64), rows["item_id"].to_list(), times), names.to_list(), notes
 

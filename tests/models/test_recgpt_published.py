@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from flax.traverse_util import flatten_dict
 from recjax.data.items import text_items
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
-from recjax.models.published_checkpoint import import_recgpt, read_state_dict
+from recjax.models.published_checkpoint import import_recgpt, model_params
 from recjax.models.recgpt_published import RecGPTPublished
+from recjax.models.torch_file import read_state_dict
 from recjax.tokenizers.item_codes import load_state
 from recjax.typing import InputError
 
@@ -191,6 +193,40 @@ def test_tensors_never_reach_beyond_their_storage(tmp_path):
         bad = _archive(tmp_path / "bad.pt", _tensor_pickle(size, stride), **{"0": data})
         with pytest.raises(InputError, match="is damaged"):
             read_state_dict(bad)
+
+
+def test_a_small_file_never_takes_much_memory(tmp_path):
+    pickles = {
+        "LONG_BINPUT": b"]r\x00\x00\x00\x0a.",
+        "BYTEARRAY8": b"\x80\x05\x96\x00\x00\x00\x80\x00\x00\x00\x00.",
+    }
+    tracemalloc.start()
+    try:
+        for name, content in pickles.items():
+            with pytest.raises(InputError, match=f"is damaged: ({name} of|expected 2147483648 bytes)"):
+                read_state_dict(_archive(tmp_path / "small.pt", content))
+        path = tmp_path / "zeros.pt"
+        count = 1 << 24
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a/data.pkl", _tensor_pickle((count,), (1,)).replace(b"I4\n", b"I%d\n" % count))
+            archive.writestr("a/data/0", bytes(4 * count))
+        tracemalloc.reset_peak()
+        with pytest.raises(InputError, match="is compressed, which PyTorch's files are not"):
+            read_state_dict(path)
+        many = b"(d" + b"".join(
+            b"Vx%d\n" % number + _tensor_pickle((2, 2), (1, 2))[5:-1] for number in range(500)
+        ) + b"."  # fmt: skip
+        data = np.zeros(4, "<f4").tobytes()
+        assert len(read_state_dict(_archive(tmp_path / "many.pt", many, **{"0": data}))) == 500
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
+
+
+def test_layers_are_counted_by_names_that_are_there(tmp_path):
+    found = {f"h.{10**12}.ln_1.weight": np.zeros(3, np.float32)}
+    with pytest.raises(InputError, match="is not the published model"):
+        model_params(found, tmp_path, 4, 2)
 
 
 def test_other_files_are_named_for_what_they_are(tmp_path, published):
