@@ -23,6 +23,7 @@ from recjax.train.catalogs import open_catalogs
 from recjax.train.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.recovery import first_sound
+from recjax.train.stages import resolved
 from recjax.train.state import sharding_rules
 from recjax.train.task import check_ranks, device_items, item_stats
 from recjax.typing import InputError, Params
@@ -79,7 +80,7 @@ def load_run(
     Raises:
         InputError: no run, no checkpoint, or another dataset than the model can be used on.
     """
-    config = configs.override_all(configs.load(run_dir / CONFIG, recipe), settings)
+    config = resolved(configs.override_all(configs.load(run_dir / CONFIG, recipe), settings), run_dir)
     check_ranks(config)
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:

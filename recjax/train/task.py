@@ -49,7 +49,8 @@ class Task:
         loader: its batches.
         items: of each catalog that batches are of, on the devices.
         validate: parameters -> metrics, or None for no validation.
-        params: to begin with, on the host; None for those that the model's `init` makes.
+        params: to begin with, on the host, or any part of them; the rest is what the model's `init` makes.
+        finish: run folder -> what a run that is done leaves beside its checkpoints is written there.
     """
 
     dataset: str
@@ -59,6 +60,7 @@ class Task:
     items: tuple[Items, ...]
     validate: Callable[[Params], dict[str, float]] | None
     params: Params | None = None
+    finish: Callable[[Path], None] | None = None
 
 
 def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None) -> ItemStats:
