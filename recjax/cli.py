@@ -14,7 +14,6 @@ from pathlib import Path
 
 from recjax import __version__
 
-RUNS = Path("runs")
 COMPARING = ("ablate", "report")
 
 
@@ -76,14 +75,6 @@ def _keep_compiled_programs() -> None:
         processor = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:8]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / processor))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def default_run(name: str, settings: Sequence[str]) -> Path:
-    """The run folder of a recipe and its overrides: the same command always names the same one, and so goes on."""
-    if not settings:
-        return RUNS / name
-    digest = hashlib.sha256("\n".join(setting.replace(" ", "") for setting in settings).encode()).hexdigest()
-    return RUNS / f"{name}-{digest[:8]}"
 
 
 def _local(text: str) -> Path:
@@ -191,6 +182,11 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--predictions", type=_local, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
+    command.add_argument(
+        "--baselines",
+        metavar="NAME,...",
+        help="also rank, beside the floors, some of item_knn, ease, session_knn and vector_transition (seconds each)",
+    )
     _settings(
         command,
         "change the protocol, e.g. evaluate.mask_seen=none, or how the data are prepared, e.g. "
@@ -216,10 +212,16 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "--state",
         type=_local,
         metavar="FILE.safetensors",
-        help="with --stream: where the users' states are kept; read if it is there, and written back",
+        help="with --stream: the users' states; read if the file is there, and written back together with the lists",
     )
     command.add_argument(
-        "--out", type=_local, metavar="FILE.parquet", help="where to write the lists of a file of users"
+        "--late",
+        choices=("skip", "refuse"),
+        help="with --stream: events that are not after those of their user in the states are left out and counted "
+        "(default), or the file is refused",
+    )
+    command.add_argument(
+        "--out", type=_local, metavar="FILE", help="where to write the lists of a file of users: .csv or .parquet"
     )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")

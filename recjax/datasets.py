@@ -5,7 +5,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from recjax.cli import RUNS
 from recjax.data.audit import audit
 from recjax.data.building import build
 from recjax.data.dataset import Dataset
@@ -16,6 +15,7 @@ from recjax.data.preparation import Preparation
 from recjax.data.prepared import find, header, is_prepared, load, save
 from recjax.data.remote import Place, local, place
 from recjax.data.splits import LeaveOneOut
+from recjax.recipes import RUNS
 from recjax.typing import InputError
 
 AUDITED = 100_000_000

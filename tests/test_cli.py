@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recjax import cli, commands
+from recjax import array_files, cli, commands, recipes
 from recjax.data.loader import Data
 from recjax.data.mixture import Mixture
 from recjax.data.synthetic import synthetic
@@ -97,18 +97,18 @@ def test_a_failed_run_exits_with_1(shop, tmp_path, capsys: pytest.CaptureFixture
 
 
 def test_the_same_command_means_the_same_folder():
-    assert cli.default_run("quickstart", []) == Path("runs/quickstart")
-    changed = cli.default_run("quickstart", ["model.width=8"])
+    assert recipes.default_run("quickstart", []) == Path("runs/quickstart")
+    changed = recipes.default_run("quickstart", ["model.width=8"])
     assert changed.parent == Path("runs") and changed.name.startswith("quickstart-")
-    assert cli.default_run("quickstart", ["model.width=8"]) == changed
-    assert cli.default_run("quickstart", ["model.width=9"]) != changed
+    assert recipes.default_run("quickstart", ["model.width=8"]) == changed
+    assert recipes.default_run("quickstart", ["model.width=9"]) != changed
 
 
 def test_train_leaves_a_complete_run_folder(run: Path):
     assert {"config.json", "metrics.jsonl", "checkpoints", "evaluation.json"} <= {path.name for path in run.iterdir()}
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["counts"]["users"] == 120
-    assert set(evaluation["floors"]) == {"popularity", "repeat_last", "transition", "text_knn"}
+    assert set(evaluation["floors"]) == {"popularity", "repeat_last", "transition", "text_knn", "text_transition"}
 
 
 def test_the_same_command_goes_on(run: Path, capsys: pytest.CaptureFixture[str]):
@@ -180,6 +180,18 @@ def test_evaluate_with_another_protocol(run: Path, capsys: pytest.CaptureFixture
     assert "only the protocol can change" in capsys.readouterr().err
 
 
+def test_evaluate_fits_baselines_beside_the_floors(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert cli.main(["evaluate", str(copy), "--baselines", "item_knn,session_knn"]) == 0
+    text = capsys.readouterr().out
+    assert "item_knn" in text and " the best floor, " in text
+    assert list(json.loads((copy / "evaluation.json").read_text())["floors"])[-2:] == ["item_knn", "session_knn"]
+    assert cli.main(["report", str(copy)]) == 0  # reads the run folder, whose configuration is as it was
+    assert "session_knn" in (copy / "report.html").read_text()
+    assert cli.main(["evaluate", str(copy), "--baselines", "als"]) == 2
+    assert "evaluate.baselines names 'als'" in capsys.readouterr().err
+
+
 def test_evaluate_compares_runs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     seed, other = shutil.copytree(run, tmp_path / "seed"), shutil.copytree(run, tmp_path / "other")
     text = (run / "config.json").read_text()
@@ -233,6 +245,8 @@ def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
     arguments = ["recommend", str(run), "--users", str(shop / "shop" / "interactions.csv"), "--out", str(out)]
     assert cli.main([*arguments, "--k", "3"]) == 0
     lists = pl.read_parquet(out)
+    assert cli.main([*arguments[:-1], str(out.with_suffix(".csv")), "--k", "3"]) == 0
+    assert pl.read_csv(out.with_suffix(".csv"), schema_overrides=lists.schema).equals(lists)
     assert lists.columns[:5] == ["user_id", "rank", "item_id", "title", "score"]
     assert lists.height == 120 * 3
     seen = pl.read_csv(shop / "shop" / "interactions.csv")
@@ -241,6 +255,8 @@ def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
 
 def test_recommend_event_by_event(run: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     events = pl.read_csv(shop / "shop" / "interactions.csv").sort("user_id", "timestamp", maintain_order=True)
+    # An event that equals the last one of an earlier file in item and time counts as that one.
+    events = events.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
     events = events.group_by("user_id", maintain_order=True).head(12)
     events.write_csv(tmp_path / "all.csv")
     place = pl.int_range(pl.len()).over("user_id")
@@ -255,7 +271,35 @@ def test_recommend_event_by_event(run: Path, shop: Path, tmp_path: Path, capsys:
     theirs = theirs.join(ours.select("user_id").unique(), on="user_id", how="semi")
     assert ours.height == theirs.height > 0
     assert ours.drop("score").equals(theirs.drop("score"))
+    capsys.readouterr()
+    before = array_files.read(state).arrays
+    assert cli.main([*stream, str(tmp_path / "rest.csv")]) == 0  # given twice, it changes nothing
+    left_out = events.filter(place >= 7).height
+    assert f"{left_out:,} events left out: they are not after those" in capsys.readouterr().out
+    assert pl.read_parquet(once).equals(ours)
+    after = array_files.read(state).arrays
+    assert all((after[name] == array).all() for name, array in before.items())
+    assert cli.main([*stream, str(tmp_path / "rest.csv"), "--late", "refuse"]) == 2
+    assert f"{left_out:,} events are not after those" in capsys.readouterr().err
     assert cli.main([*stream, str(shop / "shop" / "interactions.csv")]) == 2
     assert "has room for 12" in capsys.readouterr().err
     assert cli.main(["recommend", str(run), "--history", "1", "--state", str(state)]) == 2
     assert "--state goes with --stream" in capsys.readouterr().err
+
+
+def test_files_of_a_command_are_checked_before_anything_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "log.csv")
+    log, state = str(tmp_path / "log.csv"), str(tmp_path / "x.parquet")
+    for arguments, message in (
+        (["--stream", log, "--state", state, "--out", state], "--state and --out are the same file"),
+        (["--stream", log, "--out", f"{tmp_path}/link.csv"], "--stream and --out are the same file"),
+        (["--users", log, "--out", f"{tmp_path}/../{tmp_path.name}/log.csv"], "--users and --out are the same file"),
+        (["--users", log, "--out", f"{tmp_path}/lists.txt"], "lists are written as .csv or .parquet"),
+        (["--users", log, "--out", f"{log}/lists.csv"], "cannot write"),
+        (["--users", log, "--late", "skip"], "--late goes with --stream"),
+        (["--stream", log, "--out", f"{tmp_path}/{'x' * 300}.csv"], "cannot write"),
+    ):
+        assert cli.main(["recommend", str(tmp_path / "no run"), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error

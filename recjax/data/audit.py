@@ -1,6 +1,6 @@
 """What makes a split doubtful: ties, leaks from the future, repeats, order that says nothing, cold targets."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ def audit(dataset: Dataset, split: Split) -> Audit:
     repeated = (np.diff(dataset.items) == 0) & same_user
     test = split.test
     equal = dataset.description.get(EQUAL_TIMES, dataset.n_interactions)  # the stored times are cut to seconds
-    swapped = float(_tied_targets(tied, dataset, test).mean())
+    swapped = float(_tied_targets(dataset, test).mean())
     real, shuffled, users = _order_probe(split, dataset.n_items)
     return Audit(
         dataset=dataset.name,
@@ -159,11 +159,12 @@ def _largest_user(dataset: Dataset) -> tuple[str, int] | None:
     return None if few or len(lengths) < FEWEST_USERS else (dataset.user_ids[user], most)
 
 
-def _tied_targets(tied: np.ndarray, dataset: Dataset, test: Examples) -> np.ndarray:
-    """bool [n]: the target's time is that of a neighbour. `tied[i]` says so of events i and i + 1."""
-    rows = dataset.offsets[:-1][test.histories.users] + test.histories.lengths
-    around = np.concatenate([[False], tied, [False]])
-    return around[rows] | around[rows + 1]
+def _tied_targets(dataset: Dataset, test: Examples) -> np.ndarray:
+    """bool [n]: another event of the user has the target's time."""
+    moments, moment = np.unique(dataset.timestamps, return_inverse=True)
+    keys = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets)) * len(moments) + moment  # in order
+    asked = test.histories.users.astype(np.int64) * len(moments) + np.searchsorted(moments, test.times)
+    return np.searchsorted(keys, asked, side="right") - np.searchsorted(keys, asked) > 1
 
 
 def _later_training(training: np.ndarray, targets: np.ndarray) -> float:
@@ -194,9 +195,10 @@ def _order_probe(split: Split, n_items: int) -> tuple[float, float, int]:
 
 def _shuffled(histories: Histories, rng: np.random.Generator) -> Histories:
     """The same histories, each in random order."""
+    histories = histories.compact()
     row = np.repeat(np.arange(len(histories)), histories.lengths)
     order = np.lexsort((rng.random(len(row)), row))
-    return Histories(histories.offsets, histories.items[order], histories.timestamps[order], histories.users)
+    return replace(histories, items=histories.items[order], timestamps=histories.timestamps[order])
 
 
 def _ndcg(model: Transitions, examples: Examples, n_items: int) -> float:

@@ -20,6 +20,7 @@ from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Preparation
 from recjax.data.remote import Place, local, place, remove, told
 from recjax.data.stored import Shards, StoredColumn, StoredIds
+from recjax.files import file_digest, sealed, unsealed
 from recjax.typing import InputError
 
 DESCRIPTION = "dataset.json"
@@ -94,6 +95,9 @@ def write_header(
 ) -> None:
     """Writes what stands beside the shards: `catalog.parquet`, and `dataset.json`, which makes the folder a dataset.
 
+    `dataset.json` has digests of itself, of the catalog and of the offsets; the records of a shard have checksums of
+    ArrayRecord's own.
+
     Args:
         folder: with the shards.
         name: of the dataset.
@@ -107,7 +111,9 @@ def write_header(
     (folder / CATALOG).write_bytes(table.getvalue())
     header = {"format": FORMAT, "name": name, "fingerprint": fingerprint}
     header |= dict(zip(("users", "items", "interactions"), sizes, strict=True)) | {"description": description}
-    (folder / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    header["files"] = {file: file_digest(folder / file) for file in (CATALOG, records.OFFSETS)}
+    text = json.dumps(sealed(header), indent=2, ensure_ascii=False)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
 def is_prepared(folder: Place) -> bool:
@@ -154,10 +160,11 @@ def load_unread(folder: Place) -> Dataset:
     Its fingerprint is the recorded one, unchecked, and ratings are left out.
 
     Raises:
-        InputError: not a prepared dataset, or parts of it are missing.
+        InputError: not a prepared dataset, or parts of it are missing or damaged.
     """
     folder = local(place(folder), cache_folder())
     about, catalog = _read_header(folder)
+    _check_file(folder, records.OFFSETS, about)
     shards = Shards(folder)
     items, timestamps = (
         StoredColumn(shards, name, shards.offsets[:-1], shards.offsets) for name in ("items", "timestamps")
@@ -179,29 +186,36 @@ def header(folder: Place) -> dict[str, Any]:
     """What a prepared dataset says of itself: its name, fingerprint, sizes and description.
 
     Raises:
-        InputError: damaged.
+        InputError: damaged, or of another format.
     """
     try:
         found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION} is no object")
-    return found
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION}: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        held = found.get("format") if isinstance(found, dict) else None
+        raise InputError(f"{folder} has format {held!r}, expected {FORMAT!r}: prepare it again")
+    return unsealed(found, folder / DESCRIPTION)
 
 
 def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """What stands beside the shards."""
+    """The description and the catalog beside the shards, compared with their digests."""
     if not is_prepared(folder):
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
     found = header(folder)
+    _check_file(folder, CATALOG, found)
     try:
-        catalog = pl.read_parquet(folder / CATALOG)
+        return found, pl.read_parquet(folder / CATALOG)
     except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
-    if found.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {found.get('format')!r}, expected {FORMAT!r}: prepare it again")
-    return found, catalog
+        raise InputError(f"the prepared dataset in {folder} is damaged: {CATALOG}: {error}") from error
+
+
+def _check_file(folder: Path, name: str, header: dict[str, Any]) -> None:
+    """Compares a file with its digest in the description; datasets of earlier versions have none."""
+    expected = header.get("files", {}).get(name)
+    file = folder / name
+    if expected is not None and file.is_file() and file_digest(file) != expected:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {name} is not what was written")
 
 
 def find(

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from recjax.data.splits import Histories
+from recjax.data.histories import Histories
+from recjax.data.ranges import ranges
 from recjax.data.stored import StoredColumn
 
 GAPS = (1.0, 0.5, 0.25)
 """Weight of b after a at distance 1, 2, 3."""
 BACKWARD = 0.5
 """Weight of a after b when b was seen after a, as a share of the forward weight."""
-RECENT = (1.0, 0.5, 0.25, 0.125, 0.0625)
-"""Weight of the last five items of a history, most recent first."""
+RECENT = 5
+"""Items of a history that count, each step back half as much."""
 POPULARITY = 1e-7
 
 
@@ -28,13 +29,37 @@ def item_counts(items: np.ndarray, n_items: int) -> np.ndarray:
     return np.bincount(items, minlength=n_items + 1)
 
 
-def transition_counts(histories: Histories, n_items: int) -> sparse.csr_array:
+def ages(histories: Histories) -> tuple[np.ndarray, np.ndarray]:
+    """Of each event its history, and how many events of that came after it; both int64 [m]."""
+    lengths = histories.lengths
+    return np.repeat(np.arange(len(histories)), lengths), np.repeat(lengths, lengths) - 1 - ranges(0, lengths)
+
+
+def recency_weights(histories: Histories, size: int, last: int) -> sparse.csr_array:
+    """Sum of 0.5 ** age over the `last` most recent events of each item, float64 [n, size] sparse."""
+    recent = histories.take(np.arange(len(histories)), last=last)
+    row, age = ages(recent)
+    return sparse.csr_array((0.5**age, (row, recent.items)), shape=(len(recent), size))
+
+
+def user_items(histories: Histories, n_items: int) -> sparse.csr_array:
+    """1 where a history has an item, however often; float64 [n, v] sparse."""
+    histories = histories.compact()
+    row = np.repeat(np.arange(len(histories)), histories.lengths)
+    shape = (len(histories), n_items + 1)
+    found = sparse.csr_array((np.ones(len(row)), (row, np.asarray(histories.items))), shape=shape)
+    found.sum_duplicates()
+    found.data[:] = 1.0
+    return found
+
+
+def transition_counts(histories: Histories, n_items: int, backward: float = BACKWARD) -> sparse.csr_array:
     """Counts of b near a, float64 [v, v] sparse.
 
-    For gaps g = 1, 2, 3 inside a history, `0.5 ** (g - 1)` is added to (a, b) and half of that to (b, a); a = b is
-    skipped.
+    For gaps g = 1, 2, 3 inside a history, `0.5 ** (g - 1)` is added to (a, b) and `backward` times that to (b, a);
+    a = b is skipped.
     """
-    size = n_items + 1
+    size, histories = n_items + 1, histories.compact()
     row = np.repeat(np.arange(len(histories), dtype=np.int32), histories.lengths)
     counts = sparse.csr_array((size, size), dtype=np.float64)
     for gap, weight in enumerate(GAPS, start=1):
@@ -42,7 +67,9 @@ def transition_counts(histories: Histories, n_items: int) -> sparse.csr_array:
         keep = (row[:-gap] == row[gap:]) & (before != after)
         pairs = (before[keep], after[keep])
         forward = sparse.csr_array((np.full(len(pairs[0]), weight), pairs), shape=(size, size))
-        counts = sparse.csr_array(counts + forward + BACKWARD * forward.T)
+        counts = sparse.csr_array(counts + forward)
+        if backward:
+            counts = sparse.csr_array(counts + backward * forward.T)
     return counts
 
 
@@ -83,11 +110,7 @@ class Transitions:
         Sum over the last five items of their weights, halved with each step back, plus `1e-7 * popularity`. Seen items
         are not masked. Dense: ask for some hundred histories at a time.
         """
-        recent = histories.take(np.arange(len(histories)), last=len(RECENT))
-        row = np.repeat(np.arange(len(recent)), recent.lengths)
-        age = recent.offsets[1:][row] - 1 - np.arange(len(row))
-        shape = (len(recent), len(self.popularity))
-        query = sparse.csr_array((np.asarray(RECENT)[age], (row, recent.items)), shape=shape)
+        query = recency_weights(histories, len(self.popularity), RECENT)
         scores = sparse.csr_array(query @ self.weights).toarray()
         scores += POPULARITY * self.popularity
         scores[:, 0] = -np.inf

@@ -1,32 +1,65 @@
-"""What any model must beat: four baselines without training, ranked by the same rules for the same users.
+"""Rivals that any model must beat: five floors without training, ranked by the same rules for the same users.
 
-| floor       | score of an item                                                                                   |
-|-------------|----------------------------------------------------------------------------------------------------|
-| popularity  | its events before the test                                                                         |
-| repeat_last | how recently the user had it; items that are new to the user are not recommended (so that with     |
-|             | masked histories nothing is, and every figure is 0)                                                |
-| transition  | windowed transition counts with the last five items, see `recjax.data.transitions`                 |
-| text_knn    | similarity of its text with that of the user's last ten items, each step back counting half        |
+| floor           | score of an item                                                                               |
+|-----------------|------------------------------------------------------------------------------------------------|
+| popularity      | its events before the test                                                                     |
+| repeat_last     | how recently the user had it; items that are new to the user are not recommended (so that with |
+|                 | masked histories nothing is, and every figure is 0)                                            |
+| transition      | windowed transition counts with the last five items, see `recjax.data.transitions`             |
+| text_knn        | similarity of its text with that of the user's last ten items, each step back counting half    |
+| text_transition | transition counts smoothed towards text, see `recjax.evaluate.text_transition`                 |
+
+Baselines that learn in seconds are ranked beside them where asked for:
+
+| baseline          |                                                                                              |
+|-------------------|----------------------------------------------------------------------------------------------|
+| item_knn          | item-based nearest neighbours, see `recjax.evaluate.item_knn`                                |
+| ease              | linear item-item weights in closed form, see `recjax.evaluate.ease`                          |
+| session_knn       | nearest histories with positions (V-SKNN), see `recjax.evaluate.session_knn`                 |
+| vector_transition | text_transition by the vectors that the model reads; of a model that reads none it is absent |
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from recjax.data.dataset import Dataset
 from recjax.data.splits import Examples, Histories, Split, Which
-from recjax.data.transitions import Transitions, item_counts
+from recjax.data.transitions import Transitions, item_counts, recency_weights
+from recjax.evaluate.ease import Ease, check_size
+from recjax.evaluate.item_knn import ItemNeighbours
 from recjax.evaluate.ranking import Rankings, tracked
 from recjax.evaluate.scored import Rules, rank_scored
-from recjax.text.hashed import catalog_texts, hashed_vectors
-from recjax.text.whiten import whitened
+from recjax.evaluate.session_knn import SessionNeighbours
+from recjax.evaluate.text_transition import TextTransitions, asked_items, text_prior
+from recjax.text.tfidf import name_texts, tfidf
+from recjax.typing import InputError
 
-FLOORS = ("popularity", "repeat_last", "transition", "text_knn")
+FLOORS = ("popularity", "repeat_last", "transition", "text_knn", "text_transition")
+BASELINES = ("item_knn", "ease", "session_knn", "vector_transition")
 
 RECENT = 10
 """Items of a history that the text floor looks at."""
+
+Score = Callable[[Histories], np.ndarray]
+"""Histories -> float64 [n, v], a fresh array."""
+
+
+def check_baselines(names: Sequence[str], n_items: int | None = None) -> None:
+    """Refuses baselines that are not there, or that a catalog of `n_items` is too large for.
+
+    Raises:
+        InputError: names what is wrong.
+    """
+    for name in names:
+        if name not in BASELINES:
+            raise InputError(f"evaluate.baselines names {name!r}, expected some of {', '.join(BASELINES)}")
+    if "ease" in names and n_items is not None:
+        check_size(n_items)
 
 
 def rank_floors(
@@ -48,26 +81,54 @@ def rank_floors(
         which: the part of the split that `examples` come from.
         examples: histories and targets.
         rules: what competes.
-        vectors: float32 [v, d], the space in which the text floor compares items, as the model has it; by default
-            whitened hashed n-grams of the catalog's text. A row of zeros is an item without text.
-        only: which floors.
+        vectors: float32 [v, d], the space in which text_knn compares items, as the model has it; by default TF-IDF
+            of titles and brands. A row of zeros is an item without text. text_transition always reads TF-IDF.
+        only: which floors and baselines.
         progress: show a progress bar where the output is a terminal.
 
     Returns:
-        Floor -> its rankings; None for text_knn where no item has text.
+        Floor -> its rankings; None for the floors that read text where no item has any, or vectors without vectors.
     """
-    popularity = events_before(split, which, dataset.n_items)
-    scorers: dict[str, Callable[[], Callable[[Histories], np.ndarray] | None]] = {
-        "popularity": lambda: lambda histories: np.tile(popularity.astype(np.float64), (len(histories), 1)),
-        "repeat_last": lambda: lambda histories: recency(histories, dataset.n_items),
-        "transition": lambda: Transitions.fit(split.train, dataset.n_items, popularity).scores,
-        "text_knn": lambda: text_scorer(dataset, vectors),
-    }
+    makers = scorers(dataset, split, which, vectors, asked_items(examples.histories))
     rankings: dict[str, Rankings | None] = {}
     for name in tracked(only, len(only), "floors", progress):
-        score = scorers[name]()
+        score = makers[name]()
         rankings[name] = None if score is None else rank_scored(score, examples, dataset.n_items, rules)
     return rankings
+
+
+def scorers(
+    dataset: Dataset,
+    split: Split,
+    which: Which,
+    vectors: np.ndarray | None = None,
+    asked: np.ndarray | None = None,
+) -> dict[str, Callable[[], Score | None]]:
+    """Floor or baseline -> a function that fits it and returns its scores.
+
+    Arguments as in `rank_floors`; `asked`, int64 [m], are the items whose text neighbours are wanted, all by default.
+    """
+    popularity, n_items = events_before(split, which, dataset.n_items), dataset.n_items
+    words = cache(lambda: catalog_words(dataset))
+
+    def text_knn() -> Score | None:
+        found = words() if vectors is None else vectors
+        return None if found is None else TextNeighbours(found).scores
+
+    def smoothed(found: np.ndarray | sparse.csr_array | None) -> Score | None:
+        return None if found is None else TextTransitions.fit(split.train, n_items, text_prior(found, asked)).scores
+
+    return {
+        "popularity": lambda: lambda histories: np.tile(popularity.astype(np.float64), (len(histories), 1)),
+        "repeat_last": lambda: lambda histories: recency(histories, n_items),
+        "transition": lambda: Transitions.fit(split.train, n_items, popularity).scores,
+        "text_knn": text_knn,
+        "text_transition": lambda: smoothed(words()),
+        "item_knn": lambda: ItemNeighbours.fit(split.train, n_items).scores,
+        "ease": lambda: Ease.fit(split.train, n_items).scores,
+        "session_knn": lambda: SessionNeighbours.fit(split.train, n_items).scores,
+        "vector_transition": lambda: smoothed(None if vectors is None else of_length_one(vectors)),
+    }
 
 
 def events_before(split: Split, which: Which, n_items: int) -> np.ndarray:
@@ -80,30 +141,31 @@ def events_before(split: Split, which: Which, n_items: int) -> np.ndarray:
     counts = item_counts(split.train.items, n_items)
     if which == "validation":
         return counts
-    targets = split.validation.targets
+    validation = split.validation
     if split.few:
-        targets = targets[np.isin(split.validation.histories.users, split.train.users)]
-    return counts + item_counts(targets, n_items)
+        validation = validation.take(np.flatnonzero(np.isin(validation.histories.users, split.train.users)))
+    return counts + item_counts(validation.all_targets, n_items)
 
 
 def recency(histories: Histories, n_items: int) -> np.ndarray:
     """float64 [n, v]: place of the item's last occurrence in the history, counted from 1; -inf where it has none."""
     scores = np.full((len(histories), n_items + 1), -np.inf)
     row = np.repeat(np.arange(len(histories)), histories.lengths)
-    place = np.arange(len(row)) - histories.offsets[:-1][row] + 1.0
+    place = np.arange(len(row)) - histories.starts[row] + 1.0
     scores[row, histories.items] = place  # of repeated indices the last assignment stays
     return scores
 
 
-def text_scorer(dataset: Dataset, vectors: np.ndarray | None) -> Callable[[Histories], np.ndarray] | None:
-    """The text floor for a catalog, or None where no item has text."""
-    if vectors is None:
-        texts = catalog_texts(dataset.catalog)
-        if not any(texts):
-            return None
-        hashed = hashed_vectors(["", *texts])
-        vectors = whitened(hashed, np.asarray(hashed.any(axis=1)))
-    return TextNeighbours(vectors).scores
+def catalog_words(dataset: Dataset) -> sparse.csr_array | None:
+    """float32 [v, words] sparse, TF-IDF of each item's text, or None where no item has text."""
+    texts = name_texts(dataset.catalog)
+    return tfidf(["", *texts]) if any(texts) else None
+
+
+def of_length_one(vectors: np.ndarray) -> np.ndarray:
+    """float32 [n, d]: rows divided by their length; rows of zeros stay zeros."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,16 +173,14 @@ class TextNeighbours:
     """Items whose text is like that of the last items.
 
     Attributes:
-        vectors: float32 [v, d]; zeros where an item has no text.
+        vectors: float32 [v, d], dense or sparse; zeros where an item has no text.
     """
 
-    vectors: np.ndarray
+    vectors: np.ndarray | sparse.csr_array
 
     def scores(self, histories: Histories) -> np.ndarray:
         """float64 [n, v]: dot product with the sum of the last ten items' vectors, weighted by 0.5 ** age."""
-        recent = histories.take(np.arange(len(histories)), last=RECENT)
-        row = np.repeat(np.arange(len(recent)), recent.lengths)
-        age = recent.offsets[1:][row] - 1 - np.arange(len(row))
-        weights = sparse.coo_array((0.5**age, (row, recent.items)), shape=(len(recent), len(self.vectors))).tocsr()
-        profile = (weights @ self.vectors).astype(np.float32)
-        return (profile @ self.vectors.T).astype(np.float64)
+        vectors: Any = self.vectors
+        profile = recency_weights(histories, vectors.shape[0], RECENT) @ vectors
+        scores = profile.astype(np.float32) @ vectors.T
+        return (scores.toarray() if sparse.issparse(scores) else scores).astype(np.float64)

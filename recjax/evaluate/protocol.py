@@ -9,15 +9,16 @@ import polars as pl
 
 from recjax.data.audit import audit
 from recjax.data.dataset import Dataset
+from recjax.data.items import Items
 from recjax.data.splits import Examples, Split, last_events
 from recjax.data.transitions import item_counts
 from recjax.data.views import View
 from recjax.evaluate.candidates import WARNING, sample
-from recjax.evaluate.floors import rank_floors
+from recjax.evaluate.floors import FLOORS, check_baselines, rank_floors
 from recjax.evaluate.intervals import bootstrap
 from recjax.evaluate.metrics import LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
 from recjax.evaluate.ranking import Rankings, rank_users
-from recjax.evaluate.report import Report
+from recjax.evaluate.report import RANK, Report
 from recjax.evaluate.scored import Rules
 from recjax.evaluate.slices import slices
 from recjax.models.model import Model
@@ -45,6 +46,7 @@ class Evaluate:
             each user; models and floors see no more. Masking, and what counts as a repeat, follow the events that are
             left: an item that was cut off may be recommended again. None shows whole histories. Validation while
             training always does.
+        baselines: which of `floors.BASELINES` to fit and rank beside the floors.
     """
 
     split: Literal["test", "validation"] = "test"
@@ -55,6 +57,7 @@ class Evaluate:
     k: int = 20
     seed: int = 0
     max_history: int | None = None
+    baselines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         choices = {
@@ -70,6 +73,7 @@ class Evaluate:
                 raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least {least}")
         if self.max_history is not None and self.max_history < 1:
             raise InputError(f"evaluate.max_history is {self.max_history}, expected at least 1, or none")
+        check_baselines(self.baselines)
 
 
 def evaluate(
@@ -79,6 +83,7 @@ def evaluate(
     split: Split,
     view: View,
     config: Evaluate = Evaluate(),
+    items: Items | None = None,
     *,
     floors: bool = True,
     name: str = "model",
@@ -94,6 +99,7 @@ def evaluate(
         split: its split.
         view: how a history becomes a query.
         config: the protocol.
+        items: of the catalog, on the devices; None for a model of item ids.
         floors: whether to rank the floors too (some seconds).
         name: what to call the model.
         vectors: item vectors for the text floor, see `floors.rank_floors`.
@@ -103,11 +109,12 @@ def evaluate(
         InputError: the model was built for another catalog, or the split has no such part.
         NonFiniteScoresError: names the users with scores that are NaN or infinite.
     """
-    if model.items != dataset.n_items:
+    if model.n_items != dataset.n_items:
         raise InputError(
-            f"the model knows {model.items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}: a model of item "
-            "ids only ranks the catalog that it was trained on"
+            f"the model knows {model.n_items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}: a model of "
+            "item ids only ranks the catalog that it was trained on"
         )
+    check_baselines(config.baselines, dataset.n_items)
     examples = examples_of(config, dataset, split)
     rules = rules_of(config, dataset, split)
     begun = time.perf_counter()
@@ -117,6 +124,7 @@ def evaluate(
         examples,
         view,
         lambda user: dataset.user_ids[user],
+        items,
         mask_seen=config.mask_seen,
         users_per_batch=config.users_per_batch,
         k=rules.k,
@@ -173,13 +181,12 @@ def report(
     examples = examples_of(config, dataset, split)
     counts = item_counts(split.train.items, dataset.n_items)
     groups = {"all": np.ones(len(examples), bool)} | slices(examples, counts)
-    baselines = {}
+    ranked = {}
     if floors:
-        ranked = rank_floors(dataset, split, config.split, examples, rules, vectors=vectors, progress=progress)
-        baselines = {
-            floor: None if found is None else figures(found, groups["all"], dataset.n_items)
-            for floor, found in ranked.items()
-        }
+        only = (*FLOORS, *config.baselines)
+        ranked = rank_floors(
+            dataset, split, config.split, examples, rules, vectors=vectors, only=only, progress=progress
+        )
     metrics = {group: figures(rankings, rows, dataset.n_items) for group, rows in groups.items()}
     if rankings.lists is not None:
         lists, histories = rankings.lists[:, :LIST_LENGTH], examples.histories
@@ -193,14 +200,16 @@ def report(
     }
     if config.max_history is not None:
         protocol["max_history"] = config.max_history
+    ranks = pl.col(f"^{RANK}.*$")
     users = pl.DataFrame(
         {
             "user_id": [dataset.user_ids[user] for user in examples.histories.users],
             "target": [dataset.item_ids[item] for item in examples.targets],
-            "rank": rankings.ranks,
+            RANK: rankings.ranks,
             "history": examples.histories.lengths,
+            **{f"{RANK}_{floor}": found.ranks for floor, found in ranked.items() if found is not None},
         }
-    ).with_columns(pl.when(pl.col("rank") < int(MISS)).then(pl.col("rank")).alias("rank"))
+    ).with_columns(pl.when(ranks < int(MISS)).then(ranks))
     return Report(
         name=name,
         dataset={
@@ -212,7 +221,10 @@ def report(
         protocol=protocol if config.candidates == "full" else protocol | {"warning": WARNING},
         metrics=metrics,
         interval=bootstrap(rankings.ranks, config.bootstrap, config.seed),
-        floors=baselines,
+        floors={
+            floor: None if found is None else figures(found, groups["all"], dataset.n_items)
+            for floor, found in ranked.items()
+        },
         counts={"users": len(examples)} | {group: int(rows.sum()) for group, rows in groups.items() if group != "all"},
         seconds=seconds,
         audit=audit(dataset, split).to_json(),
@@ -245,7 +257,13 @@ def sampled(examples: Examples, max_users: int | None) -> Examples:
 
 
 def quick(
-    model: Model, params: Params, examples: Examples, view: View, n_items: int, config: Evaluate, max_users: int | None
+    model: Model,
+    params: Params,
+    examples: Examples,
+    view: View,
+    config: Evaluate,
+    max_users: int | None,
+    items: Items | None = None,
 ) -> dict[str, float]:
     """Accuracy metrics of a fixed sample of users, for validation while training.
 
@@ -254,9 +272,9 @@ def quick(
         params: its parameters.
         examples: histories and targets.
         view: how a history becomes a query.
-        n_items: catalog size.
         config: `mask_seen` and `users_per_batch` are used; the whole catalog always competes.
         max_users: size of the sample, the same users on every call; None for all.
+        items: of the catalog, on the devices; None for a model of item ids.
     """
     rankings = rank_users(
         model,
@@ -264,6 +282,7 @@ def quick(
         sampled(examples, max_users),
         view,
         "number {}".format,
+        items,
         mask_seen=config.mask_seen,
         users_per_batch=config.users_per_batch,
     )

@@ -16,7 +16,14 @@ from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.slices import SLICES
 from recjax.files import replacing
+from recjax.track.rows import best_floor
 from recjax.typing import InputError
+
+RANK = "rank"
+"""Column of the users' ranks; those of a floor stand in `rank_FLOOR`."""
+
+LEADING = "ndcg@10"
+"""What is compared with the floors."""
 
 COLUMNS = ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "mrr", "coverage@10")
 """Metrics that the table shows; the file has all."""
@@ -38,8 +45,8 @@ class Report:
         seconds: time to rank all users, floors not counted.
         audit: what makes the split doubtful, see `recjax.data.audit`.
         notes: more to know, e.g. what a predictions file lacked.
-        users: user_id, target, rank (null: a miss), history (its events, as the protocol shows it), in the order of the
-            examples.
+        users: user_id, target, rank (null: a miss), history (its events, as the protocol shows it), and the rank by
+            each floor that was ranked, `rank_FLOOR`; in the order of the examples.
     """
 
     name: str
@@ -89,14 +96,39 @@ class Report:
         """int64 [n], rank of each user's target; `metrics.MISS` where there is none."""
         if self.users is None:
             raise InputError(f"the report of {self.name!r} was stored without its users, which a paired test needs")
-        return self.users["rank"].fill_null(int(MISS)).to_numpy()
+        return self.users[RANK].fill_null(int(MISS)).to_numpy()
+
+    def floor_ranks(self) -> dict[str, np.ndarray]:
+        """Floor -> int64 [n], rank of each user's target by it; floors whose ranks are not stored are left out."""
+        if self.users is None:
+            return {}
+        stored = {floor: f"{RANK}_{floor}" for floor in self.floors if f"{RANK}_{floor}" in self.users.columns}
+        return {floor: self.users[column].fill_null(int(MISS)).to_numpy() for floor, column in stored.items()}
+
+    def against_floors(self) -> str | None:
+        """The best floor, and how far below or above it this is: a sentence, or None without floors."""
+        best = best_floor(self.floors, LEADING)
+        if best is None:
+            return None
+        name, value = best
+        own, ranks = self.metrics["all"][LEADING], self.floor_ranks()
+        place = "below" if own < value else "above" if own > value else "equal to"
+        line = f"{place} the best floor, {name}: {LEADING} {own - value:+.4f}"
+        if name not in ranks:
+            return line
+        test = paired([ranks[name]], [self.ranks()], LEADING)
+        low, high = test["interval"]
+        return f"{line} [{low:+.4f}, {high:+.4f}], p = {test['p_t']:.2g} (paired t)"
 
     def table(self) -> Group:
         """Floors above the model, then its slices; a warning above all where candidates are sampled."""
         lines: list[Any] = [Text(self._headline(), style="bold")]
         if "warning" in self.protocol:
             lines.append(Text(self.protocol["warning"], style="bold red"))
-        lines += [self._main_table(), Text(), self._slice_table(), Text(self._footnote(), style="dim")]
+        lines.append(self._main_table())
+        if against := self.against_floors():
+            lines.append(Text(against, style="bold red" if against.startswith("below") else ""))
+        lines += [Text(), self._slice_table(), Text(self._footnote(), style="dim")]
         lines += [Text(f"warning: {doubt}", style="yellow") for doubt in (self.audit or {}).get("warnings", [])]
         return Group(*lines, *(Text(_sentence(key, value)) for key, value in self.notes.items()))
 
@@ -150,7 +182,8 @@ def compare(groups: Mapping[str, Sequence[Report]], metric: str = "ndcg@10") -> 
 
     Returns:
         "systems": name -> metric -> mean, std, min, max, runs; "tests": the first system against each other one, see
-        `intervals.paired`, with `p_holm`, the p-value of the t-test corrected for their number.
+        `intervals.paired`, with `p_holm`, the p-value of the t-test corrected for their number; "best_floor": name
+        and value of the best floor by `metric`, or None without floors.
 
     Raises:
         InputError: the reports differ in dataset, protocol or users.
@@ -171,7 +204,8 @@ def compare(groups: Mapping[str, Sequence[Report]], metric: str = "ndcg@10") -> 
     ]
     for test, corrected in zip(tests, holm([test["p_t"] for test in tests]), strict=True):
         test["p_holm"] = corrected
-    return {"systems": systems, "tests": tests}
+    floors = next((report.floors for report in reports if report.floors), {})
+    return {"systems": systems, "tests": tests, "best_floor": best_floor(floors, metric)}
 
 
 def comparison_table(comparison: dict[str, Any]) -> Group:
@@ -197,6 +231,12 @@ def comparison_table(comparison: dict[str, Any]) -> Group:
                 f"{test['users']:,} users"
             )
         )
+    if comparison["best_floor"] is not None:
+        floor, value = comparison["best_floor"]
+        below = [name for name, figures in comparison["systems"].items() if figures[LEADING]["mean"] < value]
+        if below:
+            line = f"below the best floor, {floor} ({LEADING} {value:.4f}): {', '.join(below)}"
+            lines.append(Text(line, style="bold red"))
     return Group(table, *lines)
 
 

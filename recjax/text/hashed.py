@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy import sparse
 
-from recjax.text.items import WORDS, ItemText
+from recjax.text.items import WORDS
 from recjax.typing import InputError
 
 BUCKETS = 2**18
@@ -91,8 +90,3 @@ def _weighted(texts: list[str], **options: Any) -> sparse.csr_array:
     options |= {"n_features": BUCKETS, "alternate_sign": False, "norm": None, "dtype": np.float32}
     counts = HashingVectorizer(strip_accents="unicode", **options)
     return sparse.csr_array(normalize(TfidfTransformer(sublinear_tf=True).fit_transform(counts.transform(texts))))
-
-
-def catalog_texts(catalog: pl.DataFrame) -> list[str]:
-    """One text a row of a catalog: the words of its text columns; "" where all are empty."""
-    return [text or "" for text in ItemText(WORDS).texts(catalog)]

@@ -10,6 +10,7 @@ from recjax.track.page_plots import Picture, pictures
 from recjax.track.page_style import STYLE
 from recjax.track.row_table import (
     Grid,
+    below_floor,
     cost_grid,
     duration,
     explanations,
@@ -19,7 +20,7 @@ from recjax.track.row_table import (
     slice_grid,
     verdict,
 )
-from recjax.track.rows import Comparison, Row
+from recjax.track.rows import Comparison, Row, best_floor
 
 
 def write_page(comparison: Comparison, path: Path) -> None:
@@ -37,7 +38,7 @@ def page(comparison: Comparison) -> str:
         ("Cost", _table(cost_grid(comparison))),
         ("Pictures", f'<div class="pictures">{"".join(map(_figure, pictures(comparison)))}</div>'),
         ("Whom it serves", _table(slice_grid(comparison)) if comparison.slices else ""),
-        ("Before you believe it", _list([*_remarks(comparison), *comparison.doubts])),
+        ("Before you believe it", _list([*below_floor(comparison), *_remarks(comparison), *comparison.doubts])),
         ("What differs", _table(settings_grid(comparison)) if any(row.settings for row in comparison.rows) else ""),
         ("Data and rules", _facts(_data(comparison)) if comparison.dataset else ""),
         ("How to repeat it", _how(comparison)),
@@ -67,21 +68,20 @@ def summary(comparison: Comparison) -> list[str]:
             lines.append(f"{row.name} has no result.")
             continue
         parts = [f"{row.name} reaches {metric} {row.metrics[metric].value:.4f}"]
-        if row is first:
-            parts[0] += _best_floor(comparison)
-        elif row.test is not None:
-            said = verdict(row).replace("\n(", ", ").removesuffix(")")
+        parts[0] += _best_floor(comparison, row.metrics[metric].value, row is first)
+        if row is not first and row.test is not None:
+            said = verdict(row.test).replace("\n(", ", ").removesuffix(")")
             parts.append(f"{row.test['difference']:+.4f} against {first.name} ({said})")
         parts += _cost_in_words(row, first)
         lines.append(", ".join(parts) + ".")
     return lines
 
 
-def _best_floor(comparison: Comparison) -> str:
-    metric = comparison.metric
-    known = {name: figures[metric] for name, figures in comparison.floors.items() if figures and metric in figures}
-    best = max(known, key=known.__getitem__, default=None)
-    return "" if best is None else f" (the best floor, {best}, {known[best]:.4f})"
+def _best_floor(comparison: Comparison, value: float, always: bool) -> str:
+    best = best_floor(comparison.floors, comparison.metric)
+    if best is None or (value >= best[1] and not always):
+        return ""
+    return f" ({'below the best floor' if value < best[1] else 'the best floor'}, {best[0]}, {best[1]:.4f})"
 
 
 def _cost_in_words(row: Row, first: Row) -> list[str]:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from recjax.track.rows import Comparison, Estimate, Row, size_note
+from recjax.track.rows import Comparison, Estimate, Row, best_floor, size_note
 
 SIGNIFICANT = 0.05
 LEADING = ("ndcg@10", "hr@10")
@@ -42,16 +42,18 @@ def quality_grid(comparison: Comparison, metrics: Sequence[str] = (*LEADING, *MO
     rows = comparison.rows
     named = dict.fromkeys((comparison.metric, *metrics))
     metrics = [metric for metric in named if any(metric in row.metrics for row in rows)]
-    tested = any(row.test is not None for row in rows)
+    tests = comparison.floor_tests
+    tested = bool(tests) or any(row.test is not None for row in rows)
     header = ["", "seeds", *metrics] + ([f"{comparison.metric}\nagainst {rows[0].name}", "verdict"] if tested else [])
     floors = [
-        [name, "", *(_floor(figures, metric) for metric in metrics)] for name, figures in comparison.floors.items()
+        [name, "", *(_floor(figures, metric) for metric in metrics), *(_test_cells(tests.get(name)) if tested else [])]
+        for name, figures in comparison.floors.items()
     ]
-    cells = [line + [""] * (len(header) - len(line)) for line in floors]
+    cells = list(floors)
     for row in rows:
         line = [row.name, str(len(row.seeds)) if row.metrics else NONE]
         line += [estimate(row.metrics.get(metric)) for metric in metrics]
-        cells.append(line + (_test_cells(row) if tested else []))
+        cells.append(line + (_test_cells(row.test) if tested else []))
     best = set()
     for column, metric in enumerate(metrics, start=2):
         values = [row.metrics[metric].value if metric in row.metrics else float("-inf") for row in rows]
@@ -71,21 +73,35 @@ def estimate(found: Estimate | None) -> str:
     return f"{found.value:.4f}" + ("" if found.low is None else f"\n[{found.low:.4f}, {found.high:.4f}]")
 
 
-def _test_cells(row: Row) -> list[str]:
-    if row.test is None:
+def _test_cells(test: dict[str, Any] | None) -> list[str]:
+    if test is None:
         return [NONE, NONE]
-    low, high = row.test["interval"]
-    return [f"{row.test['difference']:+.4f}\n[{low:+.4f}, {high:+.4f}]", verdict(row)]
+    low, high = test["interval"]
+    return [f"{test['difference']:+.4f}\n[{low:+.4f}, {high:+.4f}]", verdict(test)]
 
 
-def verdict(row: Row) -> str:
+def verdict(test: dict[str, Any]) -> str:
     """What the corrected test allows to say of a row against the first."""
-    if row.test is None:
-        return NONE
-    p = row.test["p_holm"]
+    p = test["p_holm"]
     if p >= SIGNIFICANT:
         return f"no difference shown\n(p = {p:.2g})"
-    return f"{'better' if row.test['difference'] > 0 else 'worse'}\n(p = {p:.1g})"
+    return f"{'better' if test['difference'] > 0 else 'worse'}\n(p = {p:.1g})"
+
+
+def below_floor(comparison: Comparison) -> list[str]:
+    """The rows that are below the best floor, a sentence each."""
+    best = best_floor(comparison.floors, comparison.metric)
+    if best is None:
+        return []
+    name, value = best
+    known = [
+        (row.name, row.metrics[comparison.metric].value) for row in comparison.rows if comparison.metric in row.metrics
+    ]
+    return [
+        f"{row} is below the best floor: {comparison.metric} {found:.4f} against {value:.4f} of {name}"
+        for row, found in known
+        if found < value
+    ]
 
 
 def cost_grid(comparison: Comparison) -> Grid:
@@ -187,7 +203,8 @@ def comparison_tables(comparison: Comparison) -> Group:
     notes = [f"{row.name}: {remark}" for row in comparison.rows for remark in row.remarks]
     failures = [f"{row.name}: {failure}" for row in comparison.rows for failure in row.failures]
     texts = [Text(line, style="dim") for line in explanations(comparison)]
-    return Group(*lines, *texts, *(Text(note) for note in notes), *(Text(line, style="bold red") for line in failures))
+    bad = [Text(line, style="bold red") for line in [*below_floor(comparison), *failures]]
+    return Group(*lines, *texts, *(Text(note) for note in notes), *bad)
 
 
 def headline(comparison: Comparison) -> str:
@@ -209,11 +226,11 @@ def explanations(comparison: Comparison) -> list[str]:
         lines.append("Brackets: 95 % interval of the mean over seeds (Student's t): what other seeds would give.")
     if "users" in over:
         lines.append("Brackets of a single seed: 95 % bootstrap interval over users; how far seeds vary is not in it.")
-    if any(row.test for row in comparison.rows):
+    if comparison.floor_tests or any(row.test for row in comparison.rows):
         lines.append(
             f"Verdict: paired t-test of {comparison.metric} over the same users, seeds averaged per user, against "
-            f"{comparison.rows[0].name}; p corrected by Holm for the number of tests. It says what other users would "
-            "show, not what other seeds would."
+            f"{comparison.rows[0].name}; p corrected by Holm for the number of tests, floors apart. It says "
+            "what other users would show, not what other seeds would."
         )
     if comparison.target is not None:
         lines.append(

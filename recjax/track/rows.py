@@ -1,5 +1,6 @@
 """What is shown of systems that are compared: plain numbers, from which tables, pictures and the page are made."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -99,6 +100,13 @@ class Row:
     remarks: list[str] = field(default_factory=list)
 
 
+def best_floor(floors: Mapping[str, Mapping[str, float] | None], metric: str) -> tuple[str, float] | None:
+    """The floor with the highest value of a metric, and that value; None where no floor has it."""
+    known = {name: figures[metric] for name, figures in floors.items() if figures and metric in figures}
+    name = max(known, key=known.__getitem__, default=None)
+    return None if name is None else (name, known[name])
+
+
 def size_note(row: Row, first: Row) -> str:
     """How the size compares with the first row's: "" where it is the same, "+3 %", or "+12 %, not matched"."""
     ours, theirs = row.cost.parameters, first.cost.parameters
@@ -121,6 +129,7 @@ class Comparison:
         protocol: of the evaluation.
         counts: users of the evaluation, and of each slice.
         floors: floor -> metric -> value, None where the data cannot have it.
+        floor_tests: floor -> its paired test against the first row, as in `Row.test`; empty where ranks are not known.
         slices: slice -> metric of each row, in order; None where a row was not evaluated.
         doubts: what makes the split doubtful.
         target: validation metric whose first reaching is timed, or None.
@@ -140,6 +149,7 @@ class Comparison:
     protocol: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     floors: dict[str, Any] = field(default_factory=dict)
+    floor_tests: dict[str, dict[str, Any]] = field(default_factory=dict)
     slices: dict[str, list[float | None]] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)
     target: float | None = None

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
+from recjax.data.items import bare_items, on_devices
 from recjax.data.loader import open_data
 from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.pairs import PairLoader
@@ -19,6 +20,7 @@ from recjax.evaluate.metrics import mean_metrics
 from recjax.evaluate.protocol import rules_of, sampled
 from recjax.evaluate.scored import rank_scored
 from recjax.models.alignment import Alignment, AlignmentModel
+from recjax.models.model import ItemStats
 from recjax.parallel.processes import barrier
 from recjax.text import folder
 from recjax.text.encoder import encode_texts, tokenise
@@ -98,10 +100,12 @@ def _task(config: RunConfig, model: Alignment, data: Mixture, encoder: EncoderFo
         tokens = tokenise(encoder, [text or "" for text in texts])
         seed = config.seed + number
         loaders.append(PairLoader(split.train, tokens, encoder.max_tokens, data.rows, model.window, seed))
-    learner: Any = AlignmentModel(model, encoder)
+    total = sum(dataset.n_items for dataset in datasets)
+    learner = AlignmentModel(model, encoder, ItemStats(total, np.zeros(total + 1, np.int64)))
+    items = tuple(on_devices(bare_items(dataset.n_items)) for dataset in datasets)
     batches: Any = MixedLoader(loaders, data.weights(datasets))
     validate = _validation(config, model, data) if data.held_out and config.train.evaluate_every != 0 else None
-    return Task(*joint_identity(datasets), learner, batches, validate, encoder.params)
+    return Task(*joint_identity(datasets), learner, batches, items, validate, encoder.params)
 
 
 def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[[Params], dict[str, float]]:

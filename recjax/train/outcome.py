@@ -10,7 +10,7 @@ from typing import Any
 
 from recjax import config as configs
 from recjax.evaluate.history_lengths import by_history_length
-from recjax.evaluate.intervals import spread
+from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.report import Report, compare
 from recjax.evaluate.slices import SLICES
 from recjax.track.memory import DEVICE, HOST
@@ -19,7 +19,7 @@ from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.folder import CHECKPOINTS, CONFIG
 from recjax.train.journal import SECONDS
-from recjax.train.pretrain import PRETRAIN
+from recjax.train.stages import stage_folders
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
@@ -115,7 +115,11 @@ def read_outcome(run_dir: Path) -> Outcome:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{run_dir / CONFIG} is not JSON: {error}") from None
     report = Report.load(run_dir / EVALUATION) if (run_dir / EVALUATION).is_file() else None
-    curves = _joined(_curves(run_dir / PRETRAIN), _curves(run_dir))
+    curves: Curves = {}
+    for stage in stage_folders(run_dir, tree):
+        own = {name: points for name, points in _curves(stage).items() if not name.startswith("validation/")}
+        curves = _joined(curves, own)
+    curves = _joined(curves, _curves(run_dir))
     return Outcome(run_dir, tree, report, curves, _parameters(run_dir))
 
 
@@ -124,7 +128,7 @@ def _curves(run_dir: Path) -> Curves:
 
 
 def _joined(first: Curves, then: Curves) -> Curves:
-    """The curves of a run after those of its pre-training, steps and seconds counted from the start of that."""
+    """The curves of a run after those of the stages before it, steps and seconds counted from the start of that."""
     steps, seconds = first.get(SECONDS, [(0, 0.0)])[-1]
     joined = {name: list(points) for name, points in first.items()}
     for name, points in then.items():
@@ -202,6 +206,7 @@ def compare_runs(groups: Mapping[str, Sequence[Outcome]], title: str, target: fl
         protocol=shown.protocol,
         counts=shown.counts,
         floors=floors,
+        floor_tests=_floor_tests([run.report for run in first if run.report is not None], comparison.metric),
         slices=_slices(list(runs.values()), shown.counts, comparison.metric),
         doubts=(shown.audit or {}).get("warnings", []),
     )
@@ -276,6 +281,16 @@ def _tested(rows: list[Row], runs: dict[str, list[Outcome]]) -> list[Row]:
         remarks = row.remarks + (["evaluated on other users or by other rules, so not tested"] if other else [])
         tested.append(replace(row, test=tests.get(row.name), remarks=remarks))
     return tested
+
+
+def _floor_tests(reports: list[Report], metric: str) -> dict[str, dict[str, Any]]:
+    """Each floor against the first row, whose seeds all ranked the same users."""
+    if not reports or any(not _alike(report, reports[0]) for report in reports):
+        return {}
+    ours = [report.ranks() for report in reports]
+    tests = {floor: paired(ours, [ranks], metric) for floor, ranks in reports[0].floor_ranks().items()}
+    corrected = holm([test["p_t"] for test in tests.values()])
+    return {floor: test | {"p_holm": p} for (floor, test), p in zip(tests.items(), corrected, strict=True)}
 
 
 def _metric_of(runs: dict[str, list[Outcome]]) -> str:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
+from recjax.data.items import Items
 from recjax.data.loader import Data, Loader, open_data
 from recjax.data.splits import Split
 from recjax.models.model import Model
@@ -21,8 +22,8 @@ from recjax.train.catalogs import open_catalogs
 from recjax.train.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.recovery import first_sound
-from recjax.train.state import own_arrays, sharding_rules
-from recjax.train.task import check_ranks, item_stats
+from recjax.train.state import sharding_rules
+from recjax.train.task import check_ranks, device_items, item_stats
 from recjax.typing import InputError, Params
 
 
@@ -33,6 +34,7 @@ class Run:
     Attributes:
         config: of the run; `config.data.dataset` is the dataset opened.
         model: built for that dataset.
+        items: of that dataset, on the devices.
         params: parameters, laid out over `mesh`; the moving average where the run kept one.
         dataset: the one asked for.
         split: of that dataset.
@@ -43,6 +45,7 @@ class Run:
 
     config: RunConfig
     model: Model
+    items: Items
     params: Params
     dataset: Dataset
     split: Split
@@ -85,11 +88,12 @@ def load_run(
             check_dataset(run_dir, record, opened.name, opened.fingerprint)
         mesh = mesh or _mesh(config)
         with jax.set_mesh(mesh):
-            catalogs = open_catalogs(config, [opened], run_dir)
+            catalogs = open_catalogs(config, [(opened, split)], run_dir)
             model: Model = config.model.build(item_stats(opened, split, catalogs))
-            if own_arrays(model):
+            items = device_items(catalogs, [opened])[0]
+            if model.per_item:
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
-            target = _abstract_params(config, data, model, opened, split, mesh)
+            target = _abstract_params(config, data, model, items, opened, split, mesh)
 
             def read(step: int) -> Params:
                 checkpoints.record(step)
@@ -98,7 +102,7 @@ def load_run(
             best = None if step is not None else record["progress"]["best_step"]
             chosen, params, passed = first_sound(_order(checkpoints, step, best), read)
     config = dataclasses.replace(config, data=data)
-    return Run(config, model, params, opened, split, chosen, mesh, _notes([*damaged, *passed], best, chosen))
+    return Run(config, model, items, params, opened, split, chosen, mesh, _notes([*damaged, *passed], best, chosen))
 
 
 def read_record(run_dir: Path, step: int | None = None) -> tuple[int, Record]:
@@ -142,14 +146,15 @@ def _mesh(config: RunConfig) -> Mesh:
         return MeshShape().build()
 
 
-def _abstract_params(config: RunConfig, data: Data, model: Model, dataset: Dataset, split: Split, mesh: Mesh) -> Any:
+def _abstract_params(
+    config: RunConfig, data: Data, model: Model, items: Items, dataset: Dataset, split: Split, mesh: Mesh
+) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
     rows = mesh.shape["data"] * config.train.accumulate
     loader = Loader(
-        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, catalog=model.catalog
+        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, packed=data.pack
     )
-    batch = loader.batch(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), loader.batch(0), items)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,

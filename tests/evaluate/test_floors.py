@@ -8,9 +8,10 @@ import pytest
 from recjax.data.building import build
 from recjax.data.importers import read
 from recjax.data.splits import GlobalTime, LeaveOneOut, few_shot
-from recjax.evaluate.floors import TextNeighbours, events_before, rank_floors, recency
+from recjax.evaluate.floors import TextNeighbours, catalog_words, events_before, rank_floors, recency
 from recjax.evaluate.metrics import MISS, mean_metrics
-from recjax.evaluate.scored import Rules
+from recjax.evaluate.scored import Rules, rank_scored
+from recjax.evaluate.text_transition import TextTransitions, text_prior
 from recjax.text.whiten import whitened
 from tests.evaluate import toy
 
@@ -35,6 +36,17 @@ def test_published_figures(uniform_data: Path, name: str):
     for floor, figures, tolerance in zip(("popularity", "transition"), PUBLISHED[name], (8e-4, 5e-4), strict=True):
         metrics = mean_metrics(found[floor].ranks)
         assert (metrics["hr@10"], metrics["ndcg@10"]) == pytest.approx(figures, abs=tolerance), floor
+
+
+@pytest.mark.parametrize("name", ["amazon-beauty-2014"])
+def test_smoothed_transitions_reach_what_was_measured_apart(uniform_data: Path, name: str):
+    data = build(read(uniform_data / name))
+    split = LeaveOneOut().split(data)
+    prior = text_prior(catalog_words(data))
+    for strength, figures in ((0.0, (0.0796, 0.0506)), (32.0, (0.1102, 0.0680)), (1e9, (0.0758, 0.0460))):
+        model = TextTransitions.fit(split.train, data.n_items, prior, strength=strength, popular=0.0)
+        metrics = mean_metrics(rank_scored(model.scores, split.test, data.n_items, Rules(k=0)).ranks)
+        assert (metrics["hr@10"], metrics["ndcg@10"]) == pytest.approx(figures, abs=3e-4), strength
 
 
 def test_transition_floor_equals_the_definition_written_out():

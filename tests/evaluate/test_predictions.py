@@ -24,7 +24,7 @@ def score_file(path, rows, config=CONFIG, **options):
 
 def all_scores() -> pl.DataFrame:
     """Every item of the catalog for every user, scored as `TwoTables` does, in no order."""
-    params = toy.TwoTables(DATA.n_items).init(None, None)
+    params = toy.TwoTables(DATA.n_items).init(None, None, None)
     rows = []
     for user in range(len(SPLIT.test)):
         values = toy.scores(params, SPLIT.test.histories.history(user))
@@ -37,7 +37,7 @@ def all_scores() -> pl.DataFrame:
 def test_whole_score_matrices_give_the_model_s_own_figures(tmp_path, name, mask_seen):
     config = dataclasses.replace(CONFIG, mask_seen=mask_seen)
     model = toy.TwoTables(DATA.n_items)
-    ours = evaluate(model, model.init(None, None), DATA, SPLIT, toy.VIEW, config, floors=False)
+    ours = evaluate(model, model.init(None, None, None), DATA, SPLIT, toy.VIEW, config, floors=False)
     theirs = score_file(tmp_path / name, all_scores(), config)
     assert theirs.metrics == ours.metrics
     np.testing.assert_array_equal(theirs.ranks(), ours.ranks())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from recjax.data.item_table import item_table
+from recjax.data.items import text_items
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
 from recjax.models.published_checkpoint import import_recgpt, model_params
@@ -32,14 +32,15 @@ MODEL = dataclasses.replace(CONFIG, dropout=0.0).build(ItemStats(ITEMS, np.ones(
 
 
 @jax.jit
-def logits_and_loss(params, batch):
-    hidden = MODEL.module.apply({"params": params}, *MODEL._inputs(batch), batch.segments, batch.positions)
-    return hidden @ params["pred_head"].T, MODEL.loss(params, batch, None)[0]
+def logits_and_loss(params, batch, items):
+    hidden = MODEL.module.apply({"params": params}, *MODEL._inputs(batch, items), batch.segments, batch.positions)
+    return hidden @ params["pred_head"].T, MODEL.loss(params, batch, items, None)[0]
 
 
 @jax.jit
-def ranked(params, queries, targets):
-    return MODEL.rank(params, queries, 5), MODEL.target_rank(params, queries, targets)[0]
+def ranked(params, queries, items, targets):
+    scoring = MODEL.scoring(params, queries, items)
+    return scoring.topk(queries.seen, 5), scoring.rank(targets, queries.seen)[0]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +56,10 @@ def expected():
 
 def _table(expected):
     known = np.any(expected["vectors"] != 0, axis=1)
-    return jax.tree.map(jnp.asarray, item_table(expected["vectors"], known, expected["codes"]))
+    return jax.tree.map(jnp.asarray, text_items(expected["vectors"], known, expected["codes"]))
 
 
-def _batch(items, table, segments=None, positions=None):
+def _batch(items, segments=None, positions=None):
     """Rows of `LENGTH` items; next items as targets, where the next position is of the same history."""
     items = np.pad(items, [(0, 0), (0, LENGTH - items.shape[1])])
     segments = (items > 0).astype(np.int32) if segments is None else segments
@@ -67,12 +68,12 @@ def _batch(items, table, segments=None, positions=None):
     targets = np.where(follows, np.pad(items[:, 1:], [(0, 0), (0, 1)]), 0)
     arrays = (items, segments, positions, targets, follows)
     types = (jnp.int32, jnp.int32, jnp.int32, jnp.int32, jnp.float32)
-    return Batch(*(jnp.asarray(a, t) for a, t in zip(arrays, types, strict=True)), catalog=table)
+    return Batch(*(jnp.asarray(a, t) for a, t in zip(arrays, types, strict=True)))
 
 
 def _check(published, expected):
     assert published.config == CONFIG
-    logits, loss = logits_and_loss(published.params, _batch(HISTORIES, _table(expected)))
+    logits, loss = logits_and_loss(published.params, _batch(HISTORIES), _table(expected))
     real = np.repeat(HISTORIES > 0, SLOTS, axis=1)
     found = np.asarray(logits)[:, : real.shape[1]]
     np.testing.assert_allclose(found[real], expected["logits"][real], atol=1e-4)
@@ -100,11 +101,11 @@ def test_logits_loss_and_codes_equal_a_live_twin(tmp_path):
 
 def test_packing_and_padding_side_change_nothing(published, expected):
     table = _table(expected)
-    alone, _ = logits_and_loss(published.params, _batch(HISTORIES, table))
+    alone, _ = logits_and_loss(published.params, _batch(HISTORIES), table)
     packed = np.array([[9, 4, 6, 3, 7, 1, 10, 2, 5, 0], [0, 0, 0, 0, 0, 0, 0, 9, 4, 6]], np.int32)
     segments = np.array([[1, 1, 1, 2, 2, 2, 2, 2, 2, 0], [0] * 7 + [1] * 3])
     positions = np.array([[0, 1, 2, 0, 1, 2, 3, 4, 5, 0], [0] * 7 + [0, 1, 2]])
-    together, _ = logits_and_loss(published.params, _batch(packed, table, segments, positions))
+    together, _ = logits_and_loss(published.params, _batch(packed, segments, positions), table)
     np.testing.assert_allclose(together[0, 3 * SLOTS : 9 * SLOTS], alone[0, : 6 * SLOTS], atol=2e-5)
     np.testing.assert_allclose(together[0, : 3 * SLOTS], alone[1, : 3 * SLOTS], atol=2e-5)
     np.testing.assert_allclose(together[1, 7 * SLOTS :], alone[1, : 3 * SLOTS], atol=2e-5)
@@ -114,14 +115,14 @@ def test_rank_is_by_the_sum_of_code_logits(published, expected):
     seen = jnp.asarray([[3, 7, 0], [9, 0, 0]], jnp.int32)
     lengths = jnp.asarray([6, 3], jnp.int32)
     positions = jnp.tile(jnp.arange(6, dtype=jnp.int32), (2, 1))
-    queries = Queries(jnp.asarray(HISTORIES), positions, lengths, seen, catalog=_table(expected))
+    queries = Queries(jnp.asarray(HISTORIES), positions, lengths, seen)
     last = np.stack([expected["logits"][0, 20:24], expected["logits"][1, 8:12]])
     scores = sum(last[:, slot][:, expected["codes"][:, slot]] for slot in range(SLOTS))
     scores[:, 0] = -np.inf
     for row, items in enumerate(np.asarray(seen)):
         scores[row, items] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")
-    (items, best), ranks = ranked(published.params, queries, jnp.asarray(order[:, 3], jnp.int32))
+    (items, best), ranks = ranked(published.params, queries, _table(expected), jnp.asarray(order[:, 3], jnp.int32))
     np.testing.assert_array_equal(items, order[:, :5])
     np.testing.assert_allclose(best, np.take_along_axis(scores, order[:, :5], 1), atol=1e-4)
     np.testing.assert_array_equal(ranks, [4, 4])
@@ -129,11 +130,11 @@ def test_rank_is_by_the_sum_of_code_logits(published, expected):
 
 def test_training_lowers_the_loss(expected):
     table = _table(expected)
-    stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), table, (49,) * SLOTS)
+    stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), table.row_shapes, (49,) * SLOTS)
     config = RecGPTPublished(width=16, layers=1, heads=2, vocabulary=VOCABULARY, aux_width=8, max_items=8)
-    model, batch = config.build(stats), _batch(HISTORIES, table)
-    params = jax.jit(model.init)(jax.random.key(0), batch)
-    step = jax.jit(jax.value_and_grad(lambda params, key: model.loss(params, batch, key)[0]))
+    model, batch = config.build(stats), _batch(HISTORIES)
+    params = jax.jit(model.init)(jax.random.key(0), batch, table)
+    step = jax.jit(jax.value_and_grad(lambda params, key: model.loss(params, batch, table, key)[0]))
     first = step(params, jax.random.key(0))[0]
     assert abs(float(first) - np.log(VOCABULARY)) < 0.3
     for i in range(20):
@@ -251,4 +252,4 @@ def test_other_files_are_named_for_what_they_are(tmp_path, published):
 def test_catalogs_that_do_not_fit_are_refused(expected):
     config = RecGPTPublished(width=16, layers=1, heads=2, vocabulary=VOCABULARY, aux_width=9)
     with pytest.raises(InputError, match="item vectors have 32 coordinates, expected 4 x 9"):
-        config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), _table(expected), (49,) * SLOTS))
+        config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), _table(expected).row_shapes, (49,) * SLOTS))

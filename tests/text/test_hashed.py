@@ -1,9 +1,8 @@
 """Hashed text vectors: deterministic, alike for alike texts, zero for none."""
 
 import numpy as np
-import polars as pl
 
-from recjax.text.hashed import catalog_texts, hashed_vectors
+from recjax.text.hashed import hashed_vectors
 
 TEXTS = [
     "red wooden chair",
@@ -45,16 +44,3 @@ def test_the_same_texts_give_the_same_bits():
 def test_few_texts_leave_the_last_columns_empty():
     assert hashed_vectors(["one text"], 5)[0].tolist() == [1, 0, 0, 0, 0]
     assert not hashed_vectors(["a b", "c d", "a d"], 5)[:, 2:].any()
-
-
-def test_catalog_texts_join_the_text_columns():
-    catalog = pl.DataFrame(
-        {
-            "item_id": ["1", "2", "3"],
-            "title": ["Lamp", None, None],
-            "price": [1.0, 2.0, 3.0],
-            "categories": [["Home", "Light"], ["Toys"], None],
-        }
-    )
-    assert catalog_texts(catalog) == ["Lamp Home Light", "Toys", ""]
-    assert catalog_texts(catalog.select("item_id")) == ["", "", ""]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from recjax.track.page import page, write_page
 from recjax.track.page_plots import mean_curve
-from recjax.track.row_table import comparison_tables, cost_grid, quality_grid, settings_grid
+from recjax.track.row_table import NONE, below_floor, comparison_tables, cost_grid, quality_grid, settings_grid
 from recjax.track.rows import Curve, Row
 from tests.track.sample import comparison
 
@@ -130,6 +130,25 @@ def test_rows_without_a_result_do_not_spoil_the_others():
     assert "mamba has no result." in text and "mamba: seed 0 failed" in text
     bare = replace(comparison(), rows=[failed], dataset={}, protocol={}, floors={}, slices={})
     assert "mamba has no result." in page(bare)
+
+
+def test_rows_below_the_best_floor_are_named():
+    text = "".join(read(page(comparison())).text)
+    assert "attention reaches ndcg@10 0.2500 (the best floor, transition, 0.2401)" in text
+    assert "gru <script> reaches ndcg@10 0.2310 (below the best floor, transition, 0.2401)" in text
+    assert "gru <script> is below the best floor: ndcg@10 0.2310 against 0.2401 of transition" in text
+    assert "s4 is below" not in text and "s4 reaches ndcg@10 0.2620, +0.0120 against attention" in text
+    assert not below_floor(replace(comparison(), floors={"text_knn": None}))
+
+
+def test_floors_are_tested_against_the_first_row():
+    test = {"difference": -0.0099, "interval": [-0.012, -0.0078], "p_holm": 0.001}
+    grid = quality_grid(replace(comparison(), floor_tests={"transition": test}))
+    cells = {row[0]: row[-2:] for row in grid.rows}
+    assert cells["transition"] == ["-0.0099\n[-0.0120, -0.0078]", "worse\n(p = 0.001)"]
+    assert cells["popularity"] == [NONE, NONE]
+    alone = replace(comparison(), rows=comparison().rows[:1], floor_tests={"transition": test})
+    assert "against attention" in page(alone)
 
 
 def test_the_best_of_each_column_is_stressed():

@@ -123,6 +123,9 @@ def test_an_ablation_from_end_to_end(finished: Path):
     assert first["test"] is None and 0 <= second["test"]["p_holm"] <= 1
     assert results["target"] == pytest.approx(0.95 * sum(max(curve["values"]) for curve in first["curves"]) / 2)
     assert results["dataset"]["name"] == "shop" and "transition" in results["floors"]
+    assert set(results["floor_tests"]) == {name for name, figures in results["floors"].items() if figures}
+    difference = results["floors"]["transition"]["ndcg@10"] - first["metrics"]["ndcg@10"]["value"]
+    assert results["floor_tests"]["transition"]["difference"] == pytest.approx(difference)
     assert first["cost"]["seconds_to_target"] is None or first["cost"]["seconds_to_target"] > 0
     page = (finished / "index.html").read_text()
     assert page.count("<img ") == 5 and "data.user_share" in page  # four steps have one loss
