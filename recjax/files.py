@@ -165,7 +165,7 @@ def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {**entries, DIGEST: _digest(entries)}
 
 
-def unsealed(entries: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def unsealed(entries: Mapping[str, Any], path: object) -> dict[str, Any]:
     """The entries of a JSON file without their digest; files written before there were digests are taken as they are.
 
     Args:
