@@ -14,7 +14,6 @@ from pathlib import Path
 
 from recjax import __version__
 
-RUNS = Path("runs")
 COMPARING = ("ablate", "report")
 
 
@@ -78,14 +77,6 @@ def _keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def default_run(name: str, settings: Sequence[str]) -> Path:
-    """The run folder of a recipe and its overrides: the same command always names the same one, and so goes on."""
-    if not settings:
-        return RUNS / name
-    digest = hashlib.sha256("\n".join(setting.replace(" ", "") for setting in settings).encode()).hexdigest()
-    return RUNS / f"{name}-{digest[:8]}"
-
-
 def _local(text: str) -> Path:
     """A path of files that are read and written in place: runs, lists, pages."""
     if "://" in text:
@@ -146,6 +137,9 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         "--out",
         metavar="DIR",
         help="where to write it, here or at gs:// or s3:// (default $RECJAX_CACHE/DATASET, found by name)",
+    )
+    command.add_argument(
+        "--replace", action="store_true", help="write over a dataset of that name that has other options or other data"
     )
     command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
     command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
@@ -218,10 +212,16 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "--state",
         type=_local,
         metavar="FILE.safetensors",
-        help="with --stream: where the users' states are kept; read if it is there, and written back",
+        help="with --stream: the users' states; read if the file is there, and written back together with the lists",
     )
     command.add_argument(
-        "--out", type=_local, metavar="FILE.parquet", help="where to write the lists of a file of users"
+        "--late",
+        choices=("skip", "refuse"),
+        help="with --stream: events that are not after those of their user in the states are left out and counted "
+        "(default), or the file is refused",
+    )
+    command.add_argument(
+        "--out", type=_local, metavar="FILE", help="where to write the lists of a file of users: .csv or .parquet"
     )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")

@@ -4,28 +4,28 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
-import polars as pl
-import rich.box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from recjax import recipes
-from recjax.cli import default_run
-from recjax.config import RunConfig, diff, keys, override_all
+from recjax.config import RunConfig, diff, keys, load, override_all
+from recjax.config import to_json as config_to_json
 from recjax.data.dataset import Dataset
+from recjax.data.items import VECTORS
 from recjax.data.loader import Data
+from recjax.data.mixture import Mixture
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
 from recjax.data.splits import LeaveOneOut
 from recjax.data.views import Shifted
+from recjax.evaluate import lists
 from recjax.evaluate import protocol as protocols
 from recjax.evaluate import recommend as recommending
 from recjax.evaluate.online import online_cost
@@ -34,6 +34,7 @@ from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import Recommendations
 from recjax.evaluate.report import Report, compare, comparison_table
 from recjax.evaluate.stream import Stream
+from recjax.evaluate.stream_files import StateFile, identity
 from recjax.models import published_checkpoint
 from recjax.parallel.mesh import MeshShape
 from recjax.plan.plan import plan as plan_run
@@ -47,6 +48,7 @@ from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
 from recjax.train.alignment import align as align_encoder
 from recjax.train.catalogs import CODES
+from recjax.train.folder import CONFIG
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
@@ -64,7 +66,7 @@ def train(options: Namespace) -> int:
     """A recipe to a run folder, and its evaluation."""
     recipe = recipes.read(options.recipe)
     config = override_all(recipe.config, options.settings)
-    folder: Path = options.run or default_run(recipe.name, options.settings)
+    folder: Path = options.run or recipes.default_run(recipe.name, options.settings)
     result = fit(config, folder)
     if not (result.preempted or options.no_evaluate):
         run = _load(folder, recipe=recipe.module)
@@ -132,6 +134,7 @@ def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Rep
             run.split,
             run.config.data.view,
             protocol,
+            run.items,
             floors=floors,
             name=name,
             vectors=_text_vectors(run),
@@ -140,8 +143,8 @@ def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Rep
 
 def _text_vectors(run: Run) -> np.ndarray | None:
     """The space in which the run's model compares items, for the text floor to use the same."""
-    table = run.model.catalog
-    return None if table is None else np.asarray(table.vectors)[: run.dataset.n_items + 1]
+    vectors = run.items.columns.get(VECTORS)
+    return None if vectors is None else np.asarray(vectors)[: run.dataset.n_items + 1]
 
 
 def _changes(options: Namespace) -> list[str]:
@@ -180,23 +183,45 @@ def _save(report: Report, folder: Path) -> None:
 def recommend(options: Namespace) -> int:
     """A run and histories to lists of items."""
     one_user = options.history is not None
-    if options.out is not None and one_user:
+    _check_files(options)
+    run = _load(options.run, recipe=_recipe(options))
+    console = _console()
+    for line in _catalog_ranked(load(options.run / CONFIG, _recipe(options)).data, run.dataset.name):
+        console.print(line, markup=False, highlight=False)
+    with jax.set_mesh(run.mesh):
+        found = _streamed(run, options) if options.stream else _from_histories(run, options)
+    if options.out is not None and options.state is None and jax.process_index() == 0:
+        lists.write(found.table, options.out)
+    for line in [*found.notes, *_left_out(found, run.dataset, one_user)]:
+        console.print(line, markup=False, highlight=False)
+    if options.out is None:
+        console.print(lists.shown(found.table, one_user))
+    else:
+        users = found.table["user_id"].n_unique()
+        line = f"{users:,} users, {found.table.height:,} rows written to {options.out}"
+        console.print(line, markup=False, highlight=False)
+    return 0
+
+
+def _catalog_ranked(trained: Data | Mixture, dataset: str) -> list[str]:
+    """Which catalog the lists are of, where a run knows several."""
+    if not isinstance(trained, Mixture):
+        return []
+    others = ", ".join(name for name in trained.datasets if name != dataset)
+    return [f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"]
+
+
+def _check_files(options: Namespace) -> None:
+    """Raises InputError where the files of a command do not go together, before anything is read."""
+    if options.out is not None and options.history is not None:
         raise InputError("--out goes with --users or --stream; a typed history is printed")
     if options.state is not None and options.stream is None:
         raise InputError("--state goes with --stream: it keeps what the model knows of the users between calls")
-    run = _load(options.run, recipe=_recipe(options))
-    with jax.set_mesh(run.mesh):
-        found = _streamed(run, options) if options.stream else _from_histories(run, options)
-    console = _console()
-    for line in _left_out(found, run.dataset, one_user):
-        console.print(line, markup=False, highlight=False)
-    if options.out is None:
-        console.print(_list_table(found.table, one_user))
-    elif jax.process_index() == 0:
-        recommending.save(found, options.out)
-        users = found.table["user_id"].n_unique()
-        console.print(f"{users:,} users, {found.table.height:,} rows written to {options.out}", highlight=False)
-    return 0
+    if options.late is not None and options.stream is None:
+        raise InputError("--late goes with --stream: whole histories may be in any order")
+    lists.check_distinct({f"--{name}": getattr(options, name) for name in ("users", "stream", "state", "out")})
+    if options.out is not None and jax.process_index() == 0:
+        lists.check(options.out)
 
 
 def _from_histories(run: Run, options: Namespace) -> Recommendations:
@@ -207,23 +232,33 @@ def _from_histories(run: Run, options: Namespace) -> Recommendations:
         run.dataset,
         run.config.data.view,
         options.users or [typed],
+        run.items,
         k=options.k,
         mask_seen=run.config.evaluate.mask_seen,
     )
 
 
 def _streamed(run: Run, options: Namespace) -> Recommendations:
-    """Lists after the events of a file, from states that are kept in another."""
-    model: Any = run.model
-    stream = Stream(model, run.params, run.config.data.view)
-    identity = {"run": run.config.name, "step": run.step, "dataset": run.dataset.fingerprint}
-    if options.state is not None and options.state.exists():
-        stream.restore(options.state, identity)
-    found = recommending.recommend_stream(
-        stream, run.dataset, options.stream, k=options.k, mask_seen=run.config.evaluate.mask_seen
+    """Lists after the events of a file, from states in another, which are then written together."""
+    config, late = config_to_json(run.config), options.late or "skip"
+    stream, masked = Stream(run.model, run.params, run.config.data.view, items=run.items), run.config.evaluate.mask_seen
+
+    advanced = partial(
+        recommending.recommend_stream, stream, run.dataset, options.stream, k=options.k, mask_seen=masked, late=late
     )
-    if options.state is not None:
-        stream.save(options.state, identity)
+
+    if options.state is None:
+        return advanced()
+    named = {"run": run.config.name, "step": run.step, "dataset": run.dataset.fingerprint}
+    file = StateFile(options.state, identity(run.params, [config["model"], config["data"]["view"]], **named))
+    first = jax.process_index() == 0
+    with file.held() if first else nullcontext():
+        for path in file.repaired:
+            print(f"{path}: written by an earlier call that was stopped, and put in its place now", file=sys.stderr)
+        file.restore(stream)
+        found = advanced()
+        if first:
+            file.write(stream, found.table, options.out)
     return found
 
 
@@ -237,19 +272,10 @@ def _left_out(found: Recommendations, dataset: Dataset, typed: bool) -> list[str
             lines.append(f"{error}; events left out: {sum(unknown.values()):,}")
     if users := found.fallbacks:
         shown = ", ".join(map(repr, users[:5])) + (", ..." if len(users) > 5 else "")
-        who = "nothing of the history is left" if typed else f"nothing is left of {len(users):,} users: {shown}"
+        of = f"the histories of {len(users):,} users" if len(users) > 1 else "the history of user"
+        who = "nothing of the history is left" if typed else f"nothing is left of {of}: {shown}"
         lines.append(f"{who}; these are the most popular items")
     return lines
-
-
-def _list_table(lists: pl.DataFrame, one_user: bool) -> Table:
-    table = Table(box=rich.box.SIMPLE_HEAD)
-    names = ["rank", "item_id", "title", "score"] if one_user else ["user_id", "rank", "item_id", "title", "score"]
-    for name in names:
-        table.add_column(name, justify="right" if name in ("rank", "score") else "left", overflow="fold")
-    for row in lists.select(names).iter_rows():
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else escape(str(cell or "")) for cell in row))
-    return table
 
 
 def tokenize(options: Namespace) -> int:
@@ -276,7 +302,9 @@ def align(options: Namespace) -> int:
     def tell(metrics: dict[str, float]) -> None:
         console.print(f"before training, {metric} {metrics[metric]:.4f} on the held-out catalog", highlight=False)
 
-    aligned = align_encoder(config, options.run or default_run(recipe.name, options.settings), options.out, tell)
+    aligned = align_encoder(
+        config, options.run or recipes.default_run(recipe.name, options.settings), options.out, tell
+    )
     if aligned.out is not None:
         console.print(f"encoder written to {aligned.out}", highlight=False, markup=False)
     return 0

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from recjax import recipes
-from recjax.cli import default_run
 from recjax.config import diff
 from recjax.files import replacing
 from recjax.parallel.startup import launched_with_others
@@ -33,7 +32,7 @@ def ablate(options: Namespace) -> int:
     if launched_with_others():
         raise InputError("ablate starts its own processes on one host; on several, train each cell with recjax train")
     recipe = recipes.read(options.recipe)
-    out: Path = options.out or default_run(recipe.name, options.settings)
+    out: Path = options.out or recipes.default_run(recipe.name, options.settings)
     only = [name.strip() for name in (options.only or "").split(",") if name.strip()]
     cells = plan(recipe, options.settings, seeds_of(options.seeds), out, only)
     console = _console(errors=options.json)

@@ -39,8 +39,10 @@ class RunConfig:
         mesh: shape of the device mesh.
         train: length of training, validation, checkpoints.
         evaluate: protocol of the final evaluation.
-        text: how item text becomes vectors, where the model wants them.
-        tokenizer: how vectors become item codes, where the model wants them.
+        text: how item text becomes vectors (the columns `vectors`, `known`, `density`), where the model wants them.
+        tokenizer: how these become item codes (the column `codes`), where the model wants them.
+        items: more features of items by name, see `recjax.data.features.feature.Feature`: each makes the column or the
+            relation of its name, in this order.
         seed: of parameters, packing and every random choice.
 
     Raises:
@@ -56,6 +58,7 @@ class RunConfig:
     evaluate: Any
     text: Any = None
     tokenizer: Any = None
+    items: dict[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,6 +1,9 @@
 """The command that makes datasets: `prepare`."""
 
+import json
 from argparse import Namespace
+from pathlib import Path
+from typing import Any
 
 from recjax.data.audit import audit
 from recjax.data.building import build
@@ -9,9 +12,10 @@ from recjax.data.embedded import NAMES
 from recjax.data.importers import download, read
 from recjax.data.locate import cache_folder, locate
 from recjax.data.preparation import Preparation
-from recjax.data.prepared import find, is_prepared, load, save
+from recjax.data.prepared import find, header, is_prepared, load, save
 from recjax.data.remote import Place, local, place
 from recjax.data.splits import LeaveOneOut
+from recjax.recipes import RUNS
 from recjax.typing import InputError
 
 AUDITED = 100_000_000
@@ -28,13 +32,19 @@ def prepare(options: Namespace) -> int:
     out = None if options.out is None else place(options.out)
     if options.beam is not None:
         out = out or cache_folder() / options.dataset
+        if not options.replace:
+            _check_free(out)
         dataset = _prepared_by_beam(options, raw, preparation, out)
     elif raw is None and _is_here(options.dataset):
         dataset = find(options.dataset, preparation)
     else:
+        out = out or cache_folder() / options.dataset
+        if not options.replace:
+            _check_free(out, preparation)
         source = local(raw or download(options.dataset, cache_folder() / "downloads"), cache_folder())
         dataset = build(read(source, options.format, _columns(options), name=options.dataset), preparation)
-        out = out or cache_folder() / options.dataset
+        if not options.replace:
+            _check_free(out, preparation, dataset.fingerprint)
     for line in [*_account(dataset), *audit(dataset, LeaveOneOut().split(dataset)).lines()]:
         print(line)
     if out is not None:
@@ -42,6 +52,43 @@ def prepare(options: Namespace) -> int:
             save(dataset, out)
         print(f"written to {out}")
     return 0
+
+
+def _check_free(out: Place, preparation: Preparation | None = None, fingerprint: str | None = None) -> None:
+    """Nothing is lost by writing to `out`.
+
+    Args:
+        out: where a dataset is to go.
+        preparation: its options; None = not compared, so that any dataset there is in the way.
+        fingerprint: its fingerprint, where it is known.
+
+    Raises:
+        InputError: another dataset is there.
+    """
+    if not is_prepared(out):
+        return
+    there = header(out)
+    before = there.get("description", {}).get("options", {})
+    now = preparation.to_json() if preparation is not None else before
+    changed = [f"{name} {before.get(name)}, now {value}" for name, value in now.items() if before.get(name) != value]
+    if preparation is not None and not changed and fingerprint in (None, there.get("fingerprint")):
+        return
+    how = f" with other options ({'; '.join(changed)})" if changed else " from other data" if fingerprint else ""
+    using = [run.name for run in sorted(RUNS.glob("*")) if _is_trained_on(run, out)]
+    runs = f" (there are {', '.join(using[:5])}{', ...' if len(using) > 5 else ''})" if using else ""
+    raise InputError(
+        f"{out} is prepared already{how}, and runs trained on it need it as it is{runs}: prepare this under another "
+        "name, or write over it with --replace"
+    )
+
+
+def _is_trained_on(run: Path, dataset: Place) -> bool:
+    """Whether the configuration of a run names a dataset."""
+    try:
+        data = json.loads((run / "config.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return any(json.dumps(name) in json.dumps(data) for name in (dataset.name, str(dataset)))
 
 
 def _prepared_by_beam(options: Namespace, raw: Place | None, preparation: Preparation, out: Place) -> Dataset:
@@ -85,14 +132,18 @@ def _is_here(dataset: str) -> bool:
 
 def _account(dataset: Dataset) -> list[str]:
     """Counts of a dataset: rows refused, what each filter left, text, fingerprint."""
-    source, lines = dataset.description.get("source", {}), []
-    found = source.get("rows_refused", {})
-    for file, refused in {"": found}.items() if "total" in found else found.items():  # one account, or one a file
-        if not refused["total"]:
-            continue
-        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refused["reasons"].items())
-        lines.append(f"rows refused  {refused['total']:,}" + (f" ({reasons})" if reasons else "") + f" {file}".rstrip())
-        lines += [f"  line {row['line']}: {row['reason']}, found {row['found']!r}" for row in refused["first"]]
+    source = dataset.description.get("source", {})
+    lines = _refused("rows refused", source.get("rows_refused", {}))
+    lines += _refused("catalog rows refused", source.get("catalog_rows_refused", {}))
+    lines += _times(source.get("timestamps", {}))
+    for column, count in source.get("ids_written_as_floats", {}).items():
+        lines.append(f"ids written as floats (27.0 for 27) in {column}: {count:,}")
+    for column, count in source.get("ids_without_all_digits", {}).items():
+        lines.append(
+            f"warning: {count:,} ids in {column} are floats that have not all their digits, as in 1.23E+11: "
+            "different ones may have become one"
+        )
+    lines += _catalog(source.get("catalog", {}))
     for step in dataset.description.get("steps", []):
         counts = ", ".join(f"{step[noun]:,} {noun}" for noun in ("users", "items", "interactions"))
         lines.append(f"after {step['step']}: {counts}")
@@ -105,3 +156,40 @@ def _account(dataset: Dataset) -> list[str]:
     if dataset.n_users < whole["users"]:
         lines.append(f"the audit is of the first {dataset.n_users:,} users, {dataset.n_interactions:,} interactions")
     return [*lines, f"fingerprint {dataset.fingerprint}"]
+
+
+def _refused(label: str, found: dict[str, Any]) -> list[str]:
+    """Counts of refused rows, and the first of them."""
+    lines = []
+    for file, refused in {"": found}.items() if "total" in found else found.items():  # one account, or one a file
+        if not refused["total"]:
+            continue
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refused["reasons"].items())
+        lines.append(f"{label}  {refused['total']:,}" + (f" ({reasons})" if reasons else "") + f" {file}".rstrip())
+        unit = refused.get("unit", "line")
+        lines += [f"  {unit} {row['line']}: {row['reason']}, found {row['found']!r}" for row in refused["first"]]
+    return lines
+
+
+def _times(note: dict[str, Any]) -> list[str]:
+    """How timestamps were read."""
+    if "unit" not in note:
+        return []
+    units, parsed = note.get("units"), note.get("from_text", 0)
+    shown = [f"{parsed:,} in ISO-8601"] if parsed else []
+    shown += [f"{count:,} in {unit}" for unit, count in units.items()] if units is not None else [note["unit"]]
+    return [f"times  {', '.join(shown)}"]
+
+
+def _catalog(note: dict[str, Any]) -> list[str]:
+    """What a catalog has that is not used, and what it lacks."""
+    lines = []
+    if left_out := note.get("columns_left_out"):
+        shown = ", ".join(f"{column} ({kind})" for column, kind in left_out.items())
+        lines.append(f"columns of {note['file']} that hold no text, left out: {shown}")
+    if few := note.get("few_items_known"):
+        lines.append(
+            f"warning: only {few['known']:,} of {few['items']:,} items have a row in {note['file']}; "
+            f"the log has ids like {few['log']!r}, the catalog ids like {few['catalog']!r}"
+        )
+    return lines

@@ -1,11 +1,13 @@
 """Recipes: Python files with `def config() -> RunConfig`, found by path or by name."""
 
 import difflib
+import hashlib
 import importlib.util
 import site
 import sys
 import sysconfig
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,7 @@ from types import ModuleType
 from recjax.config import RunConfig
 from recjax.typing import InputError
 
+RUNS = Path("runs")
 FOLDER = "experiments"
 ABLATIONS = "ablations"
 
@@ -88,6 +91,14 @@ def read(recipe: str) -> Recipe:
     if not isinstance(config, RunConfig):
         raise InputError(f"{path}: config() returned {type(config).__name__}, expected RunConfig")
     return Recipe(path.stem, path, module, config)
+
+
+def default_run(name: str, settings: Sequence[str]) -> Path:
+    """The run folder of a recipe and its overrides: the same command always names the same one, and so goes on."""
+    if not settings:
+        return RUNS / name
+    digest = hashlib.sha256("\n".join(setting.replace(" ", "") for setting in settings).encode()).hexdigest()
+    return RUNS / f"{name}-{digest[:8]}"
 
 
 def run_file(path: Path) -> ModuleType:

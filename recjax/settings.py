@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,15 @@ def _check_inside(value: Any, key: str) -> None:
     elif isinstance(value, Mapping):
         for name, entry in value.items():
             _check_inside(entry, join(key, str(name)))
+
+
+def check_patterns(key: str, patterns: Iterable[str]) -> None:
+    """Raises InputError, naming the key, where a pattern is no regular expression."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
 
 
 def is_config(value: Any) -> bool:
@@ -127,6 +137,10 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     hints = _hints(type(config))
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
+        if isinstance(value, dict) and any(map(is_config, value.values())):
+            for name, entry in value.items():
+                yield from keys(entry, join(key, name)) if is_config(entry) else [(join(key, name), entry)]
+            continue
         if not is_config(value):
             yield key, value
             continue
@@ -145,7 +159,7 @@ def override(config: Config, key: str, text: str) -> Config:
     Raises:
         InputError: there is no such key (names the nearest one), or the text does not read as its type.
     """
-    return _changed(config, {key: text})
+    return change(config, {key: text})
 
 
 def override_all(config: Config, settings: Iterable[str]) -> Config:
@@ -156,31 +170,55 @@ def override_all(config: Config, settings: Iterable[str]) -> Config:
         if not separator or not key.strip():
             raise InputError(f"--set {setting!r}: expected key=value, such as model.width=128")
         texts[key.strip()] = text.strip()
-    return _changed(config, texts)
+    return change(config, texts)
 
 
-def _changed(config: Config, texts: dict[str, str]) -> Config:
-    changed = _replaced(config, {tuple(key.split(".")): text for key, text in texts.items()}, (), config)
+def change(config: Config, values: Mapping[str, Any]) -> Config:
+    """`override` for several keys at once, from code: text is read, any other value takes the place of the one there.
+
+    Raises:
+        InputError: there is no such key, or a value is not of its declared type.
+    """
+    changed = _replaced(config, {tuple(key.split(".")): value for key, value in values.items()}, (), config)
     check(changed)
     return changed
 
 
-def _replaced(config: Any, texts: dict[tuple[str, ...], str], held: tuple[str, ...], root: Any) -> Any:
+def _replaced(config: Any, values: dict[tuple[str, ...], Any], held: tuple[str, ...], root: Any) -> Any:
     """`config`, which stands at the key `held`, with the values at the given paths below it replaced."""
     hints, changes = _hints(type(config)), {}
-    for name in dict.fromkeys(path[0] for path in texts):
+    for name in dict.fromkeys(path[0] for path in values):
         key = ".".join((*held, name))
-        own = {path[1:]: text for path, text in texts.items() if path[0] == name}
+        own = {path[1:]: new for path, new in values.items() if path[0] == name}
         if name not in {field.name for field in dataclasses.fields(config)}:
             raise InputError(_no_key(".".join((key, *next(iter(own)))), root))
         value = getattr(config, name)
         if () in own:  # a part chosen by name comes before the settings inside it
-            value = _parse(own.pop(()), hints[name], value, key)
+            new = own.pop(())
+            if not isinstance(new, str) and not _fits(new, hints[name]):
+                raise InputError(f"{key} is {show(new)}, expected {describe(hints[name])}")
+            value = _parse(new, hints[name], value, key) if isinstance(new, str) else new
+        if own and isinstance(value, dict):
+            changes[name] = _entries_replaced(value, own, (*held, name), root)
+            continue
         if own and not is_config(value):
             inside = ".".join((key, *next(iter(own))))
             raise InputError(f"{inside} cannot be set: {key} is {show(value)} here and has no settings inside")
         changes[name] = _replaced(value, own, (*held, name), root) if own else value
     return dataclasses.replace(config, **changes)
+
+
+def _entries_replaced(
+    entries: dict[str, Any], values: dict[tuple[str, ...], Any], held: tuple[str, ...], root: Any
+) -> dict[str, Any]:
+    """A mapping of configurations with values inside its entries replaced."""
+    changed = dict(entries)
+    for name in dict.fromkeys(path[0] for path in values):
+        own = {path[1:]: new for path, new in values.items() if path[0] == name}
+        if not is_config(entries.get(name)) or () in own:
+            raise InputError(_no_key(".".join((*held, name, *next(iter(own)))), root))
+        changed[name] = _replaced(entries[name], own, (*held, name), root)
+    return changed
 
 
 def _no_key(key: str, root: Any) -> str:
@@ -198,7 +236,10 @@ def _no_key(key: str, root: Any) -> str:
 def _declared(root: Any, key: str) -> tuple[Any, Any]:
     annotation = Any
     for name in key.split("."):
-        annotation, root = _hints(type(root))[name], getattr(root, name)
+        if isinstance(root, dict):
+            annotation, root = Any, root[name]
+        else:
+            annotation, root = _hints(type(root))[name], getattr(root, name)
     return annotation, root
 
 
@@ -250,7 +291,10 @@ def _read(text: str, annotation: Any) -> Any:
     if origin is tuple:
         return _read_tuple(text, args)
     if dataclasses.is_dataclass(annotation):
-        return _choose(text, _choices(annotation))()
+        try:
+            return _choose(text, _choices(annotation))()
+        except TypeError:  # it cannot be made without settings
+            raise _UnreadableError from None
     raise _UnreadableError
 
 

@@ -25,7 +25,19 @@ MODEL_AXIS = "model"
 SEQ_AXIS = "seq"
 MESH_AXES = (DATA_AXIS, MODEL_AXIS, SEQ_AXIS)
 
-__all__ = ["DATA_AXIS", "MESH_AXES", "MODEL_AXIS", "SEQ_AXIS", "Array", "Bool", "Float", "InputError", "Int", "Params"]
+__all__ = [
+    "DATA_AXIS",
+    "MESH_AXES",
+    "MODEL_AXIS",
+    "SEQ_AXIS",
+    "Array",
+    "Bool",
+    "Float",
+    "InputError",
+    "Int",
+    "Params",
+    "shorten",
+]
 
 
 class InputError(ValueError):
@@ -33,3 +45,9 @@ class InputError(ValueError):
 
     The command line prints the message alone and exits with status 2.
     """
+
+
+def shorten(text: str, width: int = 80) -> str:
+    """At most `width` characters of `text`, in one line."""
+    text = " ".join(str(text).split())
+    return text if len(text) <= width else text[: width - 3] + "..."

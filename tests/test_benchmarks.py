@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic, and recjax's side of a contest at a tiny size. Nothing is timed."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -132,6 +133,17 @@ def test_ways_to_run_a_scan_agree():
         for side, recurrence in scan.SIDES.items()
     }
     np.testing.assert_allclose(list(values.values()), values["scan"], rtol=1e-5)
+
+
+def test_hostile_inputs_end_in_one_message():
+    attack = [sys.executable, str(FOLDER / "attack_inputs.py"), "--short", "--cases", "3", "--seed", "1"]
+    ended = subprocess.run(attack, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    head, *rows = ended.stdout.splitlines()
+    assert head.split() == ["kind", "accepted", "refused", "untidy", "traceback", "hang", "crash"] and len(rows) == 14
+    for row in rows:
+        accepted, refused, *faults = map(int, row.split()[-6:])
+        assert accepted + refused == 3 and not any(faults)
 
 
 def test_the_exponent_of_a_cost_is_that_of_its_power():

@@ -9,7 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recjax import cli
+from recjax import array_files, cli, commands, recipes
+from recjax.data.loader import Data
+from recjax.data.mixture import Mixture
 from recjax.data.synthetic import synthetic
 from tests.tiny import SETTINGS, tiny_datasets
 
@@ -95,11 +97,11 @@ def test_a_failed_run_exits_with_1(shop, tmp_path, capsys: pytest.CaptureFixture
 
 
 def test_the_same_command_means_the_same_folder():
-    assert cli.default_run("quickstart", []) == Path("runs/quickstart")
-    changed = cli.default_run("quickstart", ["model.width=8"])
+    assert recipes.default_run("quickstart", []) == Path("runs/quickstart")
+    changed = recipes.default_run("quickstart", ["model.width=8"])
     assert changed.parent == Path("runs") and changed.name.startswith("quickstart-")
-    assert cli.default_run("quickstart", ["model.width=8"]) == changed
-    assert cli.default_run("quickstart", ["model.width=9"]) != changed
+    assert recipes.default_run("quickstart", ["model.width=8"]) == changed
+    assert recipes.default_run("quickstart", ["model.width=9"]) != changed
 
 
 def test_train_leaves_a_complete_run_folder(run: Path):
@@ -129,6 +131,30 @@ def test_prepare(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "after k_core 0, min_length 12: " in fewer
     assert cli.main(["prepare", "mine"]) == 0  # found in the cache, where it was written without --out
     assert capsys.readouterr().out.splitlines()[-9:] == fewer.splitlines()[-10:-1]
+
+
+def test_prepare_replaces_nothing_without_a_word(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    out = tmp_path / "mine"
+    (tmp_path / "runs" / "mine" / "config.json").write_text(json.dumps({"data": {"dataset": str(out)}}))
+    raw = shutil.copytree(shop / "shop", tmp_path / "raw")
+    prepare = ["prepare", "kept", "--raw", str(raw), "--out", str(out)]
+    assert cli.main(prepare) == cli.main(prepare) == 0
+    written = (out / "dataset.json").read_bytes()
+    assert cli.main([*prepare, "--min-length", "12"]) == 2
+    error = capsys.readouterr().err
+    assert "is prepared already with other options (min_length 1, now 12)" in error
+    assert "there are mine" in error and "--replace" in error
+    with (raw / "interactions.csv").open("a") as file:
+        file.write("someone,new,1700000000\n")
+    assert cli.main(prepare) == 2
+    assert "from other data" in capsys.readouterr().err
+    assert (out / "dataset.json").read_bytes() == written
+    assert cli.main([*prepare, "--replace"]) == 0
+    assert (out / "dataset.json").read_bytes() != written
 
 
 def test_inspect(run: Path, capsys: pytest.CaptureFixture[str]):
@@ -208,11 +234,19 @@ def test_recommend_for_a_history(run: Path, capsys: pytest.CaptureFixture[str]):
     assert "--out goes with --users" in capsys.readouterr().err
 
 
+def test_lists_of_a_mixture_say_which_catalog_they_are_of():
+    (line,) = commands._catalog_ranked(Mixture(("films", "books"), held_out="games"), "games")
+    assert line.startswith("the items are those of games,") and line.endswith("trained on films, books too")
+    assert commands._catalog_ranked(Data("films"), "films") == []
+
+
 def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
     out = tmp_path / "lists.parquet"
     arguments = ["recommend", str(run), "--users", str(shop / "shop" / "interactions.csv"), "--out", str(out)]
     assert cli.main([*arguments, "--k", "3"]) == 0
     lists = pl.read_parquet(out)
+    assert cli.main([*arguments[:-1], str(out.with_suffix(".csv")), "--k", "3"]) == 0
+    assert pl.read_csv(out.with_suffix(".csv"), schema_overrides=lists.schema).equals(lists)
     assert lists.columns[:5] == ["user_id", "rank", "item_id", "title", "score"]
     assert lists.height == 120 * 3
     seen = pl.read_csv(shop / "shop" / "interactions.csv")
@@ -221,6 +255,8 @@ def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
 
 def test_recommend_event_by_event(run: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     events = pl.read_csv(shop / "shop" / "interactions.csv").sort("user_id", "timestamp", maintain_order=True)
+    # An event that equals the last one of an earlier file in item and time counts as that one.
+    events = events.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
     events = events.group_by("user_id", maintain_order=True).head(12)
     events.write_csv(tmp_path / "all.csv")
     place = pl.int_range(pl.len()).over("user_id")
@@ -235,7 +271,35 @@ def test_recommend_event_by_event(run: Path, shop: Path, tmp_path: Path, capsys:
     theirs = theirs.join(ours.select("user_id").unique(), on="user_id", how="semi")
     assert ours.height == theirs.height > 0
     assert ours.drop("score").equals(theirs.drop("score"))
+    capsys.readouterr()
+    before = array_files.read(state).arrays
+    assert cli.main([*stream, str(tmp_path / "rest.csv")]) == 0  # given twice, it changes nothing
+    left_out = events.filter(place >= 7).height
+    assert f"{left_out:,} events left out: they are not after those" in capsys.readouterr().out
+    assert pl.read_parquet(once).equals(ours)
+    after = array_files.read(state).arrays
+    assert all((after[name] == array).all() for name, array in before.items())
+    assert cli.main([*stream, str(tmp_path / "rest.csv"), "--late", "refuse"]) == 2
+    assert f"{left_out:,} events are not after those" in capsys.readouterr().err
     assert cli.main([*stream, str(shop / "shop" / "interactions.csv")]) == 2
     assert "has room for 12" in capsys.readouterr().err
     assert cli.main(["recommend", str(run), "--history", "1", "--state", str(state)]) == 2
     assert "--state goes with --stream" in capsys.readouterr().err
+
+
+def test_files_of_a_command_are_checked_before_anything_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "log.csv")
+    log, state = str(tmp_path / "log.csv"), str(tmp_path / "x.parquet")
+    for arguments, message in (
+        (["--stream", log, "--state", state, "--out", state], "--state and --out are the same file"),
+        (["--stream", log, "--out", f"{tmp_path}/link.csv"], "--stream and --out are the same file"),
+        (["--users", log, "--out", f"{tmp_path}/../{tmp_path.name}/log.csv"], "--users and --out are the same file"),
+        (["--users", log, "--out", f"{tmp_path}/lists.txt"], "lists are written as .csv or .parquet"),
+        (["--users", log, "--out", f"{log}/lists.csv"], "cannot write"),
+        (["--users", log, "--late", "skip"], "--late goes with --stream"),
+        (["--stream", log, "--out", f"{tmp_path}/{'x' * 300}.csv"], "cannot write"),
+    ):
+        assert cli.main(["recommend", str(tmp_path / "no run"), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error

@@ -1,6 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
-from recjax.files import replacing
+from recjax.files import exclusive, finish_replacing, replacing, replacing_together
+from recjax.typing import InputError
 
 
 def test_takes_the_place_of_the_old_one_at_the_end(tmp_path):
@@ -27,3 +31,101 @@ def test_writers_at_once_do_not_meet(tmp_path):
         one.write_text("one")
         other.write_text("other")
     assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_files_take_their_places_together(tmp_path):
+    one, other, journal = tmp_path / "one", tmp_path / "other", tmp_path / ".journal"
+    for content in ("first", "second"):
+        with replacing_together(journal, one, other) as new:
+            for file in new:
+                file.write_text(content)
+        assert one.read_text() == other.read_text() == content
+        assert sorted(tmp_path.iterdir()) == [one, other]
+    with pytest.raises(OSError, match="disk full"), replacing_together(journal, one, other) as new:
+        new[0].write_text("third")
+        raise OSError("disk full")
+    with pytest.raises(FileNotFoundError), replacing_together(journal, one, other) as new:
+        new[0].write_text("third")  # and the other is not written
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), replacing_together(journal, one, tmp_path / "folder") as new:
+        for file in new:
+            file.write_text("third")
+    assert one.read_text() == other.read_text() == "second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "one", "other"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from recjax.files import finish_replacing, replacing_together
+folder = Path(sys.argv[1])
+
+def dies_at(moment):
+    # Ends this process, as a kill does, before its n-th operation on the file system.
+    done = [0]
+    def counted(call):
+        def wrapped(*args, **named):
+            done[0] += 1
+            if done[0] > moment:
+                os._exit(1)
+            return call(*args, **named)
+        return wrapped
+    os.fsync = counted(os.fsync)
+    for name in ("write_text", "replace", "unlink", "open"):
+        setattr(Path, name, counted(getattr(Path, name)))
+
+for moment in range(200):
+    place = folder / str(moment)
+    place.mkdir()
+    files = [place / "one", place / "other"]
+    for file in files:
+        file.write_text("old")
+    child = os.fork()
+    if child == 0:
+        dies_at(moment)
+        with replacing_together(place / ".journal", *files) as new:
+            for file in new:
+                file.write_text("new")
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    before = [file.read_text() for file in files]
+    for _ in range(2):
+        finish_replacing(place / ".journal")
+        after = [file.read_text() for file in files]
+        assert after in (["old"] * 2, ["new"] * 2), (moment, before, after)
+        assert "new" not in before or after == ["new"] * 2, (moment, before, after)
+        left = [path for path in place.iterdir() if path not in files]
+        assert not left, (moment, left)
+    if status == 0:
+        assert after == ["new"] * 2
+        print("moments", moment)
+        sys.exit()
+"""
+
+
+def test_a_kill_at_any_moment_changes_all_or_none(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 10
+
+
+def test_a_damaged_journal_is_an_error(tmp_path):
+    journal = tmp_path / ".journal"
+    assert finish_replacing(journal) == []
+    for content in ("{", "5", '{"renames": [], "digest": "0"}'):
+        journal.write_text(content)
+        with pytest.raises(InputError, match=r"\.journal is damaged"):
+            finish_replacing(journal)
+
+
+def test_one_process_at_a_time(tmp_path):
+    path = tmp_path / "a"
+    for _ in range(2):
+        with exclusive(path):
+            with pytest.raises(InputError, match="in use by another process"), exclusive(path):
+                pass
+            with exclusive(tmp_path / "b"):
+                pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """`recjax tokenize` is what training does, and `recjax import-recgpt` makes a run like any other."""
 
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import jax
@@ -11,7 +11,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from recjax import cli, recipes
-from recjax.data.item_table import item_table
+from recjax.data.items import CODES, VECTORS, text_items
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
 from recjax.data.views import Queries
@@ -28,7 +28,6 @@ FIXTURES = Path(__file__).parent / "models" / "fixtures"
 FILES = [str(FIXTURES / "model.pt"), str(FIXTURES / "tokenizer.pt")]
 FITTING = ["--heads", "2", "--levels", "7,7"]
 RECIPE = """
-from dataclasses import replace
 from recjax import recipes
 from recjax.models.recgpt import RecGPT
 from recjax.text.hashed import Hashed
@@ -78,11 +77,10 @@ def test_tokenize_keeps_what_training_would_make(recipe: str, tmp_path: Path, ca
         trained = open_task(config, run)
     assert (fresh / "codes" / "tokenizer.safetensors").read_bytes() == kept
     assert (run / "codes" / "tokenizer.safetensors").read_bytes() == kept
-    table = trained.loader.batch(0).catalog
-    assert table is not None
+    table = trained.items[0]
     codes = load_codes(run / "codes" / "shop").codes
     assert len(np.unique(codes[1:], axis=0)) == len(codes) - 1 == 100
-    np.testing.assert_array_equal(np.asarray(table.codes)[1:101], codes[1:])
+    np.testing.assert_array_equal(np.asarray(table[CODES])[1:101], codes[1:])
     assert not (run / "config.json").exists()
 
     capsys.readouterr()
@@ -139,19 +137,17 @@ def test_an_imported_run_is_the_published_model(imported: Path):
     vectors = np.concatenate([np.zeros((1, 32), np.float32), vectors / np.linalg.norm(vectors, axis=1, keepdims=True)])
     known = np.arange(101) > 0
     codes = published.tokenizer.encode(published.state, vectors, known)
-    table = jax.tree.map(jnp.asarray, item_table(vectors, known, codes))
-    direct = published.config.build(ItemStats(100, np.ones(101, np.int64), table, (49,) * 4))
+    table = jax.tree.map(jnp.asarray, text_items(vectors, known, codes))
+    direct = published.config.build(ItemStats(100, np.ones(101, np.int64), table.row_shapes, (49,) * 4))
     items = np.array([[3, 70, 1, 100, 2, 5], [9, 4, 6, 0, 0, 0]], np.int32)
     positions = np.tile(np.arange(6, dtype=np.int32), (2, 1))
-    asked = Queries(jnp.asarray(items), jnp.asarray(positions), jnp.asarray([6, 3]), jnp.asarray(items), catalog=table)
-    expected = jax.jit(direct.logits)(published.params, asked)
+    asked = Queries(jnp.asarray(items), jnp.asarray(positions), jnp.asarray([6, 3]), jnp.asarray(items))
+    expected = jax.jit(direct.logits)(published.params, asked, table)
     with jax.set_mesh(run.mesh):
-        found = jax.jit(run.model.logits)(run.params, replace(asked, catalog=run.model.catalog))
+        found = jax.jit(run.model.logits)(run.params, asked, run.items)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    ranked = run.model.catalog
-    assert ranked is not None
-    np.testing.assert_array_equal(np.asarray(ranked.codes)[:101], codes)
-    np.testing.assert_allclose(np.asarray(ranked.vectors)[:101], vectors, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(run.items[CODES])[:101], codes)
+    np.testing.assert_allclose(np.asarray(run.items[VECTORS])[:101], vectors, atol=1e-6)
 
 
 def test_an_imported_run_is_evaluated_used_and_inspected(imported: Path, capsys: pytest.CaptureFixture[str]):
@@ -176,6 +172,19 @@ def test_an_imported_run_is_evaluated_used_and_inspected(imported: Path, capsys:
     assert cli.main(["inspect", str(imported)]) == 0
     shown = capsys.readouterr().out
     assert "step 1 of" in shown and "model.aux_width = 8" in shown and "tokenizer.prepare = none" in shown
+
+
+def test_a_tokenizer_that_is_damaged_or_missing_is_never_fitted_anew(imported: Path, tmp_path: Path, capsys):
+    run = shutil.copytree(imported, tmp_path / "run")
+    tokenizer = run / "codes" / "tokenizer.safetensors"
+    content = tokenizer.read_bytes()
+    tokenizer.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert cli.main(["inspect", str(run)]) == 2
+    assert "tokenizer.safetensors is damaged" in capsys.readouterr().err
+    tokenizer.unlink()
+    assert cli.main(["inspect", str(run)]) == 2
+    assert "tokenizer.safetensors is missing" in capsys.readouterr().err
+    assert not tokenizer.exists()
 
 
 def test_an_import_never_replaces_a_run(imported: Path, capsys: pytest.CaptureFixture[str]):

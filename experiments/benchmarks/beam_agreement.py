@@ -9,7 +9,6 @@ item; "valid" is the share of its tuples that are items.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import contest
 import jax
 import numpy as np
 
+from recjax.data.items import CODES
 from recjax.data.loader import query_batches
 from recjax.data.splits import Examples
 from recjax.decode.beam import agreement, beam_topk
@@ -33,20 +33,18 @@ def measure(run_dir: Path, data: str | None, users: int) -> tuple[str, dict[str,
     """Means over `users` test users of a run, by method."""
     run = load_run(run_dir, data)
     model: Any = run.model
-    table = model.catalog
-    codes = np.asarray(table.codes)[: run.dataset.n_items + 1]
+    codes = np.asarray(run.items[CODES])[: run.dataset.n_items + 1]
     sizes = tuple(model.stats.code_sizes)
     trie = build_trie(codes, sizes)
-    logits_of = jax.jit(lambda params, queries: model.logits(params, queries))
+    logits_of = jax.jit(model.logits)
     examples = shuffled(run.split.examples("test"), users)
     sums: dict[str, list[Any]] = {}
     with jax.set_mesh(run.mesh):
-        for queries, rows in query_batches(examples, run.config.data.view, model.items, USERS, shapes=1):
+        for queries, rows in query_batches(examples, run.config.data.view, model.n_items, USERS, shapes=1):
             real = rows >= 0
             targets = examples.targets[rows[real]]
-            logits = jax.tree.map(
-                lambda x, real=real: np.asarray(x)[real], logits_of(run.params, replace(queries, catalog=table))
-            )
+            found = logits_of(run.params, queries, run.items)
+            logits = jax.tree.map(lambda x, real=real: np.asarray(x)[real], found)
             seen = np.asarray(queries.seen)[real]
             exact = np.asarray(exact_topk(logits, codes, seen, K)[0])
             add(sums, "exact", exact, exact, targets)
@@ -54,7 +52,7 @@ def measure(run_dir: Path, data: str | None, users: int) -> tuple[str, dict[str,
                 add(sums, f"beam {width}", beam_topk(logits, trie, K, beam=width, seen=seen)[0], exact, targets)
                 found = items_of(best_tuples(logits, width)[0], codes, sizes)
                 add(sums, f"free {width}", without(found, seen), exact, targets, float((found > 0).mean()))
-    return f"{run_dir} on {run.dataset.name}, {len(examples):,} users, {model.items:,} items", sums
+    return f"{run_dir} on {run.dataset.name}, {len(examples):,} users, {model.n_items:,} items", sums
 
 
 def shuffled(examples: Examples, users: int) -> Examples:

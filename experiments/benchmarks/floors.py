@@ -60,7 +60,7 @@ def markov(split: Split, popularity: np.ndarray) -> Callable[[Histories], np.nda
     weights = shares.tocsr()
 
     def scores(histories: Histories) -> np.ndarray:
-        return weights[histories.items[histories.offsets[1:] - 1]].toarray() + 1e-9 * popularity
+        return weights[histories.items[histories.stops - 1]].toarray() + 1e-9 * popularity
 
     return scores
 

@@ -21,6 +21,7 @@ import jax
 
 from recjax import recipes
 from recjax.config import RunConfig, override_all
+from recjax.data.items import CODES, VECTORS
 from recjax.models.objectives import FullSoftmax
 from recjax.models.recgpt import RecGPT
 from recjax.parallel.startup import initialize
@@ -100,12 +101,12 @@ def sizes_of(config: RunConfig, items: int, text_width: int | None) -> Sizes:
     }
     tables = sum(size for name, (size, _) in found.items() if name in TABLES)
     dense = sum(size for size, _ in found.values()) - tables
-    catalog = inputs.batch.catalog
-    if catalog is None:
+    columns = inputs.items.columns
+    if not columns:
         return Sizes(tables, dense, 0, found[TABLES[0]][1][0])
-    vector, slots = 4 * catalog.vectors.shape[1], catalog.codes.shape[1]
+    vector, slots = 4 * columns[VECTORS].shape[1], columns[CODES].shape[1]
     state = vector + 4 * slots * config.model.width
-    return Sizes(tables, dense, local_bytes(catalog), catalog.vectors.shape[0], vector, state)
+    return Sizes(tables, dense, local_bytes(inputs.items), columns[VECTORS].shape[0], vector, state)
 
 
 def scored(config: RunConfig) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from recjax.data.items import bare_items, on_devices
 from recjax.data.views import Batch
 from recjax.models.model import ItemStats
 from recjax.models.objectives import SampledSoftmax
@@ -46,12 +47,13 @@ class Side:
         )
         counts = np.broadcast_to(np.int64(1), (items + 1,))
         model = config.build(ItemStats(items, counts))
-        optimiser = Adam(sparse=sparse).build(1_000, model.tables)
+        optimiser = Adam(sparse=sparse).build(1_000, model.row_tables)
         first = batch(options.rows, options.length, items, 0)
-        start = jax.jit(lambda key, batch: initial_state(model, optimiser, batch, key, False))
+        bare = on_devices(bare_items(items))
+        start = jax.jit(lambda key, batch: initial_state(model, optimiser, batch, bare, key, False))
         self.state = start(jax.random.key(0), first)
         step: Any = make_train_step(model, optimiser)
-        self.step = step.lower(self.state, first).compile()
+        self.items, self.step = bare, step.lower(self.state, first, bare).compile()
         self.traffic = costs.traffic(hlo.read(self.step.as_text() or ""))
         self.temporary = self.step.memory_analysis().temp_size_in_bytes
 
@@ -59,7 +61,7 @@ class Side:
         """Of a step, over these batches."""
         began = time.perf_counter()
         for one in batches:
-            self.state, _ = self.step(self.state, one)
+            self.state, _ = self.step(self.state, one, self.items)
         jax.block_until_ready(self.state.step)
         return (time.perf_counter() - began) / len(batches)
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from recjax.data.dataset import Dataset
+from recjax.data.dataset import EQUAL_TIMES, Dataset
 from recjax.data.fingerprint import fingerprint
-from recjax.data.preparation import Events, Preparation, prepare
+from recjax.data.importers.timestamps import NANOSECOND
+from recjax.data.preparation import Events, Preparation, prepare, sort, ties
 from recjax.typing import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
     users, user_names = _codes(interactions["user_id"])
     items, item_names = _codes(interactions["item_id"])
     values = interactions["rating"].to_numpy() if "rating" in interactions.columns else None
-    events, steps = prepare(Events(users, items, interactions["timestamp"].to_numpy(), values), options)
+    finer = interactions[NANOSECOND].to_numpy() if NANOSECOND in interactions.columns else None
+    read = Events(users, items, interactions["timestamp"].to_numpy(), values, finer)
+    events, steps = prepare(read, options)
 
     # Codes follow first appearance in the file, so dropping the unused ones keeps that order.
     user_codes, kept_users = _compact(events.users, len(user_names))
@@ -49,16 +52,30 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
         "values": None if events.values is None else events.values.astype(np.float32),
         "catalog": catalog,
     }
-    description = describe(raw.notes, options, steps, catalog_counts)
+    equal = None if finer is None else ties(sort(read))
+    description = describe(raw.notes, options, steps, catalog_counts, equal)
     return Dataset(name=raw.name, **content, description=description, fingerprint=fingerprint(**content))
 
 
 def describe(
-    notes: dict[str, Any], options: Preparation, steps: list[dict[str, Any]], catalog: dict[str, int]
+    notes: dict[str, Any],
+    options: Preparation,
+    steps: list[dict[str, Any]],
+    catalog: dict[str, int],
+    equal: int | None = None,
 ) -> dict[str, Any]:
-    """A dataset's description: the importer's account, the options, the counts after each step and of the catalog."""
+    """A dataset's description: the importer's account, the options, the counts after each step and of the catalog.
+
+    Args:
+        notes: of the importer.
+        options: filters.
+        steps: users, items and interactions after each.
+        catalog: counts of `kept_catalog`.
+        equal: of a log with times below a second, events read whose whole time is that of the user's event before.
+    """
     source = json.loads(json.dumps(notes, default=str))
-    return {"source": source, "options": options.to_json(), "steps": steps, "catalog": catalog}
+    description = {"source": source, "options": options.to_json(), "steps": steps, "catalog": catalog}
+    return description if equal is None else description | {EQUAL_TIMES: equal}
 
 
 def validated(interactions: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -94,6 +111,8 @@ def validated(interactions: pl.DataFrame, name: str) -> pl.DataFrame:
         if count := int(rating.is_infinite().sum()):
             raise InputError(f"dataset {name!r}: {count:,} ratings are infinite, expected finite numbers")
         columns.append(rating.fill_null(float("nan")))
+    if NANOSECOND in interactions.columns:
+        columns.append(interactions[NANOSECOND].cast(pl.Int32))
     return pl.DataFrame(columns)
 
 

@@ -10,6 +10,9 @@ import polars as pl
 
 from recjax.typing import InputError
 
+EQUAL_TIMES = "events_of_equal_time"
+"""Key of a description: of a log with times below a second, events whose whole time is that of the one before."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -54,6 +57,16 @@ class Dataset:
     @property
     def n_interactions(self) -> int:
         return len(self.items)
+
+    @property
+    def time_unit(self) -> str:
+        """In which unit the log has most of its times; "" where that is not known."""
+        return str(self.description.get("source", {}).get("timestamps", {}).get("unit", ""))
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the timestamps are times; those of id sequences and order numbers are places in an order."""
+        return not self.time_unit.startswith("place")
 
     def history(self, user: int) -> np.ndarray:
         """int32 [length]: the items of user number `user`, oldest first."""

@@ -1,64 +1,52 @@
 """What a model is pre-trained on: histories with noise in them, to be restored."""
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from recjax.data.derived import Derived
 from recjax.data.draws import draw, threshold
+from recjax.data.histories import Histories
 from recjax.data.ranges import ranges
-from recjax.data.views import Batch, Cloze, Placement, Queries, Shifted
+from recjax.data.views import Batch, Cloze, Placement, Relations, Samples, Shifted
 from recjax.typing import InputError
-
-if TYPE_CHECKING:
-    from recjax.data.splits import Histories
 
 
 @dataclass(frozen=True)
-class Corrupted:
+class Corrupted(Derived):
     """Next item at every position, from a history some of whose items were replaced by random ones.
 
     A causal model has no mask item to put in their place, and a random item is the harder noise: the model has to find
     out from what comes before which events belong. Targets are the clean items. The noise is fresh in every epoch and
-    a function of (seed, epoch, history, place) alone.
+    a function of (seed, epoch, sample, place) alone.
 
     Attributes:
         view: of the clean histories.
         corrupt: share of input items replaced.
     """
 
-    view: Shifted = field(default_factory=Shifted)
     corrupt: float = 0.15
 
     def __post_init__(self) -> None:
         if not 0.0 < self.corrupt < 1.0:
             raise InputError(f"corrupt is {self.corrupt}, expected a number between 0 and 1")
 
-    @property
-    def max_length(self) -> int:
-        return self.view.max_length
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        samples = self.view.open(histories, n_items, seed, relations)
 
-    def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
-        return self.view.token_lengths(lengths)
+        def fill(placement: Placement) -> Batch:
+            batch, lengths = samples.fill(placement), placement.lengths
+            keys = np.repeat(draw(seed, placement.epochs, placement.samples), lengths)
+            keys ^= ranges(0, lengths).astype(np.uint64)
+            chosen = draw(0, keys) < threshold(self.corrupt)
+            places = ranges(placement.starts, lengths)[chosen]
+            noise = draw(1, keys[chosen]) % np.uint64(n_items) + np.uint64(1)
+            items = np.array(batch.items)
+            items.reshape(-1)[places] = noise.astype(np.int32)
+            return replace(batch, items=items)  # pyright: ignore[reportArgumentType]
 
-    def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
-        batch = self.view.fill(source, placement, n_items, seed)
-        lengths = placement.lengths
-        keys = np.repeat(draw(seed, placement.epochs, placement.histories), lengths) ^ ranges(0, lengths).astype(
-            np.uint64
-        )
-        chosen = draw(0, keys) < threshold(self.corrupt)
-        places = ranges(placement.starts, lengths)[chosen]
-        noise = draw(1, keys[chosen]) % np.uint64(n_items) + np.uint64(1)
-        items = np.array(batch.items)
-        items.reshape(-1)[places] = noise.astype(np.int32)
-        return replace(batch, items=items)  # pyright: ignore[reportArgumentType]
-
-    def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
-        return self.view.query_lengths(lengths)
-
-    def queries(self, source: "Histories", length: int, n_items: int) -> Queries:
-        return self.view.queries(source, length, n_items)
+        return replace(samples, fill=fill)
 
 
 def denoising_view(view: Any, corrupt: float) -> Corrupted | Cloze:

@@ -46,10 +46,6 @@ class EndlessOrder:
         self.numbers, self.seed = numbers, seed
         self._order = lru_cache(maxsize=2)(self._make_order)
 
-    def steps(self, epochs: float, rows: int) -> int:
-        """Steps of `rows` that make so many epochs, rounded up."""
-        return max(1, int(np.ceil(round(epochs * len(self.numbers) / rows, 6))))
-
     def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """int64 [n], the epochs of these places of the list, and the numbers that stand there."""
         epochs, within = np.divmod(places, len(self.numbers))

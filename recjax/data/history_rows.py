@@ -31,12 +31,12 @@ def first_steps(options: Preparation) -> list[str]:
 
 
 def gathered(
-    chunks: Iterable[tuple[list[int], list[str], list[int], Any]], codes: dict[str, int]
+    chunks: Iterable[tuple[list[int], list[str], list[int], Any, Any]], codes: dict[str, int]
 ) -> tuple[int, Events]:
     """All events of a user in the order of the log, from those of each file; and the place of the first.
 
     Args:
-        chunks: places, items, times and ratings (or None) of the events in a file.
+        chunks: places, items, times, ratings (or None) and nanoseconds (or None) of the events in a file.
         codes: number of each item.
     """
     chunks = sorted(chunks, key=lambda chunk: chunk[0][0])
@@ -44,7 +44,11 @@ def gathered(
     times = np.array([time for chunk in chunks for time in chunk[2]], np.int64)
     rated = chunks[0][3] is not None
     values = np.array([value for chunk in chunks for value in chunk[3]], np.float32) if rated else None
-    return chunks[0][0][0], Events(np.zeros(len(items), np.int32), items, times, values)
+    finer = None
+    if any(chunk[4] is not None for chunk in chunks):
+        parts = [np.zeros(len(chunk[2]), np.int32) if chunk[4] is None else chunk[4] for chunk in chunks]
+        finer = np.concatenate(parts).astype(np.int32)
+    return chunks[0][0][0], Events(np.zeros(len(items), np.int32), items, times, values, finer)
 
 
 def stepped(events: Events, options: Preparation) -> Iterator[Events]:

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Literal
+from functools import cached_property, lru_cache
+from typing import Any, Generic, Literal, TypeVar
 
 import grain
 import jax
 import numpy as np
 
 from recjax.data.dataset import Dataset
-from recjax.data.item_table import ItemTable
 from recjax.data.packing import Packing, Plan, alone, pack
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
-from recjax.data.views import Batch, Placement, Queries, Shifted, View
+from recjax.data.views import Batch, Placement, Queries, Relations, Samples, Shifted, View
 from recjax.parallel.sharding import batch_sharding, data_size, local_rows, row_sharding, to_devices
 from recjax.typing import InputError
 
@@ -33,8 +32,8 @@ class Data:
         rows: rows of a global batch.
         row_length: positions of a row, or None for the view's `max_length`.
         user_share: share of the training users to learn from (few-shot); validation and test still ask all users.
-        pack: put several histories into a row; False gives each a row of its own, for mixers that cannot keep the
-            histories of a row apart.
+        pack: put several samples into a row; False gives each a row of its own, for views that need one and for mixers
+            that cannot keep the samples of a row apart.
         resident: keep every event in the memory of every process. False leaves them in the shards of a dataset that is
             prepared: a process reads the records of its own rows, and final evaluations, which count the whole log,
             are slow.
@@ -68,80 +67,41 @@ def open_data(data: Data) -> tuple[Dataset, Split]:
     return dataset, split if data.user_share == 1.0 else few_shot(split, data.user_share)
 
 
-class Loader:
-    """Training batches: `batch(step)` is a pure function of (histories, view, rows, row_length, seed, step).
+Rows = TypeVar("Rows")
 
-    The packed rows of the epochs form one endless list; batch number `step` is rows `step * rows` to
-    `(step + 1) * rows` of it. A batch may therefore straddle two epochs: no batch is ever short or filled up, and every
-    history is used exactly once in every epoch.
 
-    On several processes each builds only the rows its devices hold; the stream does not depend on how many there are.
+class RowLoader(Generic[Rows]):
+    """Batches cut from an endless list of rows: `batch(step)` is rows `step * rows` to `(step + 1) * rows` of it.
+
+    A batch may straddle two epochs: none is ever short or filled up. On several processes each builds only the rows its
+    devices hold; the list does not depend on how many there are. A subclass says what the rows are (`_fill`).
 
     Args:
-        histories: what to train on.
-        view: what a sample is.
         rows: rows of a global batch; the mesh's data axis must divide it.
-        row_length: positions of a row, at least `view.max_length`, or None for that.
-        seed: of the shuffles and the masks.
-        n_items: catalog size.
-        catalog: what its batches carry of the items, on the devices, or None.
-        packed: whether several histories may share a row.
-
-    Attributes:
-        skipped: histories too short for a sample of this view.
-
-    Raises:
-        InputError: rows or row_length that cannot be, or no history long enough.
+        epoch_rows: rows of one pass over the data.
     """
 
-    def __init__(
-        self,
-        histories: Histories,
-        view: View,
-        rows: int,
-        row_length: int | None,
-        seed: int,
-        n_items: int,
-        catalog: ItemTable | None = None,
-        packed: bool = True,
-    ):
-        row_length = view.max_length if row_length is None else row_length
-        if rows < 1:
-            raise InputError(f"rows is {rows}, expected at least 1")
-        if row_length < view.max_length:
-            raise InputError(f"row_length is {row_length}, less than the view's max_length = {view.max_length}")
-        self.histories, self.view, self.rows, self.row_length = histories, view, rows, row_length
-        self.seed, self.n_items, self.catalog = seed, n_items, catalog
-        self._tokens = view.token_lengths(histories.lengths)
-        self.skipped = int((self._tokens == 0).sum())
-        if self.skipped == len(histories):
-            raise InputError(f"none of the {len(histories)} training histories has two events or more")
-        self.packing: Packing = (pack if packed else alone)(self._tokens, row_length)
-        self._plan = lru_cache(maxsize=2)(self._make_plan)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps after which every history has been used at least once."""
-        return self.steps(1)
+    def __init__(self, rows: int, epoch_rows: int):
+        self.rows, self.epoch_rows = rows, epoch_rows
 
     def steps(self, epochs: float) -> int:
         """Steps that make so many passes over the data, rounded up."""
-        return max(1, int(np.ceil(round(epochs * self.packing.rows / self.rows, 6))))
+        return max(1, int(np.ceil(round(epochs * self.epoch_rows / self.rows, 6))))
 
-    @property
-    def padding(self) -> float:
-        """Share of positions that hold no token; the same in every epoch."""
-        return self.packing.padding
-
-    def host_batch(self, step: int) -> Batch:
+    def host_batch(self, step: int) -> Rows:
         """The rows of batch `step` that this process's devices hold, as NumPy arrays."""
         return self._fill(step, local_rows(batch_sharding(self.rows), self.rows))
 
-    def batch(self, step: int) -> Batch:
+    def catalog(self, step: int) -> int:
+        """Number of the catalog that batch `step` is of: there is one."""
+        del step
+        return 0
+
+    def batch(self, step: int) -> Rows:
         """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
         return self.maker()(step)
 
-    def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Batch]:
+    def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Rows]:
         """Batches `start` to `stop - 1`, made and sent to the devices by threads while the caller computes.
 
         Args:
@@ -152,15 +112,96 @@ class Loader:
         """
         return prefetched(range(start, stop), self.maker(), threads, ahead)
 
-    def maker(self) -> Callable[[int], Batch]:
+    def maker(self) -> Callable[[int], Rows]:
         """Step -> batch on the mesh current at the call, for threads, which know no mesh."""
         sharding = batch_sharding(self.rows)
         local = local_rows(sharding, self.rows)
+        return lambda step: to_devices(self._fill(int(step), local), sharding, self.rows)
 
-        def make(step: int) -> Batch:
-            return replace(to_devices(self._fill(int(step), local), sharding, self.rows), catalog=self.catalog)
+    def _fill(self, step: int, local: np.ndarray) -> Rows:
+        """Rows `local`, int64 numbers from 0 to `rows - 1`, of batch `step`, as NumPy arrays."""
+        raise NotImplementedError
 
-        return make
+
+class Loader(RowLoader[Batch]):
+    """Training batches: `batch(step)` is a pure function of (histories, view, rows, row_length, seed, step).
+
+    The view opens samples, any number of them a history. The list is of the packed rows of the epochs, and every sample
+    is used exactly once in every epoch.
+
+    Args:
+        histories: what to train on.
+        view: what a sample is.
+        rows: rows of a global batch; the mesh's data axis must divide it.
+        row_length: positions of a row, at least `view.max_length`, or None for that.
+        seed: of the shuffles and the masks.
+        n_items: catalog size.
+        packed: whether several samples may share a row.
+        relations: of items, for views that draw from them.
+
+    Attributes:
+        skipped: histories too short for a sample of this view.
+
+    Raises:
+        InputError: rows or row_length that cannot be, a view that cannot be packed, or no history long enough.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        view: View,
+        rows: int,
+        row_length: int | None,
+        seed: int,
+        n_items: int,
+        packed: bool = True,
+        relations: Relations | None = None,
+    ):
+        row_length = view.max_length if row_length is None else row_length
+        if rows < 1:
+            raise InputError(f"rows is {rows}, expected at least 1")
+        if row_length < view.max_length:
+            raise InputError(f"row_length is {row_length}, less than the view's max_length = {view.max_length}")
+        if packed and not view.packing:
+            raise InputError(f"the view {type(view).__name__} needs a row for each sample: set data.pack=false")
+        self.row_length, self.packed = row_length, packed
+        self.seed, self.n_items = seed, n_items
+        self.samples: Samples = view.open(histories, n_items, seed, relations)
+        self.skipped = int((self.samples.lengths == 0).sum())
+        if self.skipped == len(self.samples.lengths):
+            raise InputError(f"none of the {len(histories)} training histories has two events or more")
+        self.packing: Packing = (pack if packed else alone)(self.samples.lengths, row_length)
+        super().__init__(rows, self.packing.rows)
+        self._plan = lru_cache(maxsize=2)(self._make_plan)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps after which every sample has been used at least once."""
+        return self.steps(1)
+
+    @property
+    def padding(self) -> float:
+        """Share of positions that hold no token; the same in every epoch."""
+        return self.packing.padding
+
+    def members(self, step: int) -> np.ndarray:
+        """int64 [rows, most], samples of the first epoch in batch `step`: of each row in the order of its segments.
+
+        Number i is row i of `samples.histories`; -1 stands where a row has no more, and in rows of a later epoch. The
+        batches of steps 0 to `steps(1) - 1` have each sample that is not skipped once.
+        """
+        plan, rows = self._plan(0), np.arange(step * self.rows, (step + 1) * self.rows)
+        rows = rows[rows < self.packing.rows]
+        first = plan.offsets[rows]
+        counts = plan.offsets[rows + 1] - first
+        found = np.full((self.rows, self._most), -1, np.int64)
+        found[np.repeat(np.arange(len(rows)), counts), ranges(0, counts)] = plan.members[ranges(first, counts)]
+        return found
+
+    @cached_property
+    def _most(self) -> int:
+        """Most samples in a row of the first epoch."""
+        return int(np.diff(self._plan(0).offsets).max())
 
     def _make_plan(self, epoch: int) -> Plan:
         return self.packing.plan(self.seed, epoch)
@@ -174,15 +215,15 @@ class Loader:
             here = np.flatnonzero(epochs == epoch)
             parts.append(self._placed(self._plan(int(epoch)), rows[here], here, int(epoch)))
         members, lengths, starts, segments, of_epoch = (np.concatenate(column) for column in zip(*parts, strict=True))
-        placement = Placement(members, lengths, starts, segments, of_epoch, len(local), self.row_length)
-        return self.view.fill(self.histories, placement, self.n_items, self.seed)
+        placement = Placement(members, lengths, starts, segments, of_epoch, len(local), self.row_length, self.packed)
+        return self.samples.fill(placement)
 
     def _placed(self, plan: Plan, rows: np.ndarray, into: np.ndarray, epoch: int) -> tuple[np.ndarray, ...]:
         """The columns of a `Placement` for `rows` of a plan, laid into rows `into` of the block."""
         first = plan.offsets[rows]
         counts = plan.offsets[rows + 1] - first
         members = plan.members[ranges(first, counts)]
-        lengths = self._tokens[members]
+        lengths = self.samples.lengths[members]
         before = np.cumsum(lengths) - lengths
         row_first = np.cumsum(counts) - counts
         starts = before + np.repeat(into * self.row_length - before[row_first], counts)

@@ -2,14 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 
 from recjax.data.dataset import Dataset
-from recjax.data.item_table import ItemTable
 from recjax.data.loader import Data, Loader, open_data, prefetched
 from recjax.data.preparation import Preparation
 from recjax.data.splits import LeaveOneOut, Split
@@ -88,17 +86,9 @@ class MixedLoader:
     Args:
         loaders: one a catalog; all with rows of the same shape.
         weights: of each loader, positive.
-        table: the joined table of all catalogs, on the devices, or None for models that read none.
-        starts: where each catalog starts in the table.
     """
 
-    def __init__(
-        self,
-        loaders: Sequence[Loader],
-        weights: Sequence[float],
-        table: ItemTable | None = None,
-        starts: Sequence[int] | None = None,
-    ):
+    def __init__(self, loaders: Sequence[Loader], weights: Sequence[float]):
         shapes = {(loader.rows, loader.row_length) for loader in loaders}
         if len(shapes) != 1 or len(weights) != len(loaders):
             raise InputError("loaders of a mixture must have rows of one shape and one weight each")
@@ -106,7 +96,6 @@ class MixedLoader:
         if not (shares > 0).all():
             raise InputError(f"weights of a mixture must be above 0, found {shares.tolist()}")
         self.loaders, self.shares = list(loaders), shares / shares.sum()
-        self.catalogs = [None] * len(loaders) if table is None else _catalogs(table, starts, loaders)
         self._order = np.zeros((0, 2), np.int64)
 
     def steps(self, epochs: float) -> int:
@@ -123,9 +112,18 @@ class MixedLoader:
         return int(loader), int(number)
 
     def batch(self, step: int) -> Batch:
-        """Batch `step` as global arrays, with the catalog it is of."""
+        """Batch `step` as global arrays."""
         loader, number = self.source(step)
-        return replace(self.loaders[loader].batch(number), catalog=self.catalogs[loader])
+        return self.loaders[loader].batch(number)
+
+    def catalog(self, step: int) -> int:
+        """Number of the catalog that batch `step` is of."""
+        return self.source(step)[0]
+
+    def members(self, step: int) -> np.ndarray:
+        """Not for mixtures: their passes are over several catalogs, and no number names a sample."""
+        del step
+        raise InputError("a sweep over samples serves one dataset, not a mixture")
 
     def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Batch]:
         """Batches `start` to `stop - 1`; see `Loader.iterate`."""
@@ -135,23 +133,9 @@ class MixedLoader:
 
         def make(step: int) -> Batch:
             loader, number = self.source(int(step))
-            return replace(makers[loader](number), catalog=self.catalogs[loader])
+            return makers[loader](number)
 
         return prefetched(range(start, stop), make, threads, ahead)
-
-
-def _catalogs(table: ItemTable, starts: Sequence[int] | None, loaders: Sequence[Loader]) -> list[ItemTable]:
-    """The table as each catalog sees it: the same arrays, another start and size."""
-    starts = [0] * len(loaders) if starts is None else starts
-    sharding = getattr(table.start, "sharding", None)
-
-    def scalar(value: int) -> Any:
-        return jax.device_put(np.int32(value), sharding)
-
-    return [
-        replace(table, start=scalar(start), size=scalar(loader.n_items))
-        for start, loader in zip(starts, loaders, strict=True)
-    ]
 
 
 def _interleaved(shares: np.ndarray, steps: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Batches of pairs of items that one user had within a few events of each other, as tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from recjax.data.draws import EndlessOrder, draw
-from recjax.data.splits import Histories
-from recjax.parallel.sharding import batch_sharding, local_rows, to_devices
+from recjax.data.histories import Histories
+from recjax.data.loader import RowLoader
 from recjax.typing import Array, InputError, Int
 
 EVENT, GAP = 1, 2
@@ -25,16 +25,14 @@ class PairBatch:
         items: ids; both of a pair may be the same where a history repeats itself.
         tokens: of their texts, 0 beyond the length.
         lengths: tokens of each text; 0 for none.
-        catalog: None; the training loop looks for it.
     """
 
     items: Int[Array, "b 2"]
     tokens: Int[Array, "b 2 l"]
     lengths: Int[Array, "b 2"]
-    catalog: None = None
 
 
-class PairLoader:
+class PairLoader(RowLoader[PairBatch]):
     """Training batches: `batch(step)` is a pure function of (histories, tokens, rows, window, seed, step).
 
     Users come in an endless list of random orders, a new one every epoch, so each gives one pair an epoch: two events
@@ -57,7 +55,7 @@ class PairLoader:
     ):
         if rows < 2:
             raise InputError(f"rows is {rows}, expected 2 or more: the pairs of a batch are each other's negatives")
-        self.histories, self.rows, self.row_length, self.window, self.seed = histories, rows, length, window, seed
+        self.histories, self.row_length, self.window, self.seed = histories, length, window, seed
         self.users = np.flatnonzero(histories.lengths >= 2)
         if not len(self.users):
             raise InputError(f"none of the {len(histories)} training histories has two events or more")
@@ -66,37 +64,18 @@ class PairLoader:
         for item, text in enumerate(tokens, 1):
             self.tokens[item, : len(text)] = text
         self._order = EndlessOrder(self.users, seed)
+        super().__init__(rows, len(self.users))
 
-    @property
-    def n_items(self) -> int:
-        """Items of the catalog."""
-        return len(self.tokens) - 1
-
-    def steps(self, epochs: float) -> int:
-        """Steps in which each user gives so many pairs, rounded up."""
-        return self._order.steps(epochs, self.rows)
-
-    def batch(self, step: int) -> PairBatch:
-        """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
-        return self.maker()(step)
-
-    def maker(self) -> Callable[[int], PairBatch]:
-        """`batch` for the current mesh, for threads that do not see it."""
-        sharding = batch_sharding(self.rows)
-        local = local_rows(sharding, self.rows)
-
-        def make(step: int) -> PairBatch:
-            items: Any = self.pairs(int(step) * self.rows + local)
-            tokens: Any = self.tokens[items]
-            lengths: Any = self.lengths[items]
-            return to_devices(PairBatch(items, tokens, lengths), sharding, self.rows)
-
-        return make
+    def _fill(self, step: int, local: np.ndarray) -> PairBatch:
+        items: Any = self.pairs(step * self.rows + local)
+        tokens: Any = self.tokens[items]
+        lengths: Any = self.lengths[items]
+        return PairBatch(items, tokens, lengths)
 
     def pairs(self, places: np.ndarray) -> np.ndarray:
         """int32 [n, 2], the pairs at these places of the endless list, earlier event first."""
         epochs, users = self._order.at(places)
-        lengths, starts = self.histories.lengths[users], self.histories.offsets[:-1][users]
+        lengths, starts = self.histories.lengths[users], self.histories.starts[users]
         later = 1 + (draw(self.seed, EVENT, epochs, users) % (lengths - 1).astype(np.uint64)).astype(np.int64)
         furthest = np.minimum(later, self.window)
         gap = 1 + (draw(self.seed, GAP, epochs, users) % furthest.astype(np.uint64)).astype(np.int64)

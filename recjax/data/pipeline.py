@@ -35,8 +35,9 @@ from recjax.data.fingerprint import Content, canonical_values, encode_texts, fin
 from recjax.data.history_rows import Row
 from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import RawLogs
+from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.locate import cache_folder
-from recjax.data.preparation import Preparation, check_rated, check_steps, sort
+from recjax.data.preparation import Preparation, check_rated, check_steps, sort, ties
 from recjax.data.prepared import placed, write_header
 from recjax.data.remote import Place, fetched, local, remove, written
 from recjax.typing import InputError
@@ -47,6 +48,7 @@ ROUNDS = 3
 _ROWS = 1 << 40  # more than a file has; an event's place is file * _ROWS + row
 _RANGE = 1 << 16  # places that are ranked together
 _NOUNS = ("users", "items", "interactions")
+_EQUAL, _FINER = -1, -2  # beside the numbers of steps: events of equal time, users with times below a second
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def prepare(
         source: tables.Log | Place = log if log is not None else work / "events.parquet"
         rated = "rating" in (log.mapping if log is not None else logs.interactions.columns)  # pyright: ignore
         check_rated(options, rated)
-        steps = _read(runner, source, name, options, work)
+        steps, equal = _read(runner, source, name, options, work)
         item_ids = json.loads((work / "items.json").read_text())
         if log is not None:
             notes = tables.merged(log, json.loads((work / "notes.json").read_text()))
@@ -128,7 +130,7 @@ def prepare(
         if options.has_core:
             stage = _core(runner, options, work, steps)
         _write(runner, work, stage, rated, scratch)
-        _finish(scratch, work, rated, name, logs, item_ids, options, steps)
+        _finish(scratch, work, rated, name, logs, item_ids, options, steps, equal)
         remove(work)
 
 
@@ -170,9 +172,13 @@ class _ReadPart(beam.DoFn):
         yield TaggedOutput("notes", (part, notes, None))
         for item in events.group_by("item_id").agg(pl.col("place").min()).iter_rows():
             yield TaggedOutput("items", item)
-        columns = ["place", "item_id", "timestamp", *(["rating"] if "rating" in events.columns else [])]
-        for user, places, items, times, *values in events.group_by("user_id").agg(columns).iter_rows():
-            yield user, (places, items, times, values[0] if values else None)
+        others = [column for column in ("rating", NANOSECOND) if column in events.columns]
+        grouped = events.group_by("user_id").agg(["place", "item_id", "timestamp", *others])
+        for row in grouped.iter_rows(named=True):
+            yield (
+                row["user_id"],
+                (row["place"], row["item_id"], row["timestamp"], row.get("rating"), row.get(NANOSECOND)),
+            )
 
 
 class _Histories(beam.DoFn):
@@ -184,6 +190,9 @@ class _Histories(beam.DoFn):
     def process(self, element: tuple[str, Iterable[Any]], codes: dict[str, int]) -> Iterator[Any]:
         user, chunks = element
         place, events = history_rows.gathered(chunks, codes)
+        yield TaggedOutput("counts", (_EQUAL, ties(sort(events))))
+        if events.nanoseconds is not None:
+            yield TaggedOutput("counts", (_FINER, 1))
         for number, left in enumerate(history_rows.stepped(events, self.options)):
             events = left
             if len(left):
@@ -208,8 +217,12 @@ def _numbered(items: list[str]) -> dict[str, int]:
 
 def _read(
     runner: Runner, source: tables.Log | Place, name: str, options: Preparation, work: Place
-) -> list[dict[str, Any]]:
-    """Writes the histories `read-*`, `items.json` and `notes.json`; returns the counts after each step."""
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Writes the histories `read-*`, `items.json` and `notes.json`.
+
+    Returns:
+        The counts after each step, and `equal` of `recjax.data.building.describe`.
+    """
     parts = len(source.parts) if isinstance(source, tables.Log) else 1
     with runner.pipeline() as pipeline:
         read = (
@@ -249,7 +262,7 @@ def _read(
         counts = found.get(number, dict.fromkeys(_NOUNS, 0))
         steps.append({"step": step if step == "read" else options.step(step)} | counts)
         check_steps(steps)
-    return steps
+    return steps, found[_EQUAL]["interactions"] if _FINER in found else None
 
 
 # 2. Core
@@ -392,6 +405,7 @@ def _finish(
     item_ids: list[str],
     options: Preparation,
     steps: list[dict[str, Any]],
+    equal: int | None,
 ) -> None:
     """Writes what stands beside the shards."""
     kept, size, bounds, shards = (
@@ -418,7 +432,7 @@ def _finish(
         for piece in _offsets(pieces("lengths")):
             stream.write(piece)
     records.write_info(folder, bounds, size, rated)
-    description = describe(logs.notes, options, steps, counts)
+    description = describe(logs.notes, options, steps, counts, equal)
     print_ = fingerprint_of_pieces(columns, ["", *ids], catalog)
     write_header(folder, name, print_, (users, len(ids), events), catalog, description)
 

@@ -20,11 +20,14 @@ from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Preparation
 from recjax.data.remote import Place, local, place, remove, told
 from recjax.data.stored import Shards, StoredColumn, StoredIds
+from recjax.files import file_digest, sealed, unsealed
 from recjax.typing import InputError
 
 DESCRIPTION = "dataset.json"
 CATALOG = "catalog.parquet"
 FORMAT = "recjax dataset 1"
+READING = "reading 2"
+"""Of the importers: another one where they read the same files otherwise, so that no older copy is taken for theirs."""
 
 
 def save(dataset: Dataset, folder: Place) -> None:
@@ -92,6 +95,9 @@ def write_header(
 ) -> None:
     """Writes what stands beside the shards: `catalog.parquet`, and `dataset.json`, which makes the folder a dataset.
 
+    `dataset.json` has digests of itself, of the catalog and of the offsets; the records of a shard have checksums of
+    ArrayRecord's own.
+
     Args:
         folder: with the shards.
         name: of the dataset.
@@ -105,7 +111,9 @@ def write_header(
     (folder / CATALOG).write_bytes(table.getvalue())
     header = {"format": FORMAT, "name": name, "fingerprint": fingerprint}
     header |= dict(zip(("users", "items", "interactions"), sizes, strict=True)) | {"description": description}
-    (folder / DESCRIPTION).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    header["files"] = {file: file_digest(folder / file) for file in (CATALOG, records.OFFSETS)}
+    text = json.dumps(sealed(header), indent=2, ensure_ascii=False)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
 def is_prepared(folder: Place) -> bool:
@@ -125,8 +133,8 @@ def load(folder: Place, most: int | None = None) -> Dataset:
         InputError: not a prepared dataset, damaged, or its content does not have the recorded fingerprint.
     """
     folder = local(place(folder), cache_folder())
-    header, catalog = _read_header(folder)
-    share = 1.0 if most is None else min(1.0, most / header["interactions"])
+    about, catalog = _read_header(folder)
+    share = 1.0 if most is None else min(1.0, most / about["interactions"])
     columns = records.read(folder, share)
     content = {
         "user_ids": columns.user_ids,
@@ -137,13 +145,13 @@ def load(folder: Place, most: int | None = None) -> Dataset:
         "values": columns.values,
         "catalog": catalog,
     }
-    found = fingerprint(**content) if share == 1.0 else header["fingerprint"]
-    if found != header["fingerprint"]:
+    found = fingerprint(**content) if share == 1.0 else about["fingerprint"]
+    if found != about["fingerprint"]:
         raise InputError(
             f"the prepared dataset in {folder} is damaged: "
-            f"its fingerprint is {found[:12]}, expected {header['fingerprint'][:12]}"
+            f"its fingerprint is {found[:12]}, expected {about['fingerprint'][:12]}"
         )
-    return Dataset(name=header["name"], **content, description=header["description"], fingerprint=found)
+    return Dataset(name=about["name"], **content, description=about["description"], fingerprint=found)
 
 
 def load_unread(folder: Place) -> Dataset:
@@ -152,39 +160,66 @@ def load_unread(folder: Place) -> Dataset:
     Its fingerprint is the recorded one, unchecked, and ratings are left out.
 
     Raises:
-        InputError: not a prepared dataset, or parts of it are missing.
+        InputError: not a prepared dataset, or parts of it are missing or damaged.
     """
     folder = local(place(folder), cache_folder())
-    header, catalog = _read_header(folder)
+    about, catalog = _read_header(folder)
+    _check_file(folder, records.OFFSETS, about)
     shards = Shards(folder)
     items, timestamps = (
         StoredColumn(shards, name, shards.offsets[:-1], shards.offsets) for name in ("items", "timestamps")
     )
     content: dict[str, Any] = {"user_ids": StoredIds(shards), "items": items, "timestamps": timestamps}
     return Dataset(
-        name=header["name"],
+        name=about["name"],
         item_ids=["", *catalog["item_id"].to_list()],
         offsets=shards.offsets,
         values=None,
         catalog=catalog,
-        description=header["description"],
-        fingerprint=header["fingerprint"],
+        description=about["description"],
+        fingerprint=about["fingerprint"],
         **content,
     )
 
 
+def header(folder: Place) -> dict[str, Any]:
+    """What a prepared dataset says of itself: its name, fingerprint, sizes and description.
+
+    Raises:
+        InputError: damaged, or of another format.
+    """
+    try:
+        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION}: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        held = found.get("format") if isinstance(found, dict) else None
+        raise InputError(f"{folder} has format {held!r}, expected {FORMAT!r}: prepare it again")
+    return unsealed(found, folder / DESCRIPTION)
+
+
 def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """What stands beside the shards."""
+    """The description and the catalog beside the shards, compared with their digests."""
     if not is_prepared(folder):
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
+    found = header(folder)
+    if found.get("format") != FORMAT:
+        raise InputError(f"{folder} has format {found.get('format')!r}, expected {FORMAT!r}: prepare it again")
+    found = unsealed(found, folder / DESCRIPTION)
+    _check_file(folder, CATALOG, found)
     try:
-        header = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         catalog = pl.read_parquet(folder / CATALOG)
-    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
-    if header.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
-    return header, catalog
+    except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {CATALOG}: {error}") from error
+    return found, catalog
+
+
+def _check_file(folder: Path, name: str, about: dict[str, Any]) -> None:
+    """Compares a file with its digest in the description; datasets of earlier versions have none."""
+    expected = about.get("files", {}).get(name)
+    file = folder / name
+    if expected is not None and file.is_file() and file_digest(file) != expected:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {name} is not what was written")
 
 
 def find(
@@ -225,7 +260,7 @@ def find(
             f"{found} is not prepared, and only prepared histories can stay in their shards (data.resident=false): "
             f"recjax prepare NAME --raw {found}"
         )
-    key = content_key(found, [FORMAT, json.dumps(options.to_json(), sort_keys=True)])
+    key = content_key(found, [FORMAT, READING, json.dumps(options.to_json(), sort_keys=True)])
     cached = cache_folder() / "prepared" / f"{found.name}-{key}"
     damaged = False
     if is_prepared(cached):

@@ -1,7 +1,7 @@
-"""Which events train, validate and test: leave-one-out, global time, by user.
+"""Training, validation and test events of a dataset: leave-one-out, global time, by user.
 
-Every history is a prefix of a user's whole sequence, so the target's place in the dataset is
-`offsets[user] + len(history)`; the audit relies on it.
+Every history is a prefix of a user's whole sequence; of the splits with several targets a user, which are in
+`recjax.data.target_sets`, `RandomSplit` alone is not so.
 """
 
 import math
@@ -12,68 +12,42 @@ from typing import Any, Literal
 import numpy as np
 
 from recjax.data.dataset import Dataset
-from recjax.data.stored import StoredColumn
+from recjax.data.histories import Histories, gathered, shared
+from recjax.data.importers.timestamps import PLACES
 from recjax.typing import InputError
 
 Which = Literal["validation", "test"]
 
 
 @dataclass(frozen=True, eq=False)
-class Histories:
-    """Item sequences of several users, one after another.
-
-    Attributes:
-        offsets: int64 [n + 1]; history i is `items[offsets[i]:offsets[i + 1]]`, oldest first.
-        items: int32 [m], ids from 1.
-        timestamps: int64 [m], unix seconds.
-        users: int32 [n], index into the dataset's users.
-    """
-
-    offsets: np.ndarray
-    items: np.ndarray
-    timestamps: np.ndarray
-    users: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n], events of each history."""
-        return np.diff(self.offsets)
-
-    def history(self, index: int) -> np.ndarray:
-        """int32 [length]: the items of history `index`, oldest first."""
-        return self.items[self.offsets[index] : self.offsets[index + 1]]
-
-    def take(self, rows: np.ndarray, last: int | None = None) -> "Histories":
-        """Some of the histories, in the order of `rows`; only their `last` most recent events where given."""
-        starts, stops = self.offsets[:-1][rows], self.offsets[1:][rows]
-        if last is not None:
-            starts = np.maximum(starts, stops - last)
-        return _gather(self.items, self.timestamps, starts, stops, self.users[rows])
-
-
-@dataclass(frozen=True, eq=False)
 class Examples:
-    """What is asked at evaluation time: one target a history.
+    """Questions of an evaluation: a target a history, or a set of them.
 
     Attributes:
         histories: everything that happened before the target.
-        targets: int32 [n], the item to find.
+        targets: int32 [n], the item to find; the first of several.
         times: int64 [n], unix seconds of the target event.
+        sets: where there are several targets, the target events of each example in order of time, one or more, as
+            histories; an item may occur more than once. None where each example has one target.
     """
 
     histories: Histories
     targets: np.ndarray
     times: np.ndarray
+    sets: Histories | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def all_targets(self) -> np.ndarray:
+        """int32 [m], the items of all target events, example after example."""
+        return self.targets if self.sets is None else self.sets.items
+
     def take(self, rows: np.ndarray) -> "Examples":
         """Some of the examples, in the order of `rows`."""
-        return Examples(self.histories.take(rows), self.targets[rows], self.times[rows])
+        sets = None if self.sets is None else self.sets.take(rows)
+        return Examples(self.histories.take(rows), self.targets[rows], self.times[rows], sets)
 
     def repeats(self) -> np.ndarray:
         """bool [n]: the target stands in its own history."""
@@ -92,6 +66,7 @@ class Split:
         test: examples for the final figures.
         notes: counts of what the split left out, and the cut times where there are any.
         few: whether `train` has been reduced to some of its users, so that nothing may be counted of the others.
+        before_test: every event before the test, where that is more than training events and validation targets.
     """
 
     name: str
@@ -100,6 +75,7 @@ class Split:
     test: Examples
     notes: dict[str, Any] = field(default_factory=dict)
     few: bool = False
+    before_test: Histories | None = None
 
     def examples(self, which: Which) -> Examples:
         """The examples named `which`."""
@@ -124,8 +100,12 @@ def few_shot(split: Split, share: float) -> Split:
     everyone = len(split.train)
     count = max(1, round(share * everyone))
     rows = np.sort(np.random.default_rng(SHARE_SEED).permutation(everyone)[:count])
+    before = split.before_test
+    if before is not None:
+        before = before.take(np.flatnonzero(np.isin(before.users, split.train.users[rows])))
     return replace(
         split,
+        before_test=before,
         name=f"{split.name}, learning from {share:.6g} of the users",
         train=split.train.take(rows),
         notes=split.notes | {"users_to_learn_from": count},
@@ -144,40 +124,25 @@ def last_events(examples: Examples, most: int, n_users: int, seed: int) -> Examp
     """
     histories = examples.histories
     wanted = np.random.default_rng(seed).integers(1, most + 1, n_users)[histories.users]
-    stops = histories.offsets[1:]
-    starts = np.maximum(histories.offsets[:-1], stops - wanted)
-    return replace(examples, histories=_gather(histories.items, histories.timestamps, starts, stops, histories.users))
+    cut = replace(histories, starts=np.maximum(histories.starts, histories.stops - wanted))
+    return replace(examples, histories=cut.compact())
 
 
-def _gather(items: Any, timestamps: Any, starts: np.ndarray, stops: np.ndarray, users: np.ndarray) -> Histories:
-    """Histories made of the ranges [starts, stops) of the event columns."""
-    if isinstance(items, StoredColumn) and isinstance(timestamps, StoredColumn):
-        items, timestamps = items.windows(starts, stops), timestamps.windows(starts, stops)
-        return Histories(items.offsets, items, timestamps, users.astype(np.int32))  # pyright: ignore[reportArgumentType]
-    lengths = stops - starts
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    rows = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Histories(offsets, items[rows], timestamps[rows], users.astype(np.int32))
-
-
-def _histories(dataset: Dataset, users: np.ndarray, lengths: np.ndarray) -> Histories:
+def first_events(dataset: Dataset, users: np.ndarray, lengths: np.ndarray) -> Histories:
     """The first `lengths` events of each of `users`."""
     starts = dataset.offsets[:-1][users]
-    return _gather(dataset.items, dataset.timestamps, starts, starts + lengths, users)
+    return gathered(dataset.items, dataset.timestamps, starts, starts + lengths, users)
 
 
 def _examples(dataset: Dataset, users: np.ndarray, places: np.ndarray) -> Examples:
     """Examples whose target is event number `places` (from 0) of each of `users`."""
     rows = dataset.offsets[:-1][users] + places
-    items, times = (
-        column.shared(rows) if isinstance(column, StoredColumn) else column[rows]
-        for column in (dataset.items, dataset.timestamps)
-    )
-    return Examples(_histories(dataset, users, places), items, times)
+    items, times = shared(dataset.items, rows), shared(dataset.timestamps, rows)
+    return Examples(first_events(dataset, users, places), items, times)
 
 
-def _require(split: Split, advice: str) -> Split:
+def nonempty(split: Split, advice: str) -> Split:
+    """The split; InputError, ending in the advice, where one of its parts is empty."""
     for part in ("train", "validation", "test"):
         if not len(getattr(split, part)):
             raise InputError(f"split {split.name}: the {part} part is empty; {advice}")
@@ -196,10 +161,10 @@ class LeaveOneOut:
         everyone = np.arange(len(lengths))
         long = lengths >= 3
         users, ends = everyone[long], lengths[long]
-        return _require(
+        return nonempty(
             Split(
                 name="leave-one-out",
-                train=_histories(dataset, everyone, np.where(long, lengths - 2, lengths)),
+                train=first_events(dataset, everyone, np.where(long, lengths - 2, lengths)),
                 validation=_examples(dataset, users, ends - 2),
                 test=_examples(dataset, users, ends - 1),
                 notes={"train_only_users": int((~long).sum())},
@@ -231,6 +196,8 @@ class GlobalTime:
             raise InputError(f"target is {self.target!r}, expected 'first', 'last' or 'all'")
 
     def split(self, dataset: Dataset) -> Split:
+        if dataset.time_unit == PLACES:
+            raise InputError(f"dataset {dataset.name!r} has no times, so it cannot be split in time: say leave-one-out")
         cuts = [_cut(value, name, dataset) for name, value in (("validation", self.validation), ("test", self.test))]
         if cuts[0] >= cuts[1]:
             shown = " and ".join(_date(cut) for cut in cuts)
@@ -254,14 +221,15 @@ class GlobalTime:
             known = places > 0
             notes[f"{part}_targets_without_history"] = int((~known).sum())
             parts.append(_examples(dataset, users[known], places[known]))
-        return _require(
+        return nonempty(
             Split(
                 name=f"global time (validation from {notes['validation_from']}, test from {notes['test_from']}, "
                 f"{self.target} target)",
-                train=_histories(dataset, everyone[trained], before[0][trained]),
+                train=first_events(dataset, everyone[trained], before[0][trained]),
                 validation=parts[0],
                 test=parts[1],
                 notes=notes,
+                before_test=first_events(dataset, everyone, before[1]),
             ),
             "move the cuts inside the time span of the events",
         )
@@ -326,10 +294,10 @@ class ByUser:
         sizes = [round(share * len(able)) for share in (self.validation, self.test)]
         validation, test = np.sort(drawn[: sizes[0]]), np.sort(drawn[sizes[0] : sum(sizes)])
         train = np.setdiff1d(np.arange(len(lengths)), drawn[: sum(sizes)])
-        return _require(
+        return nonempty(
             Split(
                 name=f"by user (validation {self.validation:g}, test {self.test:g}, seed {self.seed})",
-                train=_histories(dataset, train, lengths[train]),
+                train=first_events(dataset, train, lengths[train]),
                 validation=_examples(dataset, validation, lengths[validation] - 1),
                 test=_examples(dataset, test, lengths[test] - 1),
                 notes={"train_only_users": int((lengths < 2).sum())},

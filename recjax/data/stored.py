@@ -53,11 +53,22 @@ class Shards:
         return len(self._source)
 
     def take(self, users: np.ndarray) -> records.Records:
-        """The histories of `users`, int64, in that order; reads their records and no others."""
+        """The histories of `users`, int64, in that order; reads their records and no others.
+
+        Raises:
+            InputError: a record is damaged (ArrayRecord compares checksums), or is not as long as the offsets say.
+        """
         return self._read(np.ascontiguousarray(users, np.int64).tobytes())
 
     def _take(self, users: bytes) -> records.Records:
-        return records.take(self.folder, self._source, np.frombuffer(users, np.int64))
+        numbers = np.frombuffer(users, np.int64)
+        found = records.take(self.folder, self._source, numbers)
+        if not np.array_equal(np.diff(found.offsets), self.offsets[numbers + 1] - self.offsets[numbers]):
+            raise InputError(
+                f"the prepared dataset in {self.folder} is damaged: its records are of other lengths than "
+                f"{records.OFFSETS} says"
+            )
+        return found
 
 
 class StoredColumn(np.lib.mixins.NDArrayOperatorsMixin):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from recjax.data.splits import Histories
+from recjax.data.histories import Histories
+from recjax.data.ranges import ranges
 from recjax.data.stored import StoredColumn
 
 GAPS = (1.0, 0.5, 0.25)
@@ -30,8 +31,8 @@ def item_counts(items: np.ndarray, n_items: int) -> np.ndarray:
 
 def ages(histories: Histories) -> tuple[np.ndarray, np.ndarray]:
     """Of each event its history, and how many events of that came after it; both int64 [m]."""
-    row = np.repeat(np.arange(len(histories)), histories.lengths)
-    return row, histories.offsets[1:][row] - 1 - np.arange(len(row))
+    lengths = histories.lengths
+    return np.repeat(np.arange(len(histories)), lengths), np.repeat(lengths, lengths) - 1 - ranges(0, lengths)
 
 
 def recency_weights(histories: Histories, size: int, last: int) -> sparse.csr_array:
@@ -43,6 +44,7 @@ def recency_weights(histories: Histories, size: int, last: int) -> sparse.csr_ar
 
 def user_items(histories: Histories, n_items: int) -> sparse.csr_array:
     """1 where a history has an item, however often; float64 [n, v] sparse."""
+    histories = histories.compact()
     row = np.repeat(np.arange(len(histories)), histories.lengths)
     shape = (len(histories), n_items + 1)
     found = sparse.csr_array((np.ones(len(row)), (row, np.asarray(histories.items))), shape=shape)
@@ -57,7 +59,7 @@ def transition_counts(histories: Histories, n_items: int, backward: float = BACK
     For gaps g = 1, 2, 3 inside a history, `0.5 ** (g - 1)` is added to (a, b) and `backward` times that to (b, a);
     a = b is skipped.
     """
-    size = n_items + 1
+    size, histories = n_items + 1, histories.compact()
     row = np.repeat(np.arange(len(histories), dtype=np.int32), histories.lengths)
     counts = sparse.csr_array((size, size), dtype=np.float64)
     for gap, weight in enumerate(GAPS, start=1):

@@ -1,19 +1,18 @@
 """What one training sample is, and what the model is asked at evaluation time."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recjax.data.draws import draw, threshold
-from recjax.data.item_table import ItemTable
+from recjax.data.histories import Histories
 from recjax.data.ranges import ranges
 from recjax.typing import Array, Bool, Float, InputError, Int
-
-if TYPE_CHECKING:
-    from recjax.data.splits import Histories
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +27,7 @@ class Batch:
         targets: the item to predict at each position, 0 = none.
         weights: loss weight of each position, 0 = none.
         timestamps: unix seconds of each event, or None.
-        catalog: the items' vectors and codes, for models that read them; resident on the devices.
+        more: arrays by name that one system needs, [b, ...]; they travel with the rows and nothing counts them.
     """
 
     items: Int[Array, "b l"]
@@ -37,7 +36,7 @@ class Batch:
     targets: Int[Array, "b l"]
     weights: Float[Array, "b l"]
     timestamps: Int[Array, "b l"] | None = None
-    catalog: ItemTable | None = None
+    more: dict[str, Array] = field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +50,6 @@ class Queries:
         lengths: tokens of each row; 0 marks a row that only fills the batch up.
         seen: items never to be recommended to this user (the whole history, not only the window), 0-padded.
         timestamps: unix seconds of each event, or None.
-        catalog: as in `Batch`.
     """
 
     items: Int[Array, "q l"]
@@ -59,7 +57,6 @@ class Queries:
     lengths: Int[Array, " q"]
     seen: Int[Array, "q s"]
     timestamps: Int[Array, "q l"] | None = None
-    catalog: ItemTable | None = None
 
     @property
     def segments(self) -> Int[Array, "q l"]:
@@ -76,13 +73,6 @@ class Queries:
         return self.lengths > 0
 
 
-def catalog_of(batch: Batch | Queries) -> ItemTable:
-    """What a batch says of its items; InputError where it says nothing."""
-    if batch.catalog is None:
-        raise InputError("a model that reads item texts was given a batch without a catalog")
-    return batch.catalog
-
-
 Align = Literal["right", "left"]
 
 
@@ -91,43 +81,75 @@ class Placement:
     """Where samples stand in a block of packed rows.
 
     Attributes:
-        histories: int [k], index of each sample's history.
+        samples: int [k], index of each sample.
         lengths: int [k], tokens of each sample.
         starts: int [k], flat position (row x row_length + column) of each sample's first token.
         segments: int [k], number of each sample in its row, from 1.
         epochs: int [k], the epoch each sample belongs to.
         rows: rows of the block.
         row_length: positions of a row.
+        packed: whether samples may share a row; else each stands at the start of a row of its own.
     """
 
-    histories: np.ndarray
+    samples: np.ndarray
     lengths: np.ndarray
     starts: np.ndarray
     segments: np.ndarray
     epochs: np.ndarray
     rows: int
     row_length: int
+    packed: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """All that an epoch trains on, opened once by a view: any number of samples a history.
+
+    Attributes:
+        histories: the events of each sample; the last one is its target, or the last of its targets.
+        lengths: int [n], tokens of each sample; 0 leaves it out.
+        fill: a block of rows, as NumPy arrays, from the places of the samples in it. All that is random is a function
+            of (seed, epoch, sample, place), so the stream does not depend on how rows are spread over processes.
+    """
+
+    histories: Histories
+    lengths: np.ndarray
+    fill: Callable[[Placement], Batch]
+
+
+Relations = Mapping[str, np.ndarray]
+"""Items related to each item, by name: int32 [n_items + 1, k], 0 where there are fewer than k."""
 
 
 class View(Protocol):
-    """What the loader asks of a view."""
+    """A training sample and a query, made of a history: all that the loader knows of either."""
 
     @property
-    def max_length(self) -> int: ...
-
-    def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
-        """int64 [n], tokens of the training sample of histories with `lengths` items; 0 = no sample."""
+    def max_length(self) -> int:
+        """Most tokens of a sample, and of a query."""
         ...
 
-    def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
-        """Packed rows, as NumPy arrays."""
+    @property
+    def packing(self) -> bool:
+        """Whether samples may share a row."""
+        ...
+
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        """The samples of some histories.
+
+        Args:
+            histories: what to train on.
+            n_items: catalog size.
+            seed: of everything random.
+            relations: of items, for views that draw from them.
+        """
         ...
 
     def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
         """int64 [n], tokens of the query of histories with `lengths` items."""
         ...
 
-    def queries(self, source: "Histories", length: int, n_items: int) -> Queries:
+    def queries(self, source: Histories, length: int, n_items: int) -> Queries:
         """One query a history, as NumPy arrays of `length` positions; `seen` has no columns."""
         ...
 
@@ -163,13 +185,13 @@ def _scatter(array: Any, places: np.ndarray, values: Any) -> None:
 
 
 def _query_arrays(
-    view: Any, source: "Histories", kept: np.ndarray, tokens: np.ndarray, length: int
+    view: Any, source: Histories, kept: np.ndarray, tokens: np.ndarray, length: int
 ) -> tuple[Queries, np.ndarray]:
     """Queries that hold the last `kept` items of each history, and the flat place of each query's last token."""
     rows = len(source)
     items, positions = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
     starts = np.arange(rows) * length
-    read, write = ranges(source.offsets[1:] - kept, kept), ranges(starts, kept)
+    read, write = ranges(source.stops - kept, kept), ranges(starts, kept)
     _scatter(items, write, source.items[read])
     _scatter(positions, ranges(starts, tokens), ranges(_first_position(view, tokens), tokens))
     times = None
@@ -200,18 +222,28 @@ class Shifted:
     times: bool = False
     targets: int | None = None
 
+    @property
+    def packing(self) -> bool:
+        """Whether samples may share a row."""
+        return True
+
     def __post_init__(self) -> None:
         _checked(self)
         if self.targets is not None and self.targets < 1:
             raise InputError(f"targets is {self.targets}, expected 1 position or more, or none for all")
 
     def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """int64 [n], tokens of the samples of histories with `lengths` items; 0 = no sample."""
         return np.clip(lengths - 1, 0, self.max_length)
 
-    def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        """One sample a history."""
+        return Samples(histories, self.token_lengths(histories.lengths), partial(self._fill, histories))
+
+    def _fill(self, source: Histories, placement: Placement) -> Batch:
         lengths = placement.lengths
         batch = _empty_batch(placement, self.times)
-        read = ranges(source.offsets[1:][placement.histories] - lengths - 1, lengths)
+        read = ranges(source.stops[placement.samples] - lengths - 1, lengths)
         write = ranges(placement.starts, lengths)
         _scatter(batch.items, write, source.items[read])
         _scatter(batch.targets, write, source.items[read + 1])
@@ -226,7 +258,7 @@ class Shifted:
     def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
         return np.minimum(lengths, self.max_length)
 
-    def queries(self, source: "Histories", length: int, n_items: int) -> Queries:
+    def queries(self, source: Histories, length: int, n_items: int) -> Queries:
         tokens = self.query_lengths(source.lengths)
         return _query_arrays(self, source, tokens, tokens, length)[0]
 
@@ -260,6 +292,11 @@ class Cloze:
     align: Align = "right"
     times: bool = False
 
+    @property
+    def packing(self) -> bool:
+        """Whether samples may share a row."""
+        return True
+
     def __post_init__(self) -> None:
         _checked(self)
         if not 0.0 < self.mask_prob < 1.0:
@@ -268,28 +305,34 @@ class Cloze:
             raise InputError(f"random_copies is {self.random_copies}, expected at least 1")
 
     def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """int64 [n], tokens of the samples of histories with `lengths` items; 0 = no sample."""
         return np.where(lengths < 2, 0, np.minimum(lengths, self.max_length))
+
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        """One sample a history."""
+        fill = partial(self._fill, histories, n_items, seed)
+        return Samples(histories, self.token_lengths(histories.lengths), fill)
 
     def masks(self, placement: Placement, seed: int) -> np.ndarray:
         """bool [tokens], which tokens are masked, sample after sample."""
-        lengths, histories, epochs = placement.lengths, placement.histories, placement.epochs
+        lengths, samples, epochs = placement.lengths, placement.samples, placement.epochs
         first = np.cumsum(lengths) - lengths
-        keys = np.repeat(draw(seed, epochs, histories), lengths)
+        keys = np.repeat(draw(seed, epochs, samples), lengths)
         drawn = draw(0, keys ^ ranges(0, lengths).astype(np.uint64))
         lowest = np.repeat(np.minimum.reduceat(drawn, first), lengths)
         masked = (drawn < threshold(self.mask_prob)) | (drawn == lowest)
         if self.last_copy:
-            turn = (histories + epochs) % (self.random_copies + 1) == self.random_copies
+            turn = (samples + epochs) % (self.random_copies + 1) == self.random_copies
             masked &= ~np.repeat(turn, lengths)
             masked[(first + lengths - 1)[turn]] = True
         return masked
 
-    def fill(self, source: "Histories", placement: Placement, n_items: int, seed: int) -> Batch:
+    def _fill(self, source: Histories, n_items: int, seed: int, placement: Placement) -> Batch:
         lengths = placement.lengths
         batch = _empty_batch(placement, self.times)
         if not len(lengths):
             return batch
-        read = ranges(source.offsets[1:][placement.histories] - lengths, lengths)
+        read = ranges(source.stops[placement.samples] - lengths, lengths)
         write = ranges(placement.starts, lengths)
         masked = self.masks(placement, seed)
         items = source.items[read]
@@ -305,10 +348,10 @@ class Cloze:
     def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
         return np.minimum(lengths, self.max_length - 1) + 1
 
-    def queries(self, source: "Histories", length: int, n_items: int) -> Queries:
+    def queries(self, source: Histories, length: int, n_items: int) -> Queries:
         tokens = self.query_lengths(source.lengths)
         queries, last = _query_arrays(self, source, tokens - 1, tokens, length)
         _scatter(queries.items, last, n_items + 1)
         if self.times:
-            _scatter(queries.timestamps, last, _seconds(source.timestamps[source.offsets[1:] - 1]))
+            _scatter(queries.timestamps, last, _seconds(source.timestamps[source.stops - 1]))
         return queries

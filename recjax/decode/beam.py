@@ -140,7 +140,7 @@ def _search(logits: tuple[Array, ...], seen: Array, trie: Trie, plan: _Plan) -> 
             return jnp.where(valid, parents[parent] + row[codes[child]], -jnp.inf), child
 
         scores, nodes = _best(score, jnp.sum(counts), _width(plan, trie, level + 1), plan.strip)
-    items, scores = _items(scores, nodes, seen, trie, plan)
+    items, scores = listed(scores, nodes, seen, trie, plan.k)
     scores = jnp.where(scores == 0, 0.0, scores)
     return jnp.where(finite, items, 0), jnp.where(finite, scores, jnp.nan)
 
@@ -195,11 +195,11 @@ def _best(score, total: Array, width: int, strip: int) -> tuple[Array, Array]:
     return jax.lax.fori_loop(0, -(-total // strip), step, start)
 
 
-def _items(scores: Array, nodes: Array, seen: Array, trie: Trie, plan: _Plan) -> tuple[Array, Array]:
-    """The best unseen items of full tuples [w], by score and then by id."""
+def listed(scores: Array, nodes: Array, seen: Array, trie: Trie, k: int) -> tuple[Array, Array]:
+    """The best `k` unseen items of full tuples [w], by score and then by id; `seen` [s] are those of one query."""
     # A tuple's items are sorted by id, so no more than the first k unseen ones can be among the best k.
-    counts, place = _children(trie.first[-1], scores, nodes, most=plan.k + len(seen))
-    strip = len(nodes) + plan.k
+    counts, place = _children(trie.first[-1], scores, nodes, most=k + len(seen))
+    strip = len(nodes) + k
 
     def step(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
         parent, where, valid = place(i * strip + jnp.arange(strip))
@@ -207,8 +207,8 @@ def _items(scores: Array, nodes: Array, seen: Array, trie: Trie, plan: _Plan) ->
         valid &= ~jnp.any(items[:, None] == seen[None, :], axis=1)
         loss = jnp.append(best[0], jnp.where(valid, -scores[parent], jnp.inf))
         loss, items = jax.lax.sort((loss, jnp.append(best[1], jnp.where(valid, items, 0))), num_keys=2)
-        return loss[: plan.k], items[: plan.k]
+        return loss[:k], items[:k]
 
-    start = (jnp.full(plan.k, jnp.inf), jnp.zeros(plan.k, jnp.int32))
+    start = (jnp.full(k, jnp.inf), jnp.zeros(k, jnp.int32))
     loss, items = jax.lax.fori_loop(0, -(-jnp.sum(counts) // strip), step, start)
     return items, -loss

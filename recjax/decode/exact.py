@@ -57,9 +57,9 @@ def exact_topk(
         Items and scores, best first, ties by the smaller id. A list that runs out ends in item 0 with score -inf. A
         query with a score that is not finite gets items 0 and scores NaN.
     """
-    queries, table = _inputs(logits, codes, users, vectors)
+    queries, table = code_scores(logits, codes, users, vectors)
     last = codes.shape[0] - 1 - start if n_items is None else n_items
-    scorer = _scorer(users)
+    scorer = code_scorer(users)
     return topk_by(scorer, queries, table, seen, k, candidates=candidates, start=start, n_items=last, chunk=chunk)
 
 
@@ -97,9 +97,9 @@ def exact_rank(
     Returns:
         Ranks, and scores of the targets. A query with a score that is not finite gets rank 0 and score NaN.
     """
-    queries, table = _inputs(logits, codes, users, vectors)
+    queries, table = code_scores(logits, codes, users, vectors)
     last = codes.shape[0] - 1 - start if n_items is None else n_items
-    scorer = _scorer(users)
+    scorer = code_scorer(users)
     return rank_by(scorer, queries, table, targets, seen, candidates=candidates, start=start, n_items=last, chunk=chunk)
 
 
@@ -129,7 +129,10 @@ class _Table(NamedTuple):
     vectors: Array | None
 
 
-def _inputs(logits: Logits, codes: Array, users: Array | None, vectors: Array | None) -> tuple[_Queries, _Table]:
+def code_scores(
+    logits: Logits, codes: Array, users: Array | None = None, vectors: Array | None = None
+) -> tuple[_Queries, _Table]:
+    """Queries and table for `code_scorer`; arguments as in `exact_topk`."""
     if (users is None) != (vectors is None):
         raise InputError("users and vectors add to the scores together: one was given without the other")
     if vectors is not None and len(vectors) != len(codes):
@@ -137,7 +140,8 @@ def _inputs(logits: Logits, codes: Array, users: Array | None, vectors: Array | 
     return _Queries(by_slot(logits, codes.shape[1]), users), _Table(codes, vectors)
 
 
-def _scorer(users: Array | None) -> Scorer:
+def code_scorer(users: Array | None) -> Scorer:
+    """Scores by the sum of code logits, and by a dot product beside it where there are `users`."""
     return Scorer(
         partial(_scores, pairs=False), partial(_scores, pairs=True), 1 if users is None else DOT_PRODUCT.multiple
     )

@@ -132,24 +132,26 @@ def scorers(
 
 
 def events_before(split: Split, which: Which, n_items: int) -> np.ndarray:
-    """int64 [v]: events of each item before the evaluated part; for the test, validation targets count.
+    """int64 [v]: events of each item before the evaluated part; for the test, all those of the validation's time count.
 
     Where a split learns from some users only, so do the floors: the targets of the others do not count.
     """
+    if which == "test" and split.before_test is not None:
+        return item_counts(split.before_test.items, n_items)
     counts = item_counts(split.train.items, n_items)
     if which == "validation":
         return counts
-    targets = split.validation.targets
+    validation = split.validation
     if split.few:
-        targets = targets[np.isin(split.validation.histories.users, split.train.users)]
-    return counts + item_counts(targets, n_items)
+        validation = validation.take(np.flatnonzero(np.isin(validation.histories.users, split.train.users)))
+    return counts + item_counts(validation.all_targets, n_items)
 
 
 def recency(histories: Histories, n_items: int) -> np.ndarray:
     """float64 [n, v]: place of the item's last occurrence in the history, counted from 1; -inf where it has none."""
     scores = np.full((len(histories), n_items + 1), -np.inf)
     row = np.repeat(np.arange(len(histories)), histories.lengths)
-    place = np.arange(len(row)) - histories.offsets[:-1][row] + 1.0
+    place = np.arange(len(row)) - histories.starts[row] + 1.0
     scores[row, histories.items] = place  # of repeated indices the last assignment stays
     return scores
 

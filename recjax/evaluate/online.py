@@ -2,23 +2,23 @@
 
 import statistics
 import time
-from typing import Any
 
 import numpy as np
 
 from recjax.data.views import View
 from recjax.evaluate.stream import Stream
+from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
 EVENTS = 32
 """Events that are timed, one after another."""
 
 
-def online_cost(model: Any, params: Params, view: View) -> dict[str, float]:
+def online_cost(model: Model, params: Params, view: View) -> dict[str, float]:
     """Time of one more event of one user whose history fills half the view, and what is kept of a user.
 
     Args:
-        model: any; one that is no `StreamingModel` has no such cost.
+        model: any; one that does not stream has no such cost.
         params: its parameters.
         view: of training.
 
@@ -30,7 +30,7 @@ def online_cost(model: Any, params: Params, view: View) -> dict[str, float]:
     except InputError:
         return {}
     before = max(view.max_length // 2, 1)
-    items = np.random.default_rng(0).integers(1, model.items + 1, min(view.max_length, before + EVENTS))
+    items = np.random.default_rng(0).integers(1, model.n_items + 1, min(view.max_length, before + EVENTS))
 
     def push(items: np.ndarray) -> float:
         begun = time.perf_counter()

@@ -13,6 +13,8 @@ should hold 20 items after the seen ones are taken out.
 | items of the user's history             | left out where the protocol masks them, counted                 |
 | equal scores or ranks                   | smaller item number first, as everywhere                        |
 | a missing, NaN or infinite score or rank| an error that names the user and the row                        |
+| a rank and a score                      | the rank counts; an error where the score disagrees             |
+| a target in every list                  | said: it looks like lists of sampled candidates                 |
 """
 
 from pathlib import Path
@@ -22,16 +24,20 @@ import numpy as np
 import polars as pl
 
 from recjax.data.dataset import Dataset
+from recjax.data.importers import tables
+from recjax.data.importers.rows import identifier
 from recjax.data.splits import Examples, Split
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.protocol import Evaluate, examples_of, report, rules_of
 from recjax.evaluate.ranking import Rankings
 from recjax.evaluate.report import Report
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
-USER_COLUMNS = ("user_id", "user", "uid")
-ITEM_COLUMNS = ("item_id", "item", "iid")
-ORDER_COLUMNS = ("score", "rank")
+ORDERS = {"rank": ("rank",), "score": ("score", "prediction")}
+"""What orders a list, and how files call it; users and items are called as in logs."""
+
+FEWEST_LISTS = 20
+"""From so many lists on, a target in each of them is no luck."""
 
 
 def evaluate_predictions(
@@ -83,54 +89,75 @@ def read_predictions(path: Path) -> pl.DataFrame:
     Raises:
         InputError: see `evaluate_predictions`.
     """
-    table = _read(path)
-    user, item = (_column(table, names, path) for names in (USER_COLUMNS, ITEM_COLUMNS))
-    order = next((name for name in ORDER_COLUMNS if name in table.columns), None)
-    if order is None:
-        raise InputError(f"{path} has no column score or rank (found: {', '.join(table.columns)})")
-    rows = table.select(
-        pl.col(user).cast(pl.String).alias("user"),
-        pl.col(item).cast(pl.String).alias("item"),
-        pl.col(order).cast(pl.Float64, strict=False).alias("goodness"),
-        pl.col(order).cast(pl.String).alias("found"),
-        (pl.int_range(pl.len()) + 1).alias("row"),
-    )
+    if not path.is_file():
+        raise InputError(f"{path} does not exist")
+    found = tables.names(path)
+    usual = {name: tables.EVENT_COLUMNS[name] for name in ("user_id", "item_id")} | ORDERS
+    mapping = tables.match(found, usual, {}, path, required=("user_id", "item_id"))
+    orders = [name for name in ORDERS if name in mapping]
+    if not orders:
+        raise InputError(f"{path} has no column score or rank (found: {shorten(', '.join(found), 500)})")
+    table = _table(path, mapping)
+    table = table.with_columns((pl.int_range(pl.len()) + 1).alias("row"))
     for column in ("user", "item"):
-        if (empty := rows.filter(pl.col(column).is_null())).height:
-            raise InputError(f"{path}: {empty.height:,} rows have no {column}, first row {empty['row'][0]}")
-    bad = rows.filter(~pl.col("goodness").is_finite().fill_null(False))
+        if (empty := table.filter(pl.col(column).is_null())).height:
+            raise InputError(f"{path}: rows without {column}: {empty.height:,}, first row {empty['row'][0]}")
+    for order in orders:
+        _check_numbers(table, order, path)
+    if len(orders) > 1:
+        _check_agreement(table, path)
+    goodness = -pl.col("rank") if "rank" in orders else pl.col("score")
+    return table.select("user", "item", goodness.alias("goodness"), "row")
+
+
+def _table(path: Path, mapping: dict[str, str]) -> pl.DataFrame:
+    """Columns user, item, score and rank of those that are there (float64), and what the file has in the latter two."""
+    rows = tables.renamed(tables.load(path, list(mapping.values())), mapping)
+    schema = rows.schema()
+    columns = []
+    for name, short in (("user_id", "user"), ("item_id", "item")):
+        try:
+            columns.append(identifier(name, schema[name]).alias(short))
+        except InputError as error:
+            raise InputError(f"{path}: {error}, one row a recommended item") from None
+    for name in ORDERS:
+        if name not in mapping:
+            continue
+        if not (schema[name].is_numeric() or schema[name] in (pl.String, pl.Null)):
+            raise InputError(f"{path}: the column {mapping[name]} holds {schema[name]}, expected numbers")
+        columns.append(pl.col(name).cast(pl.Float64, strict=False))
+        columns.append(pl.col(name).cast(pl.String).alias(f"found {name}"))
+    rows, table = rows.sound(lambda frame: frame.select(columns))
+    if rows.refusals.total:
+        rows.refusals.check(table.height + rows.refusals.total, 0.0, path)
+    return table
+
+
+def _check_numbers(table: pl.DataFrame, order: str, path: Path) -> None:
+    """Raises InputError where a score or rank is none."""
+    bad = table.filter(~pl.col(order).is_finite().fill_null(False))
     if bad.height:
         first = bad.row(0, named=True)
         raise InputError(
             f"{path}: {bad.height:,} rows have a {order} that is not a finite number, first user {first['user']!r} "
-            f"(row {first['row']}, found {first['found']!r})"
+            f"(row {first['row']}, found {first[f'found {order}']!r})"
         )
-    if order == "rank":
-        wrong = rows.filter((pl.col("goodness") < 1) | (pl.col("goodness") != pl.col("goodness").floor()))
-        if wrong.height:
-            first = wrong.row(0, named=True)
-            raise InputError(f"{path}: rank {first['found']} in row {first['row']}, expected whole numbers from 1")
-        rows = rows.with_columns(-pl.col("goodness"))
-    return rows.drop("found")
+    wrong = table.filter((pl.col("rank") < 1) | (pl.col("rank") % 1 != 0)) if order == "rank" else bad
+    if wrong.height:
+        first = wrong.row(0, named=True)
+        raise InputError(f"{path}: rank {first['found rank']} in row {first['row']}, expected whole numbers from 1")
 
 
-def _read(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
-    try:
-        if path.name.endswith(".parquet"):
-            return pl.read_parquet(path)
-        separator = "\t" if ".tsv" in path.name else ","
-        return pl.read_csv(path, separator=separator, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no readable csv, tsv or parquet file: {str(error).splitlines()[0]}") from error
-
-
-def _column(table: pl.DataFrame, names: tuple[str, ...], path: Path) -> str:
-    found = next((name for name in names if name in table.columns), None)
-    if found is None:
-        raise InputError(f"{path} has no column {' or '.join(names[:2])} (found: {', '.join(table.columns)})")
-    return found
+def _check_agreement(table: pl.DataFrame, path: Path) -> None:
+    """Raises InputError where a file has ranks and scores that order a list differently."""
+    ordered = table.sort("user", "rank", maintain_order=True)
+    rises = (pl.col("score").diff() > 0) & (pl.col("user") == pl.col("user").shift()) & (pl.col("rank").diff() > 0)
+    if (against := ordered.filter(rises)).height:
+        first = against.row(0, named=True)
+        raise InputError(
+            f"{path} has both rank and score, and they disagree, first for user {first['user']!r} "
+            f"(row {first['row']}): leave one of the columns out"
+        )
 
 
 def rank_lists(
@@ -180,6 +207,8 @@ def rank_lists(
         "unknown items": len(unknown_items),
     }
     notes |= {label: count for label, count in counted.items() if count}
+    if listed >= FEWEST_LISTS and (rankings.ranks != MISS).sum() >= listed and rows.height < listed * dataset.n_items:
+        notes["every list holds its target"] = "as lists of sampled candidates do; those say nothing of a whole catalog"
     if len(unknown_users):
         notes["first unknown users"] = unknown_users.head(5).to_list()
     if len(unknown_items):

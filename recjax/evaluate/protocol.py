@@ -9,6 +9,7 @@ import polars as pl
 
 from recjax.data.audit import audit
 from recjax.data.dataset import Dataset
+from recjax.data.items import Items
 from recjax.data.splits import Examples, Split, last_events
 from recjax.data.transitions import item_counts
 from recjax.data.views import View
@@ -82,6 +83,7 @@ def evaluate(
     split: Split,
     view: View,
     config: Evaluate = Evaluate(),
+    items: Items | None = None,
     *,
     floors: bool = True,
     name: str = "model",
@@ -97,6 +99,7 @@ def evaluate(
         split: its split.
         view: how a history becomes a query.
         config: the protocol.
+        items: of the catalog, on the devices; None for a model of item ids.
         floors: whether to rank the floors too (some seconds).
         name: what to call the model.
         vectors: item vectors for the text floor, see `floors.rank_floors`.
@@ -106,10 +109,10 @@ def evaluate(
         InputError: the model was built for another catalog, or the split has no such part.
         NonFiniteScoresError: names the users with scores that are NaN or infinite.
     """
-    if model.items != dataset.n_items:
+    if model.n_items != dataset.n_items:
         raise InputError(
-            f"the model knows {model.items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}: a model of item "
-            "ids only ranks the catalog that it was trained on"
+            f"the model knows {model.n_items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}: a model of "
+            "item ids only ranks the catalog that it was trained on"
         )
     check_baselines(config.baselines, dataset.n_items)
     examples = examples_of(config, dataset, split)
@@ -121,6 +124,7 @@ def evaluate(
         examples,
         view,
         lambda user: dataset.user_ids[user],
+        items,
         mask_seen=config.mask_seen,
         users_per_batch=config.users_per_batch,
         k=rules.k,
@@ -253,7 +257,13 @@ def sampled(examples: Examples, max_users: int | None) -> Examples:
 
 
 def quick(
-    model: Model, params: Params, examples: Examples, view: View, n_items: int, config: Evaluate, max_users: int | None
+    model: Model,
+    params: Params,
+    examples: Examples,
+    view: View,
+    config: Evaluate,
+    max_users: int | None,
+    items: Items | None = None,
 ) -> dict[str, float]:
     """Accuracy metrics of a fixed sample of users, for validation while training.
 
@@ -262,9 +272,9 @@ def quick(
         params: its parameters.
         examples: histories and targets.
         view: how a history becomes a query.
-        n_items: catalog size.
         config: `mask_seen` and `users_per_batch` are used; the whole catalog always competes.
         max_users: size of the sample, the same users on every call; None for all.
+        items: of the catalog, on the devices; None for a model of item ids.
     """
     rankings = rank_users(
         model,
@@ -272,6 +282,7 @@ def quick(
         sampled(examples, max_users),
         view,
         "number {}".format,
+        items,
         mask_seen=config.mask_seen,
         users_per_batch=config.users_per_batch,
     )

@@ -14,10 +14,11 @@ from jax.sharding import PartitionSpec
 from rich.console import Console
 from rich.progress import track
 
-from recjax.data.item_table import ItemTable
+from recjax.data.items import Items, bare_items
 from recjax.data.loader import query_batches
 from recjax.data.splits import Examples
 from recjax.data.views import Queries, View
+from recjax.decode.scoring import UNRANKED
 from recjax.evaluate.metrics import MISS
 from recjax.models.model import Model
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
@@ -73,48 +74,52 @@ class SameModel:
 
 @partial(jax.jit, static_argnames=("identity", "k"))
 def _ranked(
-    identity: SameModel, params: Params, queries: Queries, targets: Array, candidates: Array | None, k: int
+    identity: SameModel, params: Params, queries: Queries, items: Items, targets: Array, candidates: Any, k: int
 ) -> tuple[Array, Array | None]:
-    """Ranks and lists of a batch; the compiler merges the two forward passes that they ask for."""
-    ranks, _ = identity.model.target_rank(params, queries, targets, candidates)
-    lists = identity.model.rank(params, queries, k)[0] if k else None
-    return jax.tree.map(replicated, (ranks, lists))
+    """Ranks and lists of a batch, both of one forward pass."""
+    scoring = identity.model.scoring(params, queries, items)
+    if not k:
+        return replicated(scoring.rank(targets, queries.seen, candidates)[0]), None
+    return jax.tree.map(replicated, scoring.rank_and_list(targets, queries.seen, k, candidates))
 
 
 @partial(jax.jit, static_argnames="identity")
-def _prepared(identity: SameModel, params: Params, catalog: ItemTable) -> ItemTable:
-    return identity.model.prepare(params, catalog)
+def _prepared(identity: SameModel, params: Params, items: Items) -> dict[str, Any]:
+    return identity.model.prepare(params, items)
 
 
-def prepared(model: Model, params: Params) -> ItemTable | None:
-    """The catalog that queries of a model carry, with what it makes of the catalog once for all queries, if anything.
+def prepared(model: Model, params: Params, items: Items | None) -> Items:
+    """The items with what a model prepares once for all queries.
 
     Args:
-        model: what ranks.
+        model: the one to rank with.
         params: its parameters; others need another call.
+        items: on the devices; None for those of a model of item ids.
     """
-    if model.catalog is None or not hasattr(model, "prepare"):
-        return model.catalog
-    return _prepared(SameModel(model), params, model.catalog)
+    if items is None:
+        items = bare_items(model.n_items)
+    return replace(items, prepared=_prepared(SameModel(model), params, items))
 
 
-def lower_ranking(model: Model, params: Params, queries: Queries, targets: Array, k: int) -> jax.stages.Lowered:
-    """What `rank_users` runs on a batch, lowered for arguments of which only shapes and layouts are given."""
-    return _ranked.lower(SameModel(model), params, queries, targets, None, k)
+def lower_ranking(
+    model: Model, params: Params, queries: Queries, items: Items, targets: Array, k: int
+) -> jax.stages.Lowered:
+    """The program that `rank_users` runs on a batch, lowered for shapes and layouts of arguments."""
+    return _ranked.lower(SameModel(model), params, queries, items, targets, None, k)
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))
-def _listed(identity: SameModel, params: Params, queries: Queries, k: int) -> tuple[Array, Array]:
-    return jax.tree.map(replicated, identity.model.rank(params, queries, k))
+def _listed(identity: SameModel, params: Params, queries: Queries, items: Items, k: int) -> tuple[Array, Array]:
+    return jax.tree.map(replicated, identity.model.scoring(params, queries, items).topk(queries.seen, k))
 
 
-def best_items(model: Model, params: Params, queries: Queries, k: int) -> tuple[np.ndarray, np.ndarray]:
+def best_items(model: Model, params: Params, queries: Queries, items: Items, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The best `k` items of a batch of queries and their scores, on the host: int32 [q, k], float32 [q, k].
 
-    Queries carry the catalog, of `prepared`.
+    The items are those that `prepared` gives.
     """
-    items, scores = _listed(SameModel(model), params, queries, k)
-    return np.asarray(items), np.asarray(scores)
+    best, scores = _listed(SameModel(model), params, queries, items, k)
+    return np.asarray(best), np.asarray(scores)
 
 
 def replicated(x: Array) -> Array:
@@ -129,6 +134,7 @@ def rank_users(
     examples: Examples,
     view: View,
     user_name: Callable[[int], str],
+    items: Items | None = None,
     *,
     mask_seen: Literal["history", "none"] = "history",
     users_per_batch: int = 256,
@@ -143,7 +149,8 @@ def rank_users(
         params: its parameters.
         examples: histories and targets.
         view: how a history becomes a query.
-        user_name: number of a dataset user -> what to call the user in an error message.
+        user_name: number of a dataset user -> the user's name in an error message.
+        items: of the catalog, on the devices; None for a model of item ids.
         mask_seen: "history" takes the items of the history out of the ranking; a target among them is a miss.
         users_per_batch: queries of a batch over all devices.
         k: length of the lists; 0 asks for ranks alone.
@@ -166,21 +173,21 @@ def rank_users(
             if lists is not None:
                 lists[rows[used]] = np.asarray(best)[used]
 
-    catalog = prepared(model, params)
+    items = prepared(model, params, items)
     shapes = 3 if len(examples) < MANY_USERS else 5
-    batches = query_batches(examples, view, model.items, users_per_batch, mask_seen=mask_seen, shapes=shapes)
+    batches = query_batches(examples, view, model.n_items, users_per_batch, mask_seen=mask_seen, shapes=shapes)
     total = -(-len(examples) // max(users_per_batch, 1))
     for queries, rows in tracked(batches, total, "ranking", progress):
         mine = rows[local_rows(sharding, len(rows))]
         asked = np.where(mine >= 0, examples.targets[mine], 0).astype(np.int32)
         among = None if candidates is None else candidates[mine]
         asked, among = to_devices((asked, among), sharding, len(rows))
-        queries = replace(queries, catalog=catalog)
-        pending.append((rows, _ranked(identity, params, queries, asked, among, k)))
+        pending.append((rows, _ranked(identity, params, queries, items, asked, among, k)))
         settle(IN_FLIGHT)
     settle(0)
     if not ranks.all():
         raise NonFiniteScoresError.of([user_name(user) for user in examples.histories.users[ranks == 0].tolist()])
+    ranks[ranks == UNRANKED] = MISS
     if mask_seen == "history":
         ranks[examples.repeats()] = MISS
     return Rankings(ranks, lists)

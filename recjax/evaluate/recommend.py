@@ -4,7 +4,6 @@ An id that the catalog does not have is left out of its history and named in the
 left gets the most popular items, with `fallback` set.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,15 @@ import numpy as np
 import polars as pl
 
 from recjax.data.dataset import Dataset
-from recjax.data.importers import read
+from recjax.data.importers import time_columns
+from recjax.data.items import Items
 from recjax.data.loader import query_batches
 from recjax.data.splits import Histories
 from recjax.data.transitions import item_counts
 from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, best_items, prepared, tracked
-from recjax.evaluate.stream import Stream
-from recjax.files import replacing
+from recjax.evaluate.stream import Late, Stream
+from recjax.evaluate.user_file import read_users
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
@@ -34,11 +34,13 @@ class Recommendations:
         table: user_id, rank (from 1), item_id, title, score (null in a fallback), fallback.
         unknown: raw item ids that the catalog does not have -> how often they stood in histories.
         fallbacks: users that got the most popular items.
+        notes: what else was left out, in words: rows, events and users.
     """
 
     table: pl.DataFrame
     unknown: dict[str, int]
     fallbacks: list[str]
+    notes: tuple[str, ...] = ()
 
 
 def recommend(
@@ -47,6 +49,7 @@ def recommend(
     dataset: Dataset,
     view: View,
     histories: Sequence[Sequence[str]] | Path,
+    items: Items | None = None,
     *,
     k: int = 10,
     mask_seen: Literal["history", "none"] = "history",
@@ -62,6 +65,7 @@ def recommend(
         view: how a history becomes a query.
         histories: raw item ids of each user, oldest first (the users are called "1", "2", ...); or a table file with
             user, item and time.
+        items: of the catalog, on the devices; None for a model of item ids.
         k: length of the lists; they are shorter where the catalog runs out.
         mask_seen: whether items of the history may be recommended again.
         users_per_batch: queries of a batch over all devices.
@@ -73,16 +77,17 @@ def recommend(
     """
     if k < 1:
         raise InputError(f"k is {k}, expected at least 1")
-    if model.items != dataset.n_items:
-        raise InputError(f"the model knows {model.items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}")
-    events, names = _file_events(histories) if isinstance(histories, Path) else _typed_events(histories)
+    if model.n_items != dataset.n_items:
+        raise InputError(f"the model knows {model.n_items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}")
+    events, names, notes = _file_events(histories) if isinstance(histories, Path) else _typed_events(histories)
     known, unknown = _known(events, dataset)
     lists, scores = _ranked(
-        model, params, known, view, names, min(k, dataset.n_items), mask_seen, users_per_batch, progress
+        model, params, known, view, names, items, min(k, dataset.n_items), mask_seen, users_per_batch, progress
     )
     without = np.flatnonzero(np.bincount(known.users, minlength=len(names)) == 0)
     lists[without], scores[without] = _popular(dataset, k), np.nan
-    return Recommendations(_table(lists, scores, without, names, dataset), unknown, [names[user] for user in without])
+    table, fallbacks = _table(lists, scores, without, names, dataset), [names[user] for user in without]
+    return Recommendations(table, unknown, fallbacks, (*notes, *_unlisted(lists, names)))
 
 
 def recommend_stream(
@@ -92,6 +97,7 @@ def recommend_stream(
     *,
     k: int = 10,
     mask_seen: Literal["history", "none"] = "history",
+    late: Late = "skip",
 ) -> Recommendations:
     """The best items for every user of a file, after the events of the file have been added to what `stream` keeps.
 
@@ -101,16 +107,17 @@ def recommend_stream(
         events: table file with user, item and time: events that follow those the stream has seen.
         k: length of the lists.
         mask_seen: whether items that the stream has seen of a user may be recommended again.
+        late: whether events that are not after those that the stream has seen of their user are left out, or an error.
 
     Raises:
-        InputError: k is less than 1, or the file cannot be read.
+        InputError: k is less than 1, the file cannot be read, or events are late and may not be.
         NonFiniteScoresError: names the users with scores that are NaN or infinite.
     """
     if k < 1:
         raise InputError(f"k is {k}, expected at least 1")
-    found, names = _file_events(events)
+    found, names, notes = _file_events(events)
     known, unknown = _known(found, dataset)
-    stream.push([names[user] for user in known.users.tolist()], known.items, known.times)
+    skipped = stream.push([names[user] for user in known.users.tolist()], known.items, known.times, late)
     k = min(k, dataset.n_items)
     lists, scores = np.zeros((len(names), k), np.int32), np.full((len(names), k), np.nan, np.float32)
     there = np.array([stream.length(name) > 0 for name in names], bool)
@@ -120,7 +127,9 @@ def recommend_stream(
     )
     without = np.flatnonzero(~there)
     lists[without] = _popular(dataset, k)
-    return Recommendations(_table(lists, scores, without, names, dataset), unknown, [names[user] for user in without])
+    notes = (*notes, *_stream_notes(stream, skipped, names, mask_seen), *_unlisted(lists, names))
+    table, fallbacks = _table(lists, scores, without, names, dataset), [names[user] for user in without]
+    return Recommendations(table, unknown, fallbacks, notes)
 
 
 def _popular(dataset: Dataset, k: int) -> np.ndarray:
@@ -128,11 +137,29 @@ def _popular(dataset: Dataset, k: int) -> np.ndarray:
     return np.argsort(-item_counts(dataset.items, dataset.n_items)[1:], kind="stable")[:k] + 1
 
 
-def save(recommendations: Recommendations, path: Path) -> None:
-    """Writes the table as parquet, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        recommendations.table.write_parquet(temporary)
+def _unlisted(lists: np.ndarray, names: list[str]) -> list[str]:
+    """The users whose lists are empty."""
+    users = [names[user] for user in np.flatnonzero(~lists.any(axis=1))]
+    if not users:
+        return []
+    shown = ", ".join(map(repr, users[:5])) + (", ..." if len(users) > 5 else "")
+    return [f"no list for {len(users):,} users, who have seen every item: {shown}"]
+
+
+def _stream_notes(stream: Stream, skipped: np.ndarray, names: list[str], mask_seen: str) -> list[str]:
+    """Notes on the events and items that a stream left out."""
+    notes = []
+    if skipped.any():
+        notes.append(
+            f"{skipped.sum():,} events left out: they are not after those of their users that have been read, so they "
+            "come a second time, or late"
+        )
+    if mask_seen == "history" and (users := stream.forgetful(names)):
+        notes.append(
+            f"{users:,} users have at least {stream.seen_items:,} different items, of which only the last so many are "
+            "left out of their lists"
+        )
+    return notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,19 +177,20 @@ class _Events:
     times: np.ndarray
 
 
-def _typed_events(histories: Sequence[Sequence[str]]) -> tuple[_Events, list[str]]:
+def _typed_events(histories: Sequence[Sequence[str]]) -> tuple[_Events, list[str], tuple[str, ...]]:
     users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
     items = [str(item) for history in histories for item in history]
-    return _Events(users, items, np.zeros(len(items), np.int64)), [str(user + 1) for user in range(len(histories))]
+    return _Events(users, items, np.zeros(len(items), np.int64)), [str(user + 1) for user in range(len(histories))], ()
 
 
-def _file_events(path: Path) -> tuple[_Events, list[str]]:
-    rows = read(path, "table").interactions
-    names = rows["user_id"].unique(maintain_order=True)
+def _file_events(path: Path) -> tuple[_Events, list[str], tuple[str, ...]]:
+    rows, names, notes = read_users(path)
     numbers = pl.DataFrame({"user_id": names}).with_row_index("user")
-    rows = rows.join(numbers, on="user_id", maintain_order="left").sort("user", "timestamp", maintain_order=True)
+    rows = rows.join(numbers, on="user_id", maintain_order="left").sort(
+        "user", *time_columns(rows), maintain_order=True
+    )
     times = rows["timestamp"].to_numpy()
-    return _Events(rows["user"].to_numpy().astype(np.int64), rows["item_id"].to_list(), times), names.to_list()
+    return _Events(rows["user"].to_numpy().astype(np.int64), rows["item_id"].to_list(), times), names.to_list(), notes
 
 
 def _known(events: _Events, dataset: Dataset) -> tuple[_Events, dict[str, int]]:
@@ -181,6 +209,7 @@ def _ranked(
     events: _Events,
     view: View,
     names: list[str],
+    items: Items | None,
     k: int,
     mask_seen: Literal["history", "none"],
     users_per_batch: int,
@@ -191,12 +220,11 @@ def _ranked(
     users, lengths = np.unique(events.users, return_counts=True)
     if not len(users):
         return lists, scores
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    histories = Histories(offsets, np.asarray(events.items, np.int32), events.times, users.astype(np.int32))
-    catalog = prepared(model, params)
-    batches = query_batches(histories, view, model.items, users_per_batch, mask_seen=mask_seen)
+    histories = Histories.concatenated(lengths, np.asarray(events.items, np.int32), events.times, users)
+    prepared_items = prepared(model, params, items)
+    batches = query_batches(histories, view, model.n_items, users_per_batch, mask_seen=mask_seen)
     for queries, rows in tracked(batches, -(-len(users) // users_per_batch), "recommending", progress):
-        found = best_items(model, params, dataclasses.replace(queries, catalog=catalog), k)
+        found = best_items(model, params, queries, prepared_items, k)
         used = rows >= 0
         lists[users[rows[used]]], scores[users[rows[used]]] = found[0][used], found[1][used]
     broken = [names[user] for user in users if np.isnan(scores[user]).any()]

@@ -43,7 +43,7 @@ class SessionNeighbours:
     ) -> "SessionNeighbours":
         """Keeps the training histories, ordered by their last event; of equal times the later user is first."""
         rows = np.flatnonzero(train.lengths)
-        latest = train.timestamps[train.offsets[1:][rows] - 1]
+        latest = train.timestamps[train.stops[rows] - 1]
         rows = rows[np.argsort(latest, kind="stable")[::-1]]
         return cls(sparse.csr_array(user_items(train, n_items)[rows]), train.users[rows], n_items, neighbours, sample)
 

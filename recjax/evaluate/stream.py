@@ -6,47 +6,27 @@ histories gives.
 """
 
 import itertools
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
+from recjax.data.items import Items, bare_items
 from recjax.data.ranges import exclusive_sum
 from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, SameModel
-from recjax.files import replacing
+from recjax.evaluate.seen import SEEN_ITEMS, SeenEvents
+from recjax.models.model import Model
 from recjax.typing import Array, InputError, Params
+
+Late = Literal["skip", "refuse"]
+"""Events that are not after those of their user that have been read: left out and counted, or an error."""
 
 WIDTHS = (1, 8, 64)
 """Events of a user that are read at a time: a handful of shapes, each compiled once."""
-
-
-class StreamingModel(Protocol):
-    """What a model offers beside `Model` to go on event by event; `DotProductModel` does."""
-
-    @property
-    def items(self) -> int: ...
-
-    @property
-    def learned_positions(self) -> bool: ...
-
-    @property
-    def keeps_histories(self) -> bool: ...
-
-    def init_state(self, users: int, max_length: int) -> Any: ...
-
-    def advance(
-        self, params: Params, state: Any, items: Array, timestamps: Array | None = None
-    ) -> tuple[Array, Any]: ...
-
-    def rank_states(self, params: Params, states: Array, seen: Array, k: int) -> tuple[Array, Array]: ...
 
 
 @partial(jax.jit, static_argnames="identity", donate_argnums=(2, 3))
@@ -59,8 +39,9 @@ def _advance(identity, params, store, hidden, rows, items, times):
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))
-def _rank(identity, params, hidden, rows, seen, k):
-    return identity.model.rank_states(params, jnp.take(hidden, rows, axis=0, mode="clip"), seen, k)
+def _rank(identity, params, hidden, rows, items, seen, k):
+    states = jnp.take(hidden, rows, axis=0, mode="clip")
+    return identity.model.state_scoring(params, states, items).topk(seen, k)
 
 
 class Stream:
@@ -71,14 +52,24 @@ class Stream:
         params: its parameters.
         view: of training; its `max_length` is the room for a history where a mixer keeps one.
         users_per_batch: users whose events are read together.
+        items: of the catalog, on the devices; None for a model of item ids.
+        seen_items: distinct items of a user that are remembered, so that they are not recommended again; the last ones.
 
     Raises:
         InputError: the model cannot go on event by event, or counts positions from the end of a history, where each
             event would move all that came before.
     """
 
-    def __init__(self, model: StreamingModel, params: Params, view: View, users_per_batch: int = 256):
-        if not all(hasattr(model, name) for name in ("init_state", "advance", "rank_states")):
+    def __init__(
+        self,
+        model: Model,
+        params: Params,
+        view: View,
+        users_per_batch: int = 256,
+        seen_items: int = SEEN_ITEMS,
+        items: Items | None = None,
+    ):
+        if not model.streams:
             raise InputError("this model cannot go on event by event; recommend from whole histories instead (--users)")
         if model.learned_positions and getattr(view, "align", "left") != "left":
             raise InputError(
@@ -87,9 +78,10 @@ class Stream:
                 "need no position table"
             )
         self.model, self.params, self.view = model, params, view
+        self._catalog = bare_items(model.n_items) if items is None else items
         self._identity, self._rows = SameModel(model), users_per_batch
         self._names: dict[str, int] = {}
-        self._items: list[list[int]] = []
+        self._seen = SeenEvents(seen_items)
         self._store = model.init_state(users_per_batch, view.max_length)
         self._bounded = model.keeps_histories or model.learned_positions
         probe = jax.eval_shape(
@@ -103,39 +95,74 @@ class Stream:
         return list(self._names)
 
     @property
+    def seen_items(self) -> int:
+        """Distinct items of a user that are remembered."""
+        return self._seen.most
+
+    @property
     def bytes_per_user(self) -> int:
-        """What is kept of a user on the device: the mixers' states and the user state."""
+        """Size of a user's states on the device: the mixers' and the user state."""
         leaves = jax.tree.leaves((self._store, self._hidden))
         return sum(leaf.nbytes // leaf.shape[0] for leaf in leaves)
 
     def length(self, user: str) -> int:
         """Events of a user so far."""
-        return len(self._items[self._names[user]]) if user in self._names else 0
+        return int(self._seen.lengths[self._names[user]]) if user in self._names else 0
 
-    def push(self, users: Sequence[str], items: np.ndarray, timestamps: np.ndarray | None = None) -> None:
+    def forgetful(self, users: Sequence[str]) -> int:
+        """Number of users, of some, with so many distinct items that the first of them may be recommended again."""
+        return self._seen.full(np.array([self._names[user] for user in users if user in self._names], np.int64))
+
+    def push(
+        self,
+        users: Sequence[str],
+        items: np.ndarray,
+        timestamps: np.ndarray | None = None,
+        late: Late = "skip",
+    ) -> np.ndarray:
         """Takes events; those of a user in the order in which they happened.
+
+        An event that is not after those of its user in earlier calls (`SeenEvents.repeated`) is not read, so the events
+        of one call given a second time change nothing.
 
         Args:
             users: name of the user of each event.
             items: int [m], item numbers, 1..items.
-            timestamps: int [m], unix seconds, or None.
+            timestamps: int [m], unix seconds, or None, where every event counts as new.
+            late: whether such events are left out, or an error.
+
+        Returns:
+            bool [m], the events that were left out.
 
         Raises:
-            InputError: an item number that is not in the catalog, or a history longer than there is room for.
+            InputError: an item number that is not in the catalog, a history longer than there is room for, or events
+                that are late and may not be.
         """
         items = np.asarray(items, np.int64)
-        if len(items) and not (items.min() >= 1 and items.max() <= self.model.items):
-            wrong = items[(items < 1) | (items > self.model.items)][0]
-            raise InputError(f"item number {wrong} is not in the catalog, whose items are 1 to {self.model.items}")
+        if len(items) and not (items.min() >= 1 and items.max() <= self.model.n_items):
+            wrong = items[(items < 1) | (items > self.model.n_items)][0]
+            raise InputError(f"item number {wrong} is not in the catalog, whose items are 1 to {self.model.n_items}")
         times = np.zeros(len(items), np.int64) if timestamps is None else np.asarray(timestamps, np.int64)
         rows = np.fromiter((self._names.setdefault(user, len(self._names)) for user in users), np.int64, len(items))
         self._grow()
+        skipped = np.zeros(len(items), bool) if timestamps is None else self._seen.repeated(rows, items, times)
+        if skipped.any() and late == "refuse":
+            first = users[int(np.flatnonzero(skipped)[0])]
+            raise InputError(
+                f"{skipped.sum():,} events are not after those of their users that have been read, the first of them "
+                f"of user {first!r}: they come a second time, or late"
+            )
+        rows, items, times = rows[~skipped], items[~skipped], times[~skipped]
+        self._advance_all(rows, items, times)
+        self._seen.add(rows, items, None if timestamps is None else times)
+        return skipped
+
+    def _advance_all(self, rows: np.ndarray, items: np.ndarray, times: np.ndarray) -> None:
+        """Reads events, those of a row in their order, a few of each row at a time."""
         order = np.argsort(rows, kind="stable")
         touched, counts = np.unique(rows, return_counts=True)
         self._check_room(touched, counts)
         starts = exclusive_sum(counts)[:-1]
-        for row, start, count in zip(touched, starts, counts, strict=True):
-            self._items[row].extend(items[order[start : start + count]].tolist())
         done = np.zeros(len(touched), np.int64)
         while (left := np.flatnonzero(done < counts)).size:
             # Users with much to read go first, so that those of a chunk have about equally much.
@@ -165,9 +192,8 @@ class Stream:
         lists, scores = np.zeros((len(rows), k), np.int32), np.zeros((len(rows), k), np.float32)
         for start in range(0, len(rows), self._rows):
             part = rows[start : start + self._rows]
-            found = _rank(
-                self._identity, self.params, self._hidden, _filled(part, self._rows), self._seen(part, mask_seen), k
-            )
+            filled, seen = _filled(part, self._rows), self._seen.items(part if mask_seen else part[:0], self._rows)
+            found = _rank(self._identity, self.params, self._hidden, filled, self._catalog, seen, k)
             lists[start : start + len(part)], scores[start : start + len(part)] = (
                 np.asarray(x)[: len(part)] for x in found
             )
@@ -176,51 +202,36 @@ class Stream:
             raise NonFiniteScoresError.of(broken)
         return lists, scores
 
-    def save(self, path: Path, identity: dict[str, Any]) -> None:
-        """Writes all states to a safetensors file, atomically.
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All states and what has been seen, as arrays by name."""
+        count = len(self._names)
+        names = [name.encode("utf-8", "surrogatepass") for name in self._names]
+        leaves = jax.tree.leaves(self._store)
+        return {
+            **{f"state/{number}": np.asarray(leaf[:count]) for number, leaf in enumerate(leaves)},
+            "hidden": np.asarray(self._hidden[:count]),
+            "names": np.frombuffer(b"".join(names), np.uint8),
+            "names_counts": np.fromiter(map(len, names), np.int64, count),
+            **self._seen.arrays(),
+        }
 
-        Args:
-            path: of the file.
-            identity: JSON values that say which parameters the states belong to; `restore` wants the same.
-        """
-        names, count = list(self._names), len(self._names)
-        leaves = [np.asarray(leaf[:count]) for leaf in jax.tree.leaves(self._store)]
-        lengths = np.array([len(items) for items in self._items], np.int64)
-        arrays = {f"state/{number}": leaf for number, leaf in enumerate(leaves)}
-        arrays["hidden"] = np.asarray(self._hidden[:count])
-        arrays["lengths"] = lengths
-        arrays["items"] = np.fromiter((item for items in self._items for item in items), np.int32, int(lengths.sum()))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            save_file(arrays, temporary, {"identity": json.dumps(identity), "users": json.dumps(names)})
-
-    def restore(self, path: Path, identity: dict[str, Any]) -> None:
-        """Goes on with the states that `save` wrote.
-
-        Raises:
-            InputError: no such file, or one that belongs to other parameters.
-        """
-        held, names, arrays = _read_states(path)
-        if held != identity:
-            differing = ", ".join(
-                f"{key} {held.get(key)!r} there, {identity[key]!r} here"
-                for key in identity
-                if held.get(key) != identity[key]
-            )
-            raise InputError(f"{path} holds states of other parameters: {differing}")
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continues from the `arrays` of a stream of the same model and parameters."""
+        bounds = exclusive_sum(arrays["names_counts"]).tolist()
+        text = arrays["names"].tobytes()
+        names = [text[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(bounds)]
         self._names = {name: row for row, name in enumerate(names)}
-        bounds = exclusive_sum(arrays["lengths"])
-        self._items = [arrays["items"][a:b].tolist() for a, b in itertools.pairwise(bounds)]
+        self._seen.restore(arrays)
         self._grow()
         leaves, tree = jax.tree.flatten(self._store)
-        held_leaves = [arrays[f"state/{number}"] for number in range(len(leaves))]
         put = lambda leaf, new: leaf.at[: len(names)].set(new)  # noqa: E731
-        self._store = jax.tree.unflatten(tree, [put(*pair) for pair in zip(leaves, held_leaves, strict=True)])
+        held = [arrays[f"state/{number}"] for number in range(len(leaves))]
+        self._store = jax.tree.unflatten(tree, [put(*pair) for pair in zip(leaves, held, strict=True)])
         self._hidden = put(self._hidden, arrays["hidden"])
 
     def _grow(self) -> None:
         """Room for every user: the store doubles, so that its shapes are few."""
-        self._items += [[] for _ in range(len(self._names) - len(self._items))]
+        self._seen.grow(len(self._names))
         room = self._hidden.shape[0]
         if len(self._names) <= room:
             return
@@ -235,7 +246,7 @@ class Stream:
         if not self._bounded:
             return
         for row, count in zip(rows, counts, strict=True):
-            if (after := len(self._items[row]) + count) > self.view.max_length:
+            if (after := int(self._seen.lengths[row]) + count) > self.view.max_length:
                 user = next(name for name, number in self._names.items() if number == row)
                 raise InputError(
                     f"user {user!r} would have {after} events, but the model keeps whole histories and has room for "
@@ -258,27 +269,7 @@ class Stream:
     def _times(self, width: int) -> Array | None:
         return jnp.zeros((self._rows, width), jnp.int32) if getattr(self.view, "times", False) else None
 
-    def _seen(self, rows: np.ndarray, masked: bool) -> np.ndarray:
-        histories = [self._items[row] if masked else [] for row in rows]
-        longest = max(map(len, histories), default=1)
-        width = 1 << max(longest - 1, 0).bit_length()
-        seen = np.zeros((self._rows, width), np.int32)
-        for number, items in enumerate(histories):
-            seen[number, : len(items)] = items
-        return seen
-
 
 def _filled(rows: np.ndarray, size: int, beyond: int = 0) -> np.ndarray:
     """int32 [size]: the rows, and `beyond` where there are fewer."""
     return np.pad(rows, (0, size - len(rows)), constant_values=beyond).astype(np.int32)
-
-
-def _read_states(path: Path) -> tuple[dict[str, Any], list[str], dict[str, np.ndarray]]:
-    try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-        return json.loads(metadata["identity"]), json.loads(metadata["users"]), load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; --state makes it at the first call") from None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path} holds no states of users: {error}") from None

@@ -8,12 +8,14 @@ result is an encoder like any other: what it has learned carries over to catalog
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from recjax.data.items import Items
 from recjax.data.pairs import PairBatch
+from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.ops.losses import EXCLUDED
 from recjax.text import folder
 from recjax.text.encoder import pooled
@@ -23,8 +25,8 @@ from recjax.typing import Array, Float, InputError, Params
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """What learns: the last blocks of a sentence encoder.
+class Alignment(ModelConfig):
+    """The last blocks of a sentence encoder, trained; `recjax align` trains it.
 
     Attributes:
         encoder: its folder, see `recjax.text.hub.find_folder`.
@@ -41,6 +43,7 @@ class Alignment:
     layers: int = 3
     temperature: float = 0.05
     window: int = 3
+    ranks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("layers", "window"):
@@ -53,27 +56,34 @@ class Alignment:
         """The encoder to begin with, texts cut at `max_tokens`."""
         return folder.read_folder(find_folder(self.encoder), max_tokens=self.max_tokens)
 
+    def build(self, stats: ItemStats) -> "AlignmentModel":
+        """The model that begins with the encoder in the folder."""
+        return AlignmentModel(self, self.read(), stats)
+
 
 @dataclass(frozen=True, eq=False)
-class AlignmentModel:
+class AlignmentModel(Model):
     """`Alignment` as a model that the training loop trains.
 
     Attributes:
         config: the recipe.
         encoder: that was read.
+        stats: of the catalog.
     """
 
     config: Alignment
     encoder: EncoderFolder
+    stats: ItemStats
 
-    def init(self, key: Array, batch: PairBatch) -> Params:
+    def init(self, key: Array, batch: PairBatch, items: Items) -> Params:
         """Random parameters of the encoder's shapes; training begins with the encoder's own."""
+        del items
         tokens = batch.tokens[:, 0]
         return self.encoder.module.init(key, tokens, tokens >= 0)["params"]
 
-    def loss(self, params: Params, batch: PairBatch, key: Array | None) -> tuple[Array, dict[str, tuple[Array, Array]]]:
+    def loss(self, params: Params, batch: PairBatch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         """Cross-entropy of each item's partner among the items of the batch, in both directions; no dropout."""
-        del key
+        del items, key
         vectors = self._vectors(params, batch)
         ones, others = vectors[:, 0], vectors[:, 1]
         similar = ones @ others.T / self.config.temperature

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from recjax.mixers.attention import Attention
 from recjax.mixers.stack import Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
-from recjax.models.model import ItemStats
+from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import FullSoftmax, Objective
 
 
 @dataclass(frozen=True)
-class BERT4Rec:
+class BERT4Rec(ModelConfig):
     """A post-norm bidirectional Transformer with a masked-item head: transform, tied embedding, bias.
 
     It is trained through the `Cloze` view, whose queries end in the mask token (id items + 1).
@@ -40,7 +40,6 @@ class BERT4Rec:
     remat: bool = False
 
     def build(self, stats: ItemStats) -> DotProductModel:
-        """The model for a catalog."""
         stack = Stack(
             pattern=(Attention(heads=self.heads, dropout=self.dropout, init_scale=0.02),),
             layers=self.layers,

@@ -1,22 +1,22 @@
-"""Models that score an item by the dot product of a user state and the item's vector: the part SASRec, gSASRec and
-BERT4Rec share."""
+"""Base of models that score an item by the dot product of a user state and the item's vector."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.data.items import Items
 from recjax.data.views import Batch, Queries
+from recjax.decode.scoring import DotProduct
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
-from recjax.models.model import ItemStats, WeightedSums
+from recjax.models.model import ItemStats, Model, Rules, WeightedSums
 from recjax.models.objectives import Objective
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.embedding import TappedTable, lookup, table_rows
-from recjax.ops.topk import masked_rank, masked_topk
 from recjax.typing import Array, Float, Int, Params
 
 
@@ -101,40 +101,32 @@ class StreamState:
 
 
 @dataclass(frozen=True)
-class DotProductModel:
-    """A `Model` made of an `ItemSequenceEncoder` and an objective."""
+class DotProductModel(Model):
+    """An `ItemSequenceEncoder` with an objective."""
 
     module: ItemSequenceEncoder
     objective: Objective
     stats: ItemStats
-
-    @property
-    def items(self) -> int:
-        return self.stats.items
-
-    @property
-    def catalog(self) -> None:
-        return None
+    streams: ClassVar[bool] = True
 
     @property
     def learned_positions(self) -> bool:
-        """Whether the encoder is told positions by a table, whose rows count from one end of a history."""
         return self.module.max_length > 0
 
     @property
     def keeps_histories(self) -> bool:
-        """Whether what `advance` keeps of a user grows with the history, so that there is room for so many events."""
         return any(mixer.capabilities.memory == "history" for mixer in self.module.stack.used)
 
     @property
     def packing(self) -> bool:
-        """Whether the histories of a packed row stay apart."""
         return self.module.stack.packing
 
-    def init(self, key: Array, batch: Batch) -> Params:
+    def init(self, key: Array, batch: Batch, items: Items) -> Params:
+        del items
         return self.module.init(key, batch.items, batch.positions, batch.segments, batch.timestamps)["params"]
 
-    def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
+    def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
+        del items
         dropout, sampling = jax.random.split(jax.random.key(0) if key is None else key)
         vectors = lookup(params["items"], batch.items)
         hidden = self._apply(
@@ -154,32 +146,21 @@ class DotProductModel:
         )
         return hidden.astype(jnp.float32)
 
+    def scoring(self, params: Params, queries: Queries, items: Items) -> DotProduct:
+        return self.state_scoring(params, self.users(params, queries), items)
+
+    def state_scoring(self, params: Params, states: Float[Array, "q d"], items: Items) -> DotProduct:
+        del items
+        return DotProduct(states, self.table(params), self.n_items, params.get("bias"))
+
     def init_state(self, users: int, max_length: int) -> StreamState:
-        """What is known of `users` users without events, for `advance`.
-
-        Args:
-            users: rows of the state.
-            max_length: events that there is room for where a mixer keeps the history.
-
-        Raises:
-            InputError: the encoder cannot go on event by event.
-        """
+        """State of `users` users without events, for `advance`; InputError where the encoder cannot be advanced."""
         return StreamState(jnp.zeros(users, jnp.int32), self.module.stack.init_state(users, max_length))
 
     def advance(
         self, params: Params, state: StreamState, items: Array, timestamps: Array | None = None
     ) -> tuple[Float[Array, "q d"], StreamState]:
-        """The states of users after more events: what `users` gives for the longer histories.
-
-        Args:
-            params: parameters.
-            state: of the users, one a row.
-            items: int32 [q, l], the events that follow, aligned to the left, 0 beyond.
-            timestamps: their unix seconds, or None.
-
-        Returns:
-            float32 [q, d], of the last event of each row (of no use in a row without events), and the new state.
-        """
+        """User states after more events, equal to those that `users` gives for the longer histories."""
         valid = items > 0
         count = jnp.sum(valid, axis=1, dtype=jnp.int32)
         positions = state.length[:, None] + jnp.arange(items.shape[1])
@@ -199,37 +180,7 @@ class DotProductModel:
         """Item vectors that user states are compared with."""
         return params["items"] if self.module.tied else params["output"]
 
-    def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
-        return self.rank_states(params, self.users(params, queries), queries.seen, k, candidates)
-
-    def rank_states(
-        self, params: Params, states: Array, seen: Array, k: int, candidates: Array | None = None
-    ) -> tuple[Array, Array]:
-        """`rank` for user states [q, d] that are known already, of `users` or `advance`; `seen` int32 [q, s]."""
-        return masked_topk(
-            states,
-            self.table(params),
-            seen,
-            k,
-            bias=params.get("bias"),
-            candidates=candidates,
-            n_items=self.items,
-        )
-
-    def target_rank(
-        self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
-    ) -> tuple[Array, Array]:
-        return masked_rank(
-            self.users(params, queries),
-            self.table(params),
-            targets,
-            queries.seen,
-            bias=params.get("bias"),
-            candidates=candidates,
-            n_items=self.items,
-        )
-
-    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
+    def sharding_rules(self) -> Rules:
         """Item tables and item biases by rows over the model axis; everything else, which is small, on every device."""
         # Mixers have matrices called `output` too, and what is inside the encoder is whole on every device.
         return [
@@ -240,8 +191,7 @@ class DotProductModel:
         ]
 
     @property
-    def tables(self) -> tuple[str, ...]:
-        """Parameters that training reads by rows alone, so that `recjax.train.rowwise` may update them by rows."""
+    def row_tables(self) -> tuple[str, ...]:
         return ("items",) if self.module.tied else ("items", "output")
 
     def _apply(self, params, *inputs, key: Array | None = None, **options: Any) -> Any:

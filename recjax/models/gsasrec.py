@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from recjax.mixers.attention import Attention
 from recjax.mixers.stack import Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
-from recjax.models.model import ItemStats
+from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import GBCE, Objective
 
 
 @dataclass(frozen=True)
-class GSASRec:
+class GSASRec(ModelConfig):
     """SASRec's network with an untied output table and gBCE; the defaults are the paper's for MovieLens-1M.
 
     Attributes:
@@ -36,7 +36,6 @@ class GSASRec:
     remat: bool = False
 
     def build(self, stats: ItemStats) -> DotProductModel:
-        """The model for a catalog."""
         stack = Stack(
             pattern=(Attention(heads=self.heads, dropout=self.dropout),),
             layers=self.layers,

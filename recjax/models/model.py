@@ -1,110 +1,222 @@
-"""What training, evaluation and recommendation know of a model."""
+"""Base class of all systems, and what they need to know of a catalog."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from recjax.data.item_table import ItemTable
-from recjax.data.views import Batch, Queries
-from recjax.typing import Array, Params
+from recjax.data.items import Items
+from recjax.data.views import Queries
+from recjax.decode.scoring import Scoring
+from recjax.typing import Array, Float, InputError, Params
 
 WeightedSums = dict[str, tuple[Array, Array]]
 """Metric name -> (sum, weight): adding pairs over batches and devices keeps means unbiased."""
 
+Rules = list[tuple[str, tuple[Any, ...]]]
+"""Ordered (path pattern, mesh axis names) pairs; the first pattern that matches lays a parameter out."""
+
 
 @dataclass(frozen=True)
 class ItemStats:
-    """What a model's config needs to know of the catalog before it can be built.
+    """Catalog facts that a model's configuration needs before the model can be built.
 
     Attributes:
         items: catalog size; item ids are 1..items.
         counts: int64 [items + 1], training interactions of each item (index 0 is padding, count 0).
-        catalog: the items' vectors and codes, where the run says how to make them.
-        code_sizes: codes that there are in each slot of the catalog's codes.
+        columns: shape of one row of each column that the run's `Items` have.
+        code_sizes: vocabulary size of each slot of the column `codes`.
+        sizes: of each slot of other columns of numbers, by the column's name.
     """
 
     items: int
     counts: np.ndarray
-    catalog: ItemTable | None = None
+    columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     code_sizes: tuple[int, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-class Model(Protocol):
-    """A built model: pure functions of parameters; it never reads a file and never keeps state."""
+class Sweep(Protocol):
+    """View of a run in `Model.refresh`: how far it is, and passes over the samples of an epoch.
+
+    Samples are numbered as the loader's view opens them, whatever rows they are packed into: sample i is row i of the
+    loader's histories.
+    """
 
     @property
-    def items(self) -> int:
-        """Catalog size."""
+    def step(self) -> int:
+        """Step that the refresh comes before, from 0."""
         ...
 
     @property
-    def catalog(self) -> ItemTable | None:
-        """Vectors and codes of the items, which whoever calls the model passes along in batches and queries; None for
-        a model that knows items by their ids."""
+    def epoch(self) -> int:
+        """Epoch of that step, from 0."""
         ...
 
-    def init(self, key: Array, batch: Batch) -> Params:
-        """Parameters for batches shaped like `batch`."""
+    @property
+    def samples(self) -> np.ndarray:
+        """int64 [n], number of the sample that each row of a pass belongs to, ascending; samples too short for the
+        view have no row."""
         ...
 
-    def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
+    def __call__(self, fn: Callable[[Params, Any, Items], Any]) -> Any:
+        """One compiled pass of `fn(params, batch, items)`, without dropout, over the samples of the first epoch.
+
+        `fn` gives arrays [b, l, ...], a value for each token; the pass gives, on the host, [n, ...]: the values at the
+        last token of each sample. It is compiled once a run where `fn` is the same function or method each time.
+        """
+        ...
+
+    def compiled(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """`jax.jit(fn)`, compiled once a run where `fn` is the same function or method each time."""
+        ...
+
+
+class Model(ABC):
+    """A built system: pure functions of parameters and arrays. It reads no file and keeps no state.
+
+    A system writes `init`, `loss` and `scoring`; all else has a default that a subclass changes where it can do more.
+    Subclasses are frozen dataclasses with a field `stats`. Evaluation, training and planning know models by this class
+    alone.
+
+    Attributes:
+        stats: of the catalog that it was built for.
+        streams: whether users can be advanced event by event (`init_state`, `advance`, `state_scoring`). A subclass
+            that changes one of `STREAMED` has to declare it again: its parent's `advance` may no longer agree.
+    """
+
+    stats: ItemStats
+    streams: ClassVar[bool] = False
+
+    STREAMED: ClassVar[frozenset[str]] = frozenset({"loss", "scoring", "users", "table"})
+    """Methods that `advance` and `state_scoring` have to agree with."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "streams" not in vars(cls) and not cls.STREAMED.isdisjoint(vars(cls)):
+            cls.streams = False
+
+    # --- what every system writes
+
+    @abstractmethod
+    def init(self, key: Array, batch: Any, items: Items) -> Params:
+        """Parameters for batches shaped like `batch`: a `Batch`, or another kind for a model with its own loader."""
+
+    @abstractmethod
+    def loss(self, params: Params, batch: Any, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         """Weighted mean loss of a batch, and sums for logging; `sums["loss"]` is (sum, weight) of that mean.
 
         `key=None` switches dropout off and makes the loss deterministic.
         """
-        ...
 
-    def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
-        """Best `k` items of each query: (items int32 [q, k], scores float32 [q, k]), best first.
+    def scoring(self, params: Params, queries: Queries, items: Items) -> Scoring:
+        """Scores of all items for each query, to be listed or ranked: one forward pass, see `recjax.decode.scoring`."""
+        raise InputError(f"{type(self).__name__} ranks no items")
 
-        Seen items and padding are never returned (an exhausted list ends in item 0, score -inf); ties go to
-        the smaller id. `candidates` bool [items + 1] restricts the catalog.
+    # --- capabilities
+
+    @property
+    def n_items(self) -> int:
+        """Catalog size."""
+        return self.stats.items
+
+    @property
+    def packing(self) -> bool:
+        """Whether histories that share a packed row stay apart."""
+        return True
+
+    @property
+    def row_tables(self) -> tuple[str, ...]:
+        """Top-level parameters that training reads by rows alone, so that `recjax.train.rowwise` can update them so."""
+        return ()
+
+    @property
+    def per_item(self) -> tuple[str, ...]:
+        """Top-level parameters of a model of texts that belong to the items of one catalog.
+
+        Such a model serves that catalog alone; a run that starts from one without these parameters starts them afresh.
         """
-        ...
+        return ()
 
-    def target_rank(
-        self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
-    ) -> tuple[Array, Array]:
-        """Rank of `targets` int32 [q] and its score: (ranks int32 [q], scores float32 [q]).
+    @property
+    def refresh_every(self) -> int | Literal["epoch"] | None:
+        """Steps between refreshes of frozen parameters, "epoch" for one before each epoch, None for never."""
+        return None
 
-        The rank is 1 + the number of unseen items that score strictly higher + ties with a smaller id; the
-        target itself always stands in the list, seen or not. A query whose scores are not all finite gets
-        rank 0 and a NaN score, which evaluation refuses. `candidates` is bool [items + 1] for one list shared
-        by all queries, or int32 [q, c] of item ids for sampled protocols.
+    def refresh(self, params: Params, items: Items, sweep: "Sweep") -> Params:
+        """Parameters with frozen ones changed, before the first step and whenever `refresh_every` says.
+
+        A function of its arguments alone, so that a resumed run can repeat it. Randomness is
+        `fold_in(key, sweep.step)`. It may change frozen parameters (`recjax.nn.groups.FROZEN`, and those that
+        `train.freeze` names); a change of another one ends the run.
+
+        Args:
+            params: all parameters as the step before has left them.
+            items: of the catalog.
+            sweep: passes over the training samples, and says the step and the epoch.
         """
-        ...
+        del items, sweep
+        return params
 
+    def sharding_rules(self) -> Rules:
+        """Layout of the parameters over the mesh; by default every device has all of them."""
+        return [(".*", ())]
 
-class ModelConfig(Protocol):
-    """A frozen dataclass that says all about a model but the catalog."""
+    def prepare(self, params: Params, items: Items) -> dict[str, Any]:
+        """Arrays or pytrees of them that scoring finds in `items.prepared`, made once for all queries."""
+        del params, items
+        return {}
 
-    def build(self, stats: ItemStats) -> Model: ...
+    # --- streaming, where `streams` is true
 
+    @property
+    def learned_positions(self) -> bool:
+        """Whether positions come from a table, whose rows count from one end of a history."""
+        return False
 
-class CatalogPreparer(Protocol):
-    """Models of texts may make what they rank items by once for all queries, and not anew for each batch of them."""
+    @property
+    def keeps_histories(self) -> bool:
+        """Whether the state of a user grows with the history, so that there is room for so many events."""
+        return False
 
-    def prepare(self, params: Params, catalog: ItemTable) -> ItemTable:
-        """The catalog with `represented`; queries that carry it are ranked as they are with the catalog as it was.
+    def init_state(self, users: int, max_length: int) -> Any:
+        """State of `users` users without events, a pytree with the user as first axis, for `advance`.
 
-        It is of these parameters, and laid out like the table.
+        Args:
+            users: rows of the state.
+            max_length: events that there is room for where the state keeps the history.
         """
-        ...
+        raise InputError(f"{type(self).__name__} cannot advance users event by event")
+
+    def advance(
+        self, params: Params, state: Any, items: Array, timestamps: Array | None = None
+    ) -> tuple[Float[Array, "q d"], Any]:
+        """User states after more events, and the new state.
+
+        Args:
+            params: parameters.
+            state: of the users, one a row.
+            items: int32 [q, l], ids of the events that follow, aligned to the left, 0 beyond.
+            timestamps: their unix seconds, or None.
+        """
+        raise InputError(f"{type(self).__name__} cannot advance users event by event")
+
+    def state_scoring(self, params: Params, states: Float[Array, "q d"], items: Items) -> Scoring:
+        """`scoring` for the user states that `advance` gives."""
+        raise InputError(f"{type(self).__name__} cannot advance users event by event")
 
 
-class OwnArraysProvider(Protocol):
-    """Models of texts may have parameters that know the items of one catalog.
+class ModelConfig(ABC):
+    """Base class of models' configurations: frozen dataclasses that say all about a model but the catalog.
 
-    Such a model is of use on that catalog alone; started from a run without these parameters, they start afresh.
+    Attributes:
+        ranks: whether the model ranks items. One that does not is trained by a command of its own.
     """
 
-    def own_arrays(self) -> tuple[str, ...]:
-        """Names of these parameters, at the top of the tree."""
-        ...
+    ranks: ClassVar[bool] = True
 
-
-class ShardingRulesProvider(Protocol):
-    """Models may say how their parameters are laid out: ordered (path pattern, axis names) pairs."""
-
-    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]: ...
+    @abstractmethod
+    def build(self, stats: ItemStats) -> Model:
+        """The model for a catalog."""

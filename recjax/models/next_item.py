@@ -12,7 +12,7 @@ from recjax.mixers.mixer import SeqContext
 from recjax.mixers.pattern import pattern
 from recjax.mixers.stack import Encoder, Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
-from recjax.models.model import ItemStats
+from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import FullSoftmax, Objective
 from recjax.nn.feed_forward import Activation
 from recjax.typing import InputError
@@ -21,7 +21,7 @@ Positions = Literal["auto", "learned", "none"]
 
 
 @dataclass(frozen=True)
-class NextItem:
+class NextItem(ModelConfig):
     """Item embeddings, a stack of mixers, and the dot product with the (tied) item vectors.
 
     Everything around the mixers is the same whatever they are, so two runs that differ in `mixer` alone differ in how
@@ -85,7 +85,6 @@ class NextItem:
         )
 
     def build(self, stats: ItemStats) -> DotProductModel:
-        """The model for a catalog."""
         stack = self.stack()
         if self.positions == "none" and not stack.positional:
             raise InputError(

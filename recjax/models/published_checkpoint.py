@@ -1,20 +1,12 @@
-"""The published RecGPT checkpoints, read as data: PyTorch's zip files without running what is pickled in them.
-
-A PyTorch checkpoint is a zip of `NAME/data.pkl`, a pickle of the state dict in which each tensor is a recipe (storage,
-offset, shape, strides), and `NAME/data/KEY`, the storages as raw bytes. A pickle may name any function and call it; the
-reader here knows three names that a state dict of plain tensors needs, and refuses every other one.
+"""The published RecGPT checkpoints to the parameters of their models here.
 
 The model's file has GPT-2's names under `gpt2model.` (`wte`, `wpe`, `h.N.ln_1`, `h.N.attn.c_attn`, ...; projections
 stored [in, out]) and `norm_seq`, `linear_layer`, `norm_aux`, `pred_head`. The tokenizer's file has the projections
 `quantizer.project_in` and `quantizer.project_out`, the decoder, and an encoder that is never used.
 """
 
-import collections
-import io
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,23 +19,10 @@ from safetensors.numpy import save as write_arrays
 
 from recjax.files import replacing
 from recjax.models.recgpt_published import RecGPTPublished, RecGPTPublishedModule
+from recjax.models.torch_file import read_state_dict
 from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.item_codes import TOKENIZER
-from recjax.typing import InputError, Params
-
-DTYPES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
-"""Storages of PyTorch and the types of their elements."""
+from recjax.typing import InputError, Params, shorten
 
 PREFIXES = ("module.", "model.", "gpt2model.", "transformer.")
 """Wrappers that may stand before a name."""
@@ -123,109 +102,6 @@ def import_recgpt(
     return Published(config, params, recipe, state)
 
 
-class _Storage:
-    """The type of a storage's elements."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, name: str):
-        self.dtype = np.dtype(jax.numpy.bfloat16) if DTYPES[name] == "bfloat16" else np.dtype(DTYPES[name])
-
-
-def _tensor(storage: np.ndarray, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
-    """What `torch._utils._rebuild_tensor_v2` means: a strided view of a storage. Never reads outside of it."""
-    numbers = (offset, *size, *stride)
-    if (
-        not isinstance(storage, np.ndarray)
-        or len(size) != len(stride)
-        or not all(type(number) is int and number >= 0 for number in numbers)
-    ):
-        raise pickle.UnpicklingError("a tensor is not described by whole numbers")
-    if math.prod(size) == 0:
-        return np.zeros(size, storage.dtype)
-    end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    # A stride of 0 would make a huge array of a small file.
-    if end >= len(storage) or math.prod(size) > len(storage):
-        raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} reaches beyond its storage")
-    steps = [step * storage.itemsize for step in stride]
-    return np.array(np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False))
-
-
-class _Reader(pickle.Unpickler):
-    """Unpickles a state dict of plain tensors; names nothing and calls nothing else."""
-
-    def __init__(self, archive: zipfile.ZipFile, pickled: str, path: Path):
-        super().__init__(io.BytesIO(archive.read(pickled)), encoding="utf-8")
-        self.archive, self.folder, self.path = archive, pickled.removesuffix("data.pkl"), path
-        self.storages: dict[str, np.ndarray] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        # New functions each time: a pickle may set attributes of what it is given.
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *parts: _tensor(*parts)
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, *_: data
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch" and name in DTYPES:
-            return _Storage(name)
-        raise InputError(
-            f"{self.path} asks for {module}.{name}, which a state dict of plain tensors does not need; nothing of it "
-            "was run"
-        )
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[1], _Storage)):
-            raise pickle.UnpicklingError(f"an unknown kind of storage: {pid!r}")
-        _, storage, key, _, count = pid
-        if key not in self.storages:
-            raw = self.archive.read(f"{self.folder}data/{key}")
-            if len(raw) != count * storage.dtype.itemsize:
-                raise pickle.UnpicklingError(f"storage {key} has {len(raw)} bytes, not {count} elements")
-            self.storages[key] = np.frombuffer(raw, storage.dtype)
-        return self.storages[key]
-
-
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict that `torch.save` wrote, by name; nothing pickled is executed.
-
-    Raises:
-        InputError: the file is absent, of PyTorch's old format, damaged, or holds anything but named tensors.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is no zip file, so not of the format that PyTorch writes since 1.6; save it again there with "
-            "torch.save(torch.load(FILE, map_location='cpu', weights_only=True), NEW_FILE)"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            pickled = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
-            if len(pickled) != 1:
-                inner = [name for name in names if name.endswith((".pt", ".pth"))]
-                hint = f"; it holds {inner[0]}: unzip that first" if inner else ""
-                raise InputError(f"{path} is a zip file but no PyTorch checkpoint (no data.pkl){hint}")
-            order = [archive.read(name) for name in names if name.endswith("byteorder")]
-            if order and order[0].strip() != b"little":
-                raise InputError(f"{path} was written on a big-endian machine, which is not supported")
-            found = _Reader(archive, pickled[0], path).load()
-    except InputError:
-        raise
-    except Exception as error:  # a damaged pickle may fail in any way
-        raise InputError(f"{path} is damaged: {error}") from None
-    for key in ("state_dict", "model_state_dict"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found:
-        raise InputError(f"{path} holds a {type(found).__name__}, expected the tensors of a model by name")
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise InputError(f"{path}: {name!r} is a {type(value).__name__}, expected tensors by name")
-    return dict(found)
-
-
 def _named(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Tensors by their names without wrappers, those that say nothing left out."""
     named = {}
@@ -242,11 +118,16 @@ def _converted(named: dict[str, np.ndarray], places: Mapping[str, tuple[str, boo
     missing, unmatched = sorted(set(places) - set(named)), sorted(set(named) - set(places))
     if missing or unmatched:
         lists = [
-            f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("not known", unmatched)) if names
+            f"{what}: {shorten(', '.join(names), 10_000)}"
+            for what, names in (("missing", missing), ("not known", unmatched))
+            if names
         ]
         raise InputError(f"{path} is not the published model; {'; '.join(lists)}")
     tree = {}
     for name, (place, transposed) in places.items():
+        dimensions = 1 if place.endswith(("/scale", "/bias")) else 2
+        if named[name].ndim != dimensions or not named[name].size:
+            raise InputError(f"{path}: {name} has shape {named[name].shape}, expected {dimensions} dimensions")
         value = named[name].astype(np.float32)
         tree[place] = np.ascontiguousarray(value.T if transposed else value)
     return unflatten_dict(tree, sep="/")
@@ -330,9 +211,9 @@ def fsq_state(
 
 
 def _count(named: Mapping[str, np.ndarray], pattern: str) -> int:
-    """Layers that the names number from 0."""
+    """Layers that the names number from 0; never more than there are names."""
     matches = (re.match(pattern, name) for name in named)
-    return max((int(match.group(1)) + 1 for match in matches if match), default=1)
+    return max((min(int(match.group(1)[:9]) + 1, len(named)) for match in matches if match), default=1)
 
 
 def _expected_shapes(config: RecGPTPublished) -> Params:

@@ -16,7 +16,7 @@ stays there for items that no training event is of: those are known by their tex
 The published model, weight for weight, is `recjax.models.recgpt_published`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -24,28 +24,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.item_table import ItemTable, by_rows
-from recjax.data.views import Batch, Queries, catalog_of
+from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, by_rows
+from recjax.data.views import Batch, Queries
+from recjax.decode.scoring import DotProduct
 from recjax.mixers.hybrid import HybridAttention
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
-from recjax.models.model import ItemStats, WeightedSums
+from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.nn.norm import LayerNorm
 from recjax.ops.catalog import log_partition
 from recjax.ops.embedding import lookup, take_position
 from recjax.ops.losses import EXCLUDED
-from recjax.ops.topk import DOT_PRODUCT, rank_by, topk_by
 from recjax.typing import Array, Float, InputError, Int, Params
 
 OWN = "own"
 """Name of the parameters that hold items' own vectors, and start of the names of those that read and score them."""
+
+REPRESENTED = "represented"
+"""Name of the prepared vectors that user states are multiplied with to rank the items."""
 
 TRAINED = "trained"
 """Which items have training events, beside the parameters that `represent` uses."""
 
 
 @dataclass(frozen=True)
-class RecGPT:
+class RecGPT(ModelConfig):
     """RecGPT's network and objective.
 
     The catalog term of the loss is the cross-entropy over the whole catalog of the batch, without the items that the
@@ -117,7 +120,7 @@ class RecGPT:
 
     def build(self, stats: ItemStats) -> "RecGPTModel":
         """The model for a catalog, or for the joined catalogs of a mixture."""
-        if stats.catalog is None:
+        if VECTORS not in stats.columns:
             raise InputError(
                 "RecGPT reads item texts: the recipe needs `text`, and `tokenizer` unless model.codes=false"
             )
@@ -139,7 +142,7 @@ class RecGPT:
             remat=self.remat,
             dtype=self.dtype,
         )
-        module = RecGPTModule(self, sizes, stats.catalog.vectors.shape[1], stats.items + 1, stack)
+        module = RecGPTModule(self, sizes, stats.columns[VECTORS][0], stats.items + 1, stack)
         return RecGPTModel(self, module, stats)
 
 
@@ -233,31 +236,22 @@ class RecGPTModule(nn.Module):
 
 
 @dataclass(frozen=True)
-class RecGPTModel:
-    """See `RecGPT`; implements `recjax.models.model.Model`."""
+class RecGPTModel(Model):
+    """`RecGPT` built for a catalog."""
 
     config: RecGPT
     module: RecGPTModule
     stats: ItemStats
 
-    @property
-    def items(self) -> int:
-        return self.stats.items
-
-    @property
-    def catalog(self) -> ItemTable | None:
-        return self.stats.catalog
-
-    def init(self, key: Array, batch: Batch) -> Params:
-        inputs = self._inputs(batch, catalog_of(batch))
+    def init(self, key: Array, batch: Batch, items: Items) -> Params:
+        inputs = self._inputs(batch, items)
         return self.module.init(key, *inputs, batch.segments, batch.positions)["params"]
 
-    def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
-        table = catalog_of(batch)
+    def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         dropout, drawing, others = jax.random.split(jax.random.key(0) if key is None else key, 3)
         rngs = None if key is None else {"dropout": dropout}
         at, place = self._asked(batch, drawing), jnp.arange(batch.items.shape[1])
-        inputs = self._inputs(batch, table)
+        inputs = self._inputs(batch, items)
         hidden: Any = self.module.apply({"params": params}, *inputs, batch.segments, batch.positions, at, rngs=rngs)
         pick = lambda array: array if at is None else take_position(array, at)  # noqa: E731
         targets = pick(batch.targets)
@@ -268,7 +262,7 @@ class RecGPTModel:
         repeated = jnp.any(had == targets[..., None], axis=-1)
         weights = jnp.where(repeated, 0.0, pick(batch.weights))
         flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
-        return self._objective(params, table, others, *map(flat, (hidden, targets, had, weights)))
+        return self._objective(params, items, others, *map(flat, (hidden, targets, had, weights)))
 
     def _asked(self, batch: Batch, key: Array) -> Int[Array, "b s"] | None:
         """Places of the predictions that the loss looks at: some of each row, so that a row's stay on its device; None
@@ -278,22 +272,22 @@ class RecGPTModel:
         priority = jax.random.uniform(key, batch.weights.shape) * (batch.weights > 0)
         return jax.lax.top_k(priority, self.config.positions)[1]
 
-    def _objective(self, params, table: ItemTable, key, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
+    def _objective(self, params, items: Items, key, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
         width = hidden.shape[1] - self._code_width
         state, out = hidden[:, :width], hidden[:, width:]
         used = self._used(params)
-        target = _chosen(table, table.rows(targets))
+        target = _chosen(items, items.rows(targets))
         score = jnp.sum(state * self.represent(used, target), axis=-1)
         if self.config.negatives:
-            normaliser = self._sampled_normaliser(used, table, key, state, score, targets, had)
+            normaliser = self._sampled_normaliser(used, items, key, state, score, targets, had)
         else:
             normaliser = log_partition(
-                self.represent, used, _columns(table), state, had, table.start, table.size, chunk=self.config.chunk
+                self.represent, used, _columns(items), state, had, items.start, items.size, chunk=self.config.chunk
             )
         likelihood = score - normaliser
         if self.config.background < 1.0:
             p = params["background"]
-            rest = jax.nn.log_sigmoid(-p) - jnp.log(jnp.maximum(table.size, 1).astype(jnp.float32))
+            rest = jax.nn.log_sigmoid(-p) - jnp.log(jnp.maximum(items.size, 1).astype(jnp.float32))
             likelihood = jnp.logaddexp(jax.nn.log_sigmoid(p) + likelihood, rest)
         total, weight = -jnp.sum(weights * likelihood), jnp.sum(weights)
         sums = {"catalog_loss": (total, weight)}
@@ -304,11 +298,11 @@ class RecGPTModel:
             loss = loss + self.config.code_weight * codes
         return loss / jnp.maximum(weight, 1.0), {"loss": (loss, weight), **sums}
 
-    def _sampled_normaliser(self, used, table: ItemTable, key, state, score, targets, had) -> Array:
+    def _sampled_normaliser(self, used, items: Items, key, state, score, targets, had) -> Array:
         """The normaliser estimated from the target and uniform draws, each standing for its share of the others."""
-        drawn = jax.random.randint(key, (self.config.negatives,), 1, jnp.maximum(table.size, 1) + 1)
-        scores = state @ self.represent(used, _chosen(table, table.rows(drawn))).T
-        share = jnp.log(jnp.maximum(table.size, 1) / self.config.negatives)
+        drawn = jax.random.randint(key, (self.config.negatives,), 1, jnp.maximum(items.size, 1) + 1)
+        scores = state @ self.represent(used, _chosen(items, items.rows(drawn))).T
+        share = jnp.log(jnp.maximum(items.size, 1) / self.config.negatives)
         barred = (targets[:, None] == drawn) | jnp.any(had[:, :, None] == drawn, axis=1)
         return jnp.logaddexp(score, jax.nn.logsumexp(jnp.where(barred, EXCLUDED, scores + share), axis=-1))
 
@@ -336,9 +330,9 @@ class RecGPTModel:
             parts.append(own)
         return jnp.concatenate(parts, axis=-1)
 
-    def logits(self, params: Params, queries: Queries) -> tuple[Float[Array, "q size"], ...]:
+    def logits(self, params: Params, queries: Queries, items: Items) -> tuple[Float[Array, "q size"], ...]:
         """Logits of the next item's codes, one array a slot: what a decoder of codes alone would rank by."""
-        out = self._states(params, queries)[:, -self._code_width :]
+        out = self._states(params, queries, items)[:, -self._code_width :]
         first, sizes = offsets(self.module.sizes), self.module.sizes
         parts = jnp.split(out, len(sizes), axis=-1)
         return tuple(
@@ -346,32 +340,20 @@ class RecGPTModel:
             for part, start, size in zip(parts, first, sizes, strict=True)
         )
 
-    def prepare(self, params: Params, catalog: ItemTable) -> ItemTable:
-        """The catalog with the representations of all its items, for queries that are ranked with these parameters."""
-        items = self.represent(self._used(params), _columns(catalog))
-        return replace(catalog, represented=by_rows(items))
+    def prepare(self, params: Params, items: Items) -> dict[str, Array]:
+        """Representations of all items, which do not depend on the query."""
+        return {REPRESENTED: by_rows(self.represent(self._used(params), _columns(items)))}
 
-    def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
-        users, table, where = self._queried(params, queries)
-        return topk_by(DOT_PRODUCT, users, (table, None), queries.seen, k, candidates=candidates, **where)
+    def scoring(self, params: Params, queries: Queries, items: Items) -> DotProduct:
+        states = self._states(params, queries, items)
+        vectors = items.prepared.get(REPRESENTED)
+        if vectors is None:
+            vectors = self.represent(self._used(params), _columns(items))
+        return DotProduct(states[:, : states.shape[1] - self._code_width], vectors, items.size, start=items.start)
 
-    def target_rank(
-        self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
-    ) -> tuple[Array, Array]:
-        users, table, where = self._queried(params, queries)
-        return rank_by(DOT_PRODUCT, users, (table, None), targets, queries.seen, candidates=candidates, **where)
-
-    def _queried(self, params: Params, queries: Queries) -> tuple[Array, Array, dict[str, Any]]:
-        """User states at the last event, representations of all rows, and which rows are the catalog."""
-        table, states = catalog_of(queries), self._states(params, queries)
-        items = table.represented
-        if items is None:
-            items = self.represent(self._used(params), _columns(table))
-        return states[:, : states.shape[1] - self._code_width], items, {"start": table.start, "n_items": table.size}
-
-    def _states(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
+    def _states(self, params: Params, queries: Queries, items: Items) -> Float[Array, "q d"]:
         """User states at the last event."""
-        inputs = self._inputs(queries, catalog_of(queries))
+        inputs = self._inputs(queries, items)
         last = queries.last[:, None]
         states: Any = self.module.apply({"params": params}, *inputs, queries.segments, queries.positions, last)
         return states[:, 0]
@@ -387,19 +369,15 @@ class RecGPTModel:
             used[TRAINED] = jnp.asarray(self.stats.counts > 0)
         return used
 
-    def _inputs(self, batch: Batch | Queries, table: ItemTable) -> tuple[Array, Array, Array, Array]:
-        rows = table.rows(batch.items)
-        known = jnp.take(table.known, rows, axis=0) & (batch.items > 0)
-        codes = _codes(table, rows) if self.module.sizes else rows[..., None]
-        return lookup(table.vectors, rows), codes, known.astype(jnp.float32), rows
+    def _inputs(self, batch: Batch | Queries, items: Items) -> tuple[Array, Array, Array, Array]:
+        rows = items.rows(batch.items)
+        known = jnp.take(items[KNOWN], rows, axis=0) & (batch.items > 0)
+        codes = _codes(items, rows) if self.module.sizes else rows[..., None]
+        return lookup(items[VECTORS], rows), codes, known.astype(jnp.float32), rows
 
-    def own_arrays(self) -> tuple[str, ...]:
-        """Parameters that know the items of one catalog."""
+    @property
+    def per_item(self) -> tuple[str, ...]:
         return (OWN, f"{OWN}_in", f"{OWN}_out") if self.config.own_width else ()
-
-    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """Small parameters, on every device; what is large, the item table, is no parameter."""
-        return [(".*", ())]
 
 
 def offsets(sizes: tuple[int, ...]) -> np.ndarray:
@@ -407,20 +385,20 @@ def offsets(sizes: tuple[int, ...]) -> np.ndarray:
     return np.cumsum((0, *sizes[:-1]), dtype=np.int32) if sizes else np.zeros(0, np.int32)
 
 
-def _codes(table: ItemTable, rows: Array) -> Array:
-    return jnp.take(table.codes, rows, axis=0, mode="clip")
+def _codes(items: Items, rows: Array) -> Array:
+    return jnp.take(items[CODES], rows, axis=0, mode="clip")
 
 
-def _columns(table: ItemTable) -> dict[str, Array]:
-    """What `RecGPTModel.represent` needs of each row."""
-    places = jnp.arange(table.vectors.shape[0])
-    return {"vectors": table.vectors, "codes": table.codes, "density": table.density, "places": places}
+def _columns(items: Items) -> dict[str, Array]:
+    """Columns that `RecGPTModel.represent` reads, of all rows."""
+    places = jnp.arange(items[VECTORS].shape[0])
+    return {"vectors": items[VECTORS], "codes": items[CODES], "density": items[DENSITY], "places": places}
 
 
-def _chosen(table: ItemTable, rows: Int[Array, " n"]) -> dict[str, Array]:
+def _chosen(items: Items, rows: Int[Array, " n"]) -> dict[str, Array]:
     """The same of some rows."""
-    vectors, density = lookup(table.vectors, rows[:, None])[:, 0], jnp.take(table.density, rows, mode="clip")
-    return {"vectors": vectors, "codes": _codes(table, rows), "density": density, "places": rows}
+    vectors, density = lookup(items[VECTORS], rows[:, None])[:, 0], jnp.take(items[DENSITY], rows, mode="clip")
+    return {"vectors": vectors, "codes": _codes(items, rows), "density": density, "places": rows}
 
 
 def _logit(p: float) -> float:

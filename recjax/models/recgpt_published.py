@@ -17,10 +17,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.data.item_table import ItemTable
-from recjax.data.views import Batch, Queries, catalog_of
-from recjax.decode.exact import exact_rank, exact_topk
-from recjax.models.model import ItemStats, WeightedSums
+from recjax.data.items import CODES, VECTORS, Items
+from recjax.data.views import Batch, Queries
+from recjax.decode.scoring import CodeSum
+from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.attention import attend_keys, attention
@@ -33,7 +33,7 @@ EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
-class RecGPTPublished:
+class RecGPTPublished(ModelConfig):
     """The published network; the defaults are the published sizes (45.8 M parameters that are used).
 
     Attributes:
@@ -69,12 +69,12 @@ class RecGPTPublished:
 
     def build(self, stats: ItemStats) -> "RecGPTPublishedModel":
         """The model for a catalog whose items have vectors and codes."""
-        if stats.catalog is not None:
-            self._check(stats.catalog, stats.code_sizes)
+        if VECTORS in stats.columns:
+            self._check(stats)
         return RecGPTPublishedModel(self, RecGPTPublishedModule(self), stats)
 
-    def _check(self, catalog: ItemTable, sizes: tuple[int, ...]) -> None:
-        vectors, codes = catalog.vectors.shape[1], catalog.codes.shape[1]
+    def _check(self, stats: ItemStats) -> None:
+        (vectors,), (codes,), sizes = stats.columns[VECTORS], stats.columns[CODES], stats.code_sizes
         if vectors != self.slots * self.aux_width:
             raise InputError(
                 f"item vectors have {vectors} coordinates, expected {self.slots} x {self.aux_width} "
@@ -178,73 +178,48 @@ class RecGPTPublishedModule(nn.Module):
 
 
 @dataclass(frozen=True)
-class RecGPTPublishedModel:
-    """See `RecGPTPublished`; implements `recjax.models.model.Model`. The loss is the mean over tokens, in nats."""
+class RecGPTPublishedModel(Model):
+    """`RecGPTPublished` built for a catalog. The loss is the mean over tokens, in nats."""
 
     config: RecGPTPublished
     module: RecGPTPublishedModule
     stats: ItemStats
 
-    @property
-    def items(self) -> int:
-        return self.stats.items
+    def init(self, key: Array, batch: Batch, items: Items) -> Params:
+        return self.module.init(key, *self._inputs(batch, items), batch.segments, batch.positions)["params"]
 
-    @property
-    def catalog(self) -> ItemTable | None:
-        return self.stats.catalog
-
-    def init(self, key: Array, batch: Batch) -> Params:
-        return self.module.init(key, *self._inputs(batch), batch.segments, batch.positions)["params"]
-
-    def loss(self, params: Params, batch: Batch, key: Array | None) -> tuple[Array, WeightedSums]:
+    def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         """Each slot of an item predicts that slot of the next one, over the whole vocabulary."""
         slots, vocabulary = self.config.slots, self.config.vocabulary
         rngs = None if key is None else {"dropout": key}
         hidden: Any = self.module.apply(
-            {"params": params}, *self._inputs(batch), batch.segments, batch.positions, rngs=rngs
+            {"params": params}, *self._inputs(batch, items), batch.segments, batch.positions, rngs=rngs
         )
         # The loss takes row 0 for padding, so token t is row t + 1; and rows that any model axis divides.
         head = jnp.pad(params["pred_head"], [(1, table_rows(vocabulary + 1) - vocabulary - 1), (0, 0)])
-        targets, weights = self._tokens(batch, batch.targets) + 1, jnp.repeat(batch.weights, slots, axis=1)
+        targets, weights = self._tokens(items, batch.targets) + 1, jnp.repeat(batch.weights, slots, axis=1)
         total = full_softmax(hidden, head, None, targets, weights, items=vocabulary)
         weight = jnp.sum(weights)
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
 
-    def logits(self, params: Params, queries: Queries) -> Float[Array, "q slots tokens"]:
+    def logits(self, params: Params, queries: Queries, items: Items) -> Float[Array, "q slots tokens"]:
         """Logits of the next item's tokens, slot by slot, float32."""
         hidden: Any = self.module.apply(
-            {"params": params}, *self._inputs(queries), queries.segments, queries.positions, queries.last
+            {"params": params}, *self._inputs(queries, items), queries.segments, queries.positions, queries.last
         )
         return jnp.einsum("qsd,nd->qsn", hidden, params["pred_head"], preferred_element_type=jnp.float32)
 
-    def rank(self, params: Params, queries: Queries, k: int, candidates: Array | None = None) -> tuple[Array, Array]:
-        table = catalog_of(queries)
-        where = {"start": table.start, "n_items": table.size}
-        return exact_topk(self.logits(params, queries), table.codes, queries.seen, k, candidates=candidates, **where)
+    def scoring(self, params: Params, queries: Queries, items: Items) -> CodeSum:
+        return CodeSum(self.logits(params, queries, items), items[CODES], items.size, start=items.start)
 
-    def target_rank(
-        self, params: Params, queries: Queries, targets: Array, candidates: Array | None = None
-    ) -> tuple[Array, Array]:
-        table = catalog_of(queries)
-        where = {"start": table.start, "n_items": table.size}
-        return exact_rank(
-            self.logits(params, queries), table.codes, targets, queries.seen, candidates=candidates, **where
-        )
+    def _inputs(self, batch: Batch | Queries, items: Items) -> tuple[Array, Array, Array]:
+        vectors = lookup(items[VECTORS], items.rows(batch.items))
+        return self._tokens(items, batch.items), vectors, (batch.items > 0).astype(jnp.float32)
 
-    def sharding_rules(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """Parameters on every device; what is large, the item table, is no parameter."""
-        return [(".*", ())]
-
-    def _inputs(self, batch: Batch | Queries) -> tuple[Array, Array, Array]:
-        table = catalog_of(batch)
-        vectors = lookup(table.vectors, table.rows(batch.items))
-        return self._tokens(batch, batch.items), vectors, (batch.items > 0).astype(jnp.float32)
-
-    def _tokens(self, batch: Batch | Queries, items: Int[Array, "b l"]) -> Int[Array, "b l slots"]:
+    def _tokens(self, items: Items, ids: Int[Array, "b l"]) -> Int[Array, "b l slots"]:
         """Published tokens: codes as they are, and the last token of the vocabulary for padding."""
-        table = catalog_of(batch)
-        codes = jnp.take(table.codes, table.rows(items), axis=0, mode="clip")
-        return jnp.where(items[..., None] > 0, codes, self.config.vocabulary - 1)
+        codes = jnp.take(items[CODES], items.rows(ids), axis=0, mode="clip")
+        return jnp.where(ids[..., None] > 0, codes, self.config.vocabulary - 1)
 
 
 def item_tokens(x: Float[Array, "b l ..."], item: Int[Array, " b"], slots: int) -> Float[Array, "b slots ..."]:

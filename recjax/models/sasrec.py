@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from recjax.mixers.pattern import pattern
 from recjax.mixers.stack import Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
-from recjax.models.model import ItemStats
+from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import FullSoftmax, Objective
 
 
 @dataclass(frozen=True)
-class SASRec:
+class SASRec(ModelConfig):
     """A causal encoder over item embeddings; the score of an item is the dot product with its (tied) vector.
 
     The paper's model is `norm="sasrec"`, `loss=BCE()`, width 50; the defaults are the recipe of "Turning Dross Into
@@ -45,7 +45,6 @@ class SASRec:
     remat: bool = False
 
     def build(self, stats: ItemStats) -> DotProductModel:
-        """The model for a catalog."""
         stack = Stack(
             pattern=pattern(self.mixer, heads=self.heads, dropout=self.dropout),
             layers=self.layers,

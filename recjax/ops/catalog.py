@@ -1,7 +1,7 @@
 """The softmax normaliser of a catalog whose item representations are made chunk by chunk.
 
-A model that reads texts has no item table to multiply with: the representation of an item is made from its row of an
-`ItemTable` (a text vector, codes to look up). `log_partition` walks over chunks of rows, makes their representations,
+A model that reads texts has no item table to multiply with: the representation of an item is made from its columns
+(a text vector, codes to look up). `log_partition` walks over chunks of rows, makes their representations,
 scores them and keeps a running sum, so that neither `[tokens, items]` scores nor `[items, width]` representations
 exist beyond a chunk; the backward pass makes a chunk's scores again. Chunks without an item of the catalog in question
 are skipped, so a table of many catalogs costs what the one in question costs.

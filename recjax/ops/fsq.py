@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.typing import Array, Float, InputError, Int
+from recjax.typing import Array, Float, InputError, Int, shorten
 
 Bound = Literal["tanh", "sigmoid"]
 
@@ -23,9 +23,9 @@ MARGIN = 1e-3
 def check_levels(levels: tuple[int, ...]) -> None:
     """Raises InputError where levels cannot be."""
     if not levels or min(levels) < 2:
-        raise InputError(f"levels are {levels}, expected one number or more, each at least 2")
+        raise InputError(f"levels are {shorten(str(levels))}, expected one number or more, each at least 2")
     if math.prod(levels) >= 2**31:
-        raise InputError(f"levels {levels} make {math.prod(levels):,} codes, more than an int32 holds")
+        raise InputError(f"levels {shorten(str(levels))} make more codes than an int32 holds")
 
 
 def place_values(levels: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,12 +1,12 @@
 """From a configuration and a topology to a plan."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from recjax.config import RunConfig
+from recjax.nn.groups import split_frozen
 from recjax.plan.advice import nearest
 from recjax.plan.estimate import Estimate, estimate, local_bytes
 from recjax.plan.program import Inputs, abstract_inputs, count_items, lower_evaluation, lower_training
@@ -97,8 +97,8 @@ def plan(
             lowered = lower_evaluation(config, inputs)
         held = {
             "parameters": inputs.state.evaluated,
-            "catalog": inputs.queries.catalog,
-            "queries": (_alone(inputs.queries), inputs.targets),
+            "catalog": inputs.ranked,
+            "queries": (inputs.queries, inputs.targets),
         }
         ranked = estimate(lowered, held, mesh, found.chip)
     if advise and not training.fits:
@@ -106,7 +106,7 @@ def plan(
         def attempt(changed: RunConfig) -> Estimate | int:
             mesh = _mesh(changed, found)
             inputs = abstract_inputs(changed, items, mesh, text_width)
-            known = local_bytes((inputs.state, inputs.batch))
+            known = local_bytes((inputs.state, inputs.batch, inputs.items))
             return known if known > found.chip.memory else _training(changed, inputs, mesh, found)
 
         better = nearest(config, attempt)
@@ -133,13 +133,8 @@ def _training(config: RunConfig, inputs: Inputs, mesh: Mesh, topology: Topology)
         "parameters": state.params,
         "optimiser": state.opt_state,
         "average": state.ema,
-        "catalog": inputs.batch.catalog,
-        "batch": (_alone(inputs.batch), state.step, state.key),
-        "gradients": state.params,
+        "catalog": inputs.items,
+        "batch": (inputs.batch, state.step, state.key),
+        "gradients": split_frozen(state.params, config.train.freeze)[0],
     }
     return estimate(lowered, held, mesh, topology.chip)
-
-
-def _alone(batch: Any) -> list[Any]:
-    """A batch without the catalog that it carries."""
-    return [value for name, value in vars(batch).items() if name != "catalog"]

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
-from recjax.data.item_table import ItemTable, padded_rows
+from recjax.data.features.feature import Feature
+from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, Relation, padded_rows
 from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import Mixture
 from recjax.data.splits import Histories
@@ -26,7 +27,7 @@ from recjax.text.hub import find_folder
 from recjax.text.space import TextSpace
 from recjax.train.catalogs import text_space
 from recjax.train.loop import check_parts
-from recjax.train.state import TrainState, abstract_start, row_tables
+from recjax.train.state import TrainState, abstract_start
 from recjax.train.step import make_train_step
 from recjax.typing import DATA_AXIS, MODEL_AXIS, InputError
 
@@ -43,7 +44,9 @@ class Inputs:
         state: of training.
         batch: of a step.
         queries: of a batch of users to rank for.
-        targets: what is ranked.
+        targets: items to rank.
+        items: that a step reads.
+        ranked: the same with the columns that the model adds for ranking.
     """
 
     model: Model
@@ -51,6 +54,8 @@ class Inputs:
     batch: Batch
     queries: Queries
     targets: Any
+    items: Items
+    ranked: Items
 
 
 def count_items(config: RunConfig) -> int:
@@ -72,19 +77,26 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     Raises:
         InputError: a size that the mesh does not divide, or that the configuration does not say.
     """
-    catalog, sizes = _catalog(config, items, mesh, text_width)
+    features, sizes = _features(config, items, mesh, text_width)
     # No counts are known; a view of a single number, so that a catalog of any size takes no memory here.
     counts = np.broadcast_to(np.int64(1), (items + 1,))
-    model: Model = config.model.build(ItemStats(items, counts, catalog, sizes))
-    batch, queries, targets = _batches(config, items, mesh, model.catalog)
+    model: Model = config.model.build(ItemStats(items, counts, features.row_shapes, sizes))
+    batch, queries, targets = _batches(config, items, mesh)
     check_parts(config.data.rows, config.train.accumulate, mesh)
     with jax.set_mesh(mesh):
-        optimiser = config.optim.build(_steps(config), row_tables(model))
+        optimiser = config.optim.build(_steps(config), model.row_tables)
         state = abstract_start(
-            model, optimiser, batch, mesh, ema=config.train.ema is not None, shard=config.mesh.shard_state
+            model,
+            optimiser,
+            batch,
+            features,
+            mesh,
+            ema=config.train.ema is not None,
+            shard=config.mesh.shard_state,
+            freeze=config.train.freeze,
         )
-        queries = replace(queries, catalog=_prepared(model, state.evaluated))
-    return Inputs(model, state, batch, queries, targets)
+        ranked = _prepared(model, state.evaluated, features, mesh)
+    return Inputs(model, state, batch, queries, targets, features, ranked)
 
 
 def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.Lowered:
@@ -92,55 +104,72 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
     total = _steps(config)
     step: Any = make_train_step(
         inputs.model,
-        config.optim.build(total, row_tables(inputs.model)),
+        config.optim.build(total, inputs.model.row_tables),
         accumulate=config.train.accumulate,
         ema=config.train.ema,
         rate=config.optim.rate(total),
         shardings=(jax.tree.map(lambda leaf: leaf.sharding, inputs.state), NamedSharding(mesh, PartitionSpec())),
         shard=config.mesh.shard_state,
+        freeze=config.train.freeze,
     )
-    return step.lower(inputs.state, inputs.batch)
+    return step.lower(inputs.state, inputs.batch, inputs.items)
 
 
 def lower_evaluation(config: RunConfig, inputs: Inputs) -> jax.stages.Lowered:
     """The ranking of a batch of users that `recjax evaluate` would run."""
-    return lower_ranking(inputs.model, inputs.state.evaluated, inputs.queries, inputs.targets, config.evaluate.k)
+    params, k = inputs.state.evaluated, config.evaluate.k
+    return lower_ranking(inputs.model, params, inputs.queries, inputs.ranked, inputs.targets, k)
 
 
 def _steps(config: RunConfig) -> int:
     return config.train.steps or max(STEPS, config.optim.warmup_steps + 1)
 
 
-def _catalog(
-    config: RunConfig, items: int, mesh: Mesh, text_width: int | None
-) -> tuple[ItemTable | None, tuple[int, ...]]:
-    """Texts' vectors and codes of a catalog, by the recipe's sizes; None for a model that reads none."""
-    space = text_space(config)
-    if space is None:
-        return None, ()
-    sizes = () if config.tokenizer is None else tuple(config.tokenizer.sizes)
-    if config.tokenizer is not None and config.tokenizer.collisions == "suffix":
-        # A slot more, as large as the largest bucket of items with equal codes, which only the texts can tell.
-        sizes += (max(sizes),)
-    rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
+def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None) -> tuple[Items, tuple[int, ...]]:
+    """Items with the features of the recipe, and the vocabulary size of each slot of codes."""
 
     def array(dtype: Any, *shape: int) -> Any:
         axes = (MODEL_AXIS, *[None] * (len(shape) - 1)) if shape else ()
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
 
-    columns = (array(jnp.float32, rows, _width(space, text_width)), array(jnp.int32, rows, len(sizes)))
-    known, density = array(jnp.bool_, rows), array(jnp.float32, rows)
-    return ItemTable(*columns, known, density, array(jnp.int32), array(jnp.int32)), sizes
+    rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
+    bare = Items(array(jnp.int32), array(jnp.int32)).adding(
+        {name: _feature(feature, rows, array) for name, feature in config.items.items()}
+    )
+    space = text_space(config)
+    if space is None:
+        return bare, ()
+    sizes = () if config.tokenizer is None else tuple(config.tokenizer.sizes)
+    if config.tokenizer is not None and config.tokenizer.collisions == "suffix":
+        # A slot more, as large as the largest bucket of items with equal codes, which only the texts can tell.
+        sizes += (max(sizes),)
+    columns = {
+        VECTORS: array(jnp.float32, rows, _width(space, text_width)),
+        CODES: array(jnp.int32, rows, len(sizes)),
+        KNOWN: array(jnp.bool_, rows),
+        DENSITY: array(jnp.float32, rows),
+    }
+    return bare.adding(columns), sizes
 
 
-def _prepared(model: Model, params: Any) -> ItemTable | None:
-    """The catalog as the model ranks it, see `recjax.evaluate.ranking.prepared`."""
-    catalog: Any = model.catalog
-    if catalog is None or not hasattr(model, "prepare"):
-        return catalog
-    found: Any = jax.eval_shape(model.prepare, params, catalog).represented  # pyright: ignore[reportAttributeAccessIssue]
-    like = jax.ShapeDtypeStruct(found.shape, found.dtype, sharding=catalog.vectors.sharding)
-    return replace(catalog, represented=like)
+def _prepared(model: Model, params: Any, items: Items, mesh: Mesh) -> Items:
+    """The items as the model ranks them, see `recjax.evaluate.ranking.prepared`; arrays with a row for each item lie
+    where the items' rows do."""
+    rows = {column.shape[0] for column in items.columns.values()}
+
+    def laid_out(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        axes = (MODEL_AXIS,) if x.shape and x.shape[0] in rows else ()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
+
+    return replace(items, prepared=jax.tree.map(laid_out, jax.eval_shape(model.prepare, params, items)))
+
+
+def _feature(feature: Feature, rows: int, array: Any) -> Any:
+    """Shape of a column or a relation."""
+    shape = feature.shape()
+    if isinstance(shape, int):
+        return Relation(array(jnp.int32, rows, shape), array(jnp.float32, rows, shape))
+    return array(feature.dtype, rows, *shape)
 
 
 def _width(space: TextSpace, given: int | None) -> int:
@@ -159,7 +188,7 @@ def _width(space: TextSpace, given: int | None) -> int:
     return total
 
 
-def _batches(config: RunConfig, items: int, mesh: Mesh, catalog: ItemTable | None) -> tuple[Batch, Queries, Any]:
+def _batches(config: RunConfig, items: int, mesh: Mesh) -> tuple[Batch, Queries, Any]:
     """Shapes of a batch and of the longest queries, as the recipe's own view makes them of a user with all lengths."""
     data, rows = config.data, NamedSharding(mesh, PartitionSpec(DATA_AXIS))
     if data.rows % mesh.shape[DATA_AXIS]:
@@ -167,10 +196,12 @@ def _batches(config: RunConfig, items: int, mesh: Mesh, catalog: ItemTable | Non
             f"data.rows = {data.rows} cannot be divided by the data axis of {mesh.shape[DATA_AXIS]} devices"
         )
     length = data.view.max_length + 2
-    history = Histories(
-        np.array([0, length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
+    history = Histories.concatenated(
+        np.array([length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
     )
-    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items)
+    relations = {name: shape for name, feature in config.items.items() if isinstance(shape := feature.shape(), int)}
+    linked = {name: np.broadcast_to(np.int32(0), (items + 1, count)) for name, count in relations.items()}
+    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items, packed=data.pack, relations=linked)
     batch = loader.host_batch(0)
     queries = data.view.queries(history, data.view.max_length, items)
     # Histories are masked whole, and are not much longer than what the model sees of them.
@@ -183,8 +214,4 @@ def _batches(config: RunConfig, items: int, mesh: Mesh, catalog: ItemTable | Non
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype, sharding=rows), tree)
 
     targets = spread(users, np.zeros(1, np.int32))
-    return (
-        replace(spread(data.rows, batch), catalog=catalog),
-        replace(spread(users, queries), catalog=catalog),
-        targets,
-    )
+    return spread(data.rows, batch), spread(users, queries), targets

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recjax.nn.norm import LayerNorm
-from recjax.text.block import PostNormBlock, Sizes, tensor_names
-from recjax.typing import Array, Bool, Float, InputError, Int
+from recjax.text.block import PostNormBlock, Sizes, size_of, tensor_names
+from recjax.typing import Array, Bool, Float, InputError, Int, shorten
 
 SHARED = {
     "word_table": "embeddings.word_embeddings",
@@ -64,5 +64,5 @@ class Bert(nn.Module):
 def build(sizes: Sizes, config: Mapping[str, Any], dtype: str) -> Bert:
     """The module for a `config.json`; InputError where it asks for what is not here."""
     if (kind := config.get("position_embedding_type") or "absolute") != "absolute":
-        raise InputError(f"position_embedding_type is {kind!r}, expected 'absolute'")
-    return Bert(sizes, int(config.get("type_vocab_size", 2)), jnp.dtype(dtype))
+        raise InputError(f"position_embedding_type is {shorten(repr(kind))}, expected 'absolute'")
+    return Bert(sizes, size_of(config, "type_vocab_size", 2), jnp.dtype(dtype))

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from recjax.nn.norm import LayerNorm
-from recjax.typing import Array, Bool, Float
+from recjax.typing import Array, Bool, Float, InputError, shorten
 
 MASKED = -1e30
 """Score of padding: finite, so that a row of nothing else stays finite."""
@@ -46,6 +47,16 @@ class Sizes:
     inner: int
     epsilon: float
     activation: str
+
+
+def size_of(config: Mapping[str, Any], key: str, default: int | None = None, least: int = 1) -> int:
+    """A size that a `config.json` says; InputError where it is none."""
+    found = config.get(key, default)
+    if found is None:
+        raise InputError(f"there is no {key!r}")
+    if type(found) is not int or not least <= found < 2**31:
+        raise InputError(f"{key} is {shorten(repr(found))}, expected a whole number from {least}")
+    return found
 
 
 class PostNormBlock(nn.Module):

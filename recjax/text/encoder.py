@@ -118,7 +118,9 @@ def tokenise(encoder: EncoderFolder, texts: Sequence[str], bar: Progress | None 
     tokens = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = [text.lower() if encoder.lower else text for text in texts[start : start + TEXTS_AT_ONCE]]
-        for found in encoder.tokenizer.encode_batch_fast(part):
+        with folder.refused("the sentence encoder's tokenizer cannot read a text"):
+            encoded = encoder.tokenizer.encode_batch_fast(part)
+        for found in encoded:
             empty = sum(found.special_tokens_mask) == len(found.ids)
             tokens.append(np.array([] if empty else found.ids, np.int32))
         bar.advance(task, len(part))

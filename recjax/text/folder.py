@@ -8,12 +8,13 @@ modules.json                what follows: pooling, normalisation; without it, me
 sentence_bert_config.json   most tokens of a text, lower case
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import jax
@@ -26,13 +27,16 @@ from tokenizers import Tokenizer
 
 from recjax.files import replacing
 from recjax.text import bert, mpnet
-from recjax.text.block import ACTIVATIONS, Sizes
-from recjax.typing import InputError, Params
+from recjax.text.block import ACTIVATIONS, Sizes, size_of
+from recjax.typing import InputError, Params, shorten
 
 Pooling = Literal["mean", "cls"]
 
 WEIGHTS = "model.safetensors"
 FAMILIES = {"bert": bert.build, "mpnet": mpnet.build}
+FEWEST_TOKENS = 3
+"""The two special ones, and one of a text."""
+
 POOLINGS: dict[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls"}
 """Pooling modes by their names in a pooling module's configuration."""
 
@@ -77,20 +81,26 @@ def read_folder(folder: Path, *, max_tokens: int | None = None, dtype: str = "fl
     """
     core, pooling, normalise = _modules(folder)
     path = core / "config.json"
-    config = _json(path)
+    config = _object(path)
     family = config.get("model_type")
-    if family not in FAMILIES:
-        raise InputError(f"{path}: model_type is {family!r}, expected one of: {', '.join(FAMILIES)}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise InputError(f"{path}: model_type is {shorten(repr(family))}, expected one of: {', '.join(FAMILIES)}")
     try:
         module = FAMILIES[family](_sizes(config, path), config, dtype)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    limits = _json(folder / "sentence_bert_config.json", {}) or _json(core / "sentence_bert_config.json", {})
+    limits = _object(folder / "sentence_bert_config.json", {}) or _object(core / "sentence_bert_config.json", {})
     room = module.sizes.positions - module.first_position
-    allowed = min(int(limits.get("max_seq_length") or room), room)
-    if max_tokens is not None and not 3 <= max_tokens <= room:
-        raise InputError(f"max_tokens is {max_tokens}, expected 3 to {room}, the positions of {folder}")
-    cut = max_tokens or allowed
+    if room < FEWEST_TOKENS:
+        raise InputError(f"{path}: {module.sizes.positions} positions have no room for {FEWEST_TOKENS} tokens")
+    given = limits.get("max_seq_length")
+    if given is not None and (type(given) is not int or given < FEWEST_TOKENS):
+        raise InputError(
+            f"{folder}: max_seq_length is {shorten(repr(given))}, expected a whole number from {FEWEST_TOKENS}"
+        )
+    if max_tokens is not None and not FEWEST_TOKENS <= max_tokens <= room:
+        raise InputError(f"max_tokens is {max_tokens}, expected {FEWEST_TOKENS} to {room}, the positions of {folder}")
+    cut = max_tokens or min(given or room, room)
     return EncoderFolder(
         module,
         _parameters(module, core / WEIGHTS),
@@ -98,8 +108,15 @@ def read_folder(folder: Path, *, max_tokens: int | None = None, dtype: str = "fl
         cut,
         pooling,
         normalise,
-        bool(limits.get("do_lower_case")),
+        _flag(limits, "do_lower_case", folder),
     )
+
+
+def _flag(config: Mapping[str, Any], key: str, folder: Path) -> bool:
+    found = config.get(key) or False
+    if not isinstance(found, bool):
+        raise InputError(f"{folder}: {key} is {shorten(repr(found))}, expected true or false")
+    return found
 
 
 def write_folder(source: Path, encoder: EncoderFolder, params: Params, out: Path) -> None:
@@ -142,14 +159,15 @@ def _modules(folder: Path) -> tuple[Path, Pooling, bool]:
     modules = _json(path, None)
     if modules is None:
         return folder, "mean", False
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules[:10]):
         raise InputError(f"{path}: expected a list of modules")
     core, pooling, normalise = folder, "mean", False
-    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    names = [str(module.get("type", "")).rpartition(".")[2] for module in modules[:10]]
     if names not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise InputError(f"{path}: modules are {', '.join(names)}; expected Transformer, then Pooling, then Normalize")
+        shown = shorten(", ".join(names))
+        raise InputError(f"{path}: modules are {shown}; expected Transformer, then Pooling, then Normalize")
     for name, module in zip(names, modules, strict=True):
-        place = folder / str(module.get("path", ""))
+        place = _inside(folder, module.get("path", ""), path)
         if name == "Transformer":
             core = place
         elif name == "Pooling":
@@ -159,8 +177,16 @@ def _modules(folder: Path) -> tuple[Path, Pooling, bool]:
     return core, pooling, normalise
 
 
+def _inside(folder: Path, part: Any, path: Path) -> Path:
+    """A module's folder; what is read, and written beside a copy, never lies outside of the encoder's."""
+    parts = PurePosixPath(part).parts if isinstance(part, str) and "\0" not in part and len(part) < 256 else ("..",)
+    if ".." in parts or "/" in parts or "\\" in str(part):
+        raise InputError(f"{path}: the path of a module is {shorten(repr(part))}, expected a folder inside of {folder}")
+    return folder.joinpath(*parts)
+
+
 def _pooling(path: Path) -> Pooling:
-    config = _json(path)
+    config = _object(path)
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         chosen = [str(mode) for mode in (modes if isinstance(modes, list) else [modes])]
@@ -168,29 +194,28 @@ def _pooling(path: Path) -> Pooling:
     else:
         chosen = [key.removeprefix("pooling_mode_") for key, on in config.items() if "pooling_mode_" in key and on]
     if len(chosen) != 1 or chosen[0] not in POOLINGS:
-        raise InputError(f"{path}: pooling is {' and '.join(chosen) or 'none'}, expected mean_tokens or cls_token")
+        shown = shorten(" and ".join(chosen)) or "none"
+        raise InputError(f"{path}: pooling is {shown}, expected mean_tokens or cls_token")
     return POOLINGS[chosen[0]]
 
 
 def _sizes(config: Mapping[str, Any], path: Path) -> Sizes:
     activation = config.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        raise InputError(f"hidden_act is {activation!r}, expected one of: {', '.join(ACTIVATIONS)}")
-    try:
-        sizes = Sizes(
-            vocabulary=int(config["vocab_size"]),
-            positions=int(config["max_position_embeddings"]),
-            width=int(config["hidden_size"]),
-            layers=int(config["num_hidden_layers"]),
-            heads=int(config["num_attention_heads"]),
-            inner=int(config["intermediate_size"]),
-            epsilon=float(config.get("layer_norm_eps", 1e-12)),
-            activation=activation,
-        )
-    except KeyError as error:
-        raise InputError(f"there is no {error}") from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a size is not a number: {error}") from None
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise InputError(f"hidden_act is {shorten(repr(activation))}, expected one of: {', '.join(ACTIVATIONS)}")
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        raise InputError(f"layer_norm_eps is {shorten(repr(epsilon))}, expected a number between 0 and 1")
+    sizes = Sizes(
+        vocabulary=size_of(config, "vocab_size"),
+        positions=size_of(config, "max_position_embeddings"),
+        width=size_of(config, "hidden_size"),
+        layers=size_of(config, "num_hidden_layers"),
+        heads=size_of(config, "num_attention_heads"),
+        inner=size_of(config, "intermediate_size"),
+        epsilon=float(epsilon),
+        activation=activation,
+    )
     if sizes.width % sizes.heads:
         raise InputError(f"hidden_size {sizes.width} is not divided by num_attention_heads {sizes.heads}")
     return sizes
@@ -200,6 +225,7 @@ def _parameters(module: bert.Bert | mpnet.MPNet, path: Path) -> Params:
     """The module's parameters out of a safetensors file; tensors of other heads in it are left."""
     if not path.is_file():
         raise InputError(_no_weights(path))
+    _check_count(module, path)
     tokens = jnp.zeros((1, 2), jnp.int32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), tokens, tokens > 0)["params"]
     expected = {
@@ -209,8 +235,22 @@ def _parameters(module: bert.Bert | mpnet.MPNet, path: Path) -> Params:
     try:
         with safe_open(path, framework="flax") as file:
             return unflatten_dict(_tensors(module, file, expected, path), sep="/")
-    except SafetensorError as error:
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:  # a type that JAX does not have
         raise InputError(f"{path} is not a safetensors file: {error}") from None
+
+
+def _check_count(module: bert.Bert | mpnet.MPNet, path: Path) -> None:
+    """Raises InputError where a file cannot have what its configuration says; before anything of that size is made."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            held = len(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a safetensors file: {error}") from None
+    sizes = module.sizes
+    if sizes.layers * 2 * len(bert.IN_BLOCK) > held:
+        raise InputError(f"{path} has {held:,} tensors, too few for the {sizes.layers:,} layers of config.json")
+    if max(sizes.vocabulary, sizes.positions, sizes.inner) * sizes.width > path.stat().st_size:
+        raise InputError(f"{path} is smaller than the sizes in config.json make it")
 
 
 def _tensors(module: Any, file: Any, expected: dict[str, tuple[int, ...]], path: Path) -> dict[str, np.ndarray]:
@@ -226,7 +266,10 @@ def _tensors(module: Any, file: Any, expected: dict[str, tuple[int, ...]], path:
             name = f"{stem}.{OLD_NAMES[last]}"
         if name not in held:
             raise InputError(f"{path} has no tensor {name!r}, which config.json asks for")
-        tensor = np.asarray(file.get_tensor(name), np.float32)
+        tensor = file.get_tensor(name)
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise InputError(f"{path}: {name!r} holds {tensor.dtype}, expected floating point numbers")
+        tensor = np.asarray(tensor, np.float32)
         tensor = tensor.T if place.endswith("kernel") else tensor
         if tensor.shape != expected[place]:
             shapes = (shape[::-1] if place.endswith("kernel") else shape for shape in (tensor.shape, expected[place]))
@@ -247,15 +290,26 @@ def _no_weights(path: Path) -> str:
 def _tokenizer(path: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
     if not path.is_file():
         raise InputError(f"{path} does not exist: save the fast tokenizer of the model beside it")
-    try:
+    with refused(f"{path} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
-        raise InputError(f"{path} is not a tokenizer: {error}") from None
-    if (size := tokenizer.get_vocab_size()) > vocabulary:
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+        ids = [*tokenizer.get_vocab(with_added_tokens=True).values(), *tokenizer.encode("a").ids]
+    # A lookup beyond the table would give the vector of its last row.
+    if (size := max(len(ids) - 1, *ids) + 1 if ids else 0) > vocabulary:
         raise InputError(f"{path} has {size} tokens, but config.json makes room for {vocabulary}")
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
     return tokenizer
+
+
+@contextlib.contextmanager
+def refused(message: str) -> Iterator[None]:
+    """Turns whatever the tokenizers' library raises into one message: bare Exceptions, and panics, which are none."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{message}: {shorten(str(error))}") from None
 
 
 _REQUIRED: Any = object()
@@ -269,5 +323,13 @@ def _json(path: Path, default: Any = _REQUIRED) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: a sentence encoder's folder has one") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def _object(path: Path, default: Any = _REQUIRED) -> dict[str, Any]:
+    """A JSON file that holds an object; `default` where there is none."""
+    found = _json(path, default)
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds {shorten(repr(found))}, expected an object")
+    return found

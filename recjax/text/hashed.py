@@ -32,7 +32,7 @@ class Hashed:
         template: text of an item, see `recjax.text.items.ItemText`.
 
     Raises:
-        InputError: `width` is not positive.
+        InputError: `width` is not positive, or beyond the features that there are.
     """
 
     width: int = 256
@@ -40,8 +40,8 @@ class Hashed:
     template: str = WORDS
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise InputError(f"width is {self.width}, expected 1 or more")
+        if not 1 <= self.width <= 2 * BUCKETS:
+            raise InputError(f"width is {self.width}, expected 1 to {2 * BUCKETS:,}, the features there are")
 
     def fingerprint(self) -> str:
         """What the vectors depend on besides the texts."""

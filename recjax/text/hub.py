@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 VARIABLE = "RECJAX_ENCODERS"
 CONFIG = "config.json"
 WANTED = ("*.json", "*/config.json", "model.safetensors", "*/model.safetensors")
 """What is fetched from the hub: no pickle, no weights of other frameworks."""
+
+LONGEST = 4096
+"""Characters of a name: what file systems take."""
 
 MADE = "encoder"
 """Folder of a run of `recjax align` that holds the encoder which it has made."""
@@ -28,7 +31,14 @@ def find_folder(name: str) -> Path:
     if not name:
         raise InputError("the sentence encoder's folder is empty, expected a folder or the name of a model")
     roots = [Path(entry).expanduser() for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
-    given = Path(name).expanduser()
+    if "\0" in name or len(name) > LONGEST:
+        raise InputError(
+            f"the sentence encoder is called {shorten(repr(name))}, expected a folder or the name of a model"
+        )
+    try:
+        given = Path(name).expanduser()
+    except RuntimeError as error:  # ~ of somebody who is not there
+        raise InputError(f"no sentence encoder at {name!r}: {error}") from None
     places = [given, *(root / part for root in roots for part in dict.fromkeys((name, given.name)))]
     for place in places:
         if _has_config(place):
@@ -46,7 +56,10 @@ def find_folder(name: str) -> Path:
 
 
 def _has_config(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() or (folder / "modules.json").is_file()
+    try:
+        return (folder / CONFIG).is_file() or (folder / "modules.json").is_file()
+    except OSError:  # a name longer than the file system takes, or a folder that is not ours to see
+        return False
 
 
 def _from_hub(name: str, looked: str) -> Path:

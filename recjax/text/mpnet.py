@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.nn.norm import LayerNorm
-from recjax.text.block import PostNormBlock, Sizes, tensor_names
+from recjax.text.block import PostNormBlock, Sizes, size_of, tensor_names
 from recjax.typing import Array, Bool, Float, Int
 
 PADDING = 1
@@ -88,4 +88,4 @@ def relative_buckets(length: int, buckets: int = 32) -> np.ndarray:
 
 def build(sizes: Sizes, config: Mapping[str, Any], dtype: str) -> MPNet:
     """The module for a `config.json`."""
-    return MPNet(sizes, int(config.get("relative_attention_num_buckets", 32)), jnp.dtype(dtype))
+    return MPNet(sizes, size_of(config, "relative_attention_num_buckets", 32, least=4), jnp.dtype(dtype))

@@ -126,11 +126,7 @@ def density(
     content.update(np.ascontiguousarray(known).data)
     key = content.hexdigest()
     path = cache / f"density-{key[:16]}.safetensors"
-    if (found := kept.read(path, key)) is not None:
-        return found["density"]
-    result = _density(vectors, known, neighbours, sample)
-    kept.write(path, key, {"density": result})
-    return result
+    return kept.cached(path, key, lambda: {"density": _density(vectors, known, neighbours, sample)})["density"]
 
 
 def _density(vectors: np.ndarray, known: np.ndarray, neighbours: int, sample: int) -> np.ndarray:

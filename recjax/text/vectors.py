@@ -62,14 +62,13 @@ def item_vectors(
     texts = ItemText(config.template).texts(catalog)
     content = f"recjax item vectors 1 {config.fingerprint()} {fingerprint(texts)}"
     key = hashlib.sha256(content.encode()).hexdigest()
-    path = None if cache is None else cache / f"vectors-{key[:16]}.safetensors"
-    if path is not None and (found := kept.read(path, key)) is not None:
-        return ItemVectors(found["vectors"], found["known"], key)
-    filled = np.flatnonzero([text is not None for text in texts])
-    encoded = config.encode([text for text in texts if text is not None], progress=progress)
-    vectors = np.zeros((len(texts) + 1, encoded.shape[1]), np.float32)
-    vectors[filled + 1] = encoded
-    result = ItemVectors(vectors, np.asarray(vectors.any(axis=1)), key)
-    if path is not None:
-        kept.write(path, key, {"vectors": result.vectors, "known": result.known})
-    return result
+
+    def make() -> dict[str, np.ndarray]:
+        filled = np.flatnonzero([text is not None for text in texts])
+        encoded = config.encode([text for text in texts if text is not None], progress=progress)
+        vectors = np.zeros((len(texts) + 1, encoded.shape[1]), np.float32)
+        vectors[filled + 1] = encoded
+        return {"vectors": vectors, "known": np.asarray(vectors.any(axis=1))}
+
+    found = make() if cache is None else kept.cached(cache / f"vectors-{key[:16]}.safetensors", key, make)
+    return ItemVectors(found["vectors"], found["known"], key)

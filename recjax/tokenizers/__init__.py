@@ -8,4 +8,5 @@ preparation.py   centring and scaling of the input
 training.py      batches of vectors, and a plain training loop
 fsq.py, fsq_model.py     finite scalar quantisation of sub-vectors, as in RecGPT
 rq_kmeans.py     residual k-means
+rq_vae.py, rq_vae_model.py     RQ-VAE, as in TIGER, and the losses of LETTER
 """

@@ -1,4 +1,8 @@
-"""The codes of a catalog, and the folder they are kept in."""
+"""The codes of a catalog, and the folder of them and of the tokenizer's state.
+
+Every file has a digest of its content, so that a damaged one is refused; files of earlier versions, which have none,
+are read as they are.
+"""
 
 import hashlib
 import json
@@ -10,18 +14,17 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load as read_arrays
-from safetensors.numpy import save as write_arrays
 
-from recjax.files import replacing
+from recjax import array_files
+from recjax.array_files import DamagedFileError
+from recjax.files import replacing, sealed, unsealed
 from recjax.typing import InputError
 
 FORMAT = "recjax item codes 1"
 CODES, DESCRIPTION, TOKENIZER = "codes.safetensors", "codes.json", "tokenizer.safetensors"
 
 State = Mapping[str, Any]
-"""What a tokenizer learned: nested dicts of NumPy arrays."""
+"""State of a fitted tokenizer: nested dicts of NumPy arrays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class ItemCodes:
 
     @property
     def tuples(self) -> int:
-        """How many tuples there are."""
+        """Number of possible tuples."""
         return math.prod(self.sizes)
 
     @property
@@ -81,10 +84,10 @@ class ItemCodes:
             description: more for `codes.json`, as JSON values.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / CODES, write_arrays({"codes": np.ascontiguousarray(self.codes)}))
+        array_files.write(folder / CODES, {"codes": self.codes})
         if state is not None:
-            flat = flatten_dict(dict(state), sep="/")
-            _write(folder / TOKENIZER, write_arrays({k: np.ascontiguousarray(array) for k, array in flat.items()}))
+            flat = flat_state(state)
+            array_files.write(folder / TOKENIZER, flat)
         entries = {
             "format": FORMAT,
             "items": self.n_items,
@@ -93,7 +96,8 @@ class ItemCodes:
             "fingerprint": self.fingerprint,
             **description,
         }
-        _write(folder / DESCRIPTION, (json.dumps(entries, indent=2) + "\n").encode())
+        with replacing(folder / DESCRIPTION) as new:
+            new.write_text(json.dumps(sealed(entries), indent=2) + "\n", encoding="utf-8")
 
 
 def load_codes(folder: Path) -> ItemCodes:
@@ -110,7 +114,11 @@ def load_codes(folder: Path) -> ItemCodes:
 
 
 def load_description(folder: Path) -> dict[str, Any]:
-    """What `codes.json` says."""
+    """The entries of `codes.json`.
+
+    Raises:
+        InputError: it is absent or damaged.
+    """
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -120,12 +128,26 @@ def load_description(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise InputError(f"{path} is not a description of item codes, expected format {FORMAT!r}")
-    return description
+    return unsealed(description, path)
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The tokenizer's state that `ItemCodes.save` wrote."""
-    return unflatten_dict(_arrays(folder / TOKENIZER), sep="/")
+    """The tokenizer's state that `ItemCodes.save` wrote.
+
+    Raises:
+        InputError: it is absent or damaged.
+    """
+    return nested_state(_arrays(folder / TOKENIZER))
+
+
+def flat_state(state: State) -> dict[str, np.ndarray]:
+    """A tokenizer's state as arrays by path, `a/b`."""
+    return {name: np.asarray(array) for name, array in flatten_dict(dict(state), sep="/").items()}
+
+
+def nested_state(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The state that `flat_state` has flattened."""
+    return unflatten_dict(dict(arrays), sep="/")
 
 
 def _fingerprint(codes: np.ndarray) -> str:
@@ -134,13 +156,10 @@ def _fingerprint(codes: np.ndarray) -> str:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        return read_arrays(path.read_bytes())
+        return array_files.read(path).arrays
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except SafetensorError as error:
-        raise InputError(f"{path} is no safetensors file: {error}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as new:
-        new.write_bytes(content)
+    except DamagedFileError as error:
+        raise InputError(
+            f"{error}. Bring it back from a copy of the folder, or make codes in another folder (recjax tokenize)"
+        ) from None

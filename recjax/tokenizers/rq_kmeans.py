@@ -13,7 +13,7 @@ from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
 from recjax.tokenizers.preparation import Preparation, fit_preparation, prepared
 from recjax.tokenizers.training import Trainer
-from recjax.typing import Array, InputError
+from recjax.typing import Array, Float, InputError
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,21 @@ class RQKMeans:
         """For each vector [m, d], all tuples: first those that differ in the last level, by distance, then those that
         differ in the level before, with the levels after it nearest first again, and so on."""
         ready = prepared(state["preparation"], vectors, np.ones(len(vectors), bool))
-        return [_tuples(row, state["centroids"]) for row in ready]
+        return [residual_tuples(row, state["centroids"]) for row in ready]
 
 
-def _tuples(residual: np.ndarray, centroids: np.ndarray) -> Iterator[Tuple]:
+def residual_tuples(
+    residual: Float[np.ndarray, " d"],
+    centroids: Float[np.ndarray, "slots k d"],
+    prices: Float[np.ndarray, " k"] | float = 0.0,
+) -> Iterator[Tuple]:
+    """All tuples of a vector, the nearest first, the last level changing fastest; `prices` are taken off its distances
+    in the last level."""
     distances = np.square(centroids[0] - residual).sum(axis=-1)
-    for code in np.argsort(distances, kind="stable").tolist():
-        if len(centroids) == 1:
+    last = len(centroids) == 1
+    for code in np.argsort(distances - prices if last else distances, kind="stable").tolist():
+        if last:
             yield (code,)
         else:
-            yield from ((code, *rest) for rest in _tuples(residual - centroids[0][code], centroids[1:]))
+            rest = residual_tuples(residual - centroids[0][code], centroids[1:], prices)
+            yield from ((code, *codes) for codes in rest)

@@ -4,17 +4,16 @@ The model of such a tokenizer has the `init` and `loss` of every model, and `Vec
 so `recjax.train.loop.fit` trains it in a run folder, with checkpoints and logs, through a `Trainer` given to `fit`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 import optax
 
 from recjax.data.draws import EndlessOrder
-from recjax.data.loader import prefetched
-from recjax.parallel.sharding import batch_sharding, local_rows, to_devices
+from recjax.data.loader import RowLoader
 from recjax.typing import Array, Float, InputError, Int, Params
 
 
@@ -26,19 +25,16 @@ class VectorBatch:
     Attributes:
         items: which items they are.
         vectors: their prepared vectors.
-        catalog: None; the training loop looks for it.
     """
 
     items: Int[Array, " b"]
     vectors: Float[Array, "b d"]
-    catalog: None = None
 
 
-class VectorBatches:
+class VectorBatches(RowLoader[VectorBatch]):
     """Training batches: `batch(step)` is a pure function of (vectors, rows, seed, step).
 
-    Batches are cut from an endless list of random orders of the items, a new one every epoch: no batch is short, and
-    every item is used exactly once in every epoch.
+    The rows are the items in random orders, a new one every epoch: every item is used exactly once in every epoch.
 
     Args:
         vectors: float32 [n + 1, d], prepared, row 0 padding.
@@ -51,36 +47,19 @@ class VectorBatches:
     """
 
     def __init__(self, vectors: np.ndarray, known: np.ndarray, rows: int, seed: int = 0):
-        self.vectors, self.rows, self.seed = vectors, rows, seed
+        self.vectors = vectors
         self.items = np.flatnonzero(known).astype(np.int32)
         if not len(self.items):
             raise InputError("no item has a vector, so there is nothing to train a tokenizer on")
         if rows < 1:
             raise InputError(f"batch is {rows}, expected at least 1")
         self._order = EndlessOrder(self.items, seed)
+        super().__init__(rows, len(self.items))
 
-    def steps(self, epochs: float) -> int:
-        """Steps that make so many passes over the items, rounded up."""
-        return self._order.steps(epochs, self.rows)
-
-    def batch(self, step: int) -> VectorBatch:
-        """Batch `step` as global arrays, rows sharded over the data axis of the current mesh."""
-        return self._maker()(step)
-
-    def iterate(self, start: int, stop: int) -> Iterator[VectorBatch]:
-        """Batches `start` to `stop - 1`, made by threads while the caller computes."""
-        return prefetched(range(start, stop), self._maker(), 1, 4)
-
-    def _maker(self) -> Callable[[int], VectorBatch]:
-        sharding = batch_sharding(self.rows)
-        local = local_rows(sharding, self.rows)
-
-        def make(step: int) -> VectorBatch:
-            items: Any = self._order.at(int(step) * self.rows + local)[1]
-            vectors: Any = self.vectors[items]
-            return to_devices(VectorBatch(items, vectors), sharding, self.rows)
-
-        return make
+    def _fill(self, step: int, local: np.ndarray) -> VectorBatch:
+        items: Any = self._order.at(step * self.rows + local)[1]
+        vectors: Any = self.vectors[items]
+        return VectorBatch(items, vectors)
 
 
 class Trainable(Protocol):
@@ -101,7 +80,19 @@ Trainer = Callable[[Any, VectorBatches, Array], Params]
 """(model, batches, key) -> trained parameters."""
 
 
-def train_plainly(model: Trainable, batches: VectorBatches, key: Array) -> Params:
+class Refresh(NamedTuple):
+    """Something done to parameters between steps.
+
+    Attributes:
+        every: so many steps, but not before the first.
+        update: (parameters, number of the step that comes next) -> parameters.
+    """
+
+    every: int
+    update: Callable[[Params, int], Params]
+
+
+def train_plainly(model: Trainable, batches: VectorBatches, key: Array, refresh: Refresh | None = None) -> Params:
     """Adam with cosine decay for the model's `steps`, without checkpoints."""
     optimiser = optax.adam(optax.cosine_decay_schedule(model.learning_rate, max(model.steps, 1)))
     init_key, step_key = jax.random.split(key)
@@ -117,6 +108,8 @@ def train_plainly(model: Trainable, batches: VectorBatches, key: Array) -> Param
 
     step_function = jax.jit(update, donate_argnums=(0, 1))
     for step, batch in enumerate(batches.iterate(0, model.steps)):
+        if refresh is not None and step and step % refresh.every == 0:
+            params = refresh.update(params, step)
         params, opt_state = step_function(params, opt_state, batch, step_key, np.int32(step))
         # On host devices, steps in flight wait for each other's collectives until XLA gives up; one at a time cannot.
         jax.block_until_ready(params)

@@ -13,12 +13,13 @@ KINDS = {
     "init": "start of the process to the first step: imports, joining, dataset, restoring",
     "compile": "the first step of each start",
     "evaluation": "validation, its compilation included",
+    "refresh": "refreshes of frozen parameters, their compilation included",
     "checkpoint": "the part of saving that training waits for",
     "restart": "steps, and what went with them, that were lost with a process and done again",
 }
 """What time is spent on; each second of a process on one of them."""
 
-_REDONE = ("step", "data", "evaluation", "checkpoint")
+_REDONE = ("step", "data", "evaluation", "refresh", "checkpoint")
 _PREFIX = "goodput/"
 _begun = False
 

@@ -17,8 +17,9 @@ from typing import Any
 import jax
 from orbax.checkpoint.experimental import v1 as ocp  # the wheels of 0.12 have v1 here only
 
+from recjax.nn.groups import filled, path_name
 from recjax.parallel.processes import barrier, problems, share
-from recjax.train.checksum import checksums, path_name
+from recjax.train.checksum import checksums
 from recjax.train.errors import TrainingError
 from recjax.train.state import TrainState
 from recjax.typing import InputError, Params
@@ -81,6 +82,7 @@ class Checkpoints:
         self._writes = writes
         self._retention = _Retention(keep)
         self._saver: ocp.training.Checkpointer | None = None
+        self._pending: Any = None  # the response to the save under way, which has a thread and an event loop of its own
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -121,9 +123,11 @@ class Checkpoints:
         """
         tree = _tree(state)
         integrity = {"arrays": _described(tree, checksums(tree)), "record": _digest(record)}
+        self.wait()
         self._retention.best = best
         try:
-            self._open_saver().save_async(step, tree, custom_metadata={**record, INTEGRITY: integrity})
+            metadata = {**record, INTEGRITY: integrity}
+            self._pending = self._open_saver().save_async(step, tree, custom_metadata=metadata)
         except jax.errors.JaxRuntimeError:  # no fault of the disk: another process is gone
             raise
         except Exception as error:  # Orbax passes on whatever the file system, tensorstore or its threads raise
@@ -204,15 +208,30 @@ class Checkpoints:
         return TrainState(**{"ema": None, **self._load(step, _tree(target))})
 
     def restore_params(self, step: int, target: Params, averaged: bool) -> Params:
-        """Only the parameters (their average where the run kept one), onto the shardings of `target`."""
-        name = "ema" if averaged else "params"
-        return self._load(step, {name: target}, partial=True)[name]
+        """Only the parameters, onto the shardings of `target`.
+
+        Args:
+            step: which checkpoint.
+            target: abstract parameters, or a part of their tree.
+            averaged: take the average of those that have one: of the trained ones, where the run kept it.
+        """
+        if not averaged:
+            return self._load(step, {"params": target}, partial=True)["params"]
+        average = {path_name(path) for path, _ in jax.tree.leaves_with_path(self._saved(step)["ema"])}
+        ema = jax.tree.map_with_path(lambda path, leaf: leaf if path_name(path) in average else None, target)
+        rest = jax.tree.map_with_path(lambda path, leaf: None if path_name(path) in average else leaf, target)
+        found = self._load(step, {"ema": ema, "params": rest}, partial=True)
+        return filled(found["ema"], found["params"])
 
     def shapes(self, step: int, averaged: bool) -> dict[str, tuple[int, ...]]:
         """Path -> shape of each parameter (or average) saved at `step`; nothing is read but the description."""
-        tree: Any = ocp.metadata(str(self._path(step))).metadata
-        leaves = jax.tree.leaves_with_path(tree["ema" if averaged else "params"])
-        return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
+        saved = self._saved(step)
+        tree = filled(saved["ema"], saved["params"]) if averaged else saved["params"]
+        return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+    def _saved(self, step: int) -> Any:
+        """The tree of a checkpoint, with the shape of each array in its place."""
+        return ocp.metadata(str(self._path(step))).metadata
 
     def set_aside(self, step: int) -> Path:
         """Renames a damaged checkpoint, so that it is no longer one; there is room for one of each step."""
@@ -265,7 +284,10 @@ class Checkpoints:
             TrainingError: it could not be.
         """
         if self._saver is not None:
+            pending, self._pending = self._pending, None
             try:
+                if pending is not None:
+                    pending.result()  # nothing else ends its thread, or raises what went wrong in it
                 self._saver.wait()
             except jax.errors.JaxRuntimeError:
                 raise
@@ -274,7 +296,15 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, then lets go of threads and files."""
-        self.wait()
+        try:
+            self.wait()
+        except TrainingError:
+            with contextlib.suppress(Exception):  # the error of the save, again
+                self._close_saver()
+            raise
+        self._close_saver()
+
+    def _close_saver(self) -> None:
         if self._saver is not None:
             self._saver.close()
 

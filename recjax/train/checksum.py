@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.nn.groups import path_name
 from recjax.typing import Array
 
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
@@ -22,11 +23,6 @@ def checksums(tree: Any) -> dict[str, int]:
     leaves = jax.tree.leaves_with_path(tree)
     values = jax.device_get([_compiled(leaf) for _, leaf in leaves])
     return {path_name(path): int(value) for (path, _), value in zip(leaves, values, strict=True)}
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """The name of a leaf: keys with slashes between them."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def checksum(x: Array) -> Array:

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 
-from recjax.data.views import Batch
 from recjax.models.model import WeightedSums
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
@@ -54,14 +54,14 @@ class Journal:
         self._spent = log.resumed.get(SECONDS, 0.0) if log is not None else 0.0
         self.restart()
 
-    def next(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; the time it takes counts as waiting."""
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for data."""
         self._goodput.spent("step")
         began = time.perf_counter()
-        batch = next(batches)
+        yield
         self._waited += time.perf_counter() - began
         self._goodput.spent("data")
-        return batch
 
     def push(self, step: int, sums: WeightedSums, last: bool = False) -> None:
         """Takes the sums of a step under way and reads those of the step before; if `last`, reads both.

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.data.items import Items
 from recjax.data.views import Batch
+from recjax.nn.groups import split_frozen
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
@@ -21,16 +22,18 @@ from recjax.track.model_table import model_table
 from recjax.track.plots import plot_curves
 from recjax.train import folder
 from recjax.train.checkpoint import Checkpoints
+from recjax.train.encoder_task import open_encoder_task
 from recjax.train.errors import TrainingError
 from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
 from recjax.train.lock import Lock
-from recjax.train.pretrain import PRETRAIN, denoising
 from recjax.train.progress import Progress
 from recjax.train.recovery import damaged_records, first_sound
+from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
+from recjax.train.stages import Part, parts, resolved
 from recjax.train.start import StartingPoint, begun, starting_point
-from recjax.train.state import TrainState, abstract_start, initial_state, own_arrays, row_tables
+from recjax.train.state import TrainState, abstract_start, initial_state
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 from recjax.typing import DATA_AXIS, InputError, Params
@@ -43,7 +46,7 @@ class Result:
     """How a run ended.
 
     Attributes:
-        step: steps taken; of a run with pre-training, those of the phase in which it ended.
+        step: steps taken; of a run of stages, those of the stage in which it ended.
         total: steps that this was to take.
         best_step: step of the best validation, or None without validation.
         best_value: the validation metric there.
@@ -63,31 +66,41 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     """Trains, or goes on training, in a run folder.
 
     Args:
-        config: of the run; where it asks for pre-training, that is a run of its own inside the folder, and comes first.
+        config: of the run; its stages, runs of their own inside the folder, come first.
         run_dir: its folder; made if absent. Where it has checkpoints, training goes on after the latest.
-        task: what to train, by default what `config` says.
+        task: what to train, by default what `config` says; stages always train what theirs say.
 
     Raises:
         InputError: the folder belongs to another configuration or dataset, or a setting cannot be.
         TrainingError: the loss or the gradient was infinite or not a number.
     """
-    if (first := denoising(config)) is not None and not begun(run_dir):
+    *stages, last = whole = parts(config, run_dir)
+    if stages:
         folder.check_config(run_dir, config)
-        result = fit(first, run_dir / PRETRAIN)
+    reached = max((number for number, part in enumerate(whole) if begun(part.folder)), default=0)
+    for stage in stages[reached:]:
+        result = _fit(stage, None)
         if result.preempted:
             return result
+    return _fit(last, task)
+
+
+def _fit(part: Part, task: Task | None) -> Result:
+    """Trains one of the runs that make a run of stages."""
+    config, run_dir = part.config, part.folder
     goodput, mesh = Goodput(), config.mesh.build()
     with jax.set_mesh(mesh), Interrupt() as interrupt, Lock(run_dir), folder.written(run_dir), ExitStack() as stack:
         # --- what to train, and how far it is
         folder.check_config(run_dir, config)
-        source = starting_point(config, run_dir)
+        source = starting_point(config, run_dir, part.origin)
         if source is not None:
             source.adopt_tokenizer(run_dir)
-        task = task or open_task(config, run_dir)
+        task = task or _open(part)
         barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
+        refresher = Refresher(task, config.train.freeze)
         if source is not None:
-            source.check_dataset(config, task.dataset, task.fingerprint, own_arrays(task.model))
+            source.check_dataset(config, task.dataset, task.fingerprint, task.model.per_item)
         checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
 
         # --- the state and the step
@@ -102,7 +115,9 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
             goodput.go_on(run_dir, start)
         log = stack.enter_context(MetricLog(run_dir, start)) if main else None
         journal = Journal(progress, calendar, log, reporter, goodput)
-        _announce(reporter, task, mesh, beginning, calendar, source)
+        if part.title:
+            reporter.line(part.title)
+        _announce(reporter, task, mesh, beginning, calendar, source, config.train.freeze)
 
         # --- steps
         interrupt.armed = True
@@ -110,8 +125,14 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         batches = task.loader.iterate(start, calendar.total)
         goodput.spent("init")
         while step < calendar.total and not (progress.stopped or preempted):
+            if calendar.refreshes(step):
+                state = refresher(state, step)
+                goodput.spent("refresh")
+                journal.restart()
             with jax.transfer_guard("disallow"), _diverging(checkpoints):
-                state, sums = train_step(state, journal.next(batches))
+                with journal.waiting():
+                    batch = next(batches)
+                state, sums = train_step(state, batch, task.items[task.loader.catalog(step)])
                 step += 1
                 preempted = interrupt.asked(step)
                 due = preempted or calendar.anything(step)
@@ -138,16 +159,25 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
         done = step == calendar.total or progress.stopped is not None
         if main and done:
             plot_curves(run_dir)
+        if done and task.finish is not None:
+            task.finish(run_dir)
         result = Result(step, calendar.total, progress.best_step, progress.best_value, not done, progress.stopped)
         reporter.line(_farewell(result, config.train.metric))
         reporter.line(goodput.line())
         return result
 
 
+def _open(part: Part) -> Task:
+    config = resolved(part.config, part.folder)
+    if part.title and not config.model.ranks:  # a stage may train an encoder that the run reads texts by
+        return open_encoder_task(config)
+    return open_task(config, part.folder)
+
+
 def _calendar(train: Train, task: Task) -> Calendar:
     epoch = task.loader.steps(1)
     total = train.task_steps or task.loader.steps(train.epochs or 0)
-    return Calendar.of(train, total, epoch, validated=task.validate is not None)
+    return Calendar.of(train, total, epoch, task.validate is not None, task.model.refresh_every)
 
 
 @dataclass(frozen=True)
@@ -177,33 +207,26 @@ def _prepare(
     source: StartingPoint | None,
 ) -> tuple[_Beginning, TrainStep]:
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
-    train, optimiser = config.train, config.optim.build(total, row_tables(task.model))
-    ema, shard = train.ema is not None, config.mesh.shard_state
+    train, optimiser = config.train, config.optim.build(total, task.model.row_tables)
+    ema, shard, freeze = train.ema is not None, config.mesh.shard_state, train.freeze
 
-    def start(key: jax.Array, batch: Batch) -> TrainState:
-        return initial_state(task.model, optimiser, batch, key, ema)
+    def start(key: jax.Array, batch: Batch, items: Items, held: Params | None) -> TrainState:
+        return initial_state(task.model, optimiser, batch, items, key, ema, freeze, held)
 
-    key, batch = jax.random.key(config.seed), task.loader.batch(0)
+    key, batch, items = jax.random.key(config.seed), task.loader.batch(0), task.items[task.loader.catalog(0)]
     check_parts(batch.items.shape[0], train.accumulate, mesh)
-    target = abstract_start(task.model, optimiser, batch, mesh, ema=ema, shard=shard)
+    target = abstract_start(
+        task.model, optimiser, batch, items, mesh, ema=ema, shard=shard, freeze=freeze, held=task.params
+    )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)
-    elif source is None and task.params is None:
-        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch))
     else:
+        places = dict(jax.tree.leaves_with_path(shardings.params))
+        held = jax.tree.map_with_path(lambda path, leaf: jax.device_put(leaf, places[path]), task.params)
         if source is not None:
-            held = source.params(target.params, own_arrays(task.model))
-        else:
-            held = jax.device_put(task.params, shardings.params)
-
-        def go_on(key: jax.Array, batch: Batch, held: Params) -> TrainState:
-            fresh = start(key, batch)
-            params = {**fresh.params, **held}
-            average = None if train.ema is None else jax.tree.map(jnp.copy, params)
-            return replace(fresh, params=params, opt_state=optimiser.init(params), ema=average)
-
-        beginning = _Beginning(jax.jit(go_on, out_shardings=shardings)(key, batch, held))
+            held = source.params(target.params, task.model.per_item)
+        beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch, items, held))
     step = make_train_step(
         task.model,
         optimiser,
@@ -212,6 +235,7 @@ def _prepare(
         rate=config.optim.rate(total),
         shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
         shard=shard,
+        freeze=freeze,
     )
     return beginning, step
 
@@ -271,9 +295,12 @@ def _announce(
     beginning: _Beginning,
     calendar: Calendar,
     source: StartingPoint | None,
+    freeze: tuple[str, ...],
 ) -> None:
     shape = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     reporter.console.print(model_table(beginning.state.params))
+    if frozen := sum(leaf.size for leaf in jax.tree.leaves(split_frozen(beginning.state.params, freeze)[1])):
+        reporter.line(f"{frozen:,} of these parameters are frozen")
     device = mesh.devices.flat[0].device_kind
     reporter.line(f"dataset {task.dataset} ({task.fingerprint})")
     reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
@@ -285,7 +312,8 @@ def _announce(
 
 def _every(calendar: Calendar) -> str:
     validation = f"validation every {calendar.evaluate_every}" if calendar.evaluate_every else "no validation"
-    return f"{validation}, checkpoint every {calendar.save_every}"
+    refresh = f", refresh every {calendar.refresh_every}" if calendar.refresh_every else ""
+    return f"{validation}, checkpoint every {calendar.save_every}{refresh}"
 
 
 def _farewell(result: Result, metric: str) -> str:

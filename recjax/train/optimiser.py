@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from recjax.nn.groups import SSM
+from recjax.nn.groups import SSM, path_name
 from recjax.ops.norms import global_norm
+from recjax.settings import check_patterns
 from recjax.train.rowwise import RowwiseAdam
 from recjax.typing import Array, InputError, Params
 
@@ -127,14 +128,10 @@ def _scale_group(pattern: str, factor: float) -> optax.GradientTransformation:
     def update(updates: Params, params: Params | None) -> Params:
         del params
         return jax.tree.map_with_path(
-            lambda path, leaf: leaf * factor if re.search(pattern, _path(path)) else leaf, updates
+            lambda path, leaf: leaf * factor if re.search(pattern, path_name(path)) else leaf, updates
         )
 
     return optax.stateless(update)
-
-
-def _path(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 @dataclass(frozen=True)
@@ -159,11 +156,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for pattern in self.no_decay:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise InputError(f"optim.no_decay has {pattern!r}, which is no regular expression: {error}") from None
+        check_patterns("optim.no_decay", self.no_decay)
 
     def _update(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
         return [
@@ -176,6 +169,6 @@ class AdamW(Adam):
         """A tree like `params` of booleans: which of them decay."""
 
         def decays(path: tuple[Any, ...], _: Any) -> bool:
-            return not any(re.search(pattern, _path(path)) for pattern in self.no_decay)
+            return not any(re.search(pattern, path_name(path)) for pattern in self.no_decay)
 
         return jax.tree_util.tree_map_with_path(decays, params)

@@ -13,13 +13,14 @@ from recjax.evaluate.history_lengths import by_history_length
 from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.report import Report, compare
 from recjax.evaluate.slices import SLICES
+from recjax.nn.groups import is_frozen
 from recjax.track.memory import DEVICE, HOST
 from recjax.track.metrics import read_metrics
 from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.folder import CHECKPOINTS, CONFIG
 from recjax.train.journal import SECONDS
-from recjax.train.pretrain import PRETRAIN
+from recjax.train.stages import stage_folders
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"
@@ -115,8 +116,12 @@ def read_outcome(run_dir: Path) -> Outcome:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{run_dir / CONFIG} is not JSON: {error}") from None
     report = Report.load(run_dir / EVALUATION) if (run_dir / EVALUATION).is_file() else None
-    curves = _joined(_curves(run_dir / PRETRAIN), _curves(run_dir))
-    return Outcome(run_dir, tree, report, curves, _parameters(run_dir))
+    curves: Curves = {}
+    for stage in stage_folders(run_dir, tree):
+        own = {name: points for name, points in _curves(stage).items() if not name.startswith("validation/")}
+        curves = _joined(curves, own)
+    curves = _joined(curves, _curves(run_dir))
+    return Outcome(run_dir, tree, report, curves, _parameters(run_dir, tuple(tree["train"].get("freeze", ()))))
 
 
 def _curves(run_dir: Path) -> Curves:
@@ -124,7 +129,7 @@ def _curves(run_dir: Path) -> Curves:
 
 
 def _joined(first: Curves, then: Curves) -> Curves:
-    """The curves of a run after those of its pre-training, steps and seconds counted from the start of that."""
+    """The curves of a run after those of the stages before it, steps and seconds counted from the start of that."""
     steps, seconds = first.get(SECONDS, [(0, 0.0)])[-1]
     joined = {name: list(points) for name, points in first.items()}
     for name, points in then.items():
@@ -133,13 +138,15 @@ def _joined(first: Curves, then: Curves) -> Curves:
     return joined
 
 
-def _parameters(run_dir: Path) -> int | None:
+def _parameters(run_dir: Path, freeze: tuple[str, ...]) -> int | None:
+    """Numbers trained."""
     if not (run_dir / CHECKPOINTS).is_dir():
         return None
     with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:
         if checkpoints.latest is None:
             return None
-        return sum(math.prod(shape) for shape in checkpoints.shapes(checkpoints.latest, averaged=False).values())
+        shapes = checkpoints.shapes(checkpoints.latest, averaged=False)
+        return sum(math.prod(shape) for name, shape in shapes.items() if not is_frozen(name, freeze))
 
 
 def settings_of(tree: Any) -> dict[str, str]:

@@ -4,19 +4,19 @@ Amos, Berant & Gupta, "Never Train from Scratch: Fair Comparison of Long-Sequenc
 (ICLR 2024): much of what sets architectures apart when they are trained from scratch is gone when each has first
 learned to denoise the very data of the task. A comparison of encoders should therefore see both.
 
-A pre-trained run is two runs in one folder: the denoising in `pretrain/`, and the task, which starts from its last
-parameters with a fresh optimiser and schedule. Each has checkpoints of its own, so either goes on after a kill.
+A pre-trained run has a stage, `pretrain` (see `recjax.train.stages`), for the denoising; the task starts from its last
+parameters with a fresh optimiser and schedule.
 """
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 from recjax.config import RunConfig
 from recjax.data.denoising import denoising_view
 from recjax.typing import InputError
 
 PRETRAIN = "pretrain"
-"""Folder of the denoising run inside the run's."""
+"""Name of the stage."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,15 @@ class Pretrain:
         return min(max(round(self.share * total), 1), total - 1)
 
 
-def denoising(config: RunConfig) -> RunConfig | None:
-    """The run that comes first, or None where the configuration asks for none.
+def denoising(config: RunConfig, pretrain: Pretrain) -> dict[str, Any]:
+    """Settings of the stage that denoises.
 
     It differs from the run in its view, its length, and in that nothing is validated: what ranks well is no measure of
     how well noise is removed.
     """
-    pretrain: Pretrain | None = config.train.pretrain
-    if pretrain is None:
-        return None
-    return replace(
-        config,
-        name=f"{config.name}-{PRETRAIN}",
-        data=replace(config.data, view=denoising_view(config.data.view, pretrain.corrupt)),
-        train=replace(
-            config.train,
-            steps=pretrain.steps(config.train.steps),
-            pretrain=None,
-            evaluate_every=0,
-            patience=None,
-        ),
-    )
-
-
-def origin(config: RunConfig, run_dir: Path) -> str | None:
-    """Folder of the run whose parameters the task starts from: its own denoising, another run, or None."""
-    return str(run_dir / PRETRAIN) if config.train.pretrain is not None else config.train.start_from
+    return {
+        "data.view": denoising_view(config.data.view, pretrain.corrupt),
+        "train.steps": pretrain.steps(config.train.steps),
+        "train.evaluate_every": 0,
+        "train.patience": None,
+    }

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
 from recjax.ops.embedding import TappedTable
@@ -52,13 +53,15 @@ class RowwiseAdam:
         tables = {name: params[name] for name in self.tables}
         return {name: leaf for name, leaf in params.items() if name not in tables}, tables
 
-    def gradients(self, model: Model, params: Params, batch: Batch, key: Array) -> tuple[Any, WeightedSums]:
+    def gradients(
+        self, model: Model, params: Params, batch: Batch, items: Items, key: Array
+    ) -> tuple[Any, WeightedSums]:
         """Of the other parameters, dense, and of each table, as distinct ids and sums; and the sums of the loss."""
         dense, tables = self.split(params)
 
         def found(dense: Params, taps: Any) -> tuple[Array, tuple[WeightedSums, Any]]:
             tapped = {name: TappedTable(table, None if taps is None else taps[name]) for name, table in tables.items()}
-            loss, sums = model.loss({**dense, **tapped}, batch, key)
+            loss, sums = model.loss({**dense, **tapped}, batch, items, key)
             return loss, (sums, {name: table.ids for name, table in tapped.items()})
 
         _, (_, shapes) = jax.eval_shape(lambda dense: found(dense, None), dense)

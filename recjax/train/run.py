@@ -13,16 +13,19 @@ from jax.sharding import Mesh
 from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
+from recjax.data.items import Items
 from recjax.data.loader import Data, Loader, open_data
 from recjax.data.splits import Split
+from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
 from recjax.train.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.recovery import first_sound
-from recjax.train.state import own_arrays, sharding_rules
-from recjax.train.task import check_ranks, item_stats
+from recjax.train.stages import resolved
+from recjax.train.state import sharding_rules
+from recjax.train.task import check_ranks, device_items, item_stats
 from recjax.typing import InputError, Params
 
 
@@ -33,6 +36,7 @@ class Run:
     Attributes:
         config: of the run; `config.data.dataset` is the dataset opened.
         model: built for that dataset.
+        items: of that dataset, on the devices.
         params: parameters, laid out over `mesh`; the moving average where the run kept one.
         dataset: the one asked for.
         split: of that dataset.
@@ -43,6 +47,7 @@ class Run:
 
     config: RunConfig
     model: Model
+    items: Items
     params: Params
     dataset: Dataset
     split: Split
@@ -75,7 +80,7 @@ def load_run(
     Raises:
         InputError: no run, no checkpoint, or another dataset than the model can be used on.
     """
-    config = configs.override_all(configs.load(run_dir / CONFIG, recipe), settings)
+    config = resolved(configs.override_all(configs.load(run_dir / CONFIG, recipe), settings), run_dir)
     check_ranks(config)
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:
@@ -85,11 +90,23 @@ def load_run(
             check_dataset(run_dir, record, opened.name, opened.fingerprint)
         mesh = mesh or _mesh(config)
         with jax.set_mesh(mesh):
-            catalogs = open_catalogs(config, [opened], run_dir)
+            catalogs = open_catalogs(config, [(opened, split)], run_dir)
             model: Model = config.model.build(item_stats(opened, split, catalogs))
-            if own_arrays(model):
+            items = device_items(catalogs, [opened])[0]
+            if model.per_item:
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
-            target = _abstract_params(config, data, model, opened, split, mesh)
+            relations = None if catalogs is None else catalogs.relations[0]
+            loader = Loader(
+                split.train,
+                data.view,
+                mesh.shape["data"] * config.train.accumulate,
+                data.row_length,
+                config.seed,
+                n_items=opened.n_items,
+                packed=data.pack,
+                relations=relations,
+            )
+            target = _abstract_params(model, loader.batch(0), items, mesh)
 
             def read(step: int) -> Params:
                 checkpoints.record(step)
@@ -98,7 +115,7 @@ def load_run(
             best = None if step is not None else record["progress"]["best_step"]
             chosen, params, passed = first_sound(_order(checkpoints, step, best), read)
     config = dataclasses.replace(config, data=data)
-    return Run(config, model, params, opened, split, chosen, mesh, _notes([*damaged, *passed], best, chosen))
+    return Run(config, model, items, params, opened, split, chosen, mesh, _notes([*damaged, *passed], best, chosen))
 
 
 def read_record(run_dir: Path, step: int | None = None) -> tuple[int, Record]:
@@ -142,14 +159,9 @@ def _mesh(config: RunConfig) -> Mesh:
         return MeshShape().build()
 
 
-def _abstract_params(config: RunConfig, data: Data, model: Model, dataset: Dataset, split: Split, mesh: Mesh) -> Any:
+def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
-    rows = mesh.shape["data"] * config.train.accumulate
-    loader = Loader(
-        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, catalog=model.catalog
-    )
-    batch = loader.batch(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch, items)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,

@@ -1,8 +1,11 @@
 """When a run validates, saves and ends, in steps."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from recjax.settings import check_patterns
 from recjax.train.pretrain import Pretrain
+from recjax.train.stages import EVERYTHING, Stage
 from recjax.typing import InputError
 
 
@@ -23,7 +26,14 @@ class Train:
         keep: latest checkpoints that are kept, beside the best; with one alone, there is nothing to fall back on.
         log_every: steps between lines of the log.
         start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
-            (step, optimiser, average) starts anew. A tokenizer of that run is copied and used.
+            (step, optimiser, average) starts anew. A tokenizer of that run is copied and used. With stages, the first
+            of them starts there and the run from the last stage, or from the one that `stage:NAME` names.
+        take: regular expressions; of the parameters to start from, those with a match in their path are taken over, and
+            all others start afresh. By default everything is taken and has to fit; nothing is where this is empty.
+        freeze: regular expressions; a parameter whose path (`encoder/block_0/norm/scale`) has a match for one of them
+            stays as it is, beside those that the model declares frozen (`recjax.nn.groups.FROZEN`).
+        stages: runs that come before this one, in its folder, each starting from the one before, see
+            `recjax.train.stages`.
         pretrain: spend a share of `steps` on denoising the training data first, see `recjax.train.pretrain`.
     """
 
@@ -39,6 +49,9 @@ class Train:
     keep: int = 2
     log_every: int = 50
     start_from: str | None = None
+    take: tuple[str, ...] = EVERYTHING
+    freeze: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
     pretrain: Pretrain | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +68,13 @@ class Train:
             raise InputError(f"train.pretrain divides train.steps, which is {self.steps}, expected 2 or more")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"train.ema is {self.ema}, expected a number between 0 and 1")
+        if self.pretrain is not None and self.stages:
+            raise InputError("train.pretrain is a stage by itself; give it or train.stages, and leave the other")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise InputError(f"train.stages are called {', '.join(names)}, expected different names")
+        check_patterns("train.take", self.take)
+        check_patterns("train.freeze", self.freeze)
 
     @property
     def task_steps(self) -> int | None:
@@ -73,15 +93,19 @@ class Calendar:
         evaluate_every: steps between validations; 0 = never.
         save_every: steps between checkpoints.
         log_every: steps between lines of the log.
+        refresh_every: steps between refreshes of frozen parameters; 0 = never.
     """
 
     total: int
     evaluate_every: int
     save_every: int
     log_every: int
+    refresh_every: int = 0
 
     @classmethod
-    def of(cls, train: Train, total: int, epoch: int, validated: bool) -> "Calendar":
+    def of(
+        cls, train: Train, total: int, epoch: int, validated: bool, refresh: int | Literal["epoch"] | None = None
+    ) -> "Calendar":
         """The calendar of a run of `total` steps, `epoch` to a pass over the data.
 
         Args:
@@ -89,6 +113,7 @@ class Calendar:
             total: steps of the run.
             epoch: steps of an epoch.
             validated: whether there is anything to validate on.
+            refresh: steps between refreshes, "epoch" for one in each, None for never.
 
         Raises:
             InputError: patience without validation.
@@ -97,7 +122,8 @@ class Calendar:
         every = every if validated else 0
         if train.patience is not None and not every:
             raise InputError("train.patience is set, but the split or evaluate_every = 0 rules out validation")
-        return cls(total, every, train.save_every or every or epoch, train.log_every)
+        refresh_every = epoch if refresh == "epoch" else refresh or 0
+        return cls(total, every, train.save_every or every or epoch, train.log_every, refresh_every)
 
     def validates(self, step: int) -> bool:
         return bool(self.evaluate_every) and (step % self.evaluate_every == 0 or step == self.total)
@@ -110,4 +136,8 @@ class Calendar:
 
     def anything(self, step: int) -> bool:
         """Whether the loop has something to do after this step beside going on."""
-        return self.validates(step) or self.saves(step)
+        return self.validates(step) or self.saves(step) or self.refreshes(step)
+
+    def refreshes(self, step: int) -> bool:
+        """Whether frozen parameters are refreshed before the step that follows `step` steps; never after the last."""
+        return bool(self.refresh_every) and step % self.refresh_every == 0 and step < self.total

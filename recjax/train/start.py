@@ -1,5 +1,6 @@
 """Where the parameters of a new run come from when they are those of another run."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import jax
 from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.files import replacing
+from recjax.nn.groups import path_name
 from recjax.parallel.processes import barrier
 from recjax.tokenizers.item_codes import CODES as CODES_FILE
 from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER
 from recjax.train.catalogs import CODES
 from recjax.train.checkpoint import Checkpoints, Record
 from recjax.train.folder import CHECKPOINTS
-from recjax.train.pretrain import origin
 from recjax.train.run import read_record
 from recjax.typing import InputError, Params
 
@@ -31,11 +32,13 @@ class StartingPoint:
 
     Attributes:
         run_dir: folder of that run.
+        take: patterns of the parameters that are taken over.
         step: of its best checkpoint, or the latest where nothing was validated.
         record: what was saved beside the arrays of its latest checkpoint.
     """
 
     run_dir: Path
+    take: tuple[str, ...]
     step: int
     record: Record
 
@@ -52,22 +55,32 @@ class StartingPoint:
     def params(self, target: Params, own: Sequence[str] = ()) -> Params:
         """The run's parameters (their average where it kept one), laid out as `target`, which has their shapes.
 
+        What is not taken over is None in the result.
+
         Args:
             target: abstract parameters of the new run.
-            own: names at the top of the tree that the run may lack; what it lacks is not in the result.
+            own: names at the top of the tree that the run may lack.
 
         Raises:
-            InputError: an array is of another shape, or only in one of the two; names the first ones.
+            InputError: an array to take is of another shape, or only in one of the two (names the first ones); or a
+                pattern without a match.
         """
         averaged = self.record["config"]["train"]["ema"] is not None
         with Checkpoints(self.run_dir / CHECKPOINTS, writes=False) as checkpoints:
             theirs = checkpoints.shapes(self.step, averaged)
             there = {name.partition("/")[0] for name in theirs}
-            target = {name: tree for name, tree in target.items() if name not in own or name in there}
-            ours = {
-                jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-                for path, leaf in jax.tree.leaves_with_path(target)
-            }
+            for pattern in self.take:
+                if not any(re.search(pattern, name) for name in theirs):
+                    raise InputError(f"train.take has {pattern!r}, which matches no parameter of {self.run_dir}")
+            theirs = {name: shape for name, shape in theirs.items() if self._takes(name)}
+
+            def wanted(path: Any, leaf: Any) -> Any:
+                name = path_name(path)
+                absent = (top := name.partition("/")[0]) in own and top not in there
+                return leaf if self._takes(name) and not absent else None
+
+            target = jax.tree.map_with_path(wanted, target)
+            ours = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(target)}
             names = list(ours) + [name for name in theirs if name not in ours]
             wrong = [name for name in names if ours.get(name) != theirs.get(name)]
             if wrong:
@@ -79,6 +92,9 @@ class StartingPoint:
                     f"them: {shown}"
                 )
             return checkpoints.restore_params(self.step, target, averaged)
+
+    def _takes(self, name: str) -> bool:
+        return any(re.search(pattern, name) for pattern in self.take)
 
     def check_dataset(self, config: RunConfig, name: str, fingerprint: str, own: Sequence[str] = ()) -> None:
         """Raises InputError where a model of item ids would take those of another dataset for its own.
@@ -101,16 +117,19 @@ class StartingPoint:
             )
 
 
-def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint | None:
-    """The run to start from; None where the configuration names none, or the folder has a checkpoint to go on from.
+def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> StartingPoint | None:
+    """The run to start from; None where there is none, or the folder has a checkpoint to go on from.
+
+    Args:
+        config: of the new run.
+        run_dir: folder of the new run.
+        source: folder of the run to start from, or None.
 
     Raises:
         InputError: there is no such run, it has no checkpoint, or its items are read in another way.
     """
-    named = origin(config, run_dir)
-    if named is None or begun(run_dir):
+    if source is None or begun(run_dir):
         return None
-    source = Path(named).expanduser()
     try:
         latest, record = read_record(source)
     except InputError as error:
@@ -122,7 +141,7 @@ def starting_point(config: RunConfig, run_dir: Path) -> StartingPoint | None:
                 f"cannot start from {source}: its `{part}` is {held}, but this run's is {wanted}, so its parameters "
                 "would read items in another way than they learned to"
             )
-    return StartingPoint(source, record["progress"]["best_step"] or latest, record)
+    return StartingPoint(source, config.train.take, record["progress"]["best_step"] or latest, record)
 
 
 def begun(run_dir: Path) -> bool:

@@ -1,8 +1,9 @@
 """What a training step reads and writes."""
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.models.model import Model
+from recjax.nn.groups import filled, is_frozen, path_name, split_frozen
 from recjax.parallel.mesh import ShardState
 from recjax.parallel.sharding import ShardingRules, over_data
 from recjax.train.rowwise import RowwiseAdam
@@ -27,7 +30,7 @@ class TrainState:
         step: int32 [], steps taken.
         params: float32 parameters.
         opt_state: the optimiser's.
-        ema: exponential moving average of `params`, or None.
+        ema: exponential moving average of the trained `params`, None in the place of frozen ones; or None.
         key: uint32 [2], data of the run's random key; step s uses `fold_in(key, s)`, so nothing random is carried.
             Plain integers: a typed key among the arguments would cost a compiled function its fast dispatch.
     """
@@ -41,35 +44,70 @@ class TrainState:
     @property
     def evaluated(self) -> Params:
         """The parameters that evaluation and recommendation use: the average where there is one."""
-        return self.params if self.ema is None else self.ema
+        return self.params if self.ema is None else filled(self.ema, self.params)
 
 
 def initial_state(
-    model: Model, optimiser: optax.GradientTransformation | RowwiseAdam, batch: Batch, key: Array, ema: bool
+    model: Model,
+    optimiser: optax.GradientTransformation | RowwiseAdam,
+    batch: Batch,
+    items: Items,
+    key: Array,
+    ema: bool,
+    freeze: tuple[str, ...] = (),
+    held: Params | None = None,
 ) -> TrainState:
-    """The state before the first step, for batches shaped like `batch`; jit it with the shardings wanted."""
+    """The state before the first step, for batches shaped like `batch`; jit it with the shardings wanted.
+
+    Args:
+        model: whose parameters they are.
+        optimiser: has moments of the trained parameters alone.
+        batch: says the shapes.
+        items: that the model reads.
+        key: of the random start and of the steps.
+        ema: whether there is an average of the trained parameters.
+        freeze: paths of parameters that are not trained, see `recjax.nn.groups.split_frozen`.
+        held: parameters that take the place of those of `model.init`, or stand beside them: any part of the tree.
+
+    Raises:
+        InputError: a pattern of `freeze` without a match, nothing left to train, or frozen parameters under an
+            optimiser that updates by rows.
+    """
     init_key, step_key = jax.random.split(key)
-    params = model.init(init_key, batch)
+    params = _over(model.init(init_key, batch, items), held or {})
+    trained = _trained(params, freeze, optimiser)
     # A copy, not an alias: both are donated.
-    average = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, jax.random.key_data(step_key))
+    average = jax.tree.map(jnp.copy, trained) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(trained), average, jax.random.key_data(step_key))
+
+
+def _over(params: Any, held: Any) -> Any:
+    """A tree of mappings with a part of it replaced; None replaces nothing."""
+    if held is None:
+        return params
+    if not (isinstance(params, Mapping) and isinstance(held, Mapping)):
+        return held
+    return {**params, **{name: _over(params.get(name), part) for name, part in held.items()}}
+
+
+def _trained(params: Params, freeze: tuple[str, ...], optimiser: optax.GradientTransformation | RowwiseAdam) -> Params:
+    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+    for pattern in freeze:
+        if not any(re.search(pattern, name) for name in names):
+            raise InputError(f"train.freeze has {pattern!r}, which is in no parameter's path: {', '.join(names)}")
+    frozen = [name for name in names if is_frozen(name, freeze)]
+    if len(frozen) == len(names):
+        raise InputError(f"nothing is left to train: all {len(names)} parameters are frozen")
+    if frozen and isinstance(optimiser, RowwiseAdam):
+        raise InputError(
+            f"optim.sparse does not serve frozen parameters, but {frozen[0]} is one ({len(frozen)} of {len(names)})"
+        )
+    return split_frozen(params, freeze)[0]
 
 
 def sharding_rules(model: Model) -> ShardingRules:
-    """How the model wants its parameters laid out; a model that does not say has them on every device."""
-    provide = getattr(model, "sharding_rules", None)
-    return ShardingRules(tuple(provide()) if provide else ((".*", ()),))
-
-
-def row_tables(model: Model) -> tuple[str, ...]:
-    """Parameters that a model reads by rows alone, for `recjax.train.rowwise`; none where it does not say."""
-    return tuple(getattr(model, "tables", ()))
-
-
-def own_arrays(model: Model) -> tuple[str, ...]:
-    """Parameters of a model of texts that know the items of one catalog; most have none."""
-    provide = getattr(model, "own_arrays", None)
-    return tuple(provide()) if provide else ()
+    """Layout of the model's parameters."""
+    return ShardingRules(tuple(model.sharding_rules()))
 
 
 def abstract_state(state: TrainState, mesh: Mesh, model: Model, shard: ShardState = "none") -> TrainState:
@@ -91,18 +129,24 @@ def abstract_start(
     model: Model,
     optimiser: optax.GradientTransformation | RowwiseAdam,
     batch: Batch,
+    items: Items,
     mesh: Mesh,
     *,
     ema: bool,
     shard: ShardState = "none",
+    freeze: tuple[str, ...] = (),
+    held: Params | None = None,
 ) -> TrainState:
     """The shapes, types and layout of the state before the first step; nothing is computed.
 
     Raises:
-        InputError: a layout that the model's sizes or the optimiser rule out.
+        InputError: a layout that the model's sizes or the optimiser rule out; see `initial_state` for the rest.
     """
     if shard != "none" and isinstance(optimiser, RowwiseAdam):
         raise InputError(f"optim.sparse updates rows where their table lies; mesh.shard_state={shard} would part them")
-    start = partial(initial_state, model, optimiser, ema=ema)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return abstract_state(jax.eval_shape(lambda key, batch: start(batch, key), key, batch), mesh, model, shard)
+
+    def begin(key: Array, batch: Batch, items: Items, held: Params | None) -> TrainState:
+        return initial_state(model, optimiser, batch, items, key, ema, freeze, held)
+
+    return abstract_state(jax.eval_shape(begin, key, batch, items, held), mesh, model, shard)

@@ -1,6 +1,5 @@
 """One training step: gradients, accumulation, the guard against non-finite numbers, the update."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
+from recjax.nn.groups import filled, split_frozen
 from recjax.ops.norms import global_norm
 from recjax.parallel.mesh import ShardState
 from recjax.parallel.sharding import over_data
@@ -17,7 +18,7 @@ from recjax.train.rowwise import RowwiseAdam
 from recjax.train.state import TrainState, sharding_rules
 from recjax.typing import Array, InputError, Params
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, WeightedSums]]
+TrainStep = Callable[[TrainState, Batch, Items], tuple[TrainState, WeightedSums]]
 
 
 def make_train_step(
@@ -29,8 +30,9 @@ def make_train_step(
     rate: optax.Schedule | None = None,
     shardings: Any = None,
     shard: ShardState = "none",
+    freeze: tuple[str, ...] = (),
 ) -> TrainStep:
-    """The compiled function (state, batch) -> (state, sums); the state passed in is donated.
+    """The compiled function (state, batch, items) -> (state, sums); the state passed in is donated.
 
     The sums are those of the model's loss and `grad_norm`, `finite` (0 where the loss or the gradient's norm was not
     finite: such a step changes nothing but the step number) and, given `rate`, `learning_rate`.
@@ -44,6 +46,8 @@ def make_train_step(
         rate: learning rate by step, to be reported.
         shardings: of the state and of the sums, so that the state leaves the step laid out as it came.
         shard: what of the state is cut over the data axis, see `recjax.parallel.mesh.MeshShape`.
+        freeze: paths of parameters that are not trained, as in the state; these and those that the model declares so
+            have no gradient, and the step hands them on as they came.
 
     Raises:
         InputError: parts or an average with an optimiser that updates by rows.
@@ -56,7 +60,7 @@ def make_train_step(
             )
         step = _rowwise_step(model, optimiser, rate)
     else:
-        step = _dense_step(model, optimiser, accumulate, ema, rate, shard)
+        step = _dense_step(model, optimiser, accumulate, ema, rate, shard, freeze)
     return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
@@ -67,28 +71,30 @@ def _dense_step(
     ema: float | None,
     rate: optax.Schedule | None,
     shard: ShardState,
+    freeze: tuple[str, ...],
 ) -> TrainStep:
     update = optax.with_extra_args_support(optimiser).update
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
+    def train_step(state: TrainState, batch: Batch, items: Items) -> tuple[TrainState, WeightedSums]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        trained, frozen = split_frozen(state.params, freeze)
         params = _whole(model, state.params) if shard == "all" else state.params
-        grads, sums = _gradients(model, params, batch, key, accumulate)
+        grads, sums = _gradients(model, *split_frozen(params, freeze), batch, items, key, accumulate)
         if shard != "none":
             grads = _parted(model, grads)
         norm = global_norm(grads, whole=shard == "none")
         finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
-        old = (state.params, state.opt_state, state.ema)
+        old = (trained, state.opt_state, state.ema)
 
         def take() -> tuple[Params, Any, Params | None]:
-            updates, opt_state = update(grads, state.opt_state, state.params, grad_norm=norm)
-            params = optax.apply_updates(state.params, updates)
+            updates, opt_state = update(grads, state.opt_state, trained, grad_norm=norm)
+            params = optax.apply_updates(trained, updates)
             return params, opt_state, None if ema is None else _blend(state.ema, params, ema)
 
         # A branch rather than a choice between old and new arrays, which would keep both in memory.
-        params, opt_state, average = jax.lax.cond(finite, take, lambda: old)
+        trained, opt_state, average = jax.lax.cond(finite, take, lambda: old)
         sums = _reported(sums, norm, finite, rate, state.step)
-        return TrainState(state.step + 1, params, opt_state, average, state.key), sums
+        return TrainState(state.step + 1, filled(trained, frozen), opt_state, average, state.key), sums
 
     return train_step
 
@@ -118,9 +124,9 @@ def _parted(model: Model, grads: Params) -> Params:
 
 
 def _rowwise_step(model: Model, optimiser: RowwiseAdam, rate: optax.Schedule | None) -> TrainStep:
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, WeightedSums]:
+    def train_step(state: TrainState, batch: Batch, items: Items) -> tuple[TrainState, WeightedSums]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        grads, sums = optimiser.gradients(model, state.params, batch, key)
+        grads, sums = optimiser.gradients(model, state.params, batch, items, key)
         norm = optimiser.norm(grads)
         finite = jnp.isfinite(sums["loss"][0]) & jnp.isfinite(norm)
         params, opt_state = optimiser.update(grads, state.opt_state, state.params, norm, finite)
@@ -143,22 +149,26 @@ def _blend(average: Params, params: Params, decay: float) -> Params:
     return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
 
 
-def _gradients(model: Model, params: Params, batch: Batch, key: Array, accumulate: int) -> tuple[Params, WeightedSums]:
-    """Gradient of the weighted mean loss of the whole batch, and the sums of all parts."""
-    compute = jax.grad(model.loss, has_aux=True)
+def _gradients(
+    model: Model, trained: Params, frozen: Params, batch: Batch, items: Items, key: Array, accumulate: int
+) -> tuple[Params, WeightedSums]:
+    """Gradient of the weighted mean loss of the whole batch in the trained parameters, and the sums of all parts."""
+
+    def loss(trained: Params, batch: Batch, items: Items, key: Array) -> tuple[Array, WeightedSums]:
+        return model.loss(filled(trained, frozen), batch, items, key)
+
+    compute = jax.grad(loss, has_aux=True)
     if accumulate == 1:
-        return compute(params, batch, key)
-    catalog, batch = batch.catalog, dataclasses.replace(batch, catalog=None)
+        return compute(trained, batch, items, key)
     parts = jax.tree.map(lambda x: _split_rows(x, accumulate), batch)
 
     def add(total: Params, part: tuple[Array, Batch]) -> tuple[Params, WeightedSums]:
         index, rows = part
-        rows = dataclasses.replace(rows, catalog=catalog)
-        grads, sums = compute(params, rows, jax.random.fold_in(key, index))
+        grads, sums = compute(trained, rows, items, jax.random.fold_in(key, index))
         weight = sums["loss"][1]
         return jax.tree.map(lambda t, g: t + weight * g, total, grads), sums
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = jax.tree.map(jnp.zeros_like, trained)
     total, sums = jax.lax.scan(add, zeros, (jnp.arange(accumulate), parts))
     sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
     weight = jnp.maximum(sums["loss"][1], 1e-9)

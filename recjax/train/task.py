@@ -1,6 +1,6 @@
 """What a run trains: the model, its batches and how it is validated, made from a run configuration."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ import numpy as np
 
 from recjax.config import RunConfig
 from recjax.data.dataset import Dataset
+from recjax.data.items import CODES, Items, bare_items, by_catalog, on_devices
 from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.splits import Split
@@ -17,8 +18,10 @@ from recjax.data.views import Batch
 from recjax.evaluate.metrics import ACCURACY
 from recjax.evaluate.protocol import quick
 from recjax.models.model import ItemStats, Model
-from recjax.train.catalogs import Catalogs, of_catalog, open_catalogs
+from recjax.train.catalogs import Catalogs, open_catalogs
 from recjax.typing import InputError, Params
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 class Batches(Protocol):
@@ -27,6 +30,10 @@ class Batches(Protocol):
     def steps(self, epochs: float) -> int: ...
 
     def batch(self, step: int) -> Batch: ...
+
+    def catalog(self, step: int) -> int: ...
+
+    def members(self, step: int) -> np.ndarray: ...
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]: ...
 
@@ -40,29 +47,46 @@ class Task:
         fingerprint: of the dataset; a run never goes on with another one.
         model: to be trained.
         loader: its batches.
+        items: of each catalog that batches are of, on the devices.
         validate: parameters -> metrics, or None for no validation.
-        params: to begin with, on the host; None for those that the model's `init` makes.
+        params: to begin with, on the host, or any part of them; the rest is what the model's `init` makes.
+        finish: run folder -> what a run that is done leaves beside its checkpoints is written there.
     """
 
     dataset: str
     fingerprint: str
     model: Model
     loader: Batches
+    items: tuple[Items, ...]
     validate: Callable[[Params], dict[str, float]] | None
     params: Params | None = None
+    finish: Callable[[Path], None] | None = None
 
 
-def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None, number: int = 0) -> ItemStats:
-    """What a model is told of a catalog: its size, how often each item occurs in training, what is known of its texts.
+def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None) -> ItemStats:
+    """Facts of a catalog that a model is built with.
 
     Args:
         dataset: the catalog.
         split: its split.
-        catalogs: the joined table, for a model that reads texts.
-        number: which of the joined catalogs it is.
+        catalogs: its features; None where the recipe has none.
     """
     counts = item_counts(split.train.items, dataset.n_items)
-    return ItemStats(dataset.n_items, counts, **of_catalog(catalogs, number, dataset))
+    return ItemStats(dataset.n_items, counts, *_features(catalogs))
+
+
+def _features(catalogs: Catalogs | None) -> tuple[Shapes, tuple[int, ...], Shapes]:
+    if catalogs is None:
+        return {}, (), {}
+    return catalogs.items.row_shapes, catalogs.sizes.get(CODES, ()), catalogs.sizes
+
+
+def device_items(catalogs: Catalogs | None, datasets: Sequence[Dataset]) -> tuple[Items, ...]:
+    """Items of each of the catalogs on the devices; without columns where the run reads no text."""
+    sizes = [dataset.n_items for dataset in datasets]
+    if catalogs is None:
+        return tuple(on_devices(bare_items(size)) for size in sizes)
+    return by_catalog(catalogs.items, catalogs.starts, sizes)
 
 
 def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
@@ -76,10 +100,11 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     if isinstance(config.data, Mixture):
         return _open_mixture(config, config.data, run_dir)
     dataset, split = open_data(config.data)
-    stats = item_stats(dataset, split, open_catalogs(config, [dataset], run_dir))
-    model: Model = config.model.build(stats)
+    catalogs = open_catalogs(config, [(dataset, split)], run_dir)
+    model: Model = config.model.build(item_stats(dataset, split, catalogs))
+    items = device_items(catalogs, [dataset])
     data = config.data
-    if data.pack and not getattr(model, "packing", True):
+    if data.pack and not model.packing:
         raise InputError(
             "the model's mixers cannot keep the histories of a packed row apart: set data.pack=false, which gives each "
             "history a row of its own, or choose mixers that can"
@@ -91,57 +116,63 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         data.row_length,
         config.seed,
         n_items=dataset.n_items,
-        catalog=model.catalog,
         packed=data.pack,
+        relations=None if catalogs is None else catalogs.relations[0],
     )
-    validate = _validation(config, model, split, dataset.n_items) if len(split.validation) else None
-    return Task(dataset.name, dataset.fingerprint, model, loader, validate)
+    validate = _validation(config, model, split, items[0]) if len(split.validation) else None
+    return Task(dataset.name, dataset.fingerprint, model, loader, items, validate)
 
 
 def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Task:
     """Trains on several catalogs, and validates on the one that is held out."""
     opened = data.open()
     datasets = [dataset for dataset, _ in opened]
-    catalogs = open_catalogs(config, datasets, run_dir)
+    catalogs = open_catalogs(config, opened, run_dir)
     if catalogs is None:
         raise InputError(
             "several catalogs share no item ids: a mixture needs a model of texts, so the recipe needs `text`"
         )
-    table = catalogs.table
+    items = device_items(catalogs, datasets)
     counts = [np.bincount(split.train.items, minlength=dataset.n_items + 1)[1:] for dataset, split in opened]
-    stats = ItemStats(sum(map(len, counts)), np.concatenate([[0], *counts]), table, catalogs.code_sizes)
+    stats = ItemStats(sum(map(len, counts)), np.concatenate([[0], *counts]), *_features(catalogs))
     loaders = [
-        Loader(split.train, data.view, data.rows, data.row_length, config.seed + number, n_items=dataset.n_items)
+        Loader(
+            split.train,
+            data.view,
+            data.rows,
+            data.row_length,
+            config.seed + number,
+            n_items=dataset.n_items,
+            relations=catalogs.relations[number],
+        )
         for number, (dataset, split) in enumerate(opened)
     ]
     validate = None
     if config.train.evaluate_every != 0:
         target, split = open_data(data.on(data.dataset))
-        if data.held_out is None:
-            found = item_stats(target, split, catalogs, 0)
-        else:
-            found = item_stats(target, split, open_catalogs(config, [target], run_dir))
+        theirs = catalogs if data.held_out is None else open_catalogs(config, [(target, split)], run_dir)
         if len(split.validation):
-            validate = _validation(config, config.model.build(found), split, target.n_items)
-    loader = MixedLoader(loaders, data.weights(datasets), table, catalogs.starts)
-    return Task(*joint_identity(datasets), config.model.build(stats), loader, validate)
+            model: Model = config.model.build(item_stats(target, split, theirs))
+            validate = _validation(config, model, split, device_items(theirs, [target])[0])
+    loader = MixedLoader(loaders, data.weights(datasets))
+    return Task(*joint_identity(datasets), config.model.build(stats), loader, items, validate)
 
 
 def check_ranks(config: RunConfig) -> None:
-    """Raises InputError where what a configuration trains ranks no items."""
-    if not hasattr(config.model, "build"):
+    """Raises InputError where a configuration's model ranks no items."""
+    if not config.model.ranks:
         raise InputError(
             f"{config.name} trains a sentence encoder, which ranks nothing by itself: `recjax align` trains it, and "
             "recipes name its folder in their `text`"
         )
 
 
-def _validation(config: RunConfig, model: Model, split: Split, n_items: int) -> Callable[[Any], dict[str, float]]:
+def _validation(config: RunConfig, model: Model, split: Split, items: Items) -> Callable[[Any], dict[str, float]]:
     users, metric = config.train.validation_users, config.train.metric
     if metric not in ACCURACY:
         raise InputError(f"train.metric is {metric!r}, but validation measures: {', '.join(ACCURACY)}")
 
     def validate(params: Params) -> dict[str, float]:
-        return quick(model, params, split.validation, config.data.view, n_items, config.evaluate, users)
+        return quick(model, params, split.validation, config.data.view, config.evaluate, users, items)
 
     return validate

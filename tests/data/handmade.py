@@ -7,10 +7,9 @@ from recjax.data.splits import Histories
 
 def histories(lengths) -> Histories:
     """Histories of the given lengths; items are 1, 2, ... over all of them, so that no two events are alike."""
-    lengths = np.asarray(lengths)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    items = np.arange(1, offsets[-1] + 1, dtype=np.int32)
-    return Histories(offsets, items, items.astype(np.int64) + 1000, np.arange(len(lengths), dtype=np.int32) + 7)
+    lengths = np.asarray(lengths, np.int64)
+    items = np.arange(1, lengths.sum() + 1, dtype=np.int32)
+    return Histories.concatenated(lengths, items, items.astype(np.int64) + 1000, np.arange(len(lengths)) + 7)
 
 
 def samples(batch) -> list[tuple[np.ndarray, ...]]:

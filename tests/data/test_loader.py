@@ -46,7 +46,7 @@ def test_every_history_is_used_exactly_once_in_every_epoch(rows):
     for step in range(loader.steps(epochs)):
         batch = loader.host_batch(step)
         stream += [[int(items[0]) for items, *_ in samples(_row(batch, row))] for row in range(rows)]
-    starts = histories(LENGTHS).offsets[1:] - 1 - np.minimum(LENGTHS - 1, 20)
+    starts = histories(LENGTHS).stops - 1 - np.minimum(LENGTHS - 1, 20)
     expected = sorted(int(start) + 1 for start, length in zip(starts, LENGTHS, strict=True) if length > 1)
     for epoch in range(epochs):
         used = itertools.chain.from_iterable(stream[epoch * rows_an_epoch : (epoch + 1) * rows_an_epoch])

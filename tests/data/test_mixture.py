@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recjax.data.item_table import item_table, joined, on_devices
+from recjax.data.items import DENSITY, VECTORS, bare_items, by_catalog, joined, on_devices, text_items
 from recjax.data.loader import Loader
 from recjax.data.mixture import MixedLoader, Mixture
 from recjax.data.splits import LeaveOneOut
@@ -42,33 +42,35 @@ def test_a_step_means_the_same_whatever_was_asked_before():
 def test_batches_come_from_their_loader_with_their_catalog():
     loaders = _loaders()
     tables = [
-        item_table(np.full((loader.n_items + 1, 2), loader.n_items), np.ones(loader.n_items + 1)) for loader in loaders
+        text_items(np.full((loader.n_items + 1, 2), loader.n_items), np.ones(loader.n_items + 1)) for loader in loaders
     ]
     table, starts = joined(tables)
-    mixed = MixedLoader(loaders, [1.0, 1.0, 1.0], on_devices(table), starts)
+    mixed = MixedLoader(loaders, [1.0, 1.0, 1.0])
+    catalogs = by_catalog(on_devices(table), starts, [loader.n_items for loader in loaders])
     for step, batch in enumerate(mixed.iterate(0, 9)):
         which, number = mixed.source(step)
         expected = loaders[which].batch(number)
         np.testing.assert_array_equal(batch.items, expected.items)
         np.testing.assert_array_equal(batch.items, mixed.batch(step).items)
-        catalog = batch.catalog
+        assert mixed.catalog(step) == which
+        catalog = catalogs[mixed.catalog(step)]
         assert int(catalog.size) == loaders[which].n_items
         items = np.asarray(batch.items)
-        vectors = np.asarray(catalog.vectors)[np.asarray(catalog.rows(items))]
+        vectors = np.asarray(catalog[VECTORS])[np.asarray(catalog.rows(items))]
         # Every item finds its own catalog's rows; padding finds row 0.
         assert (vectors[items > 0] == loaders[which].n_items).all()
         np.testing.assert_array_equal(
-            vectors[items == 0], np.broadcast_to(np.asarray(catalog.vectors)[0], (int((items == 0).sum()), 2))
+            vectors[items == 0], np.broadcast_to(np.asarray(catalog[VECTORS])[0], (int((items == 0).sum()), 2))
         )
 
 
 def test_joined_tables_keep_every_row():
     rng = np.random.default_rng(0)
     parts = [rng.normal(size=(size + 1, 3)).astype(np.float32) for size in (4, 7)]
-    table, starts = joined([item_table(part, np.ones(len(part)), density=part[:, 0]) for part in parts])
+    table, starts = joined([text_items(part, np.ones(len(part)), density=part[:, 0]) for part in parts])
     for part, start in zip(parts, starts, strict=True):
-        np.testing.assert_array_equal(table.vectors[start + 1 : start + len(part)], part[1:])
-        np.testing.assert_array_equal(table.density[start + 1 : start + len(part)], part[1:, 0])
+        np.testing.assert_array_equal(table[VECTORS][start + 1 : start + len(part)], part[1:])
+        np.testing.assert_array_equal(table[DENSITY][start + 1 : start + len(part)], part[1:, 0])
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,8 @@ def test_bad_mixtures(settings, message):
 
 def test_tables_that_do_not_fit():
     with pytest.raises(InputError, match="different widths"):
-        joined([item_table(np.ones((3, 2)), np.ones(3)), item_table(np.ones((3, 4)), np.ones(3))])
+        joined([text_items(np.ones((3, 2)), np.ones(3)), text_items(np.ones((3, 4)), np.ones(3))])
+    with pytest.raises(InputError, match="only some have density, known, vectors"):
+        joined([bare_items(2), bare_items(2, {"vectors": 0, "known": 0, "density": 0})])
     with pytest.raises(InputError, match="rows of vectors"):
-        item_table(np.ones((3, 2)), np.ones(4))
+        text_items(np.ones((3, 2)), np.ones(4))

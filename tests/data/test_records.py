@@ -144,5 +144,10 @@ def test_damage_is_told(tmp_path, rated):
     pl.read_parquet(folder / "catalog.parquet").with_columns(title=pl.lit("x")).write_parquet(
         folder / "catalog.parquet"
     )
+    with pytest.raises(InputError, match=r"is damaged: catalog\.parquet is not what was written"):
+        load(folder)
+    header = json.loads((folder / "dataset.json").read_text())
+    del header["digest"], header["files"]  # as earlier versions wrote it
+    (folder / "dataset.json").write_text(json.dumps(header))
     with pytest.raises(InputError, match="is damaged: its fingerprint is"):
         load(folder)

@@ -69,7 +69,7 @@ def test_every_history_is_the_users_whole_past(config, seed):
         history = split.train.history(row)
         np.testing.assert_array_equal(history, dataset.history(split.train.users[row])[: len(history)])
     assert split.train.items.dtype == split.train.users.dtype == np.int32
-    assert split.train.offsets.dtype == split.train.timestamps.dtype == np.int64
+    assert split.train.starts.dtype == split.train.stops.dtype == split.train.timestamps.dtype == np.int64
 
 
 @pytest.mark.parametrize("config", [c for c in SPLITS if isinstance(c, GlobalTime)], ids=lambda config: f"{config}")

@@ -1,17 +1,23 @@
 """Histories that stay in their shards: the same batches, from the records of a process's own rows alone."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 from recjax.data.building import build
+from recjax.data.derived import Baskets, Prefixes
 from recjax.data.loader import Data, Loader, open_data, query_batches
+from recjax.data.partners import Partnered
 from recjax.data.prepared import find, load, load_unread, save
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut, few_shot
 from recjax.data.stored import StoredColumn
 from recjax.data.transitions import item_counts
 from recjax.data.views import Cloze, Shifted
 from recjax.typing import InputError
+from tests.damage import flipped
 from tests.data.samples import random_logs
 
 PROCESSES, ROWS = 4, 8
@@ -71,6 +77,17 @@ def test_batches_and_queries_are_those_of_a_resident_dataset(folder, view):
         np.testing.assert_array_equal(rows, expected_rows)
 
 
+@pytest.mark.parametrize("view", [Partnered(Prefixes(Shifted(10, times=True))), Baskets(Shifted(10))])
+def test_samples_are_those_of_a_resident_dataset(folder, view):
+    one, other = (
+        Loader(LeaveOneOut().split(opened(folder)).train, view, ROWS, 20, 0, 20, packed=view.packing)
+        for opened in (load, load_unread)
+    )
+    assert isinstance(other.samples.histories.items, StoredColumn)
+    for step in (0, 30):
+        equal(one.host_batch(step), other.host_batch(step))
+
+
 @pytest.mark.parametrize("split", [LeaveOneOut(), GlobalTime(), ByUser()])
 def test_splits_are_those_of_a_resident_dataset(folder, split):
     here, stored = load(folder), load_unread(folder)
@@ -78,7 +95,7 @@ def test_splits_are_those_of_a_resident_dataset(folder, split):
     assert (one.name, one.notes) == (other.name, other.notes)
     assert isinstance(one.train.items, StoredColumn)
     for found, expected in ((one.train, other.train), (one.test.histories, other.test.histories)):
-        for field in ("offsets", "items", "timestamps", "users"):
+        for field in ("starts", "stops", "items", "timestamps", "users"):
             np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), strict=True)
         np.testing.assert_array_equal(found.history(3), expected.history(3))
     np.testing.assert_array_equal(one.test.targets, other.test.targets, strict=True)
@@ -106,3 +123,34 @@ def test_what_cannot_stay_in_shards_is_said(folder, tmp_path, monkeypatch):
     shard.write_bytes(shard.read_bytes()[:65_536])
     with pytest.raises(InputError, match="cannot read the prepared dataset"):
         np.asarray(load_unread(tmp_path / "torn").items)
+
+
+def test_no_flipped_bit_is_used(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "x")
+    here, refused = load(folder), 0
+    for file in sorted((tmp_path / "x").iterdir()):
+        for where in flipped(file, 150 if "array_record" in file.name else 40):
+            try:
+                found = load_unread(tmp_path / "x")
+                for name in ("offsets", "items", "timestamps"):
+                    np.testing.assert_array_equal(np.asarray(getattr(found, name)), getattr(here, name), where)
+            except InputError as error:
+                assert str(tmp_path / "x") in str(error) and "\n" not in str(error)
+                refused += 1
+                continue
+            assert found.fingerprint == here.fingerprint and found.description == here.description
+            assert list(found.user_ids) == here.user_ids and found.catalog.equals(here.catalog), where
+    assert refused > 200
+
+
+def test_a_dataset_of_an_earlier_version_is_checked_by_its_records(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "x")
+    header = json.loads((tmp_path / "x" / "dataset.json").read_text())
+    del header["digest"], header["files"]
+    (tmp_path / "x" / "dataset.json").write_text(json.dumps(header))
+    np.testing.assert_array_equal(np.asarray(load_unread(tmp_path / "x").items), load(folder).items)
+    offsets = np.fromfile(tmp_path / "x" / "offsets.i64", "<i8")
+    offsets[7] += 1
+    offsets.tofile(tmp_path / "x" / "offsets.i64")
+    with pytest.raises(InputError, match=r"records are of other lengths than offsets\.i64 says"):
+        load_unread(tmp_path / "x").items.shards.take(np.array([7]))

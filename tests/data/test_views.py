@@ -19,7 +19,7 @@ def epoch(view, seed=0, number=0):
     for step in range(number * rows, (number + 1) * rows):
         for sample in samples(loader.host_batch(step)):
             known = np.where(sample[2] > 0, sample[2], sample[0])
-            history = int(np.searchsorted(source.offsets, known[0] - 1, side="right") - 1)
+            history = int(np.searchsorted(source.starts, known[0] - 1, side="right") - 1)
             assert history not in by_history
             by_history[history] = sample
     return source, by_history

@@ -56,7 +56,7 @@ def test_ease_is_the_closed_form(penalty):
 def test_session_neighbours_equal_the_definition_written_out(neighbours, sample):
     found = SessionNeighbours.fit(SPLIT.train, DATA.n_items, neighbours=neighbours, sample=sample).scores(HISTORIES)
     train = SPLIT.train
-    times = [train.timestamps[stop - 1] for stop in train.offsets[1:]]
+    times = [train.timestamps[stop - 1] for stop in train.stops]
     latest_first = sorted(range(len(train)), key=lambda user: (-times[user], -user))
     sessions = {user: set(train.history(user).tolist()) for user in latest_first if len(train.history(user))}
     for row in range(len(HISTORIES)):

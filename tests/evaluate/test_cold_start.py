@@ -15,7 +15,7 @@ from tests.evaluate.test_protocol import rendered
 DATA = toy.dataset()
 SPLIT = LeaveOneOut().split(DATA)
 MODEL = toy.TwoTables(DATA.n_items)
-PARAMS = MODEL.init(None, None)
+PARAMS = MODEL.init(None, None, None)
 COLD = Evaluate(users_per_batch=16, bootstrap=0, max_history=3)
 
 

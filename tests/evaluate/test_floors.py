@@ -7,7 +7,7 @@ import pytest
 
 from recjax.data.building import build
 from recjax.data.importers import read
-from recjax.data.splits import LeaveOneOut
+from recjax.data.splits import GlobalTime, LeaveOneOut, few_shot
 from recjax.evaluate.floors import TextNeighbours, catalog_words, events_before, rank_floors, recency
 from recjax.evaluate.metrics import MISS, mean_metrics
 from recjax.evaluate.scored import Rules, rank_scored
@@ -87,6 +87,19 @@ def test_popularity_counts_everything_before_the_test():
     np.testing.assert_array_equal(
         events_before(split, "validation", toy.ITEMS), np.bincount(split.train.items, minlength=toy.ITEMS + 1)
     )
+
+
+def test_popularity_counts_every_event_before_a_test_in_time():
+    data = toy.dataset()
+    cuts = np.quantile(data.timestamps, [0.5, 0.75], method="higher").astype(int).tolist()
+    split = GlobalTime(*cuts).split(data)
+    before = data.items[data.timestamps < cuts[1]]
+    assert len(before) > len(split.train.items) + len(split.validation)
+    np.testing.assert_array_equal(events_before(split, "test", toy.ITEMS), np.bincount(before, minlength=toy.ITEMS + 1))
+    few = few_shot(split, 0.2)
+    owner = np.repeat(np.arange(data.n_users), np.diff(data.offsets))
+    before = data.items[(data.timestamps < cuts[1]) & np.isin(owner, few.train.users)]
+    np.testing.assert_array_equal(events_before(few, "test", toy.ITEMS), np.bincount(before, minlength=toy.ITEMS + 1))
 
 
 def test_repeat_last_lists_the_history_from_its_end_or_nothing():

@@ -6,14 +6,16 @@ import polars as pl
 import pytest
 from jax.sharding import AxisType
 
+from recjax.evaluate import lists as list_files
 from recjax.evaluate.ranking import NonFiniteScoresError
-from recjax.evaluate.recommend import recommend, save
+from recjax.evaluate.recommend import recommend
 from recjax.typing import InputError
+from tests.damage import no_file_above
 from tests.evaluate import toy
 
 DATA = toy.dataset()
 MODEL = toy.TwoTables(DATA.n_items)
-PARAMS = MODEL.init(None, None)
+PARAMS = MODEL.init(None, None, None)
 TITLES = dict(DATA.catalog.select("item_id", "title").iter_rows())
 
 
@@ -74,9 +76,53 @@ def test_a_file_of_users(tmp_path):
     assert by_user["b"] == expected(["i1", "i4"], 5) and by_user["a"] == expected(["i1"], 5)
     assert found.fallbacks == ["c"] and found.unknown == {"nowhere": 2}
     out = tmp_path / "deep" / "lists.parquet"
-    save(found, out)
+    list_files.write(found.table, out)
     assert pl.read_parquet(out).equals(found.table)
     assert [file.name for file in out.parent.iterdir()] == ["lists.parquet"]
+
+
+def test_every_user_of_a_file_is_listed_or_named(tmp_path):
+    rows = [("all", item, str(time)) for time, item in enumerate(DATA.item_ids[1:])]
+    rows += [("some", DATA.item_ids[1 + item % 9], str(item)) for item in range(270)]
+    rows += [("", "i1", "5"), ("timeless", "i1", "soon"), ("itemless", "", "7")]
+    path = tmp_path / "users.csv"
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(path)
+    found = lists(path, k=5)
+    assert set(found.table["user_id"]) == {"some", "timeless", "itemless"}
+    assert sorted(found.fallbacks) == ["itemless", "timeless"]
+    assert "no list for 1 users, who have seen every item: 'all'" in found.notes
+    (refused,) = (note for note in found.notes if "rows of" in note)
+    assert refused.startswith(f"3 rows of {path} left out (") and "unreadable timestamp: 1" in refused
+    assert not lists([["i1"]]).notes
+
+
+def test_a_row_of_a_user_alone_is_a_user_without_events(tmp_path):
+    path = tmp_path / "users.csv"
+    path.write_text("user_id,item_id,timestamp\nnew,,\nold,i1,5\nnewer,,\nold,i4,6\n")
+    found = lists(path, k=3)
+    assert found.fallbacks == ["new", "newer"] and set(found.table["user_id"]) == {"new", "old", "newer"}
+    assert found.table.filter(pl.col("user_id") == "old")["item_id"].to_list() == expected(["i1", "i4"], 3)
+    path.write_text("user_id,item_id,timestamp\nnew,,\nold,i1,5\nbad,i4,\nworse,,9\n")
+    with pytest.raises(InputError, match="rows cannot be used"):
+        lists(path)
+
+
+@pytest.mark.parametrize(("name", "read"), [("a.csv", pl.read_csv), ("a.parquet", pl.read_parquet)])
+def test_lists_are_written_as_the_name_says(tmp_path, name, read):
+    found = lists([["i1", "i4"], ["nowhere"]], k=3)
+    list_files.write(found.table, tmp_path / name)
+    written = read(tmp_path / name, schema_overrides=found.table.schema) if name == "a.csv" else read(tmp_path / name)
+    assert written.equals(found.table)
+    with pytest.raises(InputError, match=r"a\.txt: lists are written as \.csv or \.parquet"):
+        list_files.write(found.table, tmp_path / "a.txt")
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / name, tmp_path):
+        with pytest.raises(InputError, match=r"cannot write|lists are written as"):
+            list_files.write(found.table, place)
+    with no_file_above(10), pytest.raises(InputError, match=r"cannot write .*: File too large"):
+        list_files.write(found.table, tmp_path / name)
+    list_files.check(tmp_path / "absent" / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "file"]  # checking makes no folder
 
 
 def test_eight_devices_give_the_same_lists():

@@ -1,6 +1,6 @@
 """A small dataset with repeats, cold targets and an awkward number of users, and models made of two tables."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +10,10 @@ import pytest
 from recjax.data.building import build
 from recjax.data.dataset import Dataset
 from recjax.data.importers import RawLogs
-from recjax.data.item_table import item_table
 from recjax.data.splits import LeaveOneOut, Split
 from recjax.data.views import Queries, Shifted
-from recjax.ops.topk import masked_rank, masked_topk
+from recjax.decode.scoring import DotProduct
+from recjax.models.model import Model
 
 USERS, ITEMS = 53, 30
 VIEW = Shifted(max_length=6)
@@ -42,52 +42,42 @@ def split(data: Dataset) -> Split:
 
 
 @dataclass(frozen=True)
-class TwoTables:
+class TwoTables(Model):
     """A user is the sum of the `inputs` rows of the window; an item's score is its product with `outputs`."""
 
-    items: int
-    catalog = None
+    size: int
 
-    def init(self, key, batch):
-        del key, batch
+    @property
+    def n_items(self):
+        return self.size
+
+    def init(self, key, batch, items):
+        del key, batch, items
         rng = np.random.default_rng(1)
         return {"inputs": self._draw(rng), "outputs": self._draw(rng)}
 
     def _draw(self, rng):
-        return rng.integers(-2, 3, (self.items + 3, 4)).astype(np.float32)  # small integers: exact, with many ties
+        return rng.integers(-2, 3, (self.size + 3, 4)).astype(np.float32)  # small integers: exact, with many ties
 
     def users(self, params, queries: Queries):
         window = jnp.arange(queries.items.shape[1])[None] < queries.lengths[:, None]
         return jnp.sum(jnp.asarray(params["inputs"])[queries.items] * window[..., None], axis=1)
 
-    def loss(self, params, batch, key):
+    def loss(self, params, batch, items, key):
         pytest.fail("evaluation asked for the training loss")
 
-    def rank(self, params, queries, k, candidates=None):
-        users = self.users(params, queries)
-        return masked_topk(users, params["outputs"], queries.seen, k, candidates=candidates, n_items=self.items)
-
-    def target_rank(self, params, queries, targets, candidates=None):
-        users = self.users(params, queries)
-        return masked_rank(users, params["outputs"], targets, queries.seen, candidates=candidates, n_items=self.items)
+    def scoring(self, params, queries, items):
+        return DotProduct(self.users(params, queries), params["outputs"], self.size)
 
 
 class Prepared(TwoTables):
-    """The same, its `outputs` read from the prepared catalog that queries carry."""
+    """The same, its `outputs` read from a column that it prepares."""
 
-    def __init__(self, items: int):
-        super().__init__(items)
-        nothing = np.zeros((items + 3, 1), np.float32)
-        object.__setattr__(self, "catalog", item_table(nothing, np.ones(items + 3, bool)))
+    def prepare(self, params, items):
+        return {"outputs": jnp.asarray(params["outputs"])}
 
-    def prepare(self, params, catalog):
-        return replace(catalog, represented=jnp.asarray(params["outputs"]))
-
-    def rank(self, params, queries, k, candidates=None):
-        return super().rank({**params, "outputs": queries.catalog.represented}, queries, k, candidates)
-
-    def target_rank(self, params, queries, targets, candidates=None):
-        return super().target_rank({**params, "outputs": queries.catalog.represented}, queries, targets, candidates)
+    def scoring(self, params, queries, items):
+        return super().scoring({**params, "outputs": items.prepared["outputs"]}, queries, items)
 
 
 def scores(params, history: np.ndarray) -> np.ndarray:

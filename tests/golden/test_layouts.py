@@ -19,7 +19,7 @@ from recjax.train.state import TrainState, abstract_state
 
 FOLDER = Path(__file__).parent / "layouts"
 SHIPPED = sorted(path.stem for path in Path(__file__).parents[2].joinpath("experiments").glob("*.py"))
-NAMES = [name for name in SHIPPED if hasattr(recipes.read(name).config.model, "build")]
+NAMES = [name for name in SHIPPED if recipes.read(name).config.model.ranks]
 """Recipes of models that rank; an encoder is whole on every device."""
 ITEMS, TEXT_WIDTH = 20_000, 384
 

@@ -10,19 +10,26 @@ import pytest
 from safetensors.numpy import load_file
 
 from recjax.config import RunConfig
+from recjax.data.items import bare_items
+from recjax.data.loader import Data
 from recjax.data.mixture import Mixture
 from recjax.data.pairs import PairBatch, PairLoader
 from recjax.data.splits import Histories
 from recjax.data.synthetic import synthetic
+from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
-from recjax.models.alignment import Alignment, AlignmentModel
+from recjax.models.alignment import Alignment
+from recjax.models.model import ItemStats
+from recjax.models.recgpt import RecGPT
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
-from recjax.train import alignment
+from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.train import encoder_task
 from recjax.train.alignment import align
 from recjax.train.loop import Train, fit
 from recjax.train.optimiser import Adam
 from recjax.train.run import load_run
+from recjax.train.stages import Stage
 from recjax.typing import InputError
 from tests.text.titles import TITLES
 from tests.train import toy
@@ -32,9 +39,8 @@ TWINS = Path(__file__).parents[1] / "text" / "twins"
 
 
 def histories(*items: list[int]) -> Histories:
-    offsets = np.cumsum([0, *map(len, items)])
-    flat = np.concatenate(items).astype(np.int32)
-    return Histories(offsets, flat, np.zeros(len(flat), np.int64), np.arange(len(items), dtype=np.int32))
+    lengths, flat = np.array([*map(len, items)]), np.concatenate(items).astype(np.int32)
+    return Histories.concatenated(lengths, flat, np.zeros(len(flat), np.int64), np.arange(len(items)))
 
 
 def texts(*lengths: int) -> list[np.ndarray]:
@@ -70,14 +76,16 @@ def test_batches_are_a_function_of_the_step():
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
 def test_loss_against_a_plain_one(family):
     config = Alignment(str(TWINS / family), layers=1, temperature=0.3)
-    model = AlignmentModel(config, config.read())
+    model = config.build(ItemStats(6, np.zeros(7)))
     # Items 1 and 2 stand in several pairs, item 4 has no text, and the last pair is one item twice.
     items = np.array([[1, 2], [3, 1], [2, 5], [4, 6], [6, 6]], np.int32)
     rng = np.random.default_rng(0)
     lengths = np.array([0, 4, 3, 5, 0, 2, 6], np.int32)
     tokens = np.where(np.arange(6) < lengths[:, None], rng.integers(5, 60, (7, 6)), 0).astype(np.int32)
     batch = PairBatch(items, tokens[items], lengths[items])
-    loss, grads = jax.jit(jax.value_and_grad(lambda params: model.loss(params, batch, None)[0]))(model.encoder.params)
+    loss, grads = jax.jit(jax.value_and_grad(lambda params: model.loss(params, batch, bare_items(6), None)[0]))(
+        model.encoder.params
+    )
 
     module = model.encoder.module
     vectors = np.zeros((7, module.sizes.width))
@@ -149,7 +157,7 @@ def test_an_encoder_is_trained_chosen_and_written(tmp_path, catalogs):
         load_run(tmp_path / "run", recipe=toy)
     # The folder has what the best checkpoint's validation was of.
     with jax.set_mesh(config().mesh.build()):
-        check = alignment._validation(config(), config().model, config().data)
+        check = encoder_task._validation(config(), config().model, config().data)
         assert check(written.params)["ndcg@10"] == pytest.approx(found.result.best_value, abs=1e-6)
         assert check(source.params) == found.before
 
@@ -169,3 +177,22 @@ def test_what_cannot_be_aligned(tmp_path, catalogs):
     with pytest.raises(InputError, match="`recjax align` trains it"):
         fit(whole, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_encoder_is_a_stage_of_the_run_that_reads_texts_by_it(tmp_path, catalogs):
+    first = config(steps=2, evaluate_every=0)
+    changes = {"model": first.model, "data": first.data, "text": None}
+    run = dataclasses.replace(
+        first,
+        data=Data("tiny-c", Shifted(max_length=6), rows=16),
+        model=RecGPT(width=8, layers=1, heads=2, memory=3, positions=6),
+        text=SentenceEncoder("stage:align/encoder", max_tokens=12),
+        tokenizer=RQKMeans(slots=2, clusters=4, iterations=2),
+        train=dataclasses.replace(first.train, stages=(Stage("align", changes),), take=()),
+    )
+    assert fit(run, tmp_path / "run").step == 2
+    made = tmp_path / "run" / "stages" / "align" / "encoder"
+    assert (made / "model.safetensors").is_file()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    loaded = load_run(tmp_path / "moved", recipe=toy)
+    assert loaded.config.text.folder == str(tmp_path / "moved" / "stages" / "align" / "encoder")

@@ -7,18 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.data.item_table import ItemTable, item_table, joined, on_devices
+from recjax.data.items import CODES, DENSITY, VECTORS, Items, joined, on_devices, text_items
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
-from recjax.models.recgpt import RecGPT, _columns
+from recjax.models.recgpt import REPRESENTED, RecGPT, _columns
 from recjax.typing import InputError
 
 ITEMS, SIZES, WIDTH, LENGTH = 30, (5, 4), 6, 8
 CONFIG = RecGPT(width=8, layers=1, heads=2, dropout=0.0, memory=3, positions=LENGTH, chunk=16)
-COLUMNS = ("vectors", "codes", "known", "density")
 
 
-def table_of(seed: int, items: int = ITEMS) -> ItemTable:
+def table_of(seed: int, items: int = ITEMS) -> Items:
     """A table of `ITEMS` rows, of which `items` are items."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(ITEMS + 1, WIDTH)).astype(np.float32)
@@ -28,7 +27,7 @@ def table_of(seed: int, items: int = ITEMS) -> ItemTable:
     vectors[~known] = 0
     codes = np.stack([rng.integers(0, size, ITEMS + 1) for size in SIZES], axis=1)
     codes[0] = 0
-    found = item_table(vectors, known, codes, rng.uniform(0.5, 1.5, ITEMS + 1))
+    found = text_items(vectors, known, codes, rng.uniform(0.5, 1.5, ITEMS + 1))
     return replace(found, size=np.int32(items))
 
 
@@ -36,39 +35,42 @@ ONE = table_of(0)
 # The model itself, and one whose items have vectors of their own; what tests ask of them is compiled once.
 UNTRAINED = 30
 COUNTS = np.where(np.arange(ITEMS + 1) == UNTRAINED, 0, 1)
-PLAIN, OWN = (replace(CONFIG, own_width=width).build(ItemStats(ITEMS, COUNTS, ONE, SIZES)) for width in (0, 5))
+PLAIN, OWN = (
+    replace(CONFIG, own_width=width).build(ItemStats(ITEMS, COUNTS, ONE.row_shapes, SIZES)) for width in (0, 5)
+)
 
 
 @jax.jit
-def loss_of(params, batch):
-    return PLAIN.loss(params, batch, None)
+def loss_of(params, batch, table=ONE):
+    return PLAIN.loss(params, batch, table, None)
 
 
 @jax.jit
 def states_of(params, batch):
     """States of all events, and representations of all items."""
-    inputs = *PLAIN._inputs(batch, batch.catalog), batch.segments, batch.positions
-    items = PLAIN.represent(PLAIN._used(params), _columns(batch.catalog))
+    inputs = *PLAIN._inputs(batch, ONE), batch.segments, batch.positions
+    items = PLAIN.represent(PLAIN._used(params), _columns(ONE))
     return PLAIN.module.apply({"params": params}, *inputs), items
 
 
 @jax.jit
-def own_ranked(params, queries, targets):
-    return OWN.rank(params, queries, ITEMS), OWN.target_rank(params, queries, targets)[0]
+def own_ranked(params, queries, targets, table=ONE):
+    scoring = OWN.scoring(params, queries, table)
+    return scoring.topk(queries.seen, ITEMS), scoring.rank(targets, queries.seen)[0]
 
 
 @jax.jit
-def own_gradient(params, batch):
-    return jax.value_and_grad(lambda params: OWN.loss(params, batch, None)[0])(params)
+def own_gradient(params, batch, table=ONE):
+    return jax.value_and_grad(lambda params: OWN.loss(params, batch, table, None)[0])(params)
 
 
-def queries_of(items: np.ndarray, lengths, table: ItemTable = ONE) -> Queries:
+def queries_of(items: np.ndarray, lengths) -> Queries:
     items = np.where(np.arange(LENGTH) < np.asarray(lengths)[:, None], items, 0).astype(np.int32)
     positions = np.tile(np.arange(LENGTH, dtype=np.int32), (len(items), 1))
-    return Queries(items, positions, np.asarray(lengths, np.int32), items, catalog=table)
+    return Queries(items, positions, np.asarray(lengths, np.int32), items)
 
 
-def packed(table: ItemTable, seed: int = 3) -> Batch:
+def packed(table: Items, seed: int = 3) -> Batch:
     """Two rows: two histories and padding in the first, one history in the second."""
     rng, size = np.random.default_rng(seed), int(table.size)
     items = rng.integers(1, size + 1, (2, LENGTH)).astype(np.int32)
@@ -78,17 +80,17 @@ def packed(table: ItemTable, seed: int = 3) -> Batch:
     weights = (segments > 0).astype(np.float32)
     targets = np.where(segments > 0, rng.integers(1, size + 1, items.shape), 0).astype(np.int32)
     targets[1, 4] = items[1, 2]  # a repeat: not ranked, so no target
-    return Batch(items, segments, positions, targets, weights, catalog=table)
+    return Batch(items, segments, positions, targets, weights)
 
 
 @pytest.fixture(scope="module")
 def own():
     """A fresh model with vectors of its own for each item."""
-    return jax.jit(OWN.init)(jax.random.key(0), packed(ONE))
+    return jax.jit(OWN.init)(jax.random.key(0), packed(ONE), ONE)
 
 
 def without_own(params):
-    return {name: array for name, array in params.items() if name not in OWN.own_arrays()}
+    return {name: array for name, array in params.items() if name not in OWN.per_item}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,7 @@ def test_an_untrained_model_ranks_as_the_text_anchor(own):
     lengths = np.array([1, 2, 5, 8])
     queries = queries_of(np.random.default_rng(2).integers(1, 31, (4, LENGTH)), lengths)
     # float64 reference: decayed sum of the last three vectors, density ** -0.5
-    vectors, density = np.asarray(ONE.vectors, np.float64), np.asarray(ONE.density, np.float64)
+    vectors, density = np.asarray(ONE[VECTORS], np.float64), np.asarray(ONE[DENSITY], np.float64)
     expected, orders = np.zeros((4, 31)), []
     for row, length in enumerate(lengths):
         history = np.asarray(queries.items)[row, :length]
@@ -125,12 +127,12 @@ def test_a_prepared_catalog_ranks_as_one_that_is_not(own):
     params = {**own, "own": rng.normal(size=own["own"].shape).astype(np.float32), "code_share": np.float32(0.5)}
     params["vector"] = {**own["vector"], "kernel": rng.normal(size=own["vector"]["kernel"].shape).astype(np.float32)}
     queries, targets = queries_of(rng.integers(1, 31, (4, LENGTH)), [8, 3, 5, 1]), rng.integers(1, 31, 4)
-    prepared = jax.jit(OWN.prepare)(params, ONE)
+    prepared = replace(ONE, prepared=jax.jit(OWN.prepare)(params, ONE))
     expected = own_ranked(params, queries, targets)
-    found = own_ranked(params, replace(queries, catalog=prepared), targets)
+    found = own_ranked(params, queries, targets, prepared)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    turned = replace(prepared, represented=-prepared.represented)
-    other = own_ranked(params, replace(queries, catalog=turned), targets)
+    turned = replace(ONE, prepared={REPRESENTED: -prepared.prepared[REPRESENTED]})
+    other = own_ranked(params, queries, targets, turned)
     assert (np.asarray(other[1]) != np.asarray(found[1])).any()  # it is what is ranked by
 
 
@@ -163,7 +165,7 @@ def test_loss_is_the_mixture_over_the_unseen_catalog(trained):
         catalog -= np.log(p * share + (1 - p) / ITEMS)
         for slot, size in enumerate(SIZES):
             logits = embedding[offset[slot] : offset[slot] + size] @ out[slot]
-            code += (np.logaddexp.reduce(logits) - logits[ONE.codes[target, slot]]) / len(SIZES)
+            code += (np.logaddexp.reduce(logits) - logits[ONE[CODES][target, slot]]) / len(SIZES)
         weight += 1
     assert weight == float(sums["loss"][1]) < batch.weights.sum()
     np.testing.assert_allclose(float(sums["catalog_loss"][0]), catalog, rtol=1e-4)
@@ -193,21 +195,19 @@ def test_drawn_negatives_estimate_the_normaliser(trained):
 
 
 def test_own_vectors_start_at_nothing_and_tell_items_of_one_text_apart(own):
-    table = replace(
-        ONE, **{name: np.concatenate([getattr(ONE, name)[:29], getattr(ONE, name)[27:29]]) for name in COLUMNS}
-    )
-    batch = replace(packed(replace(table, size=np.int32(26))), catalog=table)
+    table = ONE.adding({name: np.concatenate([column[:29], column[27:29]]) for name, column in ONE.columns.items()})
+    batch = packed(replace(table, size=np.int32(26)))
     without = without_own(own)
-    assert set(own) - set(without) == set(OWN.own_arrays()) == {"own", "own_in", "own_out"}
-    assert jax.tree.structure(without) == jax.tree.structure(jax.eval_shape(PLAIN.init, jax.random.key(0), batch))
-    loss, grads = own_gradient(own, batch)
-    np.testing.assert_allclose(loss, loss_of(without, batch)[0], rtol=1e-6)
+    assert set(own) - set(without) == set(OWN.per_item) == {"own", "own_in", "own_out"}
+    assert jax.tree.structure(without) == jax.tree.structure(jax.eval_shape(PLAIN.init, jax.random.key(0), batch, ONE))
+    loss, grads = own_gradient(own, batch, table)
+    np.testing.assert_allclose(loss, loss_of(without, batch, table)[0], rtol=1e-6)
     assert np.abs(grads["own"][1:31]).max() > 0
     # Items 27 and 29 have one text and one tuple of codes; after a step the one that was a target stands first.
     told = replace(batch, targets=np.where(batch.weights > 0, 29, 0).astype(np.int32))
-    moved = {**own, "own": own["own"] - 0.1 * own_gradient(own, told)[1]["own"]}
-    queries = queries_of(np.tile(batch.items[:1], (4, 1)), [3, 3, 3, 3], table)
-    (items, scores), _ = own_ranked(moved, queries, np.ones(4, np.int32))
+    moved = {**own, "own": own["own"] - 0.1 * own_gradient(own, told, table)[1]["own"]}
+    queries = queries_of(np.tile(batch.items[:1], (4, 1)), [3, 3, 3, 3])
+    (items, scores), _ = own_ranked(moved, queries, np.ones(4, np.int32), table)
     items, scores = np.asarray(items[0]).tolist(), np.asarray(scores[0])
     assert items.index(29) < items.index(27)
     assert scores[items.index(29)] > scores[items.index(27)]
@@ -239,19 +239,19 @@ def test_histories_of_a_row_do_not_see_each_other(trained):
 
 def test_catalogs_of_one_table_share_a_compilation(trained):
     two = table_of(1, items=20)
-    table, starts = joined([ONE, replace(two, **{name: getattr(two, name)[:21] for name in COLUMNS})])
+    table, starts = joined([ONE, two])
     table = on_devices(table)
     traces = []
 
     @jax.jit
-    def loss(params, batch):
+    def loss(params, batch, items):
         traces.append(None)
-        return PLAIN.loss(params, batch, None)[0]
+        return PLAIN.loss(params, batch, items, None)[0]
 
     for number, alone in enumerate((ONE, two)):
         here = replace(table, start=jnp.int32(starts[number]), size=jnp.int32(alone.size))
         batch = packed(alone)
-        np.testing.assert_allclose(loss(trained, replace(batch, catalog=here)), loss_of(trained, batch)[0], rtol=1e-5)
+        np.testing.assert_allclose(loss(trained, batch, here), loss_of(trained, batch, alone)[0], rtol=1e-5)
     assert len(traces) == 1
 
 
@@ -268,7 +268,7 @@ def test_what_cannot_be_built():
     with pytest.raises(InputError, match="needs `text`"):
         CONFIG.build(ItemStats(ITEMS, np.ones(31)))
     with pytest.raises(InputError, match="tokenizer"):
-        CONFIG.build(ItemStats(ITEMS, np.ones(31), ONE))
+        CONFIG.build(ItemStats(ITEMS, np.ones(31), ONE.row_shapes))
     with pytest.raises(InputError, match=r"model\.memory"):
         RecGPT(memory=0)
     with pytest.raises(InputError, match=r"model\.own_width is -1"):

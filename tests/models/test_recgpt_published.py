@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from recjax.data.item_table import item_table
+from recjax.data.items import text_items
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
-from recjax.models.published_checkpoint import import_recgpt, read_state_dict
+from recjax.models.published_checkpoint import import_recgpt, model_params
 from recjax.models.recgpt_published import RecGPTPublished
+from recjax.models.torch_file import read_state_dict
 from recjax.tokenizers.item_codes import load_state
 from recjax.typing import InputError
 
@@ -30,14 +32,15 @@ MODEL = dataclasses.replace(CONFIG, dropout=0.0).build(ItemStats(ITEMS, np.ones(
 
 
 @jax.jit
-def logits_and_loss(params, batch):
-    hidden = MODEL.module.apply({"params": params}, *MODEL._inputs(batch), batch.segments, batch.positions)
-    return hidden @ params["pred_head"].T, MODEL.loss(params, batch, None)[0]
+def logits_and_loss(params, batch, items):
+    hidden = MODEL.module.apply({"params": params}, *MODEL._inputs(batch, items), batch.segments, batch.positions)
+    return hidden @ params["pred_head"].T, MODEL.loss(params, batch, items, None)[0]
 
 
 @jax.jit
-def ranked(params, queries, targets):
-    return MODEL.rank(params, queries, 5), MODEL.target_rank(params, queries, targets)[0]
+def ranked(params, queries, items, targets):
+    scoring = MODEL.scoring(params, queries, items)
+    return scoring.topk(queries.seen, 5), scoring.rank(targets, queries.seen)[0]
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +56,10 @@ def expected():
 
 def _table(expected):
     known = np.any(expected["vectors"] != 0, axis=1)
-    return jax.tree.map(jnp.asarray, item_table(expected["vectors"], known, expected["codes"]))
+    return jax.tree.map(jnp.asarray, text_items(expected["vectors"], known, expected["codes"]))
 
 
-def _batch(items, table, segments=None, positions=None):
+def _batch(items, segments=None, positions=None):
     """Rows of `LENGTH` items; next items as targets, where the next position is of the same history."""
     items = np.pad(items, [(0, 0), (0, LENGTH - items.shape[1])])
     segments = (items > 0).astype(np.int32) if segments is None else segments
@@ -65,12 +68,12 @@ def _batch(items, table, segments=None, positions=None):
     targets = np.where(follows, np.pad(items[:, 1:], [(0, 0), (0, 1)]), 0)
     arrays = (items, segments, positions, targets, follows)
     types = (jnp.int32, jnp.int32, jnp.int32, jnp.int32, jnp.float32)
-    return Batch(*(jnp.asarray(a, t) for a, t in zip(arrays, types, strict=True)), catalog=table)
+    return Batch(*(jnp.asarray(a, t) for a, t in zip(arrays, types, strict=True)))
 
 
 def _check(published, expected):
     assert published.config == CONFIG
-    logits, loss = logits_and_loss(published.params, _batch(HISTORIES, _table(expected)))
+    logits, loss = logits_and_loss(published.params, _batch(HISTORIES), _table(expected))
     real = np.repeat(HISTORIES > 0, SLOTS, axis=1)
     found = np.asarray(logits)[:, : real.shape[1]]
     np.testing.assert_allclose(found[real], expected["logits"][real], atol=1e-4)
@@ -98,11 +101,11 @@ def test_logits_loss_and_codes_equal_a_live_twin(tmp_path):
 
 def test_packing_and_padding_side_change_nothing(published, expected):
     table = _table(expected)
-    alone, _ = logits_and_loss(published.params, _batch(HISTORIES, table))
+    alone, _ = logits_and_loss(published.params, _batch(HISTORIES), table)
     packed = np.array([[9, 4, 6, 3, 7, 1, 10, 2, 5, 0], [0, 0, 0, 0, 0, 0, 0, 9, 4, 6]], np.int32)
     segments = np.array([[1, 1, 1, 2, 2, 2, 2, 2, 2, 0], [0] * 7 + [1] * 3])
     positions = np.array([[0, 1, 2, 0, 1, 2, 3, 4, 5, 0], [0] * 7 + [0, 1, 2]])
-    together, _ = logits_and_loss(published.params, _batch(packed, table, segments, positions))
+    together, _ = logits_and_loss(published.params, _batch(packed, segments, positions), table)
     np.testing.assert_allclose(together[0, 3 * SLOTS : 9 * SLOTS], alone[0, : 6 * SLOTS], atol=2e-5)
     np.testing.assert_allclose(together[0, : 3 * SLOTS], alone[1, : 3 * SLOTS], atol=2e-5)
     np.testing.assert_allclose(together[1, 7 * SLOTS :], alone[1, : 3 * SLOTS], atol=2e-5)
@@ -112,14 +115,14 @@ def test_rank_is_by_the_sum_of_code_logits(published, expected):
     seen = jnp.asarray([[3, 7, 0], [9, 0, 0]], jnp.int32)
     lengths = jnp.asarray([6, 3], jnp.int32)
     positions = jnp.tile(jnp.arange(6, dtype=jnp.int32), (2, 1))
-    queries = Queries(jnp.asarray(HISTORIES), positions, lengths, seen, catalog=_table(expected))
+    queries = Queries(jnp.asarray(HISTORIES), positions, lengths, seen)
     last = np.stack([expected["logits"][0, 20:24], expected["logits"][1, 8:12]])
     scores = sum(last[:, slot][:, expected["codes"][:, slot]] for slot in range(SLOTS))
     scores[:, 0] = -np.inf
     for row, items in enumerate(np.asarray(seen)):
         scores[row, items] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")
-    (items, best), ranks = ranked(published.params, queries, jnp.asarray(order[:, 3], jnp.int32))
+    (items, best), ranks = ranked(published.params, queries, _table(expected), jnp.asarray(order[:, 3], jnp.int32))
     np.testing.assert_array_equal(items, order[:, :5])
     np.testing.assert_allclose(best, np.take_along_axis(scores, order[:, :5], 1), atol=1e-4)
     np.testing.assert_array_equal(ranks, [4, 4])
@@ -127,11 +130,11 @@ def test_rank_is_by_the_sum_of_code_logits(published, expected):
 
 def test_training_lowers_the_loss(expected):
     table = _table(expected)
-    stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), table, (49,) * SLOTS)
+    stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), table.row_shapes, (49,) * SLOTS)
     config = RecGPTPublished(width=16, layers=1, heads=2, vocabulary=VOCABULARY, aux_width=8, max_items=8)
-    model, batch = config.build(stats), _batch(HISTORIES, table)
-    params = jax.jit(model.init)(jax.random.key(0), batch)
-    step = jax.jit(jax.value_and_grad(lambda params, key: model.loss(params, batch, key)[0]))
+    model, batch = config.build(stats), _batch(HISTORIES)
+    params = jax.jit(model.init)(jax.random.key(0), batch, table)
+    step = jax.jit(jax.value_and_grad(lambda params, key: model.loss(params, batch, table, key)[0]))
     first = step(params, jax.random.key(0))[0]
     assert abs(float(first) - np.log(VOCABULARY)) < 0.3
     for i in range(20):
@@ -192,6 +195,40 @@ def test_tensors_never_reach_beyond_their_storage(tmp_path):
             read_state_dict(bad)
 
 
+def test_a_small_file_never_takes_much_memory(tmp_path):
+    pickles = {
+        "LONG_BINPUT": b"]r\x00\x00\x00\x0a.",
+        "BYTEARRAY8": b"\x80\x05\x96\x00\x00\x00\x80\x00\x00\x00\x00.",
+    }
+    tracemalloc.start()
+    try:
+        for name, content in pickles.items():
+            with pytest.raises(InputError, match=f"is damaged: ({name} of|expected 2147483648 bytes)"):
+                read_state_dict(_archive(tmp_path / "small.pt", content))
+        path = tmp_path / "zeros.pt"
+        count = 1 << 24
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a/data.pkl", _tensor_pickle((count,), (1,)).replace(b"I4\n", b"I%d\n" % count))
+            archive.writestr("a/data/0", bytes(4 * count))
+        tracemalloc.reset_peak()
+        with pytest.raises(InputError, match="is compressed, which PyTorch's files are not"):
+            read_state_dict(path)
+        many = b"(d" + b"".join(
+            b"Vx%d\n" % number + _tensor_pickle((2, 2), (1, 2))[5:-1] for number in range(500)
+        ) + b"."  # fmt: skip
+        data = np.zeros(4, "<f4").tobytes()
+        assert len(read_state_dict(_archive(tmp_path / "many.pt", many, **{"0": data}))) == 500
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
+
+
+def test_layers_are_counted_by_names_that_are_there(tmp_path):
+    found = {f"h.{10**12}.ln_1.weight": np.zeros(3, np.float32)}
+    with pytest.raises(InputError, match="is not the published model"):
+        model_params(found, tmp_path, 4, 2)
+
+
 def test_other_files_are_named_for_what_they_are(tmp_path, published):
     old = tmp_path / "old.pt"
     old.write_bytes(pickle.dumps({}))
@@ -215,4 +252,4 @@ def test_other_files_are_named_for_what_they_are(tmp_path, published):
 def test_catalogs_that_do_not_fit_are_refused(expected):
     config = RecGPTPublished(width=16, layers=1, heads=2, vocabulary=VOCABULARY, aux_width=9)
     with pytest.raises(InputError, match="item vectors have 32 coordinates, expected 4 x 9"):
-        config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), _table(expected), (49,) * SLOTS))
+        config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), _table(expected).row_shapes, (49,) * SLOTS))

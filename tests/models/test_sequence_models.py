@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recjax.data.items import bare_items
 from recjax.data.views import Batch, Queries
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.gsasrec import GSASRec
@@ -17,6 +18,7 @@ from recjax.models.sasrec import SASRec
 from recjax.typing import InputError
 
 ITEMS, LENGTH = 50, 16
+BARE = bare_items(ITEMS)
 STATS = ItemStats(ITEMS, np.arange(ITEMS + 1))
 SMALL = dict(width=16, layers=1, heads=2, max_length=LENGTH)
 CONFIGS = {
@@ -46,7 +48,7 @@ def _batch() -> Batch:
 @cache
 def _built(config):
     model = config.build(STATS)
-    return model, jax.jit(model.init)(jax.random.key(0), _batch())
+    return model, jax.jit(model.init)(jax.random.key(0), _batch(), BARE)
 
 
 def _hidden(model, params, batch):
@@ -60,10 +62,10 @@ def test_loss_falls_when_trained(name):
 
     @jax.jit
     def step(params, key):
-        (loss, sums), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, key)
+        (loss, sums), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, BARE, key)
         return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), loss, sums
 
-    evaluated = jax.jit(lambda params: model.loss(params, batch, None)[0])
+    evaluated = jax.jit(lambda params: model.loss(params, batch, BARE, None)[0])
     first = float(evaluated(params))
     for i in range(30):
         params, loss, sums = step(params, jax.random.key(i))
@@ -100,7 +102,7 @@ def test_user_state_is_the_last_position(name):
 
 
 @pytest.mark.parametrize("name", ["sasrec-pre", "gsasrec", "bert4rec"])
-def test_rank_and_target_rank_agree_with_brute_force(name):
+def test_lists_and_ranks_agree_with_brute_force(name):
     model, params = _built(CONFIGS[name])
     batch = _batch()
     seen = jnp.asarray([[1, 2, 3], [7, 0, 0], [9, 9, 4]], jnp.int32)
@@ -112,18 +114,19 @@ def test_rank_and_target_rank_agree_with_brute_force(name):
     scores[:, 0] = scores[:, ITEMS + 1 :] = -np.inf
     for row, items in enumerate(np.asarray(seen)):
         scores[row, items] = -np.inf
-    items, best = jax.jit(model.rank, static_argnums=2)(params, queries, 10)
+    items, best = jax.jit(lambda params: model.scoring(params, queries, BARE).topk(seen, 10))(params)
     order = np.argsort(-scores, axis=-1, kind="stable")
     np.testing.assert_array_equal(items, order[:, :10])
     np.testing.assert_allclose(best, np.take_along_axis(scores, order[:, :10], -1), rtol=1e-4, atol=1e-5)
-    ranks, _ = jax.jit(model.target_rank)(params, queries, jnp.asarray(order[:, 6], jnp.int32))
+    targets = jnp.asarray(order[:, 6], jnp.int32)
+    ranks, _ = jax.jit(lambda params: model.scoring(params, queries, BARE).rank(targets, seen))(params)
     np.testing.assert_array_equal(ranks, [7, 7, 7])
 
 
 def test_remat_changes_memory_not_results():
     batch = _batch()
     (model, params), (other, _) = _built(CONFIGS["sasrec-pre"]), _built(CONFIGS["sasrec-remat"])
-    plain, again = (jax.jit(jax.grad(lambda p, m=m: m.loss(p, batch, None)[0]))(params) for m in (model, other))
+    plain, again = (jax.jit(jax.grad(lambda p, m=m: m.loss(p, batch, BARE, None)[0]))(params) for m in (model, other))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain, again)
 
 

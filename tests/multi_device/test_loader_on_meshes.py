@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from recjax.data.derived import Prefixes, Users
 from recjax.data.loader import Loader, query_batches
+from recjax.data.partners import AlteredCopy, Partnered
 from recjax.data.views import Cloze, Shifted
 from recjax.parallel.mesh import MeshShape
 from recjax.typing import InputError
@@ -33,6 +35,22 @@ def test_the_stream_is_the_same_on_any_mesh(shape, view):
             assert leaf.sharding.spec == P("data")
             assert leaf.addressable_shards[0].data.shape == (16 // shape[0], 20)
             assert len(leaf.sharding.device_set) == np.prod(shape)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_partners_and_user_numbers_are_the_same_on_any_mesh(devices):
+    view = Users(Partnered(Partnered(Prefixes(Shifted(20, targets=1)), AlteredCopy(), "copy")))
+    loader = Loader(SOURCE, view, 8, None, 0, N_ITEMS, packed=False)
+    expected = [loader.host_batch(step) for step in (0, 99)]
+    with jax.set_mesh(mesh_of((devices, 1, 1))):
+        for step, reference in zip((0, 99), expected, strict=True):
+            batch = loader.batch(step)
+            jax.tree.map(np.testing.assert_array_equal, batch, reference)
+            for leaf in jax.tree.leaves(batch):
+                assert leaf.sharding.spec == P("data") and leaf.addressable_shards[0].data.shape[0] == 8 // devices
+    assert {name: array.shape for name, array in expected[0].more.items() if array.ndim == 1} == {
+        "users": (8,), "partner_weights": (8,), "copy_weights": (8,)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from recjax.data.items import bare_items
 from recjax.data.views import Batch
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.dot_product import DotProductModel
@@ -26,6 +27,7 @@ from recjax.typing import Array, Params
 ITEMS, LENGTH, ROWS = 1000, 16, 16
 MESHES = [(8, 1, 1), (2, 4, 1), (4, 2, 1)]
 KEY = jax.random.key(1)
+BARE = bare_items(ITEMS)
 SMALL = dict(width=16, layers=1, max_length=LENGTH)
 CONFIGS = {
     "chunked": SASRec(**SMALL, loss=FullSoftmax(chunk_elements=2**12)),
@@ -54,7 +56,7 @@ def _model(name: str) -> DotProductModel:
 
 @lru_cache
 def _parameters(name: str) -> Params:
-    start = jax.jit(_model(name).init)(jax.random.key(0), _batch())
+    start = jax.jit(_model(name).init)(jax.random.key(0), _batch(), BARE)
     if "bias" in start:
         start["bias"] = np.random.default_rng(0).normal(size=start["bias"].shape).astype(np.float32)
     return jax.tree.map(np.asarray, start)
@@ -68,7 +70,7 @@ def _run(name: str, shape: tuple[int, int, int], key: Array | None) -> Any:
         params = jax.device_put(_parameters(name), sharding_rules(model).shard(_parameters(name), mesh))
         assert params["items"].sharding.spec == PartitionSpec("model", None)
         assert "bias" not in params or params["bias"].sharding.spec == PartitionSpec("model")
-        found = jax.jit(jax.value_and_grad(model.loss, has_aux=True))(params, batch, key)
+        found = jax.jit(jax.value_and_grad(model.loss, has_aux=True))(params, batch, BARE, key)
     return jax.tree.map(np.asarray, found)
 
 
@@ -93,10 +95,10 @@ def test_item_table_is_never_gathered():
     model = SASRec(**SMALL).build(ItemStats(items, np.ones(items + 1)))
     mesh = MeshShape(2, 4, 1).build()
     with jax.set_mesh(mesh):
-        params = jax.eval_shape(lambda: model.init(jax.random.key(0), _batch()))
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0), _batch(), BARE))
         shardings = sharding_rules(model).shard(params, mesh)
         params = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
-        grads = jax.jit(jax.grad(lambda p, b: model.loss(p, b, None)[0])).lower(params, _batch()).compile()
+        grads = jax.jit(jax.grad(lambda p, b: model.loss(p, b, BARE, None)[0])).lower(params, _batch()).compile()
     assert "f32[2048,16]" in grads.as_text()
     assert "f32[8192,16]" not in grads.as_text()
 

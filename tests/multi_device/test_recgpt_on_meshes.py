@@ -9,11 +9,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax import recipes
-from recjax.data.item_table import item_table, on_devices
-from recjax.data.views import Batch, Queries, catalog_of
+from recjax.data.items import CODES, VECTORS, Items, on_devices, text_items
+from recjax.data.views import Batch, Queries
 from recjax.evaluate.ranking import prepared
 from recjax.models.model import ItemStats
-from recjax.models.recgpt import RecGPT
+from recjax.models.recgpt import REPRESENTED, RecGPT
 from recjax.parallel.mesh import MeshShape
 from recjax.plan.program import abstract_inputs, lower_evaluation
 from recjax.text.hashed import Hashed
@@ -24,30 +24,30 @@ ITEMS, LENGTH, ROWS, SIZES = 63, 6, 16, (4, 4)
 MESHES = [(8, 1, 1), (4, 2, 1), (2, 4, 1)]
 
 
-def _host() -> Batch:
+def _host() -> tuple[Batch, Items]:
     rng = np.random.default_rng(0)
     codes = np.stack([rng.integers(0, size, ITEMS + 1) for size in SIZES], axis=1)
     vectors = rng.normal(size=(ITEMS + 1, 8)).astype(np.float32)
-    table = item_table(vectors, np.arange(ITEMS + 1) > 0, codes, rng.uniform(0.5, 2, ITEMS + 1))
+    table = text_items(vectors, np.arange(ITEMS + 1) > 0, codes, rng.uniform(0.5, 2, ITEMS + 1))
     items = rng.integers(1, ITEMS + 1, (ROWS, LENGTH)).astype(np.int32)
     segments = np.ones((ROWS, LENGTH), np.int32)
     segments[::2, 4:] = 2
     positions = np.tile(np.arange(LENGTH, dtype=np.int32), (ROWS, 1))
     targets = rng.integers(1, ITEMS + 1, items.shape).astype(np.int32)
-    return Batch(items, segments, positions, targets, np.ones(items.shape, np.float32), catalog=table)
+    return Batch(items, segments, positions, targets, np.ones(items.shape, np.float32)), table
 
 
-HOST = _host()
+HOST, CATALOG = _host()
 
 
-def _model(table):
+def _model():
     config = RecGPT(width=8, layers=1, heads=2, memory=3, positions=4, chunk=10, metric_rank=2)
-    return config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), table, SIZES))
+    return config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), CATALOG.row_shapes, SIZES))
 
 
 @pytest.fixture(scope="module")
 def params():
-    start = jax.jit(_model(HOST.catalog).init)(jax.random.key(0), HOST)
+    start = jax.jit(_model().init)(jax.random.key(0), HOST, CATALOG)
     return jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), start)
 
 
@@ -55,22 +55,19 @@ def _run(shape, params):
     """Loss, gradients and ranks on a mesh."""
     mesh = MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
     with jax.set_mesh(mesh):
-        table = on_devices(catalog_of(HOST))
-        batch = jax.device_put(replace(HOST, catalog=None), NamedSharding(mesh, PartitionSpec("data")))
-        batch, model = replace(batch, catalog=table), _model(table)
+        table, model = on_devices(CATALOG), _model()
+        batch = jax.device_put(HOST, NamedSharding(mesh, PartitionSpec("data")))
         params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        catalog = prepared(model, params)
-        assert catalog is not None and catalog.represented is not None
-        assert catalog.represented.sharding.is_equivalent_to(table.vectors.sharding, 2)
+        ranked = prepared(model, params, table)
+        assert ranked.prepared[REPRESENTED].sharding.is_equivalent_to(table[VECTORS].sharding, 2)
 
         @jax.jit
-        def function(params, batch, catalog):
-            lengths = jnp.full(ROWS, LENGTH)
-            queries = Queries(batch.items, batch.positions, lengths, batch.items, catalog=catalog)
-            loss = jax.value_and_grad(lambda params: model.loss(params, batch, None)[0])
-            return loss(params), model.target_rank(params, queries, batch.targets[:, 0])
+        def function(params, batch, table, ranked):
+            queries = Queries(batch.items, batch.positions, jnp.full(ROWS, LENGTH), batch.items)
+            loss = jax.value_and_grad(lambda params: model.loss(params, batch, table, None)[0])
+            return loss(params), model.scoring(params, queries, ranked).rank(batch.targets[:, 0], queries.seen)
 
-        return jax.tree.map(np.asarray, function(params, batch, catalog))
+        return jax.tree.map(np.asarray, function(params, batch, table, ranked))
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +87,10 @@ def test_a_plan_holds_the_prepared_catalog():
     config = replace(shipped, model=model, tokenizer=tokenizer, text=TextSpace((Channel(Hashed(16)),)))
     mesh = MeshShape(4, 2, 1).build()
     inputs = abstract_inputs(config, ITEMS, mesh)
-    catalog = inputs.queries.catalog
-    assert catalog is not None and catalog.represented is not None
-    assert catalog.represented.shape == (128, 16 + 2 * 8)
-    assert catalog.represented.sharding.spec == PartitionSpec("model", None)
+    represented = inputs.ranked.prepared[REPRESENTED]
+    assert represented.shape == (128, 16 + 2 * 8)
+    assert represented.sharding.spec == PartitionSpec("model")
+    assert not inputs.items.prepared and inputs.items[CODES].shape == (128, 2)
     with jax.set_mesh(mesh):
         text = lower_evaluation(config, inputs).as_text()
     assert "128x32xf32" in text

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from recjax import cli, recipes
 from recjax.config import override_all
-from recjax.data.item_table import padded_rows
+from recjax.data.items import padded_rows
 from recjax.ops.embedding import table_rows
 from recjax.plan import plan
 from recjax.plan.advice import nearest
@@ -108,7 +108,7 @@ def test_no_device_is_sent_the_catalog_that_it_ranks():
     mesh = chosen.mesh.build(find_topology("cpu:8").devices)
     inputs = abstract_inputs(chosen, ITEMS, mesh)
     with jax.set_mesh(mesh):
-        found = estimate(lower_evaluation(chosen, inputs), {"catalog": inputs.queries.catalog}, mesh, HOST)
+        found = estimate(lower_evaluation(chosen, inputs), {"catalog": inputs.ranked}, mesh, HOST)
     # Of each item: 256 coordinates, three codes, whether it has a text, how crowded it is around it, and what it is
     # ranked by, made once for all queries: the coordinates and three embeddings of codes.
     item = 256 * 4 + 3 * 4 + 1 + 4 + (256 + 3 * 8) * 4

@@ -21,6 +21,8 @@ from recjax.typing import InputError
 from tests.text.reference import bucket, hidden_states, load
 from tests.text.titles import TITLES
 
+SIZES = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
+BAD_SIZES = (0, -1, 1.5, "12", True, [1], 10**20)
 TWINS = Path(__file__).parent / "twins"
 FAMILIES = ("bert", "mpnet")
 
@@ -157,18 +159,32 @@ def test_unsupported_folders_say_what_was_expected(twin):
             file.write_bytes(content)
 
     config, pooling = twin / "config.json", twin / "1_Pooling" / "config.json"
+    limits = twin / "sentence_bert_config.json"
     for file, values, message in (
         (config, {"model_type": "gpt2"}, "model_type is 'gpt2', expected one of: bert, mpnet"),
         (config, {"hidden_act": "silu"}, "hidden_act is 'silu'"),
         (config, {"num_attention_heads": 5}, "24 is not divided by num_attention_heads 5"),
         (config, {"vocab_size": None}, "config.json: there is no 'vocab_size'"),
         (config, {"intermediate_size": 41}, r"shape \(40, 24\), but config.json makes it \(41, 24\)"),
-        (config, {"num_hidden_layers": 3}, r"no tensor 'encoder.layer.2"),
+        (config, {"num_hidden_layers": 3}, r"too few for the 3 layers of config.json"),
+        *((config, {key: value}, f"{key} is .*expected a whole number from ") for key in SIZES for value in BAD_SIZES),
+        (config, {"num_hidden_layers": 10**9}, "too few for the 1,000,000,000 layers"),
+        (config, {"vocab_size": 2**31 - 1}, "smaller than the sizes in config.json|makes it"),
+        (config, {"model_type": ["bert"]}, "model_type is"),
+        (config, {"hidden_act": {}}, "hidden_act is"),
+        (config, {"layer_norm_eps": "small"}, "layer_norm_eps is 'small'"),
+        (limits, {"max_seq_length": "many"}, "max_seq_length is 'many'"),
+        (limits, {"max_seq_length": 1}, "max_seq_length is 1, expected a whole number from 3"),
+        (limits, {"do_lower_case": "no"}, "do_lower_case is 'no', expected true or false"),
         (config, {"vocab_size": 50}, "tokens, but config.json makes room for 50|makes it"),
         (pooling, {"pooling_mode_max_tokens": True}, "expected mean_tokens or cls_token"),
     ):
         change(file, **values)
         refuses(message)
+        restore()
+    for name, content in (("config.json", "[1]"), ("1_Pooling/config.json", "null"), ("config.json", "[" * 10**5)):
+        (twin / name).write_text(content)
+        refuses("expected an object|is not JSON")
         restore()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (twin / name).unlink()
@@ -181,8 +197,24 @@ def test_unsupported_folders_say_what_was_expected(twin):
     (twin / "modules.json").write_text(json.dumps(dense))
     refuses("Dense; expected Transformer, then Pooling, then Normalize")
     restore()
+    tokenizer = json.loads(kept[twin / "tokenizer.json"])
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 10**6
+    (twin / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refuses("has 1000001 tokens, but config.json makes room for")
+    restore()
     with pytest.raises(InputError, match="max_tokens is 1000, expected 3 to 16"):
         read_folder(twin, max_tokens=1000)
+
+
+@pytest.mark.parametrize("part", ["../elsewhere", "/etc", "0/../../elsewhere", 7, "x" * 300])
+def test_modules_lie_inside_of_their_folder(twin, part):
+    shutil.copytree(twin, twin.parent / "elsewhere")
+    modules = json.loads((twin / "modules.json").read_text())
+    modules[0]["path"] = part
+    (twin / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(InputError, match=r"the path of a module is .*, expected a folder inside of"):
+        read_folder(twin)
 
 
 def test_folders_are_found_by_path_and_name(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from recjax.text.hashed import Hashed
 from recjax.text.sketch import Sketch
 from recjax.text.space import Channel, TextSpace, density
 from recjax.typing import InputError
+from tests.damage import flipped
 
 WORDS = ["rose", "cream", "night", "soap", "lavender", "hair", "oil", "mask", "hand", "face", "gel", "mint"]
 
@@ -73,6 +74,9 @@ def test_a_density_is_kept_under_what_it_was_made_of(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(space, "_density", None)
         np.testing.assert_array_equal(density(vectors, known, tmp_path), first)
+    (file,) = tmp_path.iterdir()
+    for where in flipped(file, 60):
+        np.testing.assert_array_equal(density(vectors, known, tmp_path), first, where)
     others = [(vectors + 1, known, {}), (vectors, np.arange(50) > 1, {}), (vectors, known, {"neighbours": 3})]
     for other, which, settings in others:
         np.testing.assert_array_equal(density(other, which, tmp_path, **settings), density(other, which, **settings))

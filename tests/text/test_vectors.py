@@ -12,6 +12,7 @@ from recjax.text.encoder import SentenceEncoder
 from recjax.text.hashed import Hashed
 from recjax.text.vectors import item_vectors
 from recjax.typing import InputError
+from tests.damage import flipped
 
 TWIN = Path(__file__).parent / "twins" / "bert"
 CATALOG = pl.DataFrame({"title": ["red chair", None, "blue chair", "\u200b", "red chair"]})
@@ -58,6 +59,28 @@ def test_the_file_is_used_for_the_same_content_only(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x00\x3f")
     with pytest.raises(AssertionError, match="in the cache"):
         item_vectors(cached, CATALOG, cache)
+
+
+def test_a_cache_with_a_flipped_bit_is_made_again_and_said(tmp_path, caplog):
+    first = item_vectors(Hashed(width=4), CATALOG, tmp_path)
+    (file,) = tmp_path.iterdir()
+    for where in flipped(file, 100):
+        caplog.clear()
+        found = item_vectors(Hashed(width=4), CATALOG, tmp_path)
+        np.testing.assert_array_equal(found.vectors, first.vectors)
+        np.testing.assert_array_equal(found.known, first.known)
+        assert "making it again" in caplog.text or not caplog.text, where
+    caplog.clear()
+    for where in flipped(file, 40):
+        if where.endswith(f"byte {file.stat().st_size - 1} of {file.name}"):
+            item_vectors(Hashed(width=4), CATALOG, tmp_path)
+    assert "is damaged" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    found = item_vectors(Hashed(width=4), CATALOG, tmp_path / "file" / "cache")
+    assert found.known.sum() == 3 and "cannot be written" in caplog.text
 
 
 def test_bad_settings():

@@ -1,6 +1,7 @@
 """The FSQ autoencoder: trained by the plain loop, and by the training loop through a task."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from recjax.config import RunConfig
+from recjax.data.items import Items
+from recjax.models.model import ItemStats, Model
 from recjax.parallel.mesh import MeshShape
 from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.preparation import prepared
@@ -26,6 +29,22 @@ TINY = FSQ(slots=2, levels=(5, 4), layers=1, heads=2, dropout=0.0, steps=60, bat
 @dataclasses.dataclass(frozen=True)
 class Nothing:
     """Stands for settings that a tokenizer does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner(Model):
+    """A tokenizer's network as a system that the training loop trains."""
+
+    network: Any
+    stats: ItemStats
+
+    def init(self, key, batch, items):
+        del items
+        return self.network.init(key, batch)
+
+    def loss(self, params, batch, items, key):
+        del items
+        return self.network.loss(params, batch, key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +101,20 @@ def through_the_loop(folder):
         nothing, optim = Nothing(), Adam(model.learning_rate, schedule="cosine")
         train = Train(steps=model.steps, log_every=20, save_every=40, accumulate=2)
         config = RunConfig("tokenizer", nothing, TINY, optim, OneDevice(), train, nothing, seed=int(key[1]))
-        task = Task("tiny", "f00d", model, batches, None)
+        learner = Learner(model, ItemStats(ITEMS, np.zeros(ITEMS + 1)))
+        items = Items(jnp.int32(0), jnp.int32(ITEMS))
+        task = Task("tiny", "f00d", learner, batches, (items,), None)
         result = fit(config, folder, task)
         assert result.step == model.steps and not result.preempted
 
         mesh, optimiser = OneDevice().build(), optim.build(model.steps)
         with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh):
             shapes = jax.eval_shape(
-                lambda key, batch: initial_state(model, optimiser, batch, key, False),
+                lambda key, batch: initial_state(learner, optimiser, batch, items, key, False),
                 jax.random.key(0),
                 batches.batch(0),
             )
-            return checkpoints.restore(result.step, abstract_state(shapes, mesh, model)).params
+            return checkpoints.restore(result.step, abstract_state(shapes, mesh, learner)).params
 
     return lambda model, batches, key: trainer(model, batches, jax.random.key_data(key) % 1000)
 

@@ -1,5 +1,6 @@
-"""Both tokenizers behind their one interface, on clustered vectors and on real texts."""
+"""All tokenizers behind their one interface, on clustered vectors and on real texts."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import jax
@@ -10,13 +11,17 @@ from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.item_codes import load_codes, load_state
 from recjax.tokenizers.preparation import fit_preparation, prepared
 from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.tokenizers.rq_vae import RQVAE
 from recjax.tokenizers.tokenizer import tokenize
 from recjax.typing import InputError
 
 ITEMS, WIDTH = 300, 16
 SMALL = FSQ(slots=2, levels=(5, 4, 3), layers=1, heads=2, steps=0, batch=32)
 RESIDUAL = RQKMeans(slots=2, clusters=16, iterations=5)
-TOKENIZERS = [SMALL, RESIDUAL]
+AUTOENCODED = RQVAE(
+    slots=3, clusters=16, hidden=(12,), width=8, sinkhorn=True, steps=10, batch=64, collisions="nearest-free"
+)
+TOKENIZERS = [SMALL, RESIDUAL, AUTOENCODED]
 
 
 @lru_cache
@@ -90,6 +95,14 @@ def test_bad_input():
         tokenize(FSQ(), table, known, jax.random.key(0))
     with pytest.raises(InputError, match=r"298 items have a vector, fewer than tokenizer.clusters = 512"):
         tokenize(RQKMeans(clusters=512), table, known, jax.random.key(0))
+    with pytest.raises(InputError, match=r"298 items have a vector, fewer than tokenizer.clusters = 512"):
+        tokenize(replace(AUTOENCODED, clusters=512), table, known, jax.random.key(0))
+    with pytest.raises(
+        InputError, match=r"tokenizer.collaborative is 0.1, but `fit` was given no vectors of behaviour"
+    ):
+        tokenize(replace(AUTOENCODED, collaborative=0.1), table, known, jax.random.key(0))
+    with pytest.raises(InputError, match=r"tokenizer\.start is 'warm', expected one of: kmeans, random"):
+        replace(AUTOENCODED, start="warm")
     with pytest.raises(InputError, match="needs a key"):
         tokenize(SMALL, table, known)
     with pytest.raises(InputError, match="3 texts, but vectors of 300 items"):

@@ -37,7 +37,16 @@ def test_all_time_is_counted_and_what_was_lost_is_restart(clock, tmp_path):
     )
     assert sum(first.seconds.values()) == 26 and first.seconds["restart"] == 0
     second = live(clock, tmp_path, 4, ("init", 3), ("step", 10), ("evaluation", 2), 8)  # killed after step 6
-    expected = {"init": 8, "compile": 2, "step": 20, "checkpoint": 1, "restart": 8, "evaluation": 2, "data": 0}
+    expected = {
+        "init": 8,
+        "compile": 2,
+        "step": 20,
+        "checkpoint": 1,
+        "restart": 8,
+        "evaluation": 2,
+        "data": 0,
+        "refresh": 0,
+    }
     assert second.seconds == expected
     third = live(clock, tmp_path, 8, ("init", 1))  # it was told to stop: nothing was lost
     assert third.seconds == {**expected, "init": 9}

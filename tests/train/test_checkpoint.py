@@ -1,4 +1,7 @@
 import dataclasses
+import gc
+import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ from recjax.train.checkpoint import Checkpoints
 from recjax.train.optimiser import Adam
 from recjax.train.state import TrainState, abstract_state, initial_state
 from recjax.typing import InputError
-from tests.train.toy import ToyLoader, ToyModel
+from tests.train.toy import NO_COLUMNS, ToyLoader, ToyModel
 
 
 def big_state(size=2**22):
@@ -82,7 +85,7 @@ def test_restores_onto_another_layout(tmp_path, shapes):
         with jax.set_mesh(mesh := MeshShape(data, on_model).build()), Checkpoints(tmp_path) as checkpoints:
 
             def start(key, batch):
-                return initial_state(model, optimiser, batch, key, ema=True)
+                return initial_state(model, optimiser, batch, NO_COLUMNS, key, ema=True)
 
             batch = ToyLoader().batch(0)
             target = abstract_state(jax.eval_shape(start, jax.random.key(1), batch), mesh, model)
@@ -101,6 +104,23 @@ def test_restores_onto_another_layout(tmp_path, shapes):
             assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, target)
             states.append(jax.device_get(dataclasses.replace(state)))
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_saves_and_reads_leave_no_file_or_thread_open(tmp_path):
+    """Each save of Orbax has an event loop of its own, which ends when its result is taken."""
+    state = big_state(8)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = []
+        for step in range(1, 31):
+            checkpoints.save(step, state, {})
+            if step % 10 == 0:
+                checkpoints.wait()
+                checkpoints.record(step)
+                checkpoints.restore(step, abstract(state))
+                gc.collect()
+                found.append((sum(1 for _ in Path("/proc/self/fd").iterdir()), threading.active_count()))
+    (files, threads), (files_after, threads_after) = found[0], found[-1]
+    assert files_after <= files + 3 and threads_after <= threads + 1, found
 
 
 def test_keeps_at_least_one(tmp_path):

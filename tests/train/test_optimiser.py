@@ -7,7 +7,7 @@ from recjax.models.model import ItemStats
 from recjax.models.sasrec import SASRec
 from recjax.train.optimiser import Adam, AdamW
 from recjax.typing import InputError
-from tests.train.toy import ToyLoader
+from tests.train.toy import NO_COLUMNS, ToyLoader
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_clipping_is_by_global_norm():
 
 def test_decay_leaves_out_biases_norms_and_embeddings():
     model = SASRec(width=8, layers=1, max_length=6).build(ItemStats(31, np.ones(32)))
-    params = jax.eval_shape(model.init, jax.random.key(0), ToyLoader().batch(0))
+    params = jax.eval_shape(model.init, jax.random.key(0), ToyLoader().batch(0), NO_COLUMNS)
     decayed = {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, decays in jax.tree.leaves_with_path(AdamW(weight_decay=0.1).decayed(params))

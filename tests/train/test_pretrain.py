@@ -19,11 +19,14 @@ from recjax.train.checkpoint import Checkpoints
 from recjax.train.interrupt import Interrupt
 from recjax.train.loop import fit
 from recjax.train.outcome import read_outcome
-from recjax.train.pretrain import PRETRAIN, Pretrain, denoising
+from recjax.train.pretrain import PRETRAIN, Pretrain
 from recjax.train.schedule import Train
+from recjax.train.stages import STAGES, parts
 from recjax.typing import InputError
 from tests.train.real import real_config, write_datasets
 from tests.train.toy import Nothing, OneDevice, toy_config
+
+STAGE = f"{STAGES}/{PRETRAIN}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,13 +76,13 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory):
 
 def test_the_task_starts_from_the_parameters_of_the_denoising(unbroken):
     folder, result, (random, carried) = unbroken
-    learned = arrays(folder / PRETRAIN, 4)
+    learned = arrays(folder / STAGE, 4)
     assert carried.keys() == learned.keys()
     for name, array in carried.items():
         np.testing.assert_array_equal(array, learned[name], err_msg=name)
     assert any((random[name] != learned[name]).any() for name in random)
     assert (result.step, result.total) == (4, 4)
-    configs = [json.loads((path / "config.json").read_text()) for path in (folder, folder / PRETRAIN)]
+    configs = [json.loads((path / "config.json").read_text()) for path in (folder, folder / STAGE)]
     assert configs[0]["data"]["view"]["type"].endswith(":Shifted") and configs[0]["train"]["steps"] == 8
     assert configs[1]["data"]["view"]["type"].endswith(":Corrupted") and configs[1]["train"]["steps"] == 4
 
@@ -103,7 +106,7 @@ def test_a_stop_in_either_phase_resumes(unbroken, tmp_path: Path, monkeypatch: p
     stops = set()
     assert fit(pretrained(), tmp_path) == unbroken[1]
     assert calls == [2, 3, 4]  # the denoising was not looked at again
-    for phase in (PRETRAIN, "."):
+    for phase in (STAGE, "."):
         expected, found = arrays(unbroken[0] / phase, 4), arrays(tmp_path / phase, 4)
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
@@ -123,19 +126,17 @@ def test_an_encoder_that_sees_both_sides_learns_from_masks():
         model=BERT4Rec(width=8, layers=1, inner=8, max_length=12),
         data=dataclasses.replace(real_config().data, view=Cloze(max_length=12)),
     )
-    first = denoising(config)
-    assert first is not None
+    first = parts(config, Path("run"))[0].config
     assert first.data.view == Cloze(max_length=12, mask_prob=0.15, last_copy=False)
     assert (first.train.steps, first.train.pretrain, first.train.evaluate_every) == (4, None, 0)
-    assert denoising(real_config()) is None
+    assert [part.title for part in parts(real_config(), Path("run"))] == [""]
 
 
 def test_noise_is_of_the_share_asked_for_and_targets_are_clean():
     lengths = np.array([9, 31, 2, 20] * 50)
     rng = np.random.default_rng(0)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    items = rng.integers(1, 1001, offsets[-1]).astype(np.int32)
-    histories = Histories(offsets, items, np.zeros(len(items), np.int64), np.arange(len(lengths), dtype=np.int32))
+    items = rng.integers(1, 1001, lengths.sum()).astype(np.int32)
+    histories = Histories.concatenated(lengths, items, np.zeros(len(items), np.int64), np.arange(len(lengths)))
     clean_view = Shifted(max_length=30, targets=1)
     noisy_view = denoising_view(clean_view, 0.3)
     assert noisy_view == Corrupted(Shifted(max_length=30), 0.3)
@@ -164,9 +165,10 @@ def test_settings_that_cannot_be():
     with pytest.raises(InputError, match=r"train\.pretrain\.corrupt is 0\.0"):
         Pretrain(corrupt=0.0)
     with pytest.raises(InputError, match="no denoising for the view Nothing"):
-        denoising(
+        parts(
             dataclasses.replace(
                 toy_config(pretrain=Pretrain()), data=dataclasses.replace(real_config().data, view=Nothing())
-            )
+            ),
+            Path("run"),
         )
     assert [Pretrain(share=share).steps(10) for share in (0.01, 0.5, 0.99)] == [1, 5, 9]

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from recjax.models.model import ItemStats
 from recjax.parallel.mesh import MeshShape
 from recjax.train.checkpoint import Checkpoints, DamagedError
 from recjax.train.checksum import checksum, checksums
@@ -115,6 +116,18 @@ def test_training_goes_on_after_the_checkpoint_before(unbroken, tmp_path, capsys
         assert checkpoints.steps == [10, 12]
 
 
+@pytest.mark.parametrize("damage", [b"5\n", b"\xff\xfe\n", b'{"step": 1, "na\n', b"[" * 100_000 + b"\n"])
+def test_training_goes_on_whatever_the_log_holds(unbroken, tmp_path, caplog, damage):
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    shutil.rmtree(run / "checkpoints/12")
+    log = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(damage + log)
+    assert fit(toy_config(save_every=2), run, toy_task(validate=lambda params: {"ndcg@10": 0.2})).step == 12
+    assert "1 lines cannot be read" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, saved(unbroken)[0], saved(run)[0])
+
+
 def test_no_sound_checkpoint_is_an_error_and_not_a_new_start(unbroken, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(unbroken, run)
@@ -131,7 +144,7 @@ def test_no_sound_checkpoint_is_an_error_and_not_a_new_start(unbroken, tmp_path)
 def test_another_model_is_not_damage(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     with pytest.raises(InputError, match=r"items has shape \(32, 8\) in checkpoint 12 of .*, and \(41, 8\) here"):
-        fit(toy_config(save_every=2), tmp_path / "run", toy_task(model=ToyModel(items=40)))
+        fit(toy_config(save_every=2), tmp_path / "run", toy_task(model=ToyModel(stats=ItemStats(40, np.ones(41)))))
     assert (tmp_path / "run/checkpoints/12").is_dir()
 
 

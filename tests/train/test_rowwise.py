@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recjax.data.items import bare_items
 from recjax.data.views import Batch
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
@@ -20,6 +21,7 @@ from recjax.train.step import make_train_step
 from recjax.typing import InputError
 
 ITEMS, ROWS, LENGTH = 500, 8, 6
+BARE = bare_items(ITEMS)
 SMALL = dict(width=8, layers=1, max_length=LENGTH, dropout=0.0)
 # eps keeps gradients that are zero but for rounding (of key biases) from being blown up to steps of full size.
 OPTIM = dict(learning_rate=0.1, clip=0.5, warmup_steps=2, eps=1e-3)
@@ -37,10 +39,10 @@ def run(config, optim, shape, steps, poison=None):
     model = config.build(ItemStats(ITEMS, np.ones(ITEMS + 1)))
     with jax.set_mesh(MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])) as _:
         mesh = jax.sharding.get_mesh()
-        optimiser = optim.build(10, model.tables)
-        target = abstract_start(model, optimiser, batch(0), mesh, ema=False)
+        optimiser = optim.build(10, model.row_tables)
+        target = abstract_start(model, optimiser, batch(0), BARE, mesh, ema=False)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-        start = lambda key: initial_state(model, optimiser, batch(0), key, False)  # noqa: E731
+        start = lambda key: initial_state(model, optimiser, batch(0), BARE, key, False)  # noqa: E731
         state = jax.jit(start, out_shardings=shardings)(jax.random.key(0))
         step = make_train_step(model, optimiser, shardings=(shardings, None))
         found = [jax.tree.map(np.asarray, state.params)]
@@ -48,7 +50,7 @@ def run(config, optim, shape, steps, poison=None):
             inputs = batch(number)
             if number == poison:
                 inputs.weights[:] = np.nan  # pyright: ignore[reportIndexIssue]
-            state, sums = step(state, inputs)
+            state, sums = step(state, inputs, BARE)
             found.append(jax.tree.map(np.asarray, state.params))
         return found, jax.tree.map(np.asarray, sums)
 
@@ -110,10 +112,10 @@ def test_repeated_rows_are_joined():
 )
 def test_what_it_cannot_serve_is_told(config, change, message):
     model = config.build(ItemStats(ITEMS, np.ones(ITEMS + 1)))
-    optimiser = Adam(sparse=True).build(10, model.tables)
-    state = jax.eval_shape(lambda key: initial_state(model, optimiser, batch(0), key, False), jax.random.key(0))
+    optimiser = Adam(sparse=True).build(10, model.row_tables)
+    state = jax.eval_shape(lambda key: initial_state(model, optimiser, batch(0), BARE, key, False), jax.random.key(0))
     with pytest.raises(InputError, match=message):
-        make_train_step(model, optimiser, **change).lower(state, batch(0))  # pyright: ignore
+        make_train_step(model, optimiser, **change).lower(state, batch(0), BARE)  # pyright: ignore
 
 
 def test_a_model_without_tables_is_refused():

@@ -35,9 +35,7 @@ def test_the_best_checkpoint_is_what_is_loaded(run_dir, config):
     assert run.step == record["progress"]["best_step"]
     assert run.config == config
     with jax.set_mesh(run.mesh):
-        metrics = quick(
-            run.model, run.params, run.split.validation, config.data.view, run.dataset.n_items, config.evaluate, 40
-        )
+        metrics = quick(run.model, run.params, run.split.validation, config.data.view, config.evaluate, 40)
     assert metrics[config.train.metric] == pytest.approx(record["progress"]["best_value"], abs=1e-6)
 
 

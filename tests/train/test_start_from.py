@@ -14,6 +14,7 @@ from recjax.data.loader import Data
 from recjax.data.synthetic import synthetic
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
+from recjax.models.model import ItemStats
 from recjax.models.recgpt import RecGPT
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
@@ -75,7 +76,7 @@ def test_what_cannot_be_started_from(tmp_path, first):
     with pytest.raises(InputError, match=r"dataset 'toy' with fingerprint f00d, but 'toy' has fingerprint 1"):
         run(first, fingerprint="1")
     with pytest.raises(InputError, match=r"1 of 3 arrays .*: items \(32, 8\) there, \(41, 8\) here"):
-        run(first, model=ToyModel(items=40))
+        run(first, model=ToyModel(stats=ItemStats(40, np.ones(41))))
     assert run(first).step == 1  # what failed had not claimed the folder
 
 
@@ -130,7 +131,7 @@ def test_fine_tuning_on_another_catalog(tmp_path, pretrained, monkeypatch):
         task = opened(config, run_dir)
 
         class Loader:
-            steps, batch = task.loader.steps, task.loader.batch
+            steps, batch, catalog = task.loader.steps, task.loader.batch, task.loader.catalog
 
             @staticmethod
             def iterate(start, stop):

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.config import RunConfig
+from recjax.data.items import bare_items, on_devices
 from recjax.data.views import Batch
+from recjax.models.model import ItemStats, Model
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
 from recjax.train.checkpoint import Checkpoints
@@ -24,24 +26,27 @@ from recjax.train.state import abstract_state, initial_state
 from recjax.train.task import Task
 
 ITEMS, WIDTH, ROWS, LENGTH, EPOCH = 31, 8, 16, 6, 5
+STATS = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64))
+NO_COLUMNS = bare_items(ITEMS)  # on the host: a program of several processes imports this before they have joined
 
 
 @dataclass(frozen=True)
-class ToyModel:
+class ToyModel(Model):
     """Embedding, dense layer, softmax over the catalog; hidden units are dropped at random."""
 
-    items: int = ITEMS
     noise: float = 0.2
+    stats: ItemStats = STATS
 
-    def init(self, key, batch):
-        del batch
+    def init(self, key, batch, items):
+        del batch, items
         keys = jax.random.split(key, 2)
         return {
-            "items": 0.1 * jax.random.normal(keys[0], (self.items + 1, WIDTH)),
+            "items": 0.1 * jax.random.normal(keys[0], (self.n_items + 1, WIDTH)),
             "dense": {"kernel": 0.1 * jax.random.normal(keys[1], (WIDTH, WIDTH)), "bias": jnp.zeros(WIDTH)},
         }
 
-    def loss(self, params, batch, key):
+    def loss(self, params, batch, items, key):
+        del items
         hidden = jnp.tanh(params["items"][batch.items] @ params["dense"]["kernel"] + params["dense"]["bias"])
         if key is not None and self.noise:
             hidden *= jax.random.bernoulli(key, 1 - self.noise, hidden.shape)
@@ -68,6 +73,13 @@ class ToyLoader:
 
     def steps(self, epochs: float) -> int:
         return round(EPOCH * epochs)
+
+    def catalog(self, step: int) -> int:
+        del step
+        return 0
+
+    def members(self, step: int) -> np.ndarray:
+        return (np.arange(ROWS * (step + 1) - 1, ROWS * step - 1, -1) * 7 % (ROWS * EPOCH))[:, None]
 
     def host_batch(self, step: int, rows: np.ndarray) -> Batch:
         random = np.random.default_rng((self.seed, step))
@@ -122,7 +134,8 @@ def toy_config(mesh: Any = OneDevice(), optim: AdamW = AdamW(learning_rate=0.02)
 
 def toy_task(**changes: Any) -> Task:
     loader = {name: changes.pop(name) for name in ("poison", "on_step", "pause", "seed") if name in changes}
-    return dataclasses.replace(Task("toy", "f00d", ToyModel(), ToyLoader(**loader), validate), **changes)
+    items = (on_devices(NO_COLUMNS),)
+    return dataclasses.replace(Task("toy", "f00d", ToyModel(), ToyLoader(**loader), items, validate), **changes)
 
 
 def interrupt_at(step, times=1, number=signal.SIGTERM):
@@ -142,7 +155,7 @@ def saved(folder, step=None, ema=False, optim=AdamW(0.02), total=12):  # noqa: B
         model, optimiser = ToyModel(), optim.build(total)
 
         def start(key, batch):
-            return initial_state(model, optimiser, batch, key, ema)
+            return initial_state(model, optimiser, batch, NO_COLUMNS, key, ema)
 
         shapes = jax.eval_shape(start, jax.random.key(0), ToyLoader().batch(0))
         step = checkpoints.latest if step is None else step

@@ -13,7 +13,7 @@ if hasattr(os, "sched_setaffinity"):  # XLA:CPU takes every core that it may run
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from recjax.data.item_table import item_table, on_devices  # noqa: E402
+from recjax.data.items import on_devices, text_items  # noqa: E402
 from recjax.data.loader import Loader  # noqa: E402
 from recjax.data.splits import Histories  # noqa: E402
 from recjax.data.views import Batch, Shifted  # noqa: E402
@@ -31,11 +31,11 @@ def main() -> None:
     initialize()
     with jax.set_mesh(MeshShape().build()):
         offsets, items = histories(s.events)
-        users = np.arange(len(offsets) - 1, dtype=np.int32)
-        source = Histories(offsets, items.astype(np.int32), np.zeros(len(items), np.int64), users)
+        users, times = np.arange(len(offsets) - 1), np.zeros(len(items), np.int64)
+        source = Histories.concatenated(np.diff(offsets), items.astype(np.int32), times, users)
         with np.load(s.table, allow_pickle=False) as table:
             codes, vectors = table["codes"], table["vectors"]
-        catalog = on_devices(item_table(vectors, np.arange(len(vectors)) > 0, codes))
+        catalog = on_devices(text_items(vectors, np.arange(len(vectors)) > 0, codes))
         slots = codes.shape[1]
         config = RecGPTPublished(
             width=s.width,
@@ -47,13 +47,15 @@ def main() -> None:
             max_items=s.length,
             dropout=s.dropout,
         )
-        model = config.build(ItemStats(s.items, np.ones(s.items + 1, np.int64), catalog, (s.vocabulary - 1,) * slots))
+        model = config.build(
+            ItemStats(s.items, np.ones(s.items + 1, np.int64), catalog.row_shapes, (s.vocabulary - 1,) * slots)
+        )
         view = Shifted(max_length=s.length, align="left")
-        loader = Loader(source, view, s.batch, None, s.seed, s.items, catalog=catalog)
+        loader = Loader(source, view, s.batch, None, s.seed, s.items)
         optimiser = AdamW(learning_rate=s.learning_rate, weight_decay=0.01, b2=0.999).build(1)
 
         def fresh(key: jax.Array, batch: Batch) -> TrainState:
-            return initial_state(model, optimiser, batch, key, False)
+            return initial_state(model, optimiser, batch, catalog, key, False)
 
         state = jax.jit(fresh)(jax.random.key(s.seed), loader.batch(0))
         step = make_train_step(model, optimiser)
@@ -65,7 +67,7 @@ def main() -> None:
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - asked
-                state, sums = step(state, batch)
+                state, sums = step(state, batch, catalog)
                 total, weight = jax.device_get(sums["loss"])
                 if not np.isfinite(total):
                     raise ArithmeticError("the loss is not finite")

@@ -20,6 +20,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
+from recjax.data.items import bare_items, on_devices  # noqa: E402
 from recjax.data.loader import Loader  # noqa: E402
 from recjax.data.splits import Examples, Histories  # noqa: E402
 from recjax.data.views import Batch, Shifted  # noqa: E402
@@ -101,8 +102,10 @@ def start(s: Settings, source: Histories, view: Shifted) -> Run:
     loader = Loader(source, view, rows, None, s.seed, s.items)
     optimiser = Adam(learning_rate=s.learning_rate).build(1)
 
+    bare = on_devices(bare_items(s.items))
+
     def fresh(key: jax.Array, batch: Batch) -> TrainState:
-        return initial_state(model, optimiser, batch, key, False)
+        return initial_state(model, optimiser, batch, bare, key, False)
 
     key, first = jax.random.key(s.seed), loader.batch(0)
     target = abstract_state(jax.eval_shape(fresh, key, first), mesh, model)
@@ -110,7 +113,7 @@ def start(s: Settings, source: Histories, view: Shifted) -> Run:
     state = jax.jit(fresh, out_shardings=shardings)(key, first)
     step = make_train_step(model, optimiser, shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
     began = time.perf_counter()
-    compiled = step.lower(state, first).compile()  # pyright: ignore[reportFunctionMemberAccess]
+    compiled = step.lower(state, first, bare).compile()  # pyright: ignore[reportFunctionMemberAccess]
     seconds = time.perf_counter() - began
     return Run(model, loader, state, compiled, loader.iterate(0, 2**31 - 1), seconds)
 
@@ -120,8 +123,8 @@ def main() -> None:
     initialize()
     with jax.set_mesh(MeshShape().build()):
         offsets, items = histories(s.events)
-        users = np.arange(len(offsets) - 1, dtype=np.int32)
-        source = Histories(offsets, items.astype(np.int32), np.zeros(len(items), np.int64), users)
+        users, times = np.arange(len(offsets) - 1), np.zeros(len(items), np.int64)
+        source = Histories.concatenated(np.diff(offsets), items.astype(np.int32), times, users)
         view = Shifted(max_length=s.length)
         set_up = time.time() - TURNS.started
         run = start(s, source, view)

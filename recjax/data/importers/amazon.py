@@ -23,7 +23,7 @@ from recjax.data.importers.delimited import Layout
 from recjax.data.importers.logs import Options, RawLogs, files_note
 from recjax.data.importers.rows import to_events
 from recjax.data.importers.tables import match, renamed
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 NAME = "amazon"
 EXPECTED = "reviews as JSON lines (.json, .jsonl, or .gz) of 2014, 2018 or 2023, with meta_<category> beside them"
@@ -68,13 +68,13 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
     notes: dict[str, Any] = {"format": NAME, "files": files_note(path, metadata)}
     if _CSV.search(path.name):
         found = delimited.header(path, Layout())
-        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"))
+        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"), preferred=_EVENTS)
         rows = delimited.read(path, Layout(), list(names.values()))
     else:
         found = json_lines.first_keys(path)
         if not found:
             raise InputError(f"{path}, line 1: expected a JSON object, found {delimited.first_line(path)[1][:80]!r}")
-        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"))
+        names = match(found, _EVENTS, {}, path, required=("user_id", "item_id", "timestamp"), preferred=_EVENTS)
         rows = json_lines.read(path, list(names.values()))
     notes["columns"] = names
     events = to_events(renamed(rows, names), options, notes, names)
@@ -96,16 +96,19 @@ def _metadata_of(path: Path) -> Path | None:
 def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     """Columns `item_id`, `title`, `categories`, `brand`, `price`, `description`, as plain text."""
     found = json_lines.first_keys(path)
+    line, start = delimited.first_line(path)
+    if not found and start:
+        raise InputError(f"{path}, line {line}: expected a JSON object, found {start[:80]!r}")
     if not found:
         raise InputError(f"the metadata {path} has no rows: fill it, or remove it to go on without item texts")
-    keys = [key for key in _ITEMS if key in found]
-    if not {"asin", "parent_asin"} & set(keys):
-        raise InputError(f"{path} has no product id: expected the key asin or parent_asin, found {', '.join(found)}")
-    frame = catalog.collect(json_lines.read(path, keys), options, notes)
+    if not {"asin", "parent_asin"} & set(found):
+        shown = shorten(", ".join(found), 500)
+        raise InputError(f"{path} has no product id: expected the key asin or parent_asin, found {shown}")
+    # Every key, not only those of the first lines: what few products have may come late.
+    frame = catalog.collect(json_lines.read(path, _ITEMS), options, notes)
 
     def first(*candidates: str) -> pl.Expr:
-        there = [pl.col(key) for key in candidates if key in keys]
-        return pl.coalesce(there) if there else pl.lit(None, pl.String)
+        return pl.coalesce(pl.col(key) for key in candidates)
 
     frame = frame.select(
         first("parent_asin", "asin").alias("item_id"),
@@ -146,7 +149,7 @@ def _guarded(join: Any) -> Any:
     def safe(entry: str) -> str | None:
         try:
             return join(entry)
-        except ValueError:
+        except (ValueError, RecursionError):
             return entry
 
     return safe

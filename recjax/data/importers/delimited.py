@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +18,13 @@ from typing import IO, Any
 
 import polars as pl
 
-from recjax.data.importers.logs import Refusals, shorten
+from recjax.data.importers.logs import Refusals
 from recjax.data.importers.rows import Rows
 from recjax.data.remote import Place
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
+
+LONGEST_HEADER, MOST_COLUMNS = 1 << 20, 10_000
+"""Characters of a header line, and its names: what comes after looks at each name more than once."""
 
 UNREADABLE = (EOFError, OSError, zlib.error)
 """What reading a damaged file raises."""
@@ -104,10 +108,12 @@ def first_line(path: Place) -> tuple[int, str]:
 
 def not_utf8(path: Place, line: int, error: UnicodeDecodeError) -> InputError:
     """The error for bytes that are not UTF-8."""
-    around = error.object[max(error.start - 20, 0) : error.start + 20].decode("latin-1")
+    around = error.object[max(error.start - 20, 0) : error.start + 20].decode("latin-1").replace("\0", "")
+    wide = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in error.object[:100]
+    source = "utf-16" if wide else "windows-1252" if 0x80 <= error.object[error.start] < 0xA0 else "latin1"
     return InputError(
         f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x} in {shorten(around)!r}); "
-        "convert the file, e.g. with iconv -f latin1 -t utf-8"
+        f"convert the file, e.g. with iconv -f {source} -t utf-8"
     )
 
 
@@ -132,7 +138,12 @@ def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
             except StopIteration:
                 return
             except csv.Error as error:
-                if "unexpected end" in str(error) or "limit" in str(error):
+                if "limit" in str(error):
+                    raise InputError(
+                        f"{path}, line {start}: a field of more than {csv.field_size_limit():,} characters, or a quote "
+                        "that is opened and never closed"
+                    ) from None
+                if "unexpected end" in str(error):
                     raise InputError(f"{path}, line {start}: a quote is opened and never closed") from None
                 yield start, f"misplaced quote ({error})"
                 continue
@@ -144,21 +155,31 @@ def header(path: Place, layout: Layout) -> list[str]:
     """Column names.
 
     Raises:
-        InputError: the file is empty, a name is there twice, or the first line looks like data.
+        InputError: the file is empty, a name is there twice, or the first line is too long or looks like data.
     """
     if layout.header is not None:
         return list(layout.header)
     number, line = first_line(path)
     if not line:
         raise InputError(f"{path} is empty, expected a header line with column names")
+    if len(line) > LONGEST_HEADER or line.count(layout.separator) > MOST_COLUMNS:
+        count = line.count(layout.separator) + 1
+        raise InputError(
+            f"{path}: the first line has {len(line):,} characters in {count:,} fields, expected column names"
+        )
+    if "\0" in line:
+        raise InputError(
+            f"{path}: the first line has NUL bytes; convert the file, e.g. with iconv -f utf-16le -t utf-8"
+        )
     try:
         row = next(csv.reader([line], delimiter=layout.separator, strict=True)) if layout.quoted else line.split(
             layout.separator)  # fmt: skip
     except csv.Error as error:
         raise InputError(f"{path}, line {number}: the header cannot be read ({error})") from None
     names = [name.strip() for name in row]
-    if repeated := [name for name in names if name and names.count(name) > 1]:
-        raise InputError(f"{path}: the column {repeated[0]!r} is there {names.count(repeated[0])} times")
+    counts = Counter(name for name in names if name)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise InputError(f"{path}: the column {repeated[0]!r} is there {counts[repeated[0]]} times")
     if 2 * sum(name.replace(".", "", 1).isdigit() for name in names) >= len(names):
         raise InputError(f"{path}: the first line ({shorten(','.join(names))}) looks like data, expected column names")
     return [name or f"(column {number})" for number, name in enumerate(names, 1)]

@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from recjax.data.importers.delimited import UNREADABLE, encoding, open_binary
-from recjax.data.importers.logs import Refusals, shorten
+from recjax.data.importers.logs import Refusals
 from recjax.data.importers.rows import Rows
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 
 def read(path: Path, keys: Sequence[str]) -> Rows:
@@ -35,7 +35,7 @@ def first_keys(path: Path, lines: int = 100) -> list[str]:
                 entry = _parse(line.decode("utf-8-sig", "replace"))[0]
                 if entry is None and number == 0:
                     return []
-                keys |= dict.fromkeys(entry or {})
+                keys |= dict.fromkeys(key for key in entry or {} if isinstance(key, str))
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return list(keys)
@@ -48,7 +48,7 @@ def _parse(line: str) -> tuple[dict[str, Any] | None, bool]:
     except (ValueError, RecursionError):
         try:
             entry, loose = ast.literal_eval(line.strip()), True
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return None, False
     return (entry, loose) if isinstance(entry, dict) else (None, False)
 
@@ -57,6 +57,7 @@ def _text(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
+        # Python's notation has more than JSON: keys that are tuples, whole numbers of any length.
         value = json.dumps(value, ensure_ascii=False, default=str)
     return value.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
 
@@ -89,10 +90,15 @@ def _careful(path: Path, keys: list[str]) -> Rows:
             if entry is None:
                 refusals.add("not a JSON object", number, shorten(line))
                 continue
+            try:
+                texts = [_text(entry.get(key)) for key in columns]
+            except (ValueError, TypeError, RecursionError):
+                refusals.add("a value that JSON does not have", number, shorten(line))
+                continue
             loose += is_loose
             lines.append(number)
-            for key, column in columns.items():
-                column.append(_text(entry.get(key)))
+            for column, text in zip(columns.values(), texts, strict=True):
+                column.append(text)
     frame = pl.DataFrame(columns, schema=dict.fromkeys(keys, pl.String))
     notes = {"python_lines": loose} if loose else {}
     return Rows(path, frame.lazy(), lambda rows: [lines[row] for row in rows], refusals=refusals, notes=notes)

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from recjax.data.remote import Place, size
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 SHOWN = 5
 """How many refused rows are quoted."""
@@ -25,9 +25,10 @@ class RawLogs:
     Attributes:
         name: of the dataset, from its file or folder.
         interactions: `user_id` str, `item_id` str, `timestamp` int64 (unix seconds) and, where the source has ratings,
-            `rating` float32 (null = not rated); rows in file order, which is the order of ties.
-        catalog: `item_id` str, `title` str or null, then further text columns; one row an item, and every item of
-            `interactions` has one.
+            `rating` float32 (null = not rated), and where it has times below a second `nanosecond` int32; rows in file
+            order, which is the order of ties.
+        catalog: `item_id` str, `title` str or null, then further text columns; one row an item. Items of
+            `interactions` may have none.
         notes: JSON-ready account: format, files, rows read, rows refused and why, how timestamps were read, what was
             done to the catalog.
     """
@@ -52,9 +53,14 @@ class Options:
 
 
 class Refusals:
-    """Rows that cannot be used: counted by reason, the first five quoted with their line."""
+    """Rows that cannot be used: counted by reason, the first five quoted with their line.
 
-    def __init__(self) -> None:
+    Args:
+        unit: what the numbers of the rows count: "line", or "row" in files that have no lines.
+    """
+
+    def __init__(self, unit: str = "line") -> None:
+        self.unit = unit
         self._reasons: Counter[str] = Counter()
         self._first: list[dict[str, Any]] = []
         self._hint = ""
@@ -77,9 +83,10 @@ class Refusals:
         return self._reasons.total()
 
     def to_json(self) -> dict[str, Any]:
-        return {"total": self.total, "reasons": dict(self._reasons), "first": self._first}
+        account = {"total": self.total, "reasons": dict(self._reasons), "first": self._first}
+        return account if self.unit == "line" else account | {"unit": self.unit}
 
-    def check(self, rows: int, limit: float, path: Path, unit: str = "line") -> None:
+    def check(self, rows: int, limit: float, path: Path) -> None:
         """Raises InputError when more than `limit` of `rows` are damaged, or none is left.
 
         Rows without a user id are refused and counted but not held against the file: they are anonymous events.
@@ -90,18 +97,12 @@ class Refusals:
         if not rows:
             raise InputError(f"{path} holds no rows")
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in self._reasons.most_common())
-        quoted = "; ".join(f"{unit} {row['line']}: {row['reason']}, found {row['found']!r}" for row in self._first)
+        quoted = "; ".join(f"{self.unit} {row['line']}: {row['reason']}, found {row['found']!r}" for row in self._first)
         allowed = "nothing is left" if self.total >= rows else f"at most {limit:.1%} are tolerated"
         hint = f". {self._hint}" if self._hint else ""
         raise InputError(
             f"{path}: {self.total:,} of {rows:,} rows cannot be used ({reasons}); {allowed}. {quoted}{hint}"
         )
-
-
-def shorten(text: str, width: int = 80) -> str:
-    """At most `width` characters of `text`, in one line."""
-    text = " ".join(str(text).split())
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def files_note(*paths: Place | None) -> list[dict[str, Any]]:

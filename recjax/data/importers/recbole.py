@@ -13,12 +13,12 @@ from typing import Any
 
 import polars as pl
 
-from recjax.data.importers import catalog, delimited
+from recjax.data.importers import catalog, delimited, timestamps
 from recjax.data.importers.delimited import Layout
 from recjax.data.importers.logs import Options, RawLogs, files_note
 from recjax.data.importers.rows import to_events
-from recjax.data.importers.tables import match, renamed
-from recjax.typing import InputError
+from recjax.data.importers.tables import joined, match, renamed
+from recjax.typing import InputError, shorten
 
 NAME = "recbole"
 EXPECTED = "NAME.inter (or NAME.train.inter, NAME.valid.inter, NAME.test.inter) and perhaps NAME.item"
@@ -66,15 +66,17 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
     if all("item_id_list" in header for header in headers):
         events = _from_histories(paths, headers, options, notes)
     else:
-        parts = []
+        parts, accounts = [], {}
         for path, header in zip(paths, headers, strict=True):
             part: dict[str, Any] = {}
             required = ("user_id", "item_id", "timestamp")
             names = match(list(header), _EVENTS, options.columns, path, required=required)
             rows = renamed(delimited.read(path, _LAYOUT), {ours: header[base] for ours, base in names.items()})
             parts.append(to_events(rows, options, part, names))
-            notes |= part if len(paths) == 1 else {path.name: part}
-        events = pl.concat(parts, how="diagonal")
+            accounts[path.name] = part
+        notes |= next(iter(accounts.values())) if len(paths) == 1 else accounts
+        notes["timestamps"] = timestamps.merged([part["timestamps"] for part in accounts.values()], list(accounts))
+        events = joined(parts)
     frame = _items(items, options, notes) if items else None
     return RawLogs(name, events, catalog.finish(frame, items, events, notes), notes)
 
@@ -86,7 +88,7 @@ def _header(path: Path) -> dict[str, str]:
         base, colon, kind = name.rpartition(":")
         if not colon or not base or kind not in _TYPES:
             raise InputError(
-                f"{path}: the header has {name!r}, expected name:type with a type of {', '.join(_TYPES)}, "
+                f"{path}: the header has {shorten(name)!r}, expected name:type with a type of {', '.join(_TYPES)}, "
                 "as in user_id:token, separated by tabs"
             )
     return {name.rpartition(":")[0]: name for name in found}
@@ -94,7 +96,7 @@ def _header(path: Path) -> dict[str, str]:
 
 def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     header = _header(path)
-    names = match(list(header), _ITEMS, {}, path, required=("item_id",))
+    names = match(list(header), _ITEMS, {}, path, required=("item_id",), preferred=_ITEMS)
     mapping = {ours: header[base] for ours, base in names.items()}
     mapping |= {base: typed for base, typed in header.items() if base not in names.values() and base not in mapping}
     frame = catalog.collect(renamed(delimited.read(path, _LAYOUT), mapping), options, notes)
@@ -133,7 +135,7 @@ def _from_histories(
             f"the same user's other histories; at most {options.max_refused:.1%} are tolerated"
         )
     notes["rows_refused"], notes["histories_that_do_not_continue"] = refused, loose
-    notes["timestamps"] = {"unit": "place in the history (the source has no times)"}
+    notes["timestamps"] = {"unit": timestamps.PLACES}
     frame = pl.DataFrame(
         {"user_id": list(sequences), "item_id": [sequence for sequence, _ in sequences.values()]},
         schema={"user_id": pl.String, "item_id": pl.List(pl.String)},

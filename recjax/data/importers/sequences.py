@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from recjax.data.importers import catalog, delimited
+from recjax.data.importers import catalog, delimited, timestamps
 from recjax.data.importers.delimited import Layout
 from recjax.data.importers.logs import SHOWN, Options, RawLogs, files_note
 from recjax.data.importers.rows import Rows
@@ -53,7 +53,7 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
         rows.refusals.add("a user without items", line, frame["words"][row][0])
     notes["rows_read"], notes["rows_refused"] = int((sizes > 0).sum()), rows.refusals.to_json()
     rows.refusals.check(notes["rows_read"], options.max_refused, path)
-    notes["timestamps"] = {"unit": "place in the history (the source has no times)"}
+    notes["timestamps"] = {"unit": timestamps.PLACES}
     events = (
         frame.filter(sizes > 1)
         .select(pl.col("words").list.first().alias("user_id"), pl.col("words").list.slice(1).alias("item_id"))
@@ -75,6 +75,6 @@ def _attributes(path: Path) -> pl.DataFrame:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         columns = {"item_id": list(entries), "attributes": ["|".join(map(str, values)) for values in entries.values()]}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise InputError(f"{path} is not a JSON object of lists, one per item id: {error}") from error
     return pl.DataFrame(columns, schema={"item_id": pl.String, "attributes": pl.String})

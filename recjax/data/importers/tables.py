@@ -10,18 +10,20 @@ the names are not among the usual ones:
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from recjax.data.importers import catalog, delimited
-from recjax.data.importers.logs import Options, RawLogs, files_note
-from recjax.data.importers.rows import Rows, to_events
+from recjax.data.importers import catalog, delimited, timestamps
+from recjax.data.importers.logs import Options, RawLogs, Refusals, files_note
+from recjax.data.importers.rows import ENGINE_ERRORS, Rows, to_events, unreadable
+from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.remote import Place, fetched
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 NAME = "table"
 EXPECTED = "csv, tsv (or .gz) or parquet with columns for user, item and time; optionally items.csv or items.parquet"
@@ -91,7 +93,7 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
     """
     log = open_log(paths, options)
     events, notes = zip(*(read_part(log, number) for number in range(len(log.parts))), strict=True)
-    return finish(log, stem(log.parts[0]), pl.concat(events), merged(log, notes))
+    return finish(log, stem(log.parts[0]), joined(events), merged(log, notes))
 
 
 def open_log(paths: Sequence[Place], options: Options) -> Log:
@@ -116,8 +118,8 @@ def open_log(paths: Sequence[Place], options: Options) -> Log:
             raise InputError(f"{path.name} and {part.name} are parts of one log but differ in their columns: {shown}")
     texts = {ours: theirs for ours, theirs in options.columns.items() if ours not in EVENT_COLUMNS}
     found = names(path)
-    if unknown := [theirs for theirs in texts.values() if theirs not in found]:
-        raise missing(unknown[0], unknown[0], found, path)
+    if unknown := {ours: theirs for ours, theirs in texts.items() if theirs not in found}:
+        raise missing(unknown, found, path)
     notes = {"format": NAME, "files": files_note(*paths, items), "columns": mapping | texts}
     return Log(tuple(paths), items, mapping, texts, options, notes)
 
@@ -134,25 +136,29 @@ def merged(log: Log, notes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One account of all files from one of each.
 
     Raises:
-        InputError: the files have their times in different units.
+        InputError: some files have times, others have places in an order.
     """
     account = dict(log.notes) | notes[0]
     if len(notes) == 1:
         return account
-    units = [note["timestamps"]["unit"] for note in notes]
-    if other := next((number for number, unit in enumerate(units) if unit != units[0]), 0):
-        raise InputError(
-            f"{log.parts[0].name} has its times in {units[0]}, {log.parts[other].name} in {units[other]}: convert one"
-        )
-    parsed = [note["timestamps"]["from_text"] for note in notes if "from_text" in note["timestamps"]]
-    account["timestamps"] = notes[0]["timestamps"] | ({"from_text": sum(parsed)} if parsed else {})
+    times = timestamps.merged([note["timestamps"] for note in notes], [part.name for part in log.parts])
+    account["timestamps"] = times
     refused = {
         part.name: note["rows_refused"]
         for part, note in zip(log.parts, notes, strict=True)
         if note["rows_refused"]["total"]
     }
     account["rows_refused"] = refused or notes[0]["rows_refused"]
+    for key in ("ids_written_as_floats", "ids_without_all_digits"):
+        if counts := [note[key] for note in notes if key in note]:
+            account[key] = dict(sum(map(Counter, counts), Counter()))
     return account | {key: sum(note[key] for note in notes) for key in ("rows_read", "unrated") if key in notes[0]}
+
+
+def joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The events of several files, one after another."""
+    events = pl.concat(parts, how="diagonal")
+    return events.with_columns(pl.col(NANOSECOND).fill_null(0)) if NANOSECOND in events.columns else events
 
 
 def finish(log: Log, name: str, events: pl.DataFrame, notes: dict[str, Any]) -> RawLogs:
@@ -192,8 +198,8 @@ def names(path: Place) -> list[str]:
             stream: Any = path.open("rb")
             with stream:
                 return list(pl.read_parquet_schema(stream))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{path} is not a readable parquet file: {error}") from error
+        except ENGINE_ERRORS as error:
+            raise unreadable(path, error, "is not a readable parquet file") from error
     return delimited.header(path, layout(path))
 
 
@@ -210,7 +216,7 @@ def load(path: Path, columns: Sequence[str]) -> Rows:
     columns = list(dict.fromkeys(columns))
     if path.name.endswith(".parquet"):
         frame = pl.scan_parquet(path).select(columns)
-        return Rows(path, frame, lambda rows: [row + 1 for row in rows], unit="row")
+        return Rows(path, frame, lambda rows: [row + 1 for row in rows], Refusals("row"))
     return delimited.read(path, layout(path), columns)
 
 
@@ -223,7 +229,7 @@ def renamed(rows: Rows, mapping: Mapping[str, str]) -> Rows:
 def read_items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     """A catalog's table, `item_id` first, with the usual names for its title and categories and all other columns."""
     found = names(path)
-    mapping = match(found, ITEM_COLUMNS, {}, path, required=("item_id",))
+    mapping = match(found, ITEM_COLUMNS, {}, path, required=("item_id",), preferred=("title", "categories"))
     others = [name for name in found if name not in mapping.values()]
     columns = [pl.col(theirs).alias(ours) for ours, theirs in mapping.items()]
     rows = load(path, found).mapped(lambda frame: frame.select(*columns, *others))
@@ -236,8 +242,12 @@ def match(
     given: Mapping[str, str],
     path: Place,
     required: Sequence[str],
+    preferred: Collection[str] = (),
 ) -> dict[str, str]:
     """Which column of a file is which of ours.
+
+    A column that is called exactly as ours is that one, whatever looks like it. Otherwise there must be one column that
+    goes by one of the usual names.
 
     Args:
         found: the file's columns.
@@ -245,36 +255,61 @@ def match(
         given: our columns to the file's, as the user says.
         path: for messages.
         required: our columns that must be there.
+        preferred: our columns of which a file may have several, the first of the usual names being the better one.
 
     Raises:
-        InputError: a required or given column is missing; names those found and the nearest.
+        InputError: required or given columns are missing, all of them named, or several columns may be one of ours.
     """
-    plain = {_plain(name): name for name in reversed(found)}
-    mapping = {}
+    plain: dict[str, list[str]] = {}
+    for name in found:
+        plain.setdefault(_plain(name), []).append(name)
+    mapping: dict[str, str] = {}
+    absent: dict[str, str] = {}
     for ours, aliases in usual.items():
         theirs = given.get(ours)
         if theirs is not None and theirs not in found:
-            raise missing(theirs, theirs, found, path)
-        theirs = theirs or next((plain[_plain(alias)] for alias in aliases if _plain(alias) in plain), None)
-        if theirs is not None:
-            mapping[ours] = theirs
+            absent[ours] = theirs
+        elif theirs is not None or ours in found:
+            mapping[ours] = theirs or ours
+        elif candidates := _candidates(plain, aliases, ours in preferred):
+            if len(candidates) > 1:
+                shown = " and ".join(map(repr, candidates))
+                raise InputError(
+                    f"{path}: {shown} may each be the column {ours}; name one, as in --column {ours}={candidates[0]}"
+                )
+            mapping[ours] = candidates[0]
         elif ours in required:
-            raise missing(ours, ours, found, path)
+            absent[ours] = ours
+    if absent:
+        raise missing(absent, found, path)
     for theirs in mapping.values():
         if len(users := [ours for ours, column in mapping.items() if column == theirs]) > 1:
             raise InputError(f"{path}: the column {theirs!r} is named as {' and as '.join(users)}; name another")
     return mapping
 
 
+def _candidates(plain: Mapping[str, Sequence[str]], aliases: Sequence[str], first: bool) -> list[str]:
+    """Columns that go by one of the names, by the first that any goes by if `first`; exact names before look-alikes."""
+    candidates: list[str] = []
+    for group in dict.fromkeys(_plain(alias) for alias in aliases):
+        alike = plain.get(group, ())
+        candidates += [name for name in alike if name in aliases] or alike
+        if first and candidates:
+            break
+    return candidates
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
-def missing(column: str, wanted: str, found: Sequence[str], path: Place) -> InputError:
-    """The error for a column that is not there."""
-    near = difflib.get_close_matches(_plain(wanted), [_plain(name) for name in found], n=1, cutoff=0.4)
-    nearest = next((name for name in found if near and _plain(name) == near[0]), None)
-    hint = (
-        f"; the nearest is {nearest!r}: if it is that one, say columns={{{column!r}: {nearest!r}}}" if nearest else ""
-    )
-    return InputError(f"{path} has no column {column!r}; found: {', '.join(found)}{hint}")
+def missing(wanted: Mapping[str, str], found: Sequence[str], path: Place) -> InputError:
+    """The error for columns that are not there: ours, and the file's that they should be."""
+    hints = []
+    for ours, column in wanted.items():
+        near = difflib.get_close_matches(_plain(column), [_plain(name) for name in found], n=1, cutoff=0.7)
+        if nearest := next((name for name in found if near and _plain(name) == near[0]), None):
+            hints.append(f"; the nearest to {column!r} is {nearest!r}: if it is that one, --column {ours}={nearest}")
+    noun = "column" if len(wanted) == 1 else "columns"
+    there = shorten(", ".join(found), 500)
+    return InputError(f"{path} has no {noun} {', '.join(map(repr, wanted.values()))}; found: {there}{''.join(hints)}")

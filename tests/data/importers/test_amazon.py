@@ -86,6 +86,21 @@ def test_python_notation_is_never_evaluated(tmp_path: Path) -> None:
     assert logs.notes["catalog_rows_refused"]["first"][0]["line"] == 201
 
 
+def test_python_notation_that_json_does_not_have(tmp_path: Path) -> None:
+    path = write(tmp_path / "reviews_Beauty_5.json", [review(number) for number in range(300)])
+    bad = ["{'asin': 'B0', 'title': {('a', 1): 'x'}}", f"{{'asin': 'B1', 'price': 0x{'f' * 5000}}}"]
+    nested = "{'asin': 'B3', 'title': " + "[" * 90 + "]" * 90 + "}"
+    write(tmp_path / "meta_Beauty.json", [*({"asin": f"B{number}"} for number in range(400)), *bad, nested])
+    refused = read(path).notes["catalog_rows_refused"]
+    assert refused["reasons"] == {"a value that JSON does not have": 2}
+    deep = '{"asin": "B0", "categories": ' + "[" * 1000 + "]" * 1000 + "}"
+    write(tmp_path / "meta_Beauty.json", [*({"asin": f"B{number}"} for number in range(400)), deep])
+    assert read(path).catalog.height >= 400
+    write(tmp_path / "meta_Beauty.json", ["{('asin',): 'B2'}"])
+    with pytest.raises(InputError, match=r"line 1: expected a JSON object"):
+        read(path)
+
+
 def test_2023_has_milliseconds_and_parent_products(tmp_path: Path) -> None:
     rows = [
         {"user_id": "AE", "asin": "B1", "parent_asin": "P1", "rating": 5.0, "timestamp": 1_588_687_728_923},
@@ -99,7 +114,8 @@ def test_2023_has_milliseconds_and_parent_products(tmp_path: Path) -> None:
     ]  # fmt: skip
     write(tmp_path / "meta_Video_Games.jsonl.gz", items)
     logs = read(path)
-    assert logs.interactions.rows() == [("AE", "P1", 1_588_687_728, 5.0), ("AF", "P1", 1_588_687_729, 1.0)]
+    events = logs.interactions.select("user_id", "item_id", "timestamp", "rating")
+    assert events.rows() == [("AE", "P1", 1_588_687_728, 5.0), ("AF", "P1", 1_588_687_729, 1.0)]
     assert logs.notes["timestamps"]["unit"] == "milliseconds"
     assert logs.catalog.rows() == [
         ("P1", "A game", "Video Games", "Maker", "19.5", "Part one. Part two."),
@@ -112,15 +128,15 @@ def test_2023_ratings_only(tmp_path: Path) -> None:
     (tmp_path / "Video_Games.csv.gz").write_bytes(gzip.compress(text.encode()))
     write(tmp_path / "meta_Video_Games.jsonl.gz", [{"parent_asin": "P1", "title": "A game"}])
     logs = read(tmp_path)
-    assert logs.interactions.row(0) == ("AE", "P1", 1_588_687_728, 5.0)
-    assert logs.catalog.select("item_id", "title").rows() == [("P1", "A game"), ("P2", None)]
+    assert logs.interactions.row(0) == ("AE", "P1", 1_588_687_728, 5.0, 923_000_000)
+    assert logs.catalog.select("item_id", "title").rows() == [("P1", "A game")]
 
 
 def test_cells_that_are_page_source_are_no_prices(tmp_path: Path) -> None:
     write(tmp_path / "Gift_Cards_5.json", [review(number) for number in range(9)])
     prices = ["$40.00", "$5.00 - $1,000.00", ".a-box-inner{background-color:#fff}", ""]
     write(tmp_path / "meta_Gift_Cards.json", [{"asin": f"B{n}", "price": price} for n, price in enumerate(prices)])
-    assert read(tmp_path).catalog["price"].to_list() == ["$40.00", "$5.00 - $1,000.00", None, None, None]
+    assert read(tmp_path).catalog["price"].to_list() == ["$40.00", "$5.00 - $1,000.00", None, None]
 
 
 def test_damaged_lines(tmp_path: Path) -> None:

@@ -83,5 +83,5 @@ def test_attributes_that_are_none(tmp_path: Path) -> None:
         read(tmp_path / "x.txt")
     (tmp_path / "x_item2attributes.json").write_text('{"2": [5, 6]}')
     logs = read(tmp_path / "x.txt")
-    assert logs.catalog.rows() == [("2", None, "5|6"), ("3", None, None)]
+    assert logs.catalog.rows() == [("2", None, "5|6")]
     assert logs.notes["catalog"]["items_without_row"] == 1

@@ -1,0 +1,210 @@
+"""Columns of items: attributes, words, codes of any vectors, vectors from a file."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from recjax.data.features.feature import Feature, Source, State, column
+from recjax.text.items import ItemText
+from recjax.tokenizers.item_codes import flat_state, nested_state
+from recjax.tokenizers.tokenizer import Tokenized, tokenize
+from recjax.typing import InputError
+
+WORD = re.compile(r"\w+")
+ENTRIES = "entries"
+"""Array of a state that holds a vocabulary, as the bytes of a JSON list."""
+
+
+def _saved(entries: Sequence[str]) -> dict[str, np.ndarray]:
+    return {ENTRIES: np.frombuffer(json.dumps(list(entries)).encode(), np.uint8)}
+
+
+def _numbers(state: State) -> dict[str, int]:
+    """Number of each entry of a saved vocabulary, from 1."""
+    entries = json.loads(np.asarray(state[ENTRIES]).tobytes())
+    return {entry: number for number, entry in enumerate(entries, 1)}
+
+
+@dataclass(frozen=True)
+class Attribute(Feature):
+    """Number of each item's value in a catalog column: int32 [rows], 0 for none and for rare values.
+
+    Attributes:
+        column: of the catalog, such as "brand".
+        vocabulary: most values that have a number of their own, the most frequent ones.
+    """
+
+    column: str
+    vocabulary: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.vocabulary < 1:
+            raise InputError(f"vocabulary of an attribute is {self.vocabulary}, expected at least 1")
+
+    @property
+    def dtype(self) -> Any:
+        return np.int32
+
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    def fit(self, sources: Sequence[Source], seed: int) -> State:
+        counts = Counter(value for source in sources for value in self._values(source) if value)
+        if not counts:
+            raise InputError(f"no item has anything in the catalog column {self.column!r}")
+        return _saved([value for value, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))[: self.vocabulary]])
+
+    def make(self, source: Source, state: State) -> np.ndarray:
+        numbers = _numbers(state)
+        return np.array([0, *(numbers.get(value, 0) for value in self._values(source))], np.int32)
+
+    def sizes(self, state: State) -> tuple[int, ...]:
+        return (self.vocabulary + 1,)
+
+    def _values(self, source: Source) -> list[str]:
+        catalog = source.dataset.catalog
+        if self.column not in catalog.columns:
+            known = ", ".join(catalog.columns)
+            raise InputError(f"dataset {source.dataset.name!r} has no catalog column {self.column!r}; it has: {known}")
+        return ItemText("{" + self.column + "}").texts(catalog)  # pyright: ignore[reportReturnType]
+
+
+@dataclass(frozen=True)
+class Words(Feature):
+    """Numbers of the first words of each item's text: int32 [rows, count], 0 where there are fewer, 1 for rare words.
+
+    Attributes:
+        template: text of an item, see `recjax.text.items.ItemText`.
+        count: words of an item.
+        vocabulary: numbers that there are, 0 and 1 included; the most frequent words have one.
+    """
+
+    template: str = "{title}"
+    count: int = 16
+    vocabulary: int = 8000
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.vocabulary < 3:
+            raise InputError(
+                f"words: count {self.count} and vocabulary {self.vocabulary}, expected at least 1 and 3 of them"
+            )
+
+    @property
+    def dtype(self) -> Any:
+        return np.int32
+
+    def shape(self) -> tuple[int, ...]:
+        return (self.count,)
+
+    def fit(self, sources: Sequence[Source], seed: int) -> State:
+        counts = Counter(word for source in sources for words in self._words(source) for word in words)
+        if not counts:
+            raise InputError(f"no item has a text of the template {self.template!r}")
+        ordered = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
+        return _saved([word for word, _ in ordered[: self.vocabulary - 2]])
+
+    def make(self, source: Source, state: State) -> np.ndarray:
+        numbers = _numbers(state)
+        found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
+        for item, words in enumerate(self._words(source), 1):
+            row = [numbers.get(word, 0) + 1 for word in words[: self.count]]
+            found[item, : len(row)] = row
+        return found
+
+    def sizes(self, state: State) -> tuple[int, ...]:
+        return (self.vocabulary,) * self.count
+
+    def _words(self, source: Source) -> list[list[str]]:
+        texts = ItemText(self.template).texts(source.dataset.catalog)
+        return [WORD.findall((text or "").lower()) for text in texts]
+
+
+@dataclass(frozen=True)
+class Codes(Feature):
+    """Codes of each item by a tokenizer of any column of vectors: int32 [rows, slots].
+
+    Attributes:
+        tokenizer: FSQ, residual k-means, RQ-VAE or another of `recjax.tokenizers`.
+        of: column of vectors; an item whose vector is zero has the tuple that its collision policy gives it.
+    """
+
+    tokenizer: Any
+    of: str = "vectors"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    @property
+    def dtype(self) -> Any:
+        return np.int32
+
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.tokenizer.sizes) + (self.tokenizer.collisions == "suffix"),)
+
+    def fit(self, sources: Sequence[Source], seed: int) -> State:
+        vectors = [column(source, self.of)[: source.dataset.n_items + 1] for source in sources]
+        joined = np.concatenate([vectors[0][:1], *(part[1:] for part in vectors)])
+        found = tokenize(self.tokenizer, joined, _known(joined), jax.random.key(seed))
+        sizes = np.array(found.codes.sizes, np.int32)
+        return {"sizes": sizes, **flat_state(found.state)}
+
+    def make(self, source: Source, state: State) -> np.ndarray:
+        return self.tokenized(source, state).codes.codes.astype(np.int32)
+
+    def tokenized(self, source: Source, state: State) -> Tokenized:
+        """Codes with diagnostics."""
+        vectors = column(source, self.of)
+        learned = {name: array for name, array in state.items() if name != "sizes"}
+        return tokenize(self.tokenizer, vectors, _known(vectors), state=nested_state(learned))
+
+    def sizes(self, state: State) -> tuple[int, ...]:
+        return tuple(np.asarray(state["sizes"]).tolist())
+
+
+def _known(vectors: np.ndarray) -> np.ndarray:
+    """bool [rows], items whose vector is not zero."""
+    return np.asarray(vectors.any(axis=1))
+
+
+@dataclass(frozen=True)
+class VectorFile(Feature):
+    """Vectors from a parquet file: float32 [rows, width]; zeros for items that it does not have.
+
+    Attributes:
+        path: of a table with `item_id` and `vector`, a list of numbers.
+        width: of the vectors.
+    """
+
+    path: str
+    width: int
+
+    def shape(self) -> tuple[int, ...]:
+        return (self.width,)
+
+    def make(self, source: Source, state: State) -> np.ndarray:
+        try:
+            table = pl.read_parquet(Path(self.path).expanduser(), columns=["item_id", "vector"])
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise InputError(f"vectors of items: {self.path} cannot be read: {error}") from None
+        lists = table["vector"].cast(pl.List(pl.Float32))
+        if wrong := table.height - int((lists.list.len() == self.width).sum()):
+            raise InputError(f"{self.path}: {wrong:,} of {table.height:,} vectors are not {self.width} numbers wide")
+        vectors = lists.explode().to_numpy().reshape(table.height, self.width)
+        if not np.isfinite(vectors).all():
+            raise InputError(f"{self.path} has a vector with a number that is not finite")
+        places = {raw: number for number, raw in enumerate(table["item_id"].cast(pl.String).to_list())}
+        rows = np.array([places.get(raw, -1) for raw in source.dataset.item_ids[1:]], np.int64)
+        if not (rows >= 0).any():
+            raise InputError(f"{self.path} has a vector of none of the items of dataset {source.dataset.name!r}")
+        found = np.zeros((source.dataset.n_items + 1, self.width), np.float32)
+        found[1:][rows >= 0] = vectors[rows[rows >= 0]]
+        return found

@@ -1,0 +1,124 @@
+"""Relations between items: counted from training events, or neighbours in a space of vectors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from recjax.data.features.feature import Feature, Source, State, column
+from recjax.data.items import Relation
+from recjax.data.transitions import transition_counts, user_items
+from recjax.typing import InputError
+
+CHUNK = 1024
+"""Items whose similarities to all others exist at a time."""
+
+
+def strongest(weights: sparse.csr_array, count: int) -> Relation:
+    """The `count` largest entries of each row, largest first, ties by the smaller column; of sparse weights [v, v]."""
+    starts, columns, data = weights.indptr, weights.indices, np.asarray(weights.data)
+    size = len(starts) - 1
+    row = np.repeat(np.arange(size), np.diff(starts))
+    order = np.lexsort((columns, np.negative(data), row))
+    place = np.arange(len(row)) - starts[:-1][row]  # rows stay where they are, sorted inside
+    kept = place < count
+    ids, values = np.zeros((size, count), np.int32), np.zeros((size, count), np.float32)
+    ids[row[kept], place[kept]] = columns[order][kept]
+    values[row[kept], place[kept]] = data[order][kept]
+    return Relation(ids, values)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class _Counted(Feature):
+    """Relation counted from training events.
+
+    Attributes:
+        count: links of an item, the strongest.
+    """
+
+    count: int = 20
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"count of a relation is {self.count}, expected at least 1")
+
+    @property
+    def counts_events(self) -> bool:
+        return True
+
+    def shape(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class Transitions(_Counted):
+    """Items that users had next: of a at distance 1, 2, 3 behind b, counted 1, 1/2, 1/4, as a share of a's counts.
+
+    Attributes:
+        backward: weight of what came before, as a share of what came after; 0 counts forward alone.
+    """
+
+    backward: float = 0.0
+
+    def make(self, source: Source, state: State) -> Relation:
+        counts = transition_counts(source.train, source.dataset.n_items, self.backward)
+        sums = np.maximum(counts.sum(axis=1), 1e-9)
+        return strongest(sparse.csr_array(sparse.diags_array(1 / sums) @ counts), self.count)
+
+
+@dataclass(frozen=True)
+class CoOccurrence(_Counted):
+    """Items that the same users had, by the cosine of their users: n_ab / sqrt(n_a n_b), n counting users once."""
+
+    def make(self, source: Source, state: State) -> Relation:
+        users = user_items(source.train, source.dataset.n_items)
+        pairs = sparse.csr_array(users.T @ users)
+        counts = np.sqrt(np.maximum(pairs.diagonal(), 1.0))
+        pairs.setdiag(0)
+        pairs.eliminate_zeros()
+        scale = sparse.diags_array(1 / counts)
+        return strongest(sparse.csr_array(scale @ pairs @ scale), self.count)
+
+
+@dataclass(frozen=True)
+class Neighbours(Feature):
+    """Items nearest to each by the cosine of their vectors.
+
+    Attributes:
+        of: column of vectors; items whose vector is zero have no neighbours and are none.
+        count: neighbours of an item.
+    """
+
+    of: str = "vectors"
+    count: int = 10
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"count of neighbours is {self.count}, expected at least 1")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def shape(self) -> int:
+        return self.count
+
+    def make(self, source: Source, state: State) -> Relation:
+        vectors = column(source, self.of).astype(np.float32)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit = vectors / np.where(length > 0, length, 1.0)
+        rows, count = len(unit), min(self.count, max(len(unit) - 2, 0))
+        ids, values = np.zeros((rows, self.count), np.int32), np.zeros((rows, self.count), np.float32)
+        without = np.flatnonzero(length[:, 0] == 0)
+        for first in range(1, rows if count else 1, CHUNK):
+            part = np.arange(first, min(first + CHUNK, rows))
+            similar = unit[part] @ unit.T
+            similar[:, without] = -np.inf
+            similar[np.arange(len(part)), part] = -np.inf
+            best = np.argpartition(-similar, count - 1, axis=1)[:, :count]
+            found = np.take_along_axis(similar, best, axis=1)
+            order = np.lexsort((best, -found), axis=1)
+            best, found = (np.take_along_axis(x, order, axis=1) for x in (best, found))
+            known = np.isfinite(found) & (length[part] > 0)
+            ids[part, :count], values[part, :count] = np.where(known, best, 0), np.where(known, found, 0.0)
+        return Relation(ids, values)  # pyright: ignore[reportArgumentType]
