@@ -23,7 +23,7 @@ MODEL = toy.TwoTables(DATA.n_items)
 @pytest.fixture(scope="module")
 def report() -> Report:
     protocol = Evaluate(users_per_batch=16, bootstrap=20, baselines=BASELINES)
-    return evaluate(MODEL, MODEL.init(None, None), DATA, SPLIT, toy.VIEW, protocol, name="toy")
+    return evaluate(MODEL, MODEL.init(None, None, None), DATA, SPLIT, toy.VIEW, protocol, name="toy")
 
 
 def rendered(renderable) -> str:
