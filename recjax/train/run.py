@@ -16,6 +16,7 @@ from recjax.data.dataset import Dataset
 from recjax.data.items import Items
 from recjax.data.loader import Data, Loader, open_data
 from recjax.data.splits import Split
+from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
@@ -94,7 +95,18 @@ def load_run(
             items = device_items(catalogs, [opened])[0]
             if model.per_item:
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
-            target = _abstract_params(config, data, model, items, opened, split, mesh)
+            relations = None if catalogs is None else catalogs.relations[0]
+            loader = Loader(
+                split.train,
+                data.view,
+                mesh.shape["data"] * config.train.accumulate,
+                data.row_length,
+                config.seed,
+                n_items=opened.n_items,
+                packed=data.pack,
+                relations=relations,
+            )
+            target = _abstract_params(model, loader.batch(0), items, mesh)
 
             def read(step: int) -> Params:
                 checkpoints.record(step)
@@ -147,15 +159,9 @@ def _mesh(config: RunConfig) -> Mesh:
         return MeshShape().build()
 
 
-def _abstract_params(
-    config: RunConfig, data: Data, model: Model, items: Items, dataset: Dataset, split: Split, mesh: Mesh
-) -> Any:
+def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
-    rows = mesh.shape["data"] * config.train.accumulate
-    loader = Loader(
-        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, packed=data.pack
-    )
-    shapes = jax.eval_shape(model.init, jax.random.key(0), loader.batch(0), items)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch, items)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,

@@ -117,6 +117,7 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         config.seed,
         n_items=dataset.n_items,
         packed=data.pack,
+        relations=None if catalogs is None else catalogs.relations[0],
     )
     validate = _validation(config, model, split, items[0]) if len(split.validation) else None
     return Task(dataset.name, dataset.fingerprint, model, loader, items, validate)
@@ -135,7 +136,15 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
     counts = [np.bincount(split.train.items, minlength=dataset.n_items + 1)[1:] for dataset, split in opened]
     stats = ItemStats(sum(map(len, counts)), np.concatenate([[0], *counts]), *_features(catalogs))
     loaders = [
-        Loader(split.train, data.view, data.rows, data.row_length, config.seed + number, n_items=dataset.n_items)
+        Loader(
+            split.train,
+            data.view,
+            data.rows,
+            data.row_length,
+            config.seed + number,
+            n_items=dataset.n_items,
+            relations=catalogs.relations[number],
+        )
         for number, (dataset, split) in enumerate(opened)
     ]
     validate = None
