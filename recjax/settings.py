@@ -142,9 +142,9 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     hints = _hints(type(config))
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
-        if isinstance(value, dict) and any(map(is_config, value.values())):
+        if isinstance(value, dict):
             for name, entry in value.items():
-                yield from keys(entry, join(key, name)) if is_config(entry) else [(join(key, name), entry)]
+                yield from keys(entry, join(key, name)) if is_config(entry) else ()
             continue
         if is_several(value):
             for index, entry in enumerate(value):
