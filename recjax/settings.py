@@ -142,13 +142,13 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     hints = _hints(type(config))
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
+        if isinstance(value, dict):
+            for name, entry in value.items():
+                yield from keys(entry, join(key, name)) if is_config(entry) else ()
+            continue
         if is_several(value):
             for index, entry in enumerate(value):
                 yield from keys(entry, f"{key}.{index}")
-            continue
-        if isinstance(value, dict) and any(map(is_config, value.values())):
-            for name, entry in value.items():
-                yield from keys(entry, join(key, name)) if is_config(entry) else [(join(key, name), entry)]
             continue
         if not is_config(value):
             yield key, value
@@ -208,41 +208,17 @@ def _replaced(config: Any, values: dict[tuple[str, ...], Any], held: tuple[str, 
             if not isinstance(new, str) and not _fits(new, hints[name]):
                 raise InputError(f"{key} is {show(new)}, expected {describe(hints[name])}")
             value = _parse(new, hints[name], value, key) if isinstance(new, str) else new
-        if own and is_several(value):
-            changes[name] = _each_replaced(value, own, (*held, name), root)
-            continue
         if own and isinstance(value, dict):
             changes[name] = _entries_replaced(value, own, (*held, name), root)
+            continue
+        if own and is_several(value):
+            changes[name] = _each_replaced(value, own, (*held, name), root)
             continue
         if own and not is_config(value):
             inside = ".".join((key, *next(iter(own))))
             raise InputError(f"{inside} cannot be set: {key} is {show(value)} here and has no settings inside")
         changes[name] = _replaced(value, own, (*held, name), root) if own else value
     return dataclasses.replace(config, **changes)
-
-
-def _each_replaced(
-    entries: tuple[Any, ...], values: dict[tuple[str, ...], Any], held: tuple[str, ...], root: Any
-) -> tuple[Any, ...]:
-    """`_replaced` for the entries of a tuple: those with the number in the path, or all that have such a setting."""
-    own: list[dict[tuple[str, ...], Any]] = [{} for _ in entries]
-    for path, new in values.items():
-        first, *rest = path
-        numbered = first.isdecimal() and bool(rest)
-        inside = tuple(rest) if numbered else path
-        chosen = [
-            mine
-            for index, (entry, mine) in enumerate(zip(entries, own, strict=True))
-            if any(field.name == inside[0] for field in dataclasses.fields(entry)) and first in (inside[0], str(index))
-        ]
-        if not chosen:
-            raise InputError(_no_key(".".join((*held, *path)), root))
-        for mine in chosen:
-            mine[inside] = new
-    return tuple(
-        _replaced(entry, inside, (*held, str(index)), root) if inside else entry
-        for index, (entry, inside) in enumerate(zip(entries, own, strict=True))
-    )
 
 
 def _entries_replaced(
@@ -256,6 +232,30 @@ def _entries_replaced(
             raise InputError(_no_key(".".join((*held, name, *next(iter(own)))), root))
         changed[name] = _replaced(entries[name], own, (*held, name), root)
     return changed
+
+
+def _each_replaced(
+    entries: tuple[Any, ...], texts: dict[tuple[str, ...], str], held: tuple[str, ...], root: Any
+) -> tuple[Any, ...]:
+    """`_replaced` for the entries of a tuple: those with the number in the path, or all that have such a setting."""
+    own: list[dict[tuple[str, ...], str]] = [{} for _ in entries]
+    for path, text in texts.items():
+        first, *rest = path
+        numbered = first.isdecimal() and bool(rest)
+        inside = tuple(rest) if numbered else path
+        chosen = [
+            mine
+            for index, (entry, mine) in enumerate(zip(entries, own, strict=True))
+            if any(field.name == inside[0] for field in dataclasses.fields(entry)) and first in (inside[0], str(index))
+        ]
+        if not chosen:
+            raise InputError(_no_key(".".join((*held, *path)), root))
+        for mine in chosen:
+            mine[inside] = text
+    return tuple(
+        _replaced(entry, inside, (*held, str(index)), root) if inside else entry
+        for index, (entry, inside) in enumerate(zip(entries, own, strict=True))
+    )
 
 
 def _no_key(key: str, root: Any) -> str:
@@ -273,10 +273,10 @@ def _no_key(key: str, root: Any) -> str:
 def _declared(root: Any, key: str) -> tuple[Any, Any]:
     annotation = Any
     for name in key.split("."):
-        if isinstance(root, tuple):
-            annotation, root = Any, root[int(name)]
-        elif isinstance(root, dict):
+        if isinstance(root, dict):
             annotation, root = Any, root[name]
+        elif isinstance(root, tuple):
+            annotation, root = Any, root[int(name)]
         else:
             annotation, root = _hints(type(root))[name], getattr(root, name)
     return annotation, root

@@ -186,15 +186,16 @@ def header(folder: Place) -> dict[str, Any]:
     """What a prepared dataset says of itself: its name, fingerprint, sizes and description.
 
     Raises:
-        InputError: damaged.
+        InputError: damaged, or of another format.
     """
     try:
         found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION} is no object")
-    return found
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION}: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        held = found.get("format") if isinstance(found, dict) else None
+        raise InputError(f"{folder} has format {held!r}, expected {FORMAT!r}: prepare it again")
+    return unsealed(found, folder / DESCRIPTION)
 
 
 def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
@@ -202,9 +203,6 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     if not is_prepared(folder):
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
     found = header(folder)
-    if found.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {found.get('format')!r}, expected {FORMAT!r}: prepare it again")
-    found = unsealed(found, folder / DESCRIPTION)
     _check_file(folder, CATALOG, found)
     try:
         catalog = pl.read_parquet(folder / CATALOG)

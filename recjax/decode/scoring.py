@@ -216,7 +216,7 @@ class Stepwise(Scoring):
         search = (self.begin, self.step, self.queries, self.trie, k)
         if self.beam is None:
             return expansion.expanded_topk(*search, **options)
-        return stepwise.beam_topk(*search, beam=self.beam, **options)
+        return stepwise.stepwise_topk(*search, beam=self.beam, **options)
 
     def rank(self, targets: Int[Array, " q"], seen: Int[Array, "q s"], candidates: Array | None = None) -> Ranks:
         if self.beam is None:
