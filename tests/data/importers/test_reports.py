@@ -129,7 +129,7 @@ def test_ids_of_log_and_catalog_that_are_written_otherwise(tmp_path: Path, log: 
         assert "ids written as floats (27.0 for 27) in item_id: 300" in text or log == "{}"
         assert dataset.item_ids[1] == "27" and "have a row" not in text
     else:
-        assert "only 10 of 30 items have a row in items.csv; the log has ids like '00027'" in text
+        assert "10 of 30 items have a row in items.csv; the log has ids like '00027'" in text
         assert "the catalog ids like '27'" in text
 
 
@@ -183,7 +183,9 @@ def test_exact_names_win_and_two_candidates_are_an_error(tmp_path: Path) -> None
     assert prepared(table(tmp_path, rows, header=f"User_ID,{HEADER}")).n_users == 60
     for other in ("userid", "visitorid"):
         path = table(tmp_path, rows, header=f"{other},customer_id,item_id,timestamp")
-        with pytest.raises(InputError, match=r"may each be the column user_id; name one, as in --column user_id="):
+        with pytest.raises(
+            InputError, match=r"may each be the column user_id; call it user_id, or prepare with --column user_id="
+        ):
             read(path)
         assert read(path, columns={"user_id": "customer_id"}).interactions["user_id"].n_unique() == 60
 
