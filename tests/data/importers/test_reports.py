@@ -196,7 +196,11 @@ def test_refused_rows_of_a_catalog_are_printed(tmp_path: Path) -> None:
     items[3] = 'i03,"Best" film 3'
     table(tmp_path, items, header="item_id,title", name="items.csv")
     text = told(tmp_path)
-    assert "catalog rows refused  1 (misplaced quote" in text and "\n  line 5: misplaced quote" in text
+    assert (
+        "catalog rows refused  1 (misplaced quote" in text
+        and "\n  line 5: misplaced quote" in text
+        and """'i03,"Best" film 3'""" in text
+    )
 
 
 @pytest.mark.parametrize("name", ["order.csv", "sequences.txt"])
