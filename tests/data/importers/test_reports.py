@@ -293,3 +293,14 @@ def test_wide_characters_are_called_so(tmp_path: Path, encoding: str) -> None:
     path.write_bytes("\n".join([HEADER, *usual()]).encode(encoding))
     with pytest.raises(InputError, match="iconv -f utf-16"):
         read(path, "table")
+
+
+def test_refused_rows_of_recbole_parts_are_printed(tmp_path: Path) -> None:
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    for part, times in (("train", range(START, START + 200)), ("valid", range(START + 200, START + 400))):
+        rows = [f"u{n % 9}\ti{n % 7}\t{time}" for n, time in enumerate(times)]
+        rows[5] = "u1\ti1\tsoon" if part == "valid" else rows[5]
+        (tmp_path / f"x.{part}.inter").write_text("\n".join([header, *rows]) + "\n")
+    text = told(tmp_path)
+    assert "rows refused  1 (unreadable timestamp: 1) x.valid.inter\n  line 7: unreadable timestamp" in text
+    assert "times  399 in seconds" in text
