@@ -292,15 +292,14 @@ def use(kind: str, folder: Path) -> None:
     from recjax.evaluate.predictions import evaluate_predictions
     from recjax.evaluate.protocol import Evaluate
     from recjax.models.published_checkpoint import import_recgpt
-    from recjax.text.encoder import tokenise
-    from recjax.text.folder import read_folder
+    from recjax.text.encoder import SentenceEncoder
 
     if kind.startswith("predictions"):
         split = LeaveOneOut().split(dataset())
         file = folder / ("lists.csv" if kind.endswith("csv") else "lists.parquet")
         evaluate_predictions(file, dataset(), split, Evaluate(bootstrap=0), floors=False)
     elif kind.startswith("encoder"):
-        tokenise(read_folder(folder), ["A film about a caf\u00e9", "", "x " * 500])
+        SentenceEncoder(str(folder)).encode(["A film about a caf\u00e9", "", "x " * 500])
     elif kind == "checkpoint":
         import_recgpt(folder / "model.pt", folder / "tokenizer.pt", heads=2, levels=(7, 7))
     else:
