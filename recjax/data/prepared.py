@@ -205,14 +205,15 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     found = header(folder)
     _check_file(folder, CATALOG, found)
     try:
-        return found, pl.read_parquet(folder / CATALOG)
+        catalog = pl.read_parquet(folder / CATALOG)
     except (ValueError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise InputError(f"the prepared dataset in {folder} is damaged: {CATALOG}: {error}") from error
+    return found, catalog
 
 
-def _check_file(folder: Path, name: str, header: dict[str, Any]) -> None:
+def _check_file(folder: Path, name: str, about: dict[str, Any]) -> None:
     """Compares a file with its digest in the description; datasets of earlier versions have none."""
-    expected = header.get("files", {}).get(name)
+    expected = about.get("files", {}).get(name)
     file = folder / name
     if expected is not None and file.is_file() and file_digest(file) != expected:
         raise InputError(f"the prepared dataset in {folder} is damaged: {name} is not what was written")

@@ -18,7 +18,8 @@ class Train:
         epochs: passes over the training data.
         evaluate_every: steps between validations, or None for once an epoch; 0 = never.
         patience: validations without a better `metric` after which training ends, or None.
-        metric: what "better" is measured by; larger is better.
+        metric: what "better" is measured by, larger being better: a figure of the first evaluator, or one of another as
+            `NAME.METRIC`.
         validation_users: how many users validation looks at, or None for all.
         accumulate: parts a batch is split into to save memory; the result is that of the whole batch.
         ema: decay of a moving average of the parameters, which is then what is evaluated and used; None for none.
@@ -27,7 +28,7 @@ class Train:
         log_every: steps between lines of the log.
         start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
             (step, optimiser, average) starts anew. A tokenizer of that run is copied and used. With stages, the first
-            of them starts there and the run from the last stage, or from the one that this names.
+            of them starts there and the run from the last stage, or from the one that `stage:NAME` names.
         take: regular expressions; of the parameters to start from, those with a match in their path are taken over, and
             all others start afresh. By default everything is taken and has to fit; nothing is where this is empty.
         freeze: regular expressions; a parameter whose path (`encoder/block_0/norm/scale`) has a match for one of them
