@@ -50,9 +50,6 @@ VALUES = (
 )
 
 
-# --- Valid files ------------------------------------------------------------------------------------------------------
-
-
 def events() -> list[tuple[str, str, int, int]]:
     """Forty users with six events each over twenty items."""
     return [
@@ -128,9 +125,6 @@ def valid(kind: str) -> Files:
         folder = TESTS / "text" / "twins" / kind.split()[1]
         return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.*"))}
     return {name: (TESTS / "models" / "fixtures" / name).read_bytes() for name in ("model.pt", "tokenizer.pt")}
-
-
-# --- Damage -----------------------------------------------------------------------------------------------------------
 
 
 def place(rng: np.random.Generator, content: bytes) -> int:
@@ -267,9 +261,6 @@ def damaged(rng: np.random.Generator, files: Files) -> tuple[Files, str]:
     ways = BY_SUFFIX.get(Path(name).suffix, TEXT)
     way = ways[int(rng.integers(len(ways)))]
     return files | {name: way(rng, files[name])}, f"{name} {way.__name__}"
-
-
-# --- What reads them --------------------------------------------------------------------------------------------------
 
 
 @cache
