@@ -187,8 +187,9 @@ def recommend(options: Namespace) -> int:
     _check_files(options)
     run = _load(options.run, recipe=_recipe(options))
     console = _console()
-    for line in _catalog_ranked(load(options.run / CONFIG, _recipe(options)).data, run.dataset.name):
-        console.print(line, markup=False, highlight=False)
+    trained = load(options.run / CONFIG, _recipe(options)).data
+    if isinstance(trained, Mixture):
+        console.print(trained.ranked(run.dataset.name), markup=False, highlight=False)
     with jax.set_mesh(run.mesh):
         found = _streamed(run, options) if options.stream else _from_histories(run, options)
     if options.out is not None and options.state is None and jax.process_index() == 0:
@@ -202,14 +203,6 @@ def recommend(options: Namespace) -> int:
         line = f"{users:,} users, {found.table.height:,} rows written to {options.out}"
         console.print(line, markup=False, highlight=False)
     return 0
-
-
-def _catalog_ranked(trained: Data | Mixture, dataset: str) -> list[str]:
-    """Which catalog the lists are of, where a run knows several."""
-    if not isinstance(trained, Mixture):
-        return []
-    others = ", ".join(name for name in trained.datasets if name != dataset)
-    return [f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"]
 
 
 def _check_files(options: Namespace) -> None:

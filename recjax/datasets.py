@@ -189,7 +189,7 @@ def _catalog(note: dict[str, Any]) -> list[str]:
         lines.append(f"columns of {note['file']} that hold no text, left out: {shown}")
     if few := note.get("few_items_known"):
         lines.append(
-            f"warning: only {few['known']:,} of {few['items']:,} items have a row in {note['file']}; "
+            f"warning: {few['known']:,} of {few['items']:,} items have a row in {note['file']}; "
             f"the log has ids like {few['log']!r}, the catalog ids like {few['catalog']!r}"
         )
     return lines

@@ -9,9 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recjax import array_files, cli, commands, recipes
-from recjax.data.loader import Data
-from recjax.data.mixture import Mixture
+from recjax import array_files, cli, recipes
 from recjax.data.synthetic import synthetic
 from tests.tiny import SETTINGS, tiny_datasets
 
@@ -232,12 +230,6 @@ def test_recommend_for_a_history(run: Path, capsys: pytest.CaptureFixture[str]):
     assert "most popular" in capsys.readouterr().out
     assert cli.main(["recommend", str(run), "--history", items[0], "--out", "lists.parquet"]) == 2
     assert "--out goes with --users" in capsys.readouterr().err
-
-
-def test_lists_of_a_mixture_say_which_catalog_they_are_of():
-    (line,) = commands._catalog_ranked(Mixture(("films", "books"), held_out="games"), "games")
-    assert line.startswith("the items are those of games,") and line.endswith("trained on films, books too")
-    assert commands._catalog_ranked(Data("films"), "films") == []
 
 
 def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):

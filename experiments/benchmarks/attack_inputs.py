@@ -50,9 +50,6 @@ VALUES = (
 )
 
 
-# --- Valid files ------------------------------------------------------------------------------------------------------
-
-
 def events() -> list[tuple[str, str, int, int]]:
     """Forty users with six events each over twenty items."""
     return [
@@ -128,9 +125,6 @@ def valid(kind: str) -> Files:
         folder = TESTS / "text" / "twins" / kind.split()[1]
         return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.*"))}
     return {name: (TESTS / "models" / "fixtures" / name).read_bytes() for name in ("model.pt", "tokenizer.pt")}
-
-
-# --- Damage -----------------------------------------------------------------------------------------------------------
 
 
 def place(rng: np.random.Generator, content: bytes) -> int:
@@ -269,9 +263,6 @@ def damaged(rng: np.random.Generator, files: Files) -> tuple[Files, str]:
     return files | {name: way(rng, files[name])}, f"{name} {way.__name__}"
 
 
-# --- What reads them --------------------------------------------------------------------------------------------------
-
-
 @cache
 def dataset() -> Any:
     import polars as pl
@@ -292,15 +283,14 @@ def use(kind: str, folder: Path) -> None:
     from recjax.evaluate.predictions import evaluate_predictions
     from recjax.evaluate.protocol import Evaluate
     from recjax.models.published_checkpoint import import_recgpt
-    from recjax.text.encoder import tokenise
-    from recjax.text.folder import read_folder
+    from recjax.text.encoder import SentenceEncoder
 
     if kind.startswith("predictions"):
         split = LeaveOneOut().split(dataset())
         file = folder / ("lists.csv" if kind.endswith("csv") else "lists.parquet")
         evaluate_predictions(file, dataset(), split, Evaluate(bootstrap=0), floors=False)
     elif kind.startswith("encoder"):
-        tokenise(read_folder(folder), ["A film about a caf\u00e9", "", "x " * 500])
+        SentenceEncoder(str(folder)).encode(["A film about a caf\u00e9", "", "x " * 500])
     elif kind == "checkpoint":
         import_recgpt(folder / "model.pt", folder / "tokenizer.pt", heads=2, levels=(7, 7))
     else:

@@ -105,7 +105,7 @@ class Audit:
             )
         if self.consecutive_repeats > REPEATS:
             doubts.append(
-                f"{self.consecutive_repeats:.0%} of events repeat the item before: consider duplicates='consecutive'"
+                f"{self.consecutive_repeats:.0%} of events repeat the item before: consider --duplicates consecutive"
             )
         if self.cold_targets > COLD:
             doubts.append(

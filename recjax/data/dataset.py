@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recjax.typing import InputError
+from recjax.typing import InputError, shorten
 
 EQUAL_TIMES = "events_of_equal_time"
 """Key of a description: of a log with times below a second, events whose whole time is that of the one before."""
@@ -96,9 +96,9 @@ class Dataset:
 def _lookup(numbers: dict[str, int], raw_ids: list[str], kind: str, dataset: str) -> np.ndarray:
     unknown = list(dict.fromkeys(str(raw) for raw in raw_ids if str(raw) not in numbers))
     if unknown:
-        shown = ", ".join(repr(raw) for raw in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        shown = ", ".join(repr(shorten(raw)) for raw in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         near = difflib.get_close_matches(unknown[0], list(numbers)[:100_000], n=3)
-        hint = f"; nearest to {unknown[0]!r}: {', '.join(map(repr, near))}" if near else ""
+        hint = f"; nearest to {shorten(unknown[0])!r}: {', '.join(map(repr, near))}" if near else ""
         noun = f"{kind} id" + ("s" if len(unknown) > 1 else "")
         raise InputError(f"dataset {dataset!r} has no {noun} {shown} ({len(unknown):,} unknown){hint}")
     return np.fromiter((numbers[str(raw)] for raw in raw_ids), np.int32, len(raw_ids))

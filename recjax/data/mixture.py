@@ -61,6 +61,11 @@ class Mixture:
         """The same view and filters on one dataset."""
         return Data(dataset, self.view, self.split, self.prepare, self.rows, self.row_length)
 
+    def ranked(self, dataset: str) -> str:
+        """What to say of lists of items of one of the datasets, as the catalog is not plain."""
+        others = ", ".join(name for name in self.datasets if name != dataset)
+        return f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"
+
     def open(self) -> list[tuple[Dataset, Split]]:
         """The training datasets, each with its split, in the order named."""
         return [open_data(self.on(name)) for name in self.datasets]

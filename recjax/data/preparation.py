@@ -137,7 +137,7 @@ def _core(events: Events, k_core: int, min_length: int) -> Events:
 def check_rated(options: Preparation, rated: bool) -> None:
     """Raises InputError when a rating threshold is asked of data without ratings."""
     if options.min_rating is not None and not rated:
-        raise InputError(f"min_rating={options.min_rating:g} was asked, but the data have no rating column")
+        raise InputError(f"ratings of {options.min_rating:g} or more are wanted, but the data have no rating column")
 
 
 def check_steps(steps: list[dict[str, Any]]) -> None:

@@ -230,4 +230,4 @@ def _rankings(kept: pl.DataFrame, examples: Examples, config: Evaluate) -> Ranki
 
 
 def _shown(ids: pl.Series) -> str:
-    return ", ".join(map(repr, ids.head(3).to_list()))
+    return ", ".join(repr(shorten(entry)) for entry in ids.head(3).to_list())

@@ -94,3 +94,8 @@ def test_tables_that_do_not_fit():
         joined([bare_items(2), bare_items(2, {"vectors": 0, "known": 0, "density": 0})])
     with pytest.raises(InputError, match="rows of vectors"):
         text_items(np.ones((3, 2)), np.ones(4))
+
+
+def test_lists_say_which_catalog_they_are_of():
+    line = Mixture(("films", "books"), held_out="games").ranked("games")
+    assert line.startswith("the items are those of games,") and line.endswith("trained on films, books too")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import polars as pl
 
@@ -90,14 +90,18 @@ def encoding(path: Path, latin: bool) -> str:
 def first_line(path: Place) -> tuple[int, str]:
     """The first line that is not blank, without its end, and its number; "" when there is none.
 
+    Of a line of many megabytes it is the beginning.
+
     Raises:
         InputError: it is not UTF-8, or the file cannot be read.
     """
     number = 0
     try:
         with open_binary(path) as stream:
-            for number, raw in enumerate(stream, 1):
-                if (line := raw.decode("utf-8-sig")).strip():
+            while raw := stream.readline(8 * LONGEST_HEADER):  # a file of gigabytes may have no second line
+                number += 1
+                decoder = codecs.getincrementaldecoder("utf-8-sig")()
+                if (line := decoder.decode(raw, final=len(raw) < 8 * LONGEST_HEADER)).strip():
                     return number, line.rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise not_utf8(path, number, error) from None
@@ -117,7 +121,14 @@ def not_utf8(path: Place, line: int, error: UnicodeDecodeError) -> InputError:
     )
 
 
-def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
+class Broken(NamedTuple):
+    """A row that cannot be split into fields: why, and its line."""
+
+    reason: str
+    found: str
+
+
+def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | Broken]]:
     """Every row that is not blank, header included: its line number, and its fields or what is wrong with it.
 
     Raises:
@@ -130,7 +141,13 @@ def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
                 if any(parts):
                     yield number, parts
             return
-        reader = csv.reader(stream, delimiter=layout.separator, strict=True)
+        last = [""]
+
+        def read() -> Iterator[str]:
+            for last[0] in stream:
+                yield last[0]
+
+        reader = csv.reader(read(), delimiter=layout.separator, strict=True)
         while True:
             start = reader.line_num + 1
             try:
@@ -145,7 +162,7 @@ def fields(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
                     ) from None
                 if "unexpected end" in str(error):
                     raise InputError(f"{path}, line {start}: a quote is opened and never closed") from None
-                yield start, f"misplaced quote ({error})"
+                yield start, Broken(f"misplaced quote ({error})", last[0])
                 continue
             if any(row):
                 yield start, row
@@ -248,8 +265,8 @@ def _careful(path: Path, layout: Layout, found: list[str], names: list[str]) -> 
     if layout.header is None:
         next(rows)
     for line, row in rows:
-        if isinstance(row, str):
-            refusals.add(row, line, "")
+        if isinstance(row, Broken):
+            refusals.add(row.reason, line, row.found)
         elif len(row) > len(found):
             refusals.add(f"more than {len(found)} fields", line, layout.separator.join(row))
         else:

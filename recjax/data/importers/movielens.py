@@ -79,7 +79,7 @@ def _movies(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame
     width = 5 + len(_GENRES) if path.name == "u.item" else 3
     refusals, kept = Refusals(), []
     for line, fields in delimited.fields(path, layout):
-        if len(fields) != width or isinstance(fields, str):
+        if not isinstance(fields, list) or len(fields) != width:
             found = layout.separator.join(fields)
             refusals.add(f"{width} fields expected", line, found)
             continue

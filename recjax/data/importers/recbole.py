@@ -75,6 +75,9 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
             parts.append(to_events(rows, options, part, names))
             accounts[path.name] = part
         notes |= next(iter(accounts.values())) if len(paths) == 1 else accounts
+        if len(paths) > 1:
+            notes["rows_read"] = sum(part["rows_read"] for part in accounts.values())
+            notes["rows_refused"] = {name: part["rows_refused"] for name, part in accounts.items()}
         notes["timestamps"] = timestamps.merged([part["timestamps"] for part in accounts.values()], list(accounts))
         events = joined(parts)
     frame = _items(items, options, notes) if items else None

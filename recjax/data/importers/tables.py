@@ -274,9 +274,7 @@ def match(
         elif candidates := _candidates(plain, aliases, ours in preferred):
             if len(candidates) > 1:
                 shown = " and ".join(map(repr, candidates))
-                raise InputError(
-                    f"{path}: {shown} may each be the column {ours}; name one, as in --column {ours}={candidates[0]}"
-                )
+                raise InputError(f"{path}: {shown} may each be the column {ours}; {_advice(ours, candidates[0])}")
             mapping[ours] = candidates[0]
         elif ours in required:
             absent[ours] = ours
@@ -303,13 +301,17 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
+def _advice(ours: str, theirs: str) -> str:
+    return f"call it {ours}, or prepare with --column {ours}={theirs}"
+
+
 def missing(wanted: Mapping[str, str], found: Sequence[str], path: Place) -> InputError:
     """The error for columns that are not there: ours, and the file's that they should be."""
     hints = []
     for ours, column in wanted.items():
         near = difflib.get_close_matches(_plain(column), [_plain(name) for name in found], n=1, cutoff=0.7)
         if nearest := next((name for name in found if near and _plain(name) == near[0]), None):
-            hints.append(f"; the nearest to {column!r} is {nearest!r}: if it is that one, --column {ours}={nearest}")
+            hints.append(f"; the nearest to {column!r} is {nearest!r}: if it is that one, {_advice(ours, nearest)}")
     noun = "column" if len(wanted) == 1 else "columns"
     there = shorten(", ".join(found), 500)
     return InputError(f"{path} has no {noun} {', '.join(map(repr, wanted.values()))}; found: {there}{''.join(hints)}")

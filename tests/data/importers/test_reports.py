@@ -129,7 +129,7 @@ def test_ids_of_log_and_catalog_that_are_written_otherwise(tmp_path: Path, log: 
         assert "ids written as floats (27.0 for 27) in item_id: 300" in text or log == "{}"
         assert dataset.item_ids[1] == "27" and "have a row" not in text
     else:
-        assert "only 10 of 30 items have a row in items.csv; the log has ids like '00027'" in text
+        assert "10 of 30 items have a row in items.csv; the log has ids like '00027'" in text
         assert "the catalog ids like '27'" in text
 
 
@@ -183,7 +183,9 @@ def test_exact_names_win_and_two_candidates_are_an_error(tmp_path: Path) -> None
     assert prepared(table(tmp_path, rows, header=f"User_ID,{HEADER}")).n_users == 60
     for other in ("userid", "visitorid"):
         path = table(tmp_path, rows, header=f"{other},customer_id,item_id,timestamp")
-        with pytest.raises(InputError, match=r"may each be the column user_id; name one, as in --column user_id="):
+        with pytest.raises(
+            InputError, match=r"may each be the column user_id; call it user_id, or prepare with --column user_id="
+        ):
             read(path)
         assert read(path, columns={"user_id": "customer_id"}).interactions["user_id"].n_unique() == 60
 
@@ -194,7 +196,11 @@ def test_refused_rows_of_a_catalog_are_printed(tmp_path: Path) -> None:
     items[3] = 'i03,"Best" film 3'
     table(tmp_path, items, header="item_id,title", name="items.csv")
     text = told(tmp_path)
-    assert "catalog rows refused  1 (misplaced quote" in text and "\n  line 5: misplaced quote" in text
+    assert (
+        "catalog rows refused  1 (misplaced quote" in text
+        and "\n  line 5: misplaced quote" in text
+        and """'i03,"Best" film 3'""" in text
+    )
 
 
 @pytest.mark.parametrize("name", ["order.csv", "sequences.txt"])
@@ -287,3 +293,14 @@ def test_wide_characters_are_called_so(tmp_path: Path, encoding: str) -> None:
     path.write_bytes("\n".join([HEADER, *usual()]).encode(encoding))
     with pytest.raises(InputError, match="iconv -f utf-16"):
         read(path, "table")
+
+
+def test_refused_rows_of_recbole_parts_are_printed(tmp_path: Path) -> None:
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    for part, times in (("train", range(START, START + 200)), ("valid", range(START + 200, START + 400))):
+        rows = [f"u{n % 9}\ti{n % 7}\t{time}" for n, time in enumerate(times)]
+        rows[5] = "u1\ti1\tsoon" if part == "valid" else rows[5]
+        (tmp_path / f"x.{part}.inter").write_text("\n".join([header, *rows]) + "\n")
+    text = told(tmp_path)
+    assert "rows refused  1 (unreadable timestamp: 1) x.valid.inter\n  line 7: unreadable timestamp" in text
+    assert "times  399 in seconds" in text

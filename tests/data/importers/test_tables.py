@@ -118,7 +118,9 @@ def test_missing_column_names_those_found_and_the_nearest(tmp_path: Path) -> Non
     path = table(tmp_path, ["1,2,3"], header="user_id,article,timestamps")
     with pytest.raises(InputError, match=r"no columns 'item_id', 'timestamp'; found: user_id, article, timestamps"):
         read(path)
-    with pytest.raises(InputError, match=r"no column 'timestamp'; .* --column timestamp=timestamps"):
+    with pytest.raises(
+        InputError, match=r"no column 'timestamp'; .* call it timestamp, or prepare with --column timestamp=timestamps"
+    ):
         read(path, columns={"item_id": "article"})
     with pytest.raises(InputError, match=r"no column 'artcle'; .*the nearest to 'artcle' is 'article'"):
         read(path, columns={"item_id": "artcle", "timestamp": "timestamps"})
