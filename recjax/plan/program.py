@@ -191,7 +191,7 @@ def _width(space: TextSpace, given: int | None) -> int:
 
 def _batches(config: RunConfig, items: int, mesh: Mesh) -> tuple[Batch, Queries, Any]:
     """Shapes of a batch and of the longest queries, as the recipe's own view makes them of a user with all lengths."""
-    data, rows = config.data, NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    data, rows = config.data.on(config.data.dataset), NamedSharding(mesh, PartitionSpec(DATA_AXIS))
     if data.rows % mesh.shape[DATA_AXIS]:
         raise InputError(
             f"data.rows = {data.rows} cannot be divided by the data axis of {mesh.shape[DATA_AXIS]} devices"
