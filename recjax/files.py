@@ -1,9 +1,35 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and JSON that may be damaged."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from recjax.typing import InputError
+
+
+def read_json(path: Path, absent: str = "") -> Any:
+    """The JSON of a file.
+
+    Args:
+        path: the file.
+        absent: what its absence means, for the message.
+
+    Raises:
+        InputError: it is absent, cannot be read, is not UTF-8, is cut short or is nested without end.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} does not exist" + (f", {absent}" if absent else "")) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise InputError(f"{path} is damaged: its JSON is nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -12,14 +13,35 @@ from recjax.typing import InputError
 
 Config = TypeVar("Config")
 
+SHOWN_DIGITS = 15
+"""Whole numbers with more are shown rounded."""
+
+
+class SettingError(InputError):
+    """A value that its configuration refuses.
+
+    Args:
+        place: key of the configuration, or its class where it stands in no tree yet.
+        name: of the field.
+        complaint: the rest of the sentence.
+    """
+
+    def __init__(self, place: str, name: str, complaint: str):
+        super().__init__(f"{join(place, name)} {complaint}")
+        self._name, self._complaint = name, complaint
+
+    def at(self, key: str) -> "SettingError":
+        """The same error, of the configuration at `key` in a tree."""
+        return SettingError(key, self._name, self._complaint)
+
 
 def check(config: Any, key: str = "") -> None:
     """Raises InputError, naming the key, where a value of the tree is not of its declared type."""
-    hints = _hints(type(config))
+    declared = hints(type(config))
     for field in dataclasses.fields(config):
         value, inner = getattr(config, field.name), join(key, field.name)
-        if not _fits(value, hints[field.name]):
-            raise InputError(f"{inner} is {show(value)}, expected {describe(hints[field.name])}")
+        if not fits(value, declared[field.name]):
+            raise SettingError(key, field.name, f"is {show(value)}, expected {describe(declared[field.name])}")
         _check_inside(value, inner)
 
 
@@ -38,7 +60,9 @@ def is_config(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _hints(cls: type) -> dict[str, Any]:
+@functools.lru_cache(maxsize=256)
+def hints(cls: type) -> dict[str, Any]:
+    """The declared types of a dataclass's fields."""
     return typing.get_type_hints(cls)
 
 
@@ -47,10 +71,11 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of a declared type."""
     members = _members(annotation)
     if len(members) > 1:
-        return any(_fits(value, member) for member in members)
+        return any(fits(value, member) for member in members)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is None or annotation is type(None):
         return value is None
@@ -61,12 +86,12 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is bool or isinstance(value, bool):
         return isinstance(value, bool) and annotation is bool
     if annotation is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if origin is tuple or annotation is tuple:
         return isinstance(value, tuple) and _fits_tuple(value, args)
     if origin is dict or annotation is dict:
         return isinstance(value, dict) and all(
-            isinstance(name, str) and _fits(entry, args[1] if args else Any) for name, entry in value.items()
+            isinstance(name, str) and fits(entry, args[1] if args else Any) for name, entry in value.items()
         )
     if getattr(annotation, "_is_protocol", False):
         return is_config(value)
@@ -77,8 +102,8 @@ def _fits_tuple(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
     if not args or args == (Any, ...):
         return all(_storable(entry) for entry in value)
     if len(args) == 2 and args[1] is Ellipsis:
-        return all(_fits(entry, args[0]) for entry in value)
-    return len(args) == len(value) and all(_fits(entry, arg) for entry, arg in zip(value, args, strict=True))
+        return all(fits(entry, args[0]) for entry in value)
+    return len(args) == len(value) and all(fits(entry, arg) for entry, arg in zip(value, args, strict=True))
 
 
 def _storable(value: Any) -> bool:
@@ -111,7 +136,13 @@ def describe(annotation: Any) -> str:
     return str(getattr(annotation, "__name__", annotation))
 
 
+def allows_none(annotation: Any) -> bool:
+    return type(None) in _members(annotation)
+
+
 def show(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**SHOWN_DIGITS:
+        return f"{value:.6g}" if value.bit_length() < 1000 else "a number of hundreds of digits"
     return type(value).__name__ if is_config(value) else repr(value)
 
 
@@ -124,13 +155,13 @@ def join(key: str, name: str) -> str:
 
 def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key that can be set, with its value: leaves, and parts that are none or chosen among classes."""
-    hints = _hints(type(config))
+    declared = hints(type(config))
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
         if not is_config(value):
             yield key, value
             continue
-        if _choices(hints[field.name]):
+        if _choices(declared[field.name]):
             yield key, type(value).__name__
         yield from keys(value, key)
 
@@ -167,7 +198,7 @@ def _changed(config: Config, texts: dict[str, str]) -> Config:
 
 def _replaced(config: Any, texts: dict[tuple[str, ...], str], held: tuple[str, ...], root: Any) -> Any:
     """`config`, which stands at the key `held`, with the values at the given paths below it replaced."""
-    hints, changes = _hints(type(config)), {}
+    declared, changes = hints(type(config)), {}
     for name in dict.fromkeys(path[0] for path in texts):
         key = ".".join((*held, name))
         own = {path[1:]: text for path, text in texts.items() if path[0] == name}
@@ -175,12 +206,15 @@ def _replaced(config: Any, texts: dict[tuple[str, ...], str], held: tuple[str, .
             raise InputError(_no_key(".".join((key, *next(iter(own)))), root))
         value = getattr(config, name)
         if () in own:  # a part chosen by name comes before the settings inside it
-            value = _parse(own.pop(()), hints[name], value, key)
+            value = _parse(own.pop(()), declared[name], value, key)
         if own and not is_config(value):
             inside = ".".join((key, *next(iter(own))))
             raise InputError(f"{inside} cannot be set: {key} is {show(value)} here and has no settings inside")
         changes[name] = _replaced(value, own, (*held, name), root) if own else value
-    return dataclasses.replace(config, **changes)
+    try:
+        return dataclasses.replace(config, **changes)
+    except SettingError as error:
+        raise error.at(".".join(held)) from None
 
 
 def _no_key(key: str, root: Any) -> str:
@@ -198,7 +232,7 @@ def _no_key(key: str, root: Any) -> str:
 def _declared(root: Any, key: str) -> tuple[Any, Any]:
     annotation = Any
     for name in key.split("."):
-        annotation, root = _hints(type(root))[name], getattr(root, name)
+        annotation, root = hints(type(root))[name], getattr(root, name)
     return annotation, root
 
 
@@ -225,8 +259,8 @@ def _parse(text: str, annotation: Any, current: Any, key: str) -> Any:
 def _read(text: str, annotation: Any) -> Any:
     members = _members(annotation)
     if len(members) > 1:
-        # `none` before text, numbers before text: a string accepts anything, so it comes last.
-        for member in sorted(members, key=lambda member: member is str):
+        # Whole numbers before others, which read them too; text, which accepts anything, comes last.
+        for member in sorted(members, key=lambda member: {float: 1, str: 2}.get(member, 0)):
             try:
                 return _read(text, member)
             except _UnreadableError:

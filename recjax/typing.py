@@ -11,7 +11,7 @@ Dimension letters used in shape annotations throughout the package:
 Item 0 is padding everywhere; a catalog of `items` items uses ids 1..items.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 from jaxtyping import Bool, Float, Int
@@ -20,12 +20,27 @@ Array: TypeAlias = jax.Array
 Params: TypeAlias = Any
 """A Flax parameter tree: nested dicts of arrays."""
 
+Dtype = Literal["float32", "bfloat16"]
+"""What a model computes in; parameters are float32."""
+
 DATA_AXIS = "data"
 MODEL_AXIS = "model"
 SEQ_AXIS = "seq"
 MESH_AXES = (DATA_AXIS, MODEL_AXIS, SEQ_AXIS)
 
-__all__ = ["DATA_AXIS", "MESH_AXES", "MODEL_AXIS", "SEQ_AXIS", "Array", "Bool", "Float", "InputError", "Int", "Params"]
+__all__ = [
+    "DATA_AXIS",
+    "MESH_AXES",
+    "MODEL_AXIS",
+    "SEQ_AXIS",
+    "Array",
+    "Bool",
+    "Dtype",
+    "Float",
+    "InputError",
+    "Int",
+    "Params",
+]
 
 
 class InputError(ValueError):

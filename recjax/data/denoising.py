@@ -8,6 +8,7 @@ import numpy as np
 from recjax.data.draws import draw, threshold
 from recjax.data.ranges import ranges
 from recjax.data.views import Batch, Cloze, Placement, Queries, Shifted
+from recjax.limits import between, require
 from recjax.typing import InputError
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class Corrupted:
     corrupt: float = 0.15
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.corrupt < 1.0:
-            raise InputError(f"corrupt is {self.corrupt}, expected a number between 0 and 1")
+        require(self, corrupt=between(0, 1))
 
     @property
     def max_length(self) -> int:

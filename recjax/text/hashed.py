@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from recjax.limits import SEED, SIZE, require
 from recjax.text.items import WORDS, ItemText
-from recjax.typing import InputError
 
 BUCKETS = 2**18
 """Hash values of words, and of character n-grams."""
@@ -41,8 +41,8 @@ class Hashed:
     template: str = WORDS
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise InputError(f"width is {self.width}, expected 1 or more")
+        require(self, width=SIZE, seed=SEED)
+        ItemText(self.template)
 
     def fingerprint(self) -> str:
         """What the vectors depend on besides the texts."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from recjax.limits import COUNT, INT, above, at_least, between, refuse, require
 from recjax.train.pretrain import Pretrain
 from recjax.typing import InputError
 
@@ -42,19 +43,18 @@ class Train:
     pretrain: Pretrain | None = None
 
     def __post_init__(self) -> None:
+        counts = ("steps", "patience", "validation_users", "accumulate", "save_every", "keep", "log_every")
+        require(
+            self,
+            **{name: COUNT for name in counts},
+            epochs=above(0, most=INT),
+            evaluate_every=at_least(0),
+            ema=between(0, 1),
+        )
         if (self.steps is None) == (self.epochs is None):
             raise InputError("train: give either steps or epochs, and leave the other none")
-        counts = ("steps", "patience", "validation_users", "accumulate", "save_every", "keep", "log_every")
-        for name in ("epochs", *counts):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"train.{name} is {value}, expected a number above 0")
-        if self.evaluate_every is not None and self.evaluate_every < 0:
-            raise InputError(f"train.evaluate_every is {self.evaluate_every}, expected 0 (never) or more")
         if self.pretrain is not None and (self.steps is None or self.steps < 2):
-            raise InputError(f"train.pretrain divides train.steps, which is {self.steps}, expected 2 or more")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise InputError(f"train.ema is {self.ema}, expected a number between 0 and 1")
+            refuse(self, "steps", "2 or more, for pretrain divides them")
 
     @property
     def task_steps(self) -> int | None:
