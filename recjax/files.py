@@ -2,12 +2,15 @@
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from recjax.typing import InputError
+
+DEEPEST = 64
+"""Levels of JSON: more than any file of a run has, and few enough to walk through by functions that call themselves."""
 
 
 def read_json(path: Path, absent: str = "") -> Any:
@@ -21,7 +24,7 @@ def read_json(path: Path, absent: str = "") -> Any:
         InputError: it is absent, cannot be read, is not UTF-8, is cut short or is nested without end.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist" + (f", {absent}" if absent else "")) from None
     except OSError as error:
@@ -30,6 +33,18 @@ def read_json(path: Path, absent: str = "") -> Any:
         raise InputError(f"{path} is damaged: its JSON is nested too deep") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+    level = [tree]
+    for _ in range(DEEPEST):
+        level = [entry for node in level for entry in _inside(node)]
+        if not level:
+            return tree
+    raise InputError(f"{path} is damaged: its JSON is nested too deep")
+
+
+def _inside(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 @contextmanager

@@ -20,11 +20,14 @@ from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Preparation
 from recjax.data.remote import Place, local, place, remove, told
 from recjax.data.stored import Shards, StoredColumn, StoredIds
+from recjax.files import read_json
 from recjax.typing import InputError
 
 DESCRIPTION = "dataset.json"
 CATALOG = "catalog.parquet"
 FORMAT = "recjax dataset 1"
+_HEADER = {"name": str, "fingerprint": str, "users": int, "items": int, "interactions": int, "description": dict}
+"""What the description of a dataset holds beside its format."""
 
 
 def save(dataset: Dataset, folder: Place) -> None:
@@ -178,12 +181,16 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     if not is_prepared(folder):
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
     try:
-        header = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        header = read_json(folder / DESCRIPTION)
         catalog = pl.read_parquet(folder / CATALOG)
     except (ValueError, OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"the prepared dataset in {folder} is damaged: {error}") from error
-    if header.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {header.get('format')!r}, expected {FORMAT!r}: prepare it again")
+    found = header.get("format") if isinstance(header, dict) else header
+    if found != FORMAT:
+        raise InputError(f"{folder} has format {str(found)[:50]!r}, expected {FORMAT!r}: prepare it again")
+    for name, kind in _HEADER.items():
+        if not isinstance(header.get(name), kind):
+            raise InputError(f"the prepared dataset in {folder} is damaged: its {name} is {header.get(name)!r}")
     return header, catalog
 
 

@@ -132,5 +132,5 @@ def test_wrong_compositions_are_named():
         _built(SASRec(width=16, heads=3, max_length=LENGTH))
     with pytest.raises(InputError, match="no mixer is called 'mamba'; there are: attention"):
         SASRec(mixer="mamba").build(STATS)
-    with pytest.raises(InputError, match="at least one layer"):
+    with pytest.raises(InputError, match="layers is 0, expected 1 or more"):
         SASRec(layers=0).build(STATS)
