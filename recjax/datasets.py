@@ -7,7 +7,7 @@ from recjax.data.building import build
 from recjax.data.dataset import Dataset
 from recjax.data.embedded import NAMES
 from recjax.data.importers import download, read
-from recjax.data.locate import cache_folder, locate
+from recjax.data.locate import cache_folder, locate, place_of_name
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find, is_prepared, load, save
 from recjax.data.remote import Place, local, place
@@ -27,14 +27,14 @@ def prepare(options: Namespace) -> int:
     raw = None if options.raw is None else place(options.raw)
     out = None if options.out is None else place(options.out)
     if options.beam is not None:
-        out = out or cache_folder() / options.dataset
+        out = out or place_of_name(options.dataset)
         dataset = _prepared_by_beam(options, raw, preparation, out)
     elif raw is None and _is_here(options.dataset):
         dataset = find(options.dataset, preparation)
     else:
+        out = out or place_of_name(options.dataset)
         source = local(raw or download(options.dataset, cache_folder() / "downloads"), cache_folder())
         dataset = build(read(source, options.format, _columns(options), name=options.dataset), preparation)
-        out = out or cache_folder() / options.dataset
     for line in [*_account(dataset), *audit(dataset, LeaveOneOut().split(dataset)).lines()]:
         print(line)
     if out is not None:

@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from recjax.data.preparation import Preparation
 from recjax.data.remote import Place, local, place, remove, told
 from recjax.data.stored import Shards, StoredColumn, StoredIds
 from recjax.files import read_json
+from recjax.scratch import scratch_beside
 from recjax.typing import InputError
 
 DESCRIPTION = "dataset.json"
@@ -69,20 +68,8 @@ def placed(folder: Place) -> Iterator[Place]:
             remove(folder)
             raise
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        scratch.chmod(0o755)  # mkdtemp makes it private; what other users may read is the umask's business
+    with scratch_beside(folder) as scratch:
         yield scratch
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            folder.rename(old / "dataset")
-            scratch.rename(folder)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_header(

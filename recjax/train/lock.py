@@ -14,6 +14,8 @@ from pathlib import Path
 import jax
 
 from recjax.parallel.processes import host_name, share
+from recjax.scratch import machine as _machine
+from recjax.scratch import start_ticks as _start_ticks
 from recjax.typing import InputError
 
 LOCK = "lock.json"
@@ -201,23 +203,6 @@ def _parse(text: str) -> _Holder:
 def _this_process() -> _Holder:
     started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return _Holder(host_name(), os.getpid(), started, _machine(), _start_ticks(os.getpid()), uuid.uuid4().hex)
-
-
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _start_ticks(pid: int) -> str:
-    """When a process started, in ticks since the boot; nothing for one that is not, or is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _words(holder: _Holder) -> str:
