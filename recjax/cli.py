@@ -24,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults.any_text()
     try:
         options = parser().parse_args(arguments)
-    except SystemExit:  # after `--help`, which may have been printed to a full disk
-        faults.flushed("--help")
+    except SystemExit as ended:  # after `--help`, which may have been printed to a full disk
+        if (status := faults.flushed("--help")) and not ended.code:
+            return status
         raise
     try:
         status = _run(options, whole=arguments is None)
@@ -46,13 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, whole: bool) -> int:
     """One command; of a process that does nothing else (`whole`), compiled programs are kept."""
-    if options.command in COMPARING:
-        from recjax import comparisons as commands
-    elif options.command == "prepare":
-        from recjax import datasets as commands
-    else:
-        from recjax import commands
-    from recjax.parallel.startup import initialize
+    with faults.leaves_at_once(options.command):
+        if options.command in COMPARING:
+            from recjax import comparisons as commands
+        elif options.command == "prepare":
+            from recjax import datasets as commands
+        else:
+            from recjax import commands
+        from recjax.parallel.startup import initialize
 
     if whole:
         _keep_compiled_programs()

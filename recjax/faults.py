@@ -3,7 +3,10 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 BAD_PATHS = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
@@ -52,6 +55,25 @@ def _of_a_library(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, PolarsError):
         return f"a table cannot be read or made: {_first_line(error)}", 1
     return None
+
+
+@contextlib.contextmanager
+def leaves_at_once(command: str) -> Iterator[None]:
+    """While libraries are imported, Ctrl-C ends the process there and then: raised inside an import, it may be lost, or
+    come back as an error of the library."""
+
+    def leave(*_: object) -> None:
+        os.write(2, f"recjax {command}: interrupted\n".encode())
+        os._exit(INTERRUPTED)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def flushed(command: str) -> int:
