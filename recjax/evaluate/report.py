@@ -15,7 +15,7 @@ from rich.text import Text
 from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.slices import SLICES
-from recjax.files import replacing
+from recjax.files import read_json, replacing
 from recjax.track.rows import best_floor
 from recjax.typing import InputError
 
@@ -83,14 +83,21 @@ class Report:
         Raises:
             InputError: there is no such file, or it is no report.
         """
+        content, users = read_json(path, "which `recjax evaluate` writes"), path.with_suffix(".users.parquet")
         try:
-            content = json.loads(path.read_text())
-            users = path.with_suffix(".users.parquet")
-            return cls(**content, users=pl.read_parquet(users) if users.exists() else None)
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist; `recjax evaluate` writes it") from None
-        except (ValueError, TypeError) as error:
+            report = cls(**content, users=pl.read_parquet(users) if users.exists() else None)
+        except (OSError, TypeError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{path} is no evaluation report: {error}") from None
+        tables = (
+            report.dataset,
+            report.protocol,
+            report.metrics,
+            report.metrics.get("all") if report.metrics else None,
+        )
+        tables += (report.interval, report.floors, report.counts, report.notes)
+        if not all(isinstance(table, dict) for table in tables):
+            raise InputError(f"{path} is no evaluation report: its parts are not tables")
+        return report
 
     def ranks(self) -> np.ndarray:
         """int64 [n], rank of each user's target; `metrics.MISS` where there is none."""

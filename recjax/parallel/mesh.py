@@ -9,6 +9,7 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
+from recjax.limits import require
 from recjax.typing import MESH_AXES, InputError
 
 ShardState = Literal["none", "optimiser", "all"]
@@ -34,16 +35,19 @@ class MeshShape:
     seq: int = 1
     shard_state: ShardState = "none"
 
+    def __post_init__(self) -> None:
+        require(self)
+        asked = [self.data, self.model, self.seq]
+        if any(size < 1 and size != -1 for size in asked) or asked.count(-1) > 1:
+            raise InputError(f"mesh {self._shown}: sizes are 1 or more, and at most one of them -1 (= the rest)")
+
     def sizes(self, devices: int) -> tuple[int, int, int]:
         """The size of each axis on so many devices.
 
         Raises:
             InputError: the axes do not multiply to `devices`; names the numbers.
         """
-        asked = (self.data, self.model, self.seq)
-        shown = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, asked, strict=True))
-        if any(size < 1 and size != -1 for size in asked) or asked.count(-1) > 1:
-            raise InputError(f"mesh {shown}: sizes are 1 or more, and at most one of them -1 (= the rest)")
+        asked, shown = (self.data, self.model, self.seq), self._shown
         fixed = math.prod(size for size in asked if size != -1)
         rest, remainder = divmod(devices, fixed)
         if -1 in asked and remainder:
@@ -54,6 +58,10 @@ class MeshShape:
             )
         data, model, seq = (rest if size == -1 else size for size in asked)
         return data, model, seq
+
+    @property
+    def _shown(self) -> str:
+        return ", ".join(f"{axis}={getattr(self, axis)}" for axis in MESH_AXES)
 
     def build(self, devices: Sequence[Any] | None = None) -> Mesh:
         """The mesh over `devices` (default: all of them, of every process); activate it with `jax.set_mesh`.
