@@ -165,7 +165,7 @@ def test_curves_count_the_steps_and_seconds_of_every_stage(unbroken):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Stage("a/b"), "a stage is called 'a/b', expected letters"),
+        (lambda: Stage("a/b"), "Stage.name is 'a/b', expected letters"),
         (lambda: Stage("a", {"train.stages": ()}), "stage 'a' sets train.stages, which is the run's alone"),
         (lambda: config(FIRST, FIRST), "train.stages are called first, first, expected different names"),
         (lambda: parts(config(Stage("a", {"train.stpes": 3})), Path("run")), "stage 'a': there is no setting"),
@@ -184,7 +184,7 @@ def test_settings_that_cannot_be(make, message):
 
 def test_the_recipe_of_the_docs_trains(tmp_path, monkeypatch):
     page = (Path(__file__).resolve().parents[2] / "docs" / "train.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "clusters" in block]
     (tmp_path / "clustered.py").write_text(block)
     on_one_device(monkeypatch)
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
