@@ -203,6 +203,14 @@ def recommend(options: Namespace) -> int:
     return 0
 
 
+def _catalog_ranked(trained: Data | Mixture, dataset: str) -> list[str]:
+    """Which catalog the lists are of, where a run knows several."""
+    if not isinstance(trained, Mixture):
+        return []
+    others = ", ".join(name for name in trained.datasets if name != dataset)
+    return [f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"]
+
+
 def _check_files(options: Namespace) -> None:
     """Raises InputError where the files of a command do not go together, before anything is read."""
     if options.out is not None and options.history is not None:
@@ -214,14 +222,6 @@ def _check_files(options: Namespace) -> None:
     lists.check_distinct({f"--{name}": getattr(options, name) for name in ("users", "stream", "state", "out")})
     if options.out is not None and jax.process_index() == 0:
         lists.check(options.out)
-
-
-def _catalog_ranked(trained: object, dataset: str) -> list[str]:
-    """Which catalog the lists are of, where a run knows several."""
-    if not isinstance(trained, Mixture):
-        return []
-    others = ", ".join(name for name in trained.datasets if name != dataset)
-    return [f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"]
 
 
 def _from_histories(run: Run, options: Namespace) -> Recommendations:

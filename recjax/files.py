@@ -103,15 +103,22 @@ def replacing_together(journal: Path, *paths: Path) -> Iterator[list[Path]]:
         if not written:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                journal.unlink(missing_ok=True)
+            for file in (journal, _new_journal(journal)):
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
 
 
 def _write_journal(journal: Path, folders: list[Path], renames: list[list[str]]) -> None:
-    with replacing(journal) as new:
-        entries = {"folders": [str(folder) for folder in folders], "renames": renames}
-        new.write_text(json.dumps(sealed(entries)), encoding="utf-8")
-        _flush(new)
+    new = _new_journal(journal)
+    entries = {"folders": [str(folder) for folder in folders], "renames": renames}
+    new.write_text(json.dumps(sealed(entries)), encoding="utf-8")
+    _flush(new)
+    new.replace(journal)
+
+
+def _new_journal(journal: Path) -> Path:
+    """Name of a journal while it is written, the same each time, so that none is left behind."""
+    return journal.with_name(f"{journal.name}.new")
 
 
 def finish_replacing(journal: Path) -> list[Path]:
@@ -123,6 +130,7 @@ def finish_replacing(journal: Path) -> list[Path]:
     Raises:
         InputError: the journal is damaged.
     """
+    _new_journal(journal).unlink(missing_ok=True)
     try:
         entries = unsealed(json.loads(journal.read_text(encoding="utf-8")), journal)
     except FileNotFoundError:
@@ -194,7 +202,7 @@ def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {**entries, DIGEST: _digest(entries)}
 
 
-def unsealed(entries: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def unsealed(entries: Mapping[str, Any], path: object) -> dict[str, Any]:
     """The entries of a JSON file without their digest; files written before there were digests are taken as they are.
 
     Args:

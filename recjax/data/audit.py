@@ -151,20 +151,20 @@ def audit(dataset: Dataset, split: Split) -> Audit:
     )
 
 
-def _tied_targets(dataset: Dataset, test: Examples) -> np.ndarray:
-    """bool [n]: another event of the user has the target's time."""
-    moments, moment = np.unique(dataset.timestamps, return_inverse=True)
-    keys = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets)) * len(moments) + moment  # in order
-    asked = test.histories.users.astype(np.int64) * len(moments) + np.searchsorted(moments, test.times)
-    return np.searchsorted(keys, asked, side="right") - np.searchsorted(keys, asked) > 1
-
-
 def _largest_user(dataset: Dataset) -> tuple[str, int] | None:
     """The user with an implausible share of the events, and how many they are."""
     lengths = np.diff(dataset.offsets)
     user, most = int(lengths.argmax()), int(lengths.max())
     few = most < LARGEST_USER * dataset.n_interactions or most < TIMES_TYPICAL * float(np.median(lengths))
     return None if few or len(lengths) < FEWEST_USERS else (dataset.user_ids[user], most)
+
+
+def _tied_targets(dataset: Dataset, test: Examples) -> np.ndarray:
+    """bool [n]: another event of the user has the target's time."""
+    moments, moment = np.unique(dataset.timestamps, return_inverse=True)
+    keys = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets)) * len(moments) + moment  # in order
+    asked = test.histories.users.astype(np.int64) * len(moments) + np.searchsorted(moments, test.times)
+    return np.searchsorted(keys, asked, side="right") - np.searchsorted(keys, asked) > 1
 
 
 def _later_training(training: np.ndarray, targets: np.ndarray) -> float:

@@ -176,15 +176,16 @@ def header(folder: Place) -> dict[str, Any]:
     """What a prepared dataset says of itself: its name, fingerprint, sizes and description.
 
     Raises:
-        InputError: damaged.
+        InputError: damaged, or of another format.
     """
     found = read_json(folder / DESCRIPTION)
-    if not isinstance(found, dict):
-        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION} is no object")
-    if found.get("format") == FORMAT:
-        for name, kind in _HEADER.items():
-            if not isinstance(found.get(name), kind):
-                raise InputError(f"the prepared dataset in {folder} is damaged: its {name} is {found.get(name)!r}")
+    written = found.get("format") if isinstance(found, dict) else found
+    if written != FORMAT:
+        raise InputError(f"{folder} has format {str(written)[:50]!r}, expected {FORMAT!r}: prepare it again")
+    found = unsealed(found, folder / DESCRIPTION)
+    for name, kind in _HEADER.items():
+        if not isinstance(found.get(name), kind):
+            raise InputError(f"the prepared dataset in {folder} is damaged: its {name} is {found.get(name)!r}")
     return found
 
 

@@ -30,7 +30,7 @@ def expanded_topk(
     normalise: Normalise = "vocabulary",
     chunk: int = NODE_CHUNK,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
-    """The best items of each query, exactly: `beam_topk`'s contract, with every node of the trie expanded."""
+    """The best items of each query, exactly: `stepwise_topk`'s contract, with every node of the trie expanded."""
     scores, inside = item_scores(begin, step, queries, trie, normalise=normalise, chunk=chunk)
     seen = jnp.zeros((len(scores), 0), jnp.int32) if seen is None else seen
     allowed = inside if candidates is None else inside & is_among(jnp.arange(len(inside)), candidates)
@@ -57,7 +57,7 @@ def expanded_rank(
     Args:
         begin: see the module.
         step: see the module.
-        queries: as in `beam_topk`.
+        queries: as in `stepwise_topk`.
         trie: the catalog.
         targets: item ids from 1.
         seen: ids that do not compete, 0-padded.

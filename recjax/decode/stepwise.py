@@ -38,7 +38,7 @@ UNRANKED = int(np.iinfo(np.int32).max)
 """Rank of a target that a list does not hold."""
 
 
-def beam_topk(
+def stepwise_topk(
     begin: Begin,
     step: Step,
     queries: Any,
@@ -91,21 +91,35 @@ def beam_topk(
 
 
 def rank_in_list(
-    items: Int[Array, "q k"], scores: Float[Array, "q k"], targets: Int[Array, " q"]
+    items: Int[Array, "q k"],
+    scores: Float[Array, "q k"],
+    targets: Int[Array, " q"],
+    seen: Int[Array, "q s"] | None = None,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Rank of one item a query in the lists of a beam, and its score.
 
-    A beam lists no seen item: where targets compete although they are seen, take them out of `seen` before the search.
+    Targets compete although they are seen, but a search with `seen` does not list them: search without, for lists as
+    much longer as `seen` is wide, and give `seen` here.
+
+    Args:
+        items: of the lists, 0 where they have run out.
+        scores: of the items.
+        targets: item ids from 1.
+        seen: ids that do not compete, 0-padded.
 
     Returns:
-        `UNRANKED` and -inf for a target that is not in its list; 0 and NaN for a query whose scores are NaN.
+        1 + the number of competitors before the target. `UNRANKED` and -inf for a target that is not in its list; 0 and
+        NaN for a query whose scores are NaN.
     """
     here = (items == targets[:, None]) & (items > 0)
-    held, place = jnp.any(here, axis=1), jnp.argmax(here, axis=1).astype(jnp.int32)
+    held, place = jnp.any(here, axis=1), jnp.argmax(here, axis=1)[:, None]
+    ahead = jnp.arange(items.shape[1]) < place
+    if seen is not None:
+        ahead &= ~jnp.any(items[:, :, None] == seen[:, None, :], axis=2)
     broken = jnp.any(jnp.isnan(scores), axis=1)
-    own = jnp.where(held, jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0], -jnp.inf)
-    ranks = jnp.where(broken, 0, jnp.where(held, place + 1, UNRANKED))
-    return ranks, jnp.where(broken, jnp.nan, own)
+    own = jnp.where(held, jnp.take_along_axis(scores, place, axis=1)[:, 0], -jnp.inf)
+    ranks = jnp.where(held, 1 + jnp.sum(ahead, axis=1, dtype=jnp.int32), UNRANKED)
+    return jnp.where(broken, 0, ranks), jnp.where(broken, jnp.nan, own)
 
 
 class Prefixes(NamedTuple):
@@ -209,4 +223,5 @@ def _before(mask: Bool[Array, " n"]) -> Int[Array, " m"]:
 
 
 def is_among(ids: Int[Array, "*n"], mask: Bool[Array, " m"]) -> Bool[Array, "*n"]:
+    """Whether a mask by item id allows each item; ids beyond its end are not allowed."""
     return mask.at[ids].get(mode="fill", fill_value=False)

@@ -75,5 +75,5 @@ def _users(path: Path) -> pl.DataFrame:
 def _line(path: Path, account: dict[str, Any]) -> str:
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in account["reasons"].items())
     first = account["first"][0]
-    quoted = f"; the first in line {first['line']}, found {first['found']!r}"
+    quoted = f"; the first in {account.get('unit', 'line')} {first['line']}, found {first['found']!r}"
     return f"{account['total']:,} rows of {path} left out ({reasons}){quoted}"

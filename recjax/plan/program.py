@@ -199,7 +199,9 @@ def _batches(config: RunConfig, items: int, mesh: Mesh) -> tuple[Batch, Queries,
     history = Histories.concatenated(
         np.array([length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
     )
-    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items, packed=data.pack)
+    relations = {name: shape for name, feature in config.items.items() if isinstance(shape := feature.shape(), int)}
+    linked = {name: np.broadcast_to(np.int32(0), (items + 1, count)) for name, count in relations.items()}
+    loader = Loader(history, data.view, 1, data.row_length, 0, n_items=items, packed=data.pack, relations=linked)
     batch = loader.host_batch(0)
     queries = data.view.queries(history, data.view.max_length, items)
     # Histories are masked whole, and are not much longer than what the model sees of them.

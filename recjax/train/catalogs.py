@@ -39,11 +39,14 @@ class Catalogs:
         items: on the devices of the current mesh; `start` and `size` are those of the first catalog.
         starts: row before the first item of each catalog.
         sizes: vocabulary size of each slot of the columns that hold numbers of entries, by name.
+        relations: linked items, int32 [items + 1, k] by name on the host, of each catalog: for views that draw from
+            them.
     """
 
     items: Items
     starts: tuple[int, ...]
     sizes: dict[str, tuple[int, ...]]
+    relations: tuple[dict[str, np.ndarray], ...]
 
 
 def text_space(config: RunConfig) -> TextSpace | None:
@@ -94,7 +97,8 @@ def open_catalogs(config: RunConfig, opened: Sequence[tuple[Dataset, Split]], ru
         if found := feature.sizes(state):
             sizes[name] = found
     items, starts = joined(parts)
-    return Catalogs(on_devices(items), tuple(starts.tolist()), sizes)
+    relations = tuple({name: np.asarray(x.ids) for name, x in part.relations.items()} for part in parts)
+    return Catalogs(on_devices(items), tuple(starts.tolist()), sizes, relations)
 
 
 def _text_parts(

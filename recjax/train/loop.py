@@ -13,6 +13,7 @@ from recjax import config as configs
 from recjax.config import RunConfig
 from recjax.data.items import Items
 from recjax.data.views import Batch
+from recjax.nn.groups import split_frozen
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
@@ -21,6 +22,7 @@ from recjax.track.model_table import model_table
 from recjax.track.plots import plot_curves
 from recjax.train import folder
 from recjax.train.checkpoint import Checkpoints
+from recjax.train.encoder_task import open_encoder_task
 from recjax.train.errors import TrainingError
 from recjax.train.interrupt import Interrupt
 from recjax.train.journal import Journal, NonFiniteError
@@ -29,7 +31,7 @@ from recjax.train.progress import Progress
 from recjax.train.recovery import damaged_records, first_sound
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
-from recjax.train.stages import Part, parts
+from recjax.train.stages import Part, parts, resolved
 from recjax.train.start import StartingPoint, begun, starting_point
 from recjax.train.state import TrainState, abstract_start, initial_state
 from recjax.train.step import TrainStep, make_train_step
@@ -93,7 +95,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         source = starting_point(config, run_dir, part.origin)
         if source is not None:
             source.adopt_tokenizer(run_dir)
-        task = task or open_task(config, run_dir)
+        task = task or _open(part)
         barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
         refresher = Refresher(task, config.train.freeze)
@@ -115,7 +117,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         journal = Journal(progress, calendar, log, reporter, goodput)
         if part.title:
             reporter.line(part.title)
-        _announce(reporter, task, mesh, beginning, calendar, source)
+        _announce(reporter, task, mesh, beginning, calendar, source, config.train.freeze)
 
         # --- steps
         interrupt.armed = True
@@ -157,10 +159,19 @@ def _fit(part: Part, task: Task | None) -> Result:
         done = step == calendar.total or progress.stopped is not None
         if main and done:
             plot_curves(run_dir)
+        if done and task.finish is not None:
+            task.finish(run_dir)
         result = Result(step, calendar.total, progress.best_step, progress.best_value, not done, progress.stopped)
         reporter.line(_farewell(result, config.train.metric))
         reporter.line(goodput.line())
         return result
+
+
+def _open(part: Part) -> Task:
+    config = resolved(part.config, part.folder)
+    if part.title and not config.model.ranks:  # a stage may train an encoder that the run reads texts by
+        return open_encoder_task(config)
+    return open_task(config, part.folder)
 
 
 def _calendar(train: Train, task: Task) -> Calendar:
@@ -284,9 +295,12 @@ def _announce(
     beginning: _Beginning,
     calendar: Calendar,
     source: StartingPoint | None,
+    freeze: tuple[str, ...],
 ) -> None:
     shape = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     reporter.console.print(model_table(beginning.state.params))
+    if frozen := sum(leaf.size for leaf in jax.tree.leaves(split_frozen(beginning.state.params, freeze)[1])):
+        reporter.line(f"{frozen:,} of these parameters are frozen")
     device = mesh.devices.flat[0].device_kind
     reporter.line(f"dataset {task.dataset} ({task.fingerprint})")
     reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
@@ -298,7 +312,8 @@ def _announce(
 
 def _every(calendar: Calendar) -> str:
     validation = f"validation every {calendar.evaluate_every}" if calendar.evaluate_every else "no validation"
-    return f"{validation}, checkpoint every {calendar.save_every}"
+    refresh = f", refresh every {calendar.refresh_every}" if calendar.refresh_every else ""
+    return f"{validation}, checkpoint every {calendar.save_every}{refresh}"
 
 
 def _farewell(result: Result, metric: str) -> str:

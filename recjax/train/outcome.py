@@ -13,6 +13,7 @@ from recjax.evaluate.intervals import holm, paired, spread
 from recjax.evaluate.report import Report, compare
 from recjax.evaluate.slices import SLICES
 from recjax.files import read_json
+from recjax.nn.groups import is_frozen
 from recjax.track.memory import DEVICE, HOST
 from recjax.track.metrics import read_metrics
 from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
@@ -117,7 +118,7 @@ def read_outcome(run_dir: Path) -> Outcome:
         own = {name: points for name, points in _curves(stage).items() if not name.startswith("validation/")}
         curves = _joined(curves, own)
     curves = _joined(curves, _curves(run_dir))
-    return Outcome(run_dir, tree, report, curves, _parameters(run_dir))
+    return Outcome(run_dir, tree, report, curves, _parameters(run_dir, tuple(tree["train"].get("freeze", ()))))
 
 
 def _curves(run_dir: Path) -> Curves:
@@ -134,13 +135,15 @@ def _joined(first: Curves, then: Curves) -> Curves:
     return joined
 
 
-def _parameters(run_dir: Path) -> int | None:
+def _parameters(run_dir: Path, freeze: tuple[str, ...]) -> int | None:
+    """Numbers trained."""
     if not (run_dir / CHECKPOINTS).is_dir():
         return None
     with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:
         if checkpoints.latest is None:
             return None
-        return sum(math.prod(shape) for shape in checkpoints.shapes(checkpoints.latest, averaged=False).values())
+        shapes = checkpoints.shapes(checkpoints.latest, averaged=False)
+        return sum(math.prod(shape) for name, shape in shapes.items() if not is_frozen(name, freeze))
 
 
 def settings_of(tree: Any) -> dict[str, str]:

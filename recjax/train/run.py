@@ -16,12 +16,14 @@ from recjax.data.dataset import Dataset
 from recjax.data.items import Items
 from recjax.data.loader import Data, Loader, open_data
 from recjax.data.splits import Split
+from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
 from recjax.train.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.recovery import first_sound
+from recjax.train.stages import resolved
 from recjax.train.state import sharding_rules
 from recjax.train.task import check_ranks, device_items, item_stats
 from recjax.typing import InputError, Params
@@ -78,7 +80,7 @@ def load_run(
     Raises:
         InputError: no run, no checkpoint, or another dataset than the model can be used on.
     """
-    config = configs.override_all(configs.load(run_dir / CONFIG, recipe), settings)
+    config = resolved(configs.override_all(configs.load(run_dir / CONFIG, recipe), settings), run_dir)
     check_ranks(config)
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:
@@ -93,7 +95,18 @@ def load_run(
             items = device_items(catalogs, [opened])[0]
             if model.per_item:
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
-            target = _abstract_params(config, data, model, items, opened, split, mesh)
+            relations = None if catalogs is None else catalogs.relations[0]
+            loader = Loader(
+                split.train,
+                data.view,
+                mesh.shape["data"] * config.train.accumulate,
+                data.row_length,
+                config.seed,
+                n_items=opened.n_items,
+                packed=data.pack,
+                relations=relations,
+            )
+            target = _abstract_params(model, loader.batch(0), items, mesh)
 
             def read(step: int) -> Params:
                 checkpoints.record(step)
@@ -146,15 +159,9 @@ def _mesh(config: RunConfig) -> Mesh:
         return MeshShape().build()
 
 
-def _abstract_params(
-    config: RunConfig, data: Data, model: Model, items: Items, dataset: Dataset, split: Split, mesh: Mesh
-) -> Any:
+def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
-    rows = mesh.shape["data"] * config.train.accumulate
-    loader = Loader(
-        split.train, data.view, rows, data.row_length, config.seed, n_items=dataset.n_items, packed=data.pack
-    )
-    shapes = jax.eval_shape(model.init, jax.random.key(0), loader.batch(0), items)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch, items)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,

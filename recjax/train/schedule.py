@@ -27,7 +27,7 @@ class Train:
         log_every: steps between lines of the log.
         start_from: folder of a run whose best parameters this one starts from, instead of random ones; all the rest
             (step, optimiser, average) starts anew. A tokenizer of that run is copied and used. With stages, the first
-            of them starts there and the run from the last stage, or from the one that this names.
+            of them starts there and the run from the last stage, or from the one that `stage:NAME` names.
         take: regular expressions; of the parameters to start from, those with a match in their path are taken over, and
             all others start afresh. By default everything is taken and has to fit; nothing is where this is empty.
         freeze: regular expressions; a parameter whose path (`encoder/block_0/norm/scale`) has a match for one of them

@@ -9,19 +9,23 @@ Stage(name='warm', settings={'train.steps': 100, 'optim.learning_rate': '3e-4', 
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from recjax.config import RunConfig
 from recjax.limits import refuse, require
-from recjax.settings import change
+from recjax.settings import change, is_config
 from recjax.train.pretrain import PRETRAIN, Pretrain, denoising
 from recjax.typing import InputError
 
 STAGES = "stages"
 """Folder of the stages inside the run's."""
+
+NAMED = "stage:"
+"""Beginning of a setting that names the folder of an earlier stage, or a place inside it: `stage:warm`,
+`stage:align/encoder`. It is resolved where the folder is, so that run folders can be moved."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 EVERYTHING = (".*",)
@@ -37,7 +41,8 @@ class Stage:
         settings: key -> value, changes of the run's configuration; text is read as `--set` reads it, and any other
             value (a view, another model) takes the place of the one there. `train.start_from`, `train.take` and
             `train.freeze` are not inherited from the run: unless a stage sets them, it starts from the stage before it
-            (the first one from where the run says), takes over everything and freezes nothing.
+            (the first one from where the run says), takes over everything and freezes nothing. A setting that begins
+            with `stage:` names the folder of a stage that comes before.
     """
 
     name: str
@@ -73,21 +78,63 @@ def parts(config: RunConfig, run_dir: Path) -> list[Part]:
     """The stages of a configuration in order, and the run itself at the end; that alone where there are no stages.
 
     Raises:
-        InputError: a stage's settings cannot be.
+        InputError: a stage's settings cannot be, or name a stage that does not come before it.
     """
-    train, stages = config.train, _stages(config)
-    earlier: dict[str, Path] = {}
-    found: list[Part] = []
-    start = None if train.start_from in {stage.name for stage in stages} else train.start_from
+    train, stages, found = config.train, _stages(config), list[Part]()
+    start, earlier = train.start_from, list[str]()
+    if start is not None and start.startswith(NAMED):
+        start = None
     for number, stage in enumerate(stages, 1):
-        own = _config(config, stage, start)
+        own, folder = _config(config, stage, start), stage_folder(run_dir, stage.name)
+        _check_names(own, earlier, f"stage {stage.name!r}")
         title = f"stage {stage.name} ({number} of {len(stages)} before the run itself)"
-        found.append(Part(own, stage_folder(run_dir, stage.name), _origin(own.train, earlier), title))
-        earlier[stage.name] = found[-1].folder
-        start = stage.name
-    if train.start_from not in earlier:
+        found.append(Part(own, folder, _origin(own.train, run_dir), title))
+        start = f"{NAMED}{stage.name}"
+        earlier.append(stage.name)
+    _check_names(replace(config, train=replace(train, stages=())), earlier, "the run")
+    if stages and not (train.start_from or "").startswith(NAMED):
         train = replace(train, start_from=start)
-    return [*found, Part(config, run_dir, _origin(train, earlier))]
+    return [*found, Part(config, run_dir, _origin(train, run_dir))]
+
+
+def resolved(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration of the run in `folder` with the folders of the stages that its settings name."""
+    run_dir = folder.parents[1] if folder.parent.name == STAGES else folder
+    return _renamed(replace(config, train=replace(config.train, stages=())), run_dir)
+
+
+def _renamed(value: Any, run_dir: Path) -> Any:
+    if isinstance(value, str):
+        name, _, inside = value.removeprefix(NAMED).partition("/")
+        return str(stage_folder(run_dir, name) / inside) if value.startswith(NAMED) else value
+    if isinstance(value, tuple):
+        return tuple(_renamed(entry, run_dir) for entry in value)
+    if isinstance(value, Mapping):
+        return {key: _renamed(entry, run_dir) for key, entry in value.items()}
+    new = {name: renamed for name, old in _held(value).items() if (renamed := _renamed(old, run_dir)) != old}
+    return replace(value, **new) if new else value
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Names of the stages in the settings of a configuration."""
+    if isinstance(value, str) and value.startswith(NAMED):
+        yield value.removeprefix(NAMED).partition("/")[0]
+    for entry in value if isinstance(value, tuple) else _held(value).values():
+        yield from _names(entry)
+
+
+def _held(value: Any) -> Mapping[str, Any]:
+    """Settings inside a configuration or a mapping; of anything else, none."""
+    if isinstance(value, Mapping):
+        return value
+    return {entry.name: getattr(value, entry.name) for entry in fields(value)} if is_config(value) else {}
+
+
+def _check_names(config: RunConfig, earlier: list[str], who: str) -> None:
+    for name in _names(config):
+        if name not in earlier:
+            there = ", ".join(earlier) or "none"
+            raise InputError(f"{who} names {NAMED}{name}, but the stages before it are: {there}")
 
 
 def stage_folder(run_dir: Path, name: str) -> Path:
@@ -116,7 +163,7 @@ def _config(config: RunConfig, stage: Stage, start: str | None) -> RunConfig:
         raise InputError(f"stage {stage.name!r}: {error}") from None
 
 
-def _origin(train: Any, earlier: Mapping[str, Path]) -> Path | None:
+def _origin(train: Any, run_dir: Path) -> Path | None:
     if train.start_from is None or not train.take:
         return None
-    return earlier.get(train.start_from) or Path(train.start_from).expanduser()
+    return Path(_renamed(train.start_from, run_dir)).expanduser()

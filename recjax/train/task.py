@@ -49,7 +49,8 @@ class Task:
         loader: its batches.
         items: of each catalog that batches are of, on the devices.
         validate: parameters -> metrics, or None for no validation.
-        params: to begin with, on the host; None for those that the model's `init` makes.
+        params: to begin with, on the host, or any part of them; the rest is what the model's `init` makes.
+        finish: run folder -> what a run that is done leaves beside its checkpoints is written there.
     """
 
     dataset: str
@@ -59,6 +60,7 @@ class Task:
     items: tuple[Items, ...]
     validate: Callable[[Params], dict[str, float]] | None
     params: Params | None = None
+    finish: Callable[[Path], None] | None = None
 
 
 def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None) -> ItemStats:
@@ -115,6 +117,7 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         config.seed,
         n_items=dataset.n_items,
         packed=data.pack,
+        relations=None if catalogs is None else catalogs.relations[0],
     )
     validate = _validation(config, model, split, items[0]) if len(split.validation) else None
     return Task(dataset.name, dataset.fingerprint, model, loader, items, validate)
@@ -133,7 +136,15 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
     counts = [np.bincount(split.train.items, minlength=dataset.n_items + 1)[1:] for dataset, split in opened]
     stats = ItemStats(sum(map(len, counts)), np.concatenate([[0], *counts]), *_features(catalogs))
     loaders = [
-        Loader(split.train, data.view, data.rows, data.row_length, config.seed + number, n_items=dataset.n_items)
+        Loader(
+            split.train,
+            data.view,
+            data.rows,
+            data.row_length,
+            config.seed + number,
+            n_items=dataset.n_items,
+            relations=catalogs.relations[number],
+        )
         for number, (dataset, split) in enumerate(opened)
     ]
     validate = None

@@ -14,6 +14,7 @@ from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER, load_descriptio
 from recjax.tokenizers.tokenizer import Tokenized
 from recjax.train import folder
 from recjax.train.catalogs import CODES, codes_of, space_vectors, tokenizer_state
+from recjax.train.stages import resolved
 from recjax.typing import InputError
 
 
@@ -55,6 +56,7 @@ def tokenize_catalogs(
     if run_dir is not None:
         folder.check_config(run_dir, config)
         _check_kept(config, run_dir / CODES)
+        config = resolved(config, run_dir)
     data = config.data
     names = list(data.datasets if isinstance(data, Mixture) else (data.dataset,))
     with jax.set_mesh(config.mesh.build()):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recjax.decode.expansion import expanded_rank, expanded_topk
-from recjax.decode.stepwise import UNRANKED, beam_topk, rank_in_list
+from recjax.decode.stepwise import UNRANKED, rank_in_list, stepwise_topk
 from recjax.decode.trie import Trie, build_trie
 from recjax.parallel.mesh import MeshShape
 from recjax.typing import InputError
@@ -75,7 +75,7 @@ def search(kind: str, **options: Any):
     """A compiled search of (params, queries, trie, seen, candidates)."""
 
     def run(params, queries, trie, seen, candidates):
-        called = beam_topk if kind == "beam" else expanded_topk
+        called = stepwise_topk if kind == "beam" else expanded_topk
         return called(*decoder(params), queries, trie, seen=seen, candidates=candidates, **options)
 
     return jax.jit(run)
@@ -165,6 +165,9 @@ def test_exact_ranks_equal_brute_force(among):
     # Items of one tuple tie exactly; in float64 they do too.
     np.testing.assert_array_equal(found, rank(masked, raw, targets))
     np.testing.assert_allclose(scores, raw[np.arange(QUERIES), targets], rtol=1e-5)
+    if among == "all":  # the rank in the list of a wide beam is the exact one
+        wide = search("beam", k=CAPACITY, beam=CAPACITY)(params, queries, trie, None, None)
+        np.testing.assert_array_equal(rank_in_list(*wide, targets, seen)[0], found)
 
 
 def test_a_target_outside_the_list_or_the_trie_is_unranked():
@@ -173,6 +176,8 @@ def test_a_target_outside_the_list_or_the_trie_is_unranked():
     ranks, found = rank_in_list(items, scores, jnp.array([2, 4, 1]))
     assert ranks.tolist() == [2, UNRANKED, 0] and found[:2].tolist() == [-2.0, -np.inf] and np.isnan(found[2])
     assert rank_in_list(items[:1], scores[:1], jnp.array([0]))[0].tolist() == [UNRANKED]
+    # Seen items do not compete, but a seen target does.
+    assert rank_in_list(items[1:2], scores[1:2], jnp.array([5]), jnp.array([[5, 3, 0]]))[0].tolist() == [2]
 
     sizes = VOCABULARIES[2]
     only = case(sizes)[1].only(np.arange(ITEMS + 1) != 9)
@@ -199,7 +204,7 @@ def test_logits_that_are_not_finite_spoil_their_query_only(normalise):
             return jnp.where((jnp.arange(QUERIES)[:, None, None] == 2) & (slot == 1), bad, logits), cache
 
         return (
-            beam_topk(begin, spoiled, queries, trie, 4, beam=4, normalise=normalise),
+            stepwise_topk(begin, spoiled, queries, trie, 4, beam=4, normalise=normalise),
             expanded_topk(begin, spoiled, queries, trie, 4, normalise=normalise, chunk=16),
             expanded_rank(begin, spoiled, queries, trie, targets, normalise=normalise, chunk=16),
         )
@@ -240,8 +245,8 @@ def test_bad_searches_are_refused_in_the_users_words():
     sizes = VOCABULARIES[0]
     trie, params = case(sizes)[1], network(sizes)
     with pytest.raises(InputError, match="beam 0"):
-        beam_topk(*decoder(params), asked(), trie, 3, beam=0)
+        stepwise_topk(*decoder(params), asked(), trie, 3, beam=0)
     with pytest.raises(InputError, match="chunk is 0"):
         expanded_topk(*decoder(params), asked(), trie, 3, chunk=0)
     with pytest.raises(InputError, match=r"step 0 returned logits of shape \(5, 1, 20\), expected \(5, 1, 9\)"):
-        beam_topk(*decoder(network((20,))), asked(), trie, 3, beam=2)
+        stepwise_topk(*decoder(network((20,))), asked(), trie, 3, beam=2)

@@ -11,20 +11,25 @@ from safetensors.numpy import load_file
 
 from recjax.config import RunConfig
 from recjax.data.items import bare_items
+from recjax.data.loader import Data
 from recjax.data.mixture import Mixture
 from recjax.data.pairs import PairBatch, PairLoader
 from recjax.data.splits import Histories
 from recjax.data.synthetic import synthetic
+from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.alignment import Alignment
 from recjax.models.model import ItemStats
+from recjax.models.recgpt import RecGPT
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
-from recjax.train import alignment
+from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.train import encoder_task
 from recjax.train.alignment import align
 from recjax.train.loop import Train, fit
 from recjax.train.optimiser import Adam
 from recjax.train.run import load_run
+from recjax.train.stages import Stage
 from recjax.typing import InputError
 from tests.text.titles import TITLES
 from tests.train import toy
@@ -152,7 +157,7 @@ def test_an_encoder_is_trained_chosen_and_written(tmp_path, catalogs):
         load_run(tmp_path / "run", recipe=toy)
     # The folder has what the best checkpoint's validation was of.
     with jax.set_mesh(config().mesh.build()):
-        check = alignment._validation(config(), config().model, config().data)
+        check = encoder_task._validation(config(), config().model, config().data)
         assert check(written.params)["ndcg@10"] == pytest.approx(found.result.best_value, abs=1e-6)
         assert check(source.params) == found.before
 
@@ -172,3 +177,22 @@ def test_what_cannot_be_aligned(tmp_path, catalogs):
     with pytest.raises(InputError, match="`recjax align` trains it"):
         fit(whole, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_encoder_is_a_stage_of_the_run_that_reads_texts_by_it(tmp_path, catalogs):
+    first = config(steps=2, evaluate_every=0)
+    changes = {"model": first.model, "data": first.data, "text": None}
+    run = dataclasses.replace(
+        first,
+        data=Data("tiny-c", Shifted(max_length=6), rows=16),
+        model=RecGPT(width=8, layers=1, heads=2, memory=3, positions=6),
+        text=SentenceEncoder("stage:align/encoder", max_tokens=12),
+        tokenizer=RQKMeans(slots=2, clusters=4, iterations=2),
+        train=dataclasses.replace(first.train, stages=(Stage("align", changes),), take=()),
+    )
+    assert fit(run, tmp_path / "run").step == 2
+    made = tmp_path / "run" / "stages" / "align" / "encoder"
+    assert (made / "model.safetensors").is_file()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    loaded = load_run(tmp_path / "moved", recipe=toy)
+    assert loaded.config.text.folder == str(tmp_path / "moved" / "stages" / "align" / "encoder")

@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 
-from recjax.decode.stepwise import beam_topk
+from recjax.decode.stepwise import stepwise_topk
 from recjax.decode.trie import build_trie
 from recjax.models.parts.t5 import T5, T5Config
 from recjax.typing import InputError
@@ -161,7 +161,7 @@ def test_a_beam_over_the_decoder_gives_paths_their_teacher_forced_scores():
             hidden, cache = call(cache, call(inputs, method=T5.embed), method=T5.step)
             return call(hidden, offsets[slot], offsets[slot] + sizes[slot], method=T5.logits), cache
 
-        return beam_topk(begin, step, (tokens, mask), trie, 6, beam=6)
+        return stepwise_topk(begin, step, (tokens, mask), trie, 6, beam=6)
 
     items, scores = map(np.asarray, search(params, tokens, mask))
     forced = jax.jit(module.apply)

@@ -17,7 +17,9 @@ initialize()
 folder, steps, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 config = toy_config(mesh=MeshShape(model=2), steps=steps, ema=0.9, log_every=1, save_every=4, evaluate_every=0)
 try:
-    result = fit(config, folder, toy_task(pause=pause))
+    with jax.set_mesh(config.mesh.build()):
+        task = toy_task(pause=pause)
+    result = fit(config, folder, task)
 except Exception as error:  # as the command does
     traceback.print_exc()
     watch.fail(error, 1)

@@ -13,6 +13,7 @@ import pytest
 from recjax import config as configs
 from recjax import recipes
 from recjax.data.views import Cloze
+from recjax.text.encoder import SentenceEncoder
 from recjax.train import loop
 from recjax.train.checkpoint import Checkpoints
 from recjax.train.loop import fit
@@ -21,7 +22,7 @@ from recjax.train.outcome import read_outcome
 from recjax.train.pretrain import Pretrain
 from recjax.train.run import load_run
 from recjax.train.schedule import Train
-from recjax.train.stages import STAGES, Stage, parts
+from recjax.train.stages import STAGES, Stage, parts, resolved
 from recjax.typing import InputError
 from tests.tiny import TINY, on_one_device, tiny_datasets
 from tests.train.real import real_config
@@ -96,7 +97,7 @@ def test_each_stage_is_a_run_and_starts_from_the_best_of_the_one_before(unbroken
     first, second = (folder / STAGES / name for name in ("first", "second"))
     trees = [json.loads((path / "config.json").read_text()) for path in (first, second, folder)]
     assert [tree["name"] for tree in trees] == ["toy-first", "toy-second", "toy"]
-    assert [tree["train"]["start_from"] for tree in trees] == [None, "first", None]
+    assert [tree["train"]["start_from"] for tree in trees] == [None, "stage:first", None]
     assert [tree["optim"]["learning_rate"] for tree in trees] == [0.05, 0.02, 0.02]
     assert [tree["train"]["freeze"] for tree in trees] == [[], ["^dense/"], []]
     best = params(first)[1]["best_step"]
@@ -121,12 +122,22 @@ def test_a_stop_in_any_stage_resumes_there(unbroken, opened, tmp_path):
 
 
 def test_a_stage_starts_where_it_says_and_takes_what_it_says(opened, tmp_path):
-    third = Stage("third", {"train.steps": 1, "train.start_from": "first", "train.take": ("^dense/kernel",)})
+    third = Stage("third", {"train.steps": 1, "train.start_from": "stage:first", "train.take": ("^dense/kernel",)})
     fresh = Stage("fresh", {"train.steps": 1, "train.take": ()})
     whole = parts(config(FIRST, SECOND, third, fresh, start_from="runs/x"), tmp_path)
     assert [part.origin and part.origin.name for part in whole] == ["x", "first", "first", None, "fresh"]
-    whole = parts(config(FIRST, SECOND, start_from="first"), tmp_path)
+    whole = parts(config(FIRST, SECOND, start_from="stage:first"), tmp_path)
     assert [part.origin and part.origin.name for part in whole] == [None, "first", "first"]
+
+
+def test_settings_name_what_earlier_stages_have_made(tmp_path):
+    made = dataclasses.replace(real_config(), text=SentenceEncoder("stage:align/encoder"))
+    folder = tmp_path / "run"
+    assert resolved(made, folder).text.folder == str(folder / STAGES / "align" / "encoder")
+    assert resolved(made, folder / STAGES / "next").text == resolved(made, folder).text
+    assert resolved(real_config(), folder) == real_config()
+    with pytest.raises(InputError, match="the run names stage:align, but the stages before it are: none"):
+        parts(made, folder)
 
 
 def test_what_is_taken_over_has_to_fit_and_the_rest_starts_afresh(unbroken, tmp_path):
@@ -174,6 +185,11 @@ def test_curves_count_the_steps_and_seconds_of_every_stage(unbroken):
             "stage 'a': train.steps is 1.5, expected",
         ),
         (lambda: parts(config(Stage("a", {"train.steps": "x"})), Path("run")), "stage 'a': train.steps=x: expected"),
+        (
+            lambda: parts(config(FIRST, Stage("a", {"train.start_from": "stage:b"})), Path("run")),
+            "stage 'a' names stage:b, but the stages before it are: first",
+        ),
+        (lambda: parts(config(start_from="stage:third"), Path("run")), "the run names stage:third, but the stages"),
         (lambda: configs.override(config(), "train.stages", "Stage"), "train.stages=Stage: expected Stage, ..."),
     ],
 )

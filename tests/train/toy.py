@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.config import RunConfig
-from recjax.data.items import Items
+from recjax.data.items import bare_items, on_devices
 from recjax.data.views import Batch
 from recjax.models.model import ItemStats, Model
 from recjax.parallel.mesh import MeshShape
@@ -27,7 +27,7 @@ from recjax.train.task import Task
 
 ITEMS, WIDTH, ROWS, LENGTH, EPOCH = 31, 8, 16, 6, 5
 STATS = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64))
-NO_COLUMNS = Items(jnp.int32(0), jnp.int32(ITEMS))
+NO_COLUMNS = bare_items(ITEMS)  # on the host: a program of several processes imports this before they have joined
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def toy_config(mesh: Any = OneDevice(), optim: AdamW = AdamW(learning_rate=0.02)
 
 def toy_task(**changes: Any) -> Task:
     loader = {name: changes.pop(name) for name in ("poison", "on_step", "pause", "seed") if name in changes}
-    return dataclasses.replace(Task("toy", "f00d", ToyModel(), ToyLoader(**loader), (NO_COLUMNS,), validate), **changes)
+    items = (on_devices(NO_COLUMNS),)
+    return dataclasses.replace(Task("toy", "f00d", ToyModel(), ToyLoader(**loader), items, validate), **changes)
 
 
 def interrupt_at(step, times=1, number=signal.SIGTERM):
