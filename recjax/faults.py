@@ -40,6 +40,7 @@ def _of_a_library(error: BaseException) -> tuple[str, int] | None:
     from polars.exceptions import PolarsError
 
     from recjax.evaluate.ranking import NonFiniteScoresError
+    from recjax.parallel import watch
     from recjax.parallel.processes import LaunchError
     from recjax.train.errors import TrainingError
     from recjax.typing import InputError
@@ -48,6 +49,8 @@ def _of_a_library(error: BaseException) -> tuple[str, int] | None:
         return str(error), 2
     if isinstance(error, LaunchError | NonFiniteScoresError | TrainingError):
         return str(error), 1
+    if watch.is_broken(error):
+        return f"lost touch with another process of the launch: {_first_line(error)}", 1
     if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         return f"out of memory of the device: {_first_line(error)}", 1
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):

@@ -194,9 +194,6 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     if not is_prepared(folder):
         raise InputError(f"{folder} is not a prepared dataset: it has no {DESCRIPTION}")
     found = header(folder)
-    if (written := found.get("format")) != FORMAT:
-        raise InputError(f"{folder} has format {str(written)[:50]!r}, expected {FORMAT!r}: prepare it again")
-    found = unsealed(found, folder / DESCRIPTION)
     _check_file(folder, CATALOG, found)
     try:
         catalog = pl.read_parquet(folder / CATALOG)

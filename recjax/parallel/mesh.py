@@ -3,13 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from recjax.limits import require
+from recjax.parallel.processes import barrier
 from recjax.typing import MESH_AXES, InputError
 
 ShardState = Literal["none", "optimiser", "all"]
@@ -73,11 +77,15 @@ class MeshShape:
         Raises:
             InputError: see `sizes`; or the data axis cannot be divided by the number of slices.
         """
+        everywhere = devices is None
         devices = jax.devices() if devices is None else list(devices)
         sizes, types = self.sizes(len(devices)), (AxisType.Auto,) * len(MESH_AXES)
         slices = len({getattr(device, "slice_index", 0) for device in devices})
         if slices == 1:
-            return jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+            mesh = jax.make_mesh(sizes, MESH_AXES, axis_types=types, devices=devices)
+            if everywhere:
+                _connect(mesh)
+            return mesh
         if sizes[0] % slices:
             raise InputError(
                 f"mesh.data is {sizes[0]}, which {slices} slices do not divide: the data axis goes over them"
@@ -85,3 +93,25 @@ class MeshShape:
         inside = (sizes[0] // slices, *sizes[1:])
         grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, allow_split_physical_axes=True)
         return Mesh(grid, MESH_AXES, axis_types=types)
+
+
+def _connect(mesh: Mesh) -> None:
+    """Lets the processes of CPUs connect along every group of axes, when all of them are here.
+
+    XLA connects the members of a group as they first compute together, and gives up where one comes 30 s after another
+    (a compilation on a busy host), whatever limits recjax has; once connected, they wait for each other.
+    """
+    if jax.process_count() == 1 or mesh.devices.flat[0].platform != "cpu":
+        return
+    whole, none = NamedSharding(mesh, PartitionSpec()), PartitionSpec()
+    axes = [axis for axis in mesh.axis_names if mesh.shape[axis] > 1]
+    groups = [group for size in range(len(axes)) for group in combinations(axes, size + 1)]
+    programs = []
+    for group in groups:
+        total = partial(jax.lax.psum, axis_name=group)
+        total = jax.jit(jax.shard_map(total, mesh=mesh, in_specs=none, out_specs=none, check_vma=False))
+        programs.append(total.lower(jax.ShapeDtypeStruct((), np.float32, sharding=whole)).compile())
+    barrier("devices")
+    one = jax.make_array_from_callback((), whole, lambda _: np.float32(1.0))
+    for program in programs:
+        program(one).block_until_ready()
