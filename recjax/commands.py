@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -125,7 +126,7 @@ def _load(
     return run
 
 
-def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Report:
+def _report(run: Run, name: str, evaluate: Any, floors: bool = True) -> Report:
     with jax.set_mesh(run.mesh):
         return protocols.evaluate(
             run.model,
@@ -133,7 +134,7 @@ def _report(run: Run, name: str, protocol: Evaluate, floors: bool = True) -> Rep
             run.dataset,
             run.split,
             run.config.data.view,
-            protocol,
+            evaluate,
             run.items,
             floors=floors,
             name=name,
@@ -234,14 +235,15 @@ def _from_histories(run: Run, options: Namespace) -> Recommendations:
         options.users or [typed],
         run.items,
         k=options.k,
-        mask_seen=run.config.evaluate.mask_seen,
+        mask_seen=run.config.evaluators[0].mask_seen,
     )
 
 
 def _streamed(run: Run, options: Namespace) -> Recommendations:
     """Lists after the events of a file, from states in another, which are then written together."""
     config, late = config_to_json(run.config), options.late or "skip"
-    stream, masked = Stream(run.model, run.params, run.config.data.view, items=run.items), run.config.evaluate.mask_seen
+    stream = Stream(run.model, run.params, run.config.data.view, items=run.items)
+    masked = run.config.evaluators[0].mask_seen
 
     advanced = partial(
         recommending.recommend_stream, stream, run.dataset, options.stream, k=options.k, mask_seen=masked, late=late

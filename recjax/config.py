@@ -19,7 +19,7 @@ from typing import Any
 
 from recjax.files import read_json, replacing
 from recjax.limits import SEED, require
-from recjax.settings import SettingError, check, is_config, join, keys, override, override_all, show
+from recjax.settings import SettingError, check, is_config, is_several, join, keys, override, override_all, show
 from recjax.typing import InputError
 
 TAG = "type"
@@ -42,7 +42,7 @@ class RunConfig:
         optim: optimiser and schedule.
         mesh: shape of the device mesh.
         train: length of training, validation, checkpoints.
-        evaluate: protocol of the final evaluation.
+        evaluate: an evaluator, or a tuple of them; the first one's figures lead.
         text: how item text becomes vectors (the columns `vectors`, `known`, `density`), where the model wants them.
         tokenizer: how these become item codes (the column `codes`), where the model wants them.
         items: more features of items by name, see `recjax.data.features.feature.Feature`: each makes the column or the
@@ -67,7 +67,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for part in ("data", "model", "optim", "mesh", "train", "evaluate"):
-            if not is_config(value := getattr(self, part)):
+            value = getattr(self, part)
+            if not (is_config(value) or (part == "evaluate" and is_several(value))):
                 raise InputError(f"{part} is {value!r}, expected a configuration (an instance of a frozen dataclass)")
         for part in ("text", "tokenizer"):
             if (value := getattr(self, part)) is not None and not is_config(value):
@@ -83,6 +84,11 @@ def _check_lengths(config: RunConfig) -> None:
     length = getattr(getattr(config.data, "view", None), "max_length", None)
     if isinstance(room, int) and isinstance(length, int) and room < length:
         raise InputError(f"data.view.max_length is {length}, but the model has positions for {room} events at most")
+
+    @property
+    def evaluators(self) -> tuple[Any, ...]:
+        """`evaluate` as a tuple."""
+        return self.evaluate if isinstance(self.evaluate, tuple) else (self.evaluate,)
 
 
 def to_json(config: Any) -> Any:
@@ -213,6 +219,8 @@ def diff(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _flat(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, list) and tree and all(isinstance(entry, Mapping) for entry in tree):
+        tree = {str(index): entry for index, entry in enumerate(tree)}
     if not isinstance(tree, Mapping):
         yield key, tree
         return

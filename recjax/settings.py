@@ -60,6 +60,11 @@ def is_config(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
+def is_several(value: Any) -> bool:
+    """Whether a value is a tuple of configurations, whose settings have the number of the entry in their keys."""
+    return isinstance(value, tuple) and bool(value) and all(map(is_config, value))
+
+
 @functools.lru_cache(maxsize=256)
 def hints(cls: type) -> dict[str, Any]:
     """The declared types of a dataclass's fields."""
@@ -162,6 +167,10 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             for name, entry in value.items():
                 yield from keys(entry, join(key, name)) if is_config(entry) else ()
             continue
+        if is_several(value):
+            for index, entry in enumerate(value):
+                yield from keys(entry, f"{key}.{index}")
+            continue
         if not is_config(value):
             yield key, value
             continue
@@ -175,7 +184,8 @@ def override(config: Config, key: str, text: str) -> Config:
 
     Text is read by the declared type of the field: numbers, `true`/`false`, `none` where the field may be none, one of
     the options of a Literal, `1,2,3` for a tuple. Where a field accepts several dataclasses (`model.loss`), the name of
-    one selects it with its defaults.
+    one selects it with its defaults. In a tuple of configurations `evaluate.0.k` is a setting of the first entry, and
+    `evaluate.k` that of every entry that has it.
 
     Raises:
         InputError: there is no such key (names the nearest one), or the text does not read as its type.
@@ -222,6 +232,9 @@ def _replaced(config: Any, values: dict[tuple[str, ...], Any], held: tuple[str, 
         if own and isinstance(value, dict):
             changes[name] = _entries_replaced(value, own, (*held, name), root)
             continue
+        if own and is_several(value):
+            changes[name] = _each_replaced(value, own, (*held, name), root)
+            continue
         if own and not is_config(value):
             inside = ".".join((key, *next(iter(own))))
             raise InputError(f"{inside} cannot be set: {key} is {show(value)} here and has no settings inside")
@@ -245,6 +258,30 @@ def _entries_replaced(
     return changed
 
 
+def _each_replaced(
+    entries: tuple[Any, ...], texts: dict[tuple[str, ...], str], held: tuple[str, ...], root: Any
+) -> tuple[Any, ...]:
+    """`_replaced` for the entries of a tuple: those with the number in the path, or all that have such a setting."""
+    own: list[dict[tuple[str, ...], str]] = [{} for _ in entries]
+    for path, text in texts.items():
+        first, *rest = path
+        numbered = first.isdecimal() and bool(rest)
+        inside = tuple(rest) if numbered else path
+        chosen = [
+            mine
+            for index, (entry, mine) in enumerate(zip(entries, own, strict=True))
+            if any(field.name == inside[0] for field in dataclasses.fields(entry)) and first in (inside[0], str(index))
+        ]
+        if not chosen:
+            raise InputError(_no_key(".".join((*held, *path)), root))
+        for mine in chosen:
+            mine[inside] = text
+    return tuple(
+        _replaced(entry, inside, (*held, str(index)), root) if inside else entry
+        for index, (entry, inside) in enumerate(zip(entries, own, strict=True))
+    )
+
+
 def _no_key(key: str, root: Any) -> str:
     known = [name for name, _ in keys(root)]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -262,6 +299,8 @@ def _declared(root: Any, key: str) -> tuple[Any, Any]:
     for name in key.split("."):
         if isinstance(root, dict):
             annotation, root = Any, root[name]
+        elif isinstance(root, tuple):
+            annotation, root = Any, root[int(name)]
         else:
             annotation, root = hints(type(root))[name], getattr(root, name)
     return annotation, root
@@ -278,6 +317,9 @@ class _UnreadableError(ValueError):
 
 
 def _parse(text: str, annotation: Any, current: Any, key: str) -> Any:
+    if is_several(current):
+        inside = ", ".join(f"{key}.{index} ({type(entry).__name__})" for index, entry in enumerate(current))
+        raise InputError(f"{key} has several groups of settings: {inside}; set one of their keys")
     if is_config(current) and not _choices(annotation):
         inside = ", ".join(name for name, _ in keys(current, key))
         raise InputError(f"{key} is a group of settings ({type(current).__name__}); set one of: {inside}")

@@ -16,6 +16,8 @@ from recjax import recipes
 from recjax.config import RunConfig, completed, diff, from_json, keys, override, override_all, to_json
 from recjax.data.loader import Data
 from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.evaluate.rank_sets import RankSets
 from recjax.models.next_item import NextItem
 from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
@@ -299,3 +301,33 @@ def test_diff_names_the_keys():
         "model.loss.negatives": (None, 1),
         "seed": (0, 4),
     }
+
+
+SEVERAL = run_config(evaluate=(Evaluate(), RankSets(k=10)))
+
+
+def test_several_evaluators_survive_json_and_one_is_as_before(tmp_path: Path):
+    configs.save(SEVERAL, tmp_path / "config.json")
+    assert configs.load(tmp_path / "config.json", HERE) == SEVERAL
+    one = run_config(evaluate=Evaluate())
+    assert SEVERAL.evaluators == SEVERAL.evaluate and one.evaluators == (one.evaluate,)
+    old = {name: value for name, value in to_json(one)["evaluate"].items() if name != "baselines"}
+    assert old["type"] == "recjax.evaluate.protocol:Evaluate" and from_json(old) == one.evaluate
+    with pytest.raises(InputError, match="evaluate is "):
+        replace(SEVERAL, evaluate=())
+
+
+def test_entries_of_a_tuple_are_set_by_number_or_all_at_once():
+    changed = override_all(SEVERAL, ["evaluate.k=30", "evaluate.1.mask_seen=history", "evaluate.candidates=uniform100"])
+    assert changed.evaluate == (Evaluate(k=30, candidates="uniform100"), RankSets(k=30, mask_seen="history"))
+    assert dict(keys(changed))["evaluate.1.k"] == 30
+    assert diff(SEVERAL, changed)["evaluate.1.k"] == (10, 30)
+    for setting, message in (
+        ("evaluate.2.k=3", "did you mean 'evaluate.1.k'"),
+        ("evaluate.1.candidates=full", "there is no setting 'evaluate.1.candidates'"),
+        ("evaluate.kk=3", "there is no setting 'evaluate.kk'"),
+        ("evaluate=x", r"several groups of settings: evaluate.0 \(Evaluate\), evaluate.1 \(RankSets\)"),
+        ("evaluate.1=x", "there is no setting 'evaluate.1'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            override_all(SEVERAL, [setting])

@@ -22,7 +22,7 @@ from recjax.decode import expansion, stepwise
 from recjax.decode.exact import Logits, code_scorer, code_scores
 from recjax.decode.stepwise import UNRANKED, Begin, Normalise, Step
 from recjax.decode.trie import Trie
-from recjax.ops.topk import DOT_PRODUCT, Scorer, rank_by, topk_by
+from recjax.ops.topk import DOT_PRODUCT, Scorer, rank_by, ranks_by, scores_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 __all__ = ["UNRANKED", "CodeSum", "DotProduct", "Pairs", "Scoring", "Stepwise"]
@@ -64,6 +64,26 @@ class Scoring(ABC):
         """Ranks of `rank` and items of `topk` over the whole catalog, for evaluation, which wants both."""
         return self.rank(targets, seen, candidates)[0], self.topk(seen, k)[0]
 
+    def ranks(self, targets: Int[Array, "q t"], seen: Int[Array, "q s"]) -> Int[Array, "q t"]:
+        """The ranks of several items a query, each as `rank` gives it: targets compete with each other too.
+
+        Args:
+            targets: item ids from 1, 0-padded; the rank of padding may be anything.
+            seen: ids that do not compete, 0-padded.
+        """
+        return jax.lax.map(lambda column: self.rank(column, seen)[0], targets.T).T
+
+    def scores(self, items: Int[Array, "q c"]) -> Float[Array, "q c"]:
+        """The scores of a few items of each query.
+
+        Args:
+            items: item ids from 1, 0-padded: 0 there.
+
+        Raises:
+            InputError: a search knows no score of an item that it did not come across.
+        """
+        raise InputError(f"{type(self).__name__} does not score single items")
+
 
 class _EveryItem(Scoring):
     """Scoring that looks at every item: exact lists and ranks."""
@@ -82,6 +102,12 @@ class _EveryItem(Scoring):
     def rank(self, targets: Int[Array, " q"], seen: Int[Array, "q s"], candidates: Array | None = None) -> Ranks:
         where = {"candidates": candidates, "start": self.start, "n_items": self.n_items}
         return rank_by(*self._parts(), targets, seen, **where)
+
+    def ranks(self, targets: Int[Array, "q t"], seen: Int[Array, "q s"]) -> Int[Array, "q t"]:
+        return ranks_by(*self._parts(), targets, seen, start=self.start, n_items=self.n_items)[0]
+
+    def scores(self, items: Int[Array, "q c"]) -> Float[Array, "q c"]:
+        return scores_by(*self._parts(), items, start=self.start, n_items=self.n_items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +216,7 @@ class Stepwise(Scoring):
         search = (self.begin, self.step, self.queries, self.trie, k)
         if self.beam is None:
             return expansion.expanded_topk(*search, **options)
-        return stepwise.beam_topk(*search, beam=self.beam, **options)
+        return stepwise.stepwise_topk(*search, beam=self.beam, **options)
 
     def rank(self, targets: Int[Array, " q"], seen: Int[Array, "q s"], candidates: Array | None = None) -> Ranks:
         if self.beam is None:

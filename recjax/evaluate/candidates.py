@@ -21,32 +21,33 @@ WARNING = (
 
 
 def sample(
-    kind: Literal["uniform100", "popularity100"], examples: Examples, counts: np.ndarray, seed: int
+    kind: Literal["uniform", "popularity"], examples: Examples, counts: np.ndarray, seed: int, number: int = SIZE
 ) -> np.ndarray:
-    """int32 [n, 100]: distinct items drawn for each example without replacement, 0-padded where the catalog runs out.
+    """int32 [n, number]: items drawn for each example without replacement, 0-padded where the catalog runs out.
 
     Args:
         kind: all items alike, or in proportion to their events (items without events are not drawn).
         examples: histories and targets, which are never drawn.
         counts: int [v], events of each item; index 0 is padding.
         seed: of the draw.
+        number: of items for each example.
     """
-    weights = np.ones(len(counts), np.float32) if kind == "uniform100" else counts.astype(np.float32)
+    weights = np.ones(len(counts), np.float32) if kind == "uniform" else counts.astype(np.float32)
     weights[0] = 0
     rng = np.random.default_rng(seed)
-    result = np.zeros((len(examples), SIZE), np.int32)
+    result = np.zeros((len(examples), number), np.int32)
     size = max(1, CHUNK_DRAWS // len(counts))
     with np.errstate(divide="ignore"):
         slowness = 1 / weights  # inf: never drawn
     for start in range(0, len(examples), size):
         rows = np.arange(start, min(start + size, len(examples)))
         part = examples.take(rows)
-        # Exponential clocks: the first 100 to ring are a draw without replacement, in proportion to the weights.
+        # Exponential clocks: the first ones to ring are a draw without replacement, in proportion to the weights.
         rings = rng.standard_exponential((len(part), len(counts)), np.float32) + np.finfo(np.float32).tiny
         rings *= slowness
         rings[np.repeat(np.arange(len(part)), part.histories.lengths), part.histories.items] = np.inf
         rings[np.arange(len(part)), part.targets] = np.inf
-        width = min(SIZE, len(counts) - 1)
+        width = min(number, len(counts) - 1)
         first = np.argpartition(rings, width - 1, axis=1)[:, :width]
         rang = np.isfinite(np.take_along_axis(rings, first, axis=1))
         result[rows, :width] = np.where(rang, first, 0)

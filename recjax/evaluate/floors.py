@@ -36,6 +36,7 @@ from recjax.evaluate.ranking import Rankings, tracked
 from recjax.evaluate.scored import Rules, rank_scored
 from recjax.evaluate.session_knn import SessionNeighbours
 from recjax.evaluate.text_transition import TextTransitions, asked_items, text_prior
+from recjax.limits import refuse
 from recjax.text.tfidf import name_texts, tfidf
 
 FLOORS = ("popularity", "repeat_last", "transition", "text_knn", "text_transition")
@@ -46,6 +47,13 @@ RECENT = 10
 
 Score = Callable[[Histories], np.ndarray]
 """Histories -> float64 [n, v], a fresh array."""
+
+
+def check_names(config: Any) -> None:
+    """Raises SettingError where an evaluator's `baselines` are none that there are."""
+    for name in config.baselines:
+        if name not in BASELINES:
+            refuse(config, "baselines", f"some of {', '.join(BASELINES)}")
 
 
 def check_baselines(names: Sequence[str], n_items: int) -> None:

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from recjax.evaluate.intervals import LEVEL
-from recjax.evaluate.metrics import user_metrics
-from recjax.evaluate.report import Report
+from recjax.evaluate.report import Report, mean_values
 
 EDGES = (1, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Smallest history of each group; the last has no largest one."""
@@ -27,11 +24,12 @@ def by_history_length(reports: Sequence[Report], metric: str = "ndcg@10") -> lis
         without users.
     """
     users = [report.users for report in reports]
-    if any(table is None or "history" not in table.columns for table in users):
+    known = all(report.values(metric) is not None for report in reports)
+    if not known or any(table is None or "history" not in table.columns for table in users):
         return []
     assert users[0] is not None
     lengths = users[0]["history"].to_numpy()
-    values = np.mean([user_metrics(report.ranks())[metric] for report in reports], axis=0)
+    values = mean_values(reports, metric)
     from scipy import stats  # slow to import, and training imports this room
 
     normal, groups = float(stats.norm.ppf((1 + LEVEL) / 2)), []

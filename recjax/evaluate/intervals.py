@@ -35,6 +35,30 @@ def bootstrap(ranks: np.ndarray, resamples: int, seed: int = 0, level: float = L
     return {name: [float(low), float(high)] for name, low, high in zip(ACCURACY, *tails, strict=True)}
 
 
+def bootstrap_values(
+    values: dict[str, np.ndarray], resamples: int, seed: int = 0, level: float = LEVEL
+) -> dict[str, list[float]]:
+    """Percentile bootstrap intervals of means over users, users resampled with replacement.
+
+    Args:
+        values: metric -> float64 [n], its value for every user.
+        resamples: how many; 0 gives no intervals.
+        seed: of the draw.
+        level: coverage.
+
+    Returns:
+        Metric -> [low, high].
+    """
+    users = len(next(iter(values.values()), ()))
+    if not resamples or not users:
+        return {}
+    table, rng, means = np.stack(list(values.values()), axis=1), np.random.default_rng(seed), []
+    for _ in range(resamples):
+        means.append(np.bincount(rng.integers(0, users, users), minlength=users) @ table / users)
+    tails = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: [float(low), float(high)] for name, low, high in zip(values, *tails, strict=True)}
+
+
 def spread(figures: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation (n - 1), smallest and largest of each metric over several seeds.
 
@@ -86,6 +110,11 @@ def paired(first: Sequence[np.ndarray], second: Sequence[np.ndarray], metric: st
         Wilcoxon's signed-rank test. p-values are 1 where no user differs.
     """
     a, b = (np.mean([user_metrics(ranks)[metric] for ranks in system], axis=0) for system in (first, second))
+    return paired_values(a, b, metric)
+
+
+def paired_values(a: np.ndarray, b: np.ndarray, metric: str) -> dict[str, Any]:
+    """`paired` from what each user has of the metric under either system, float64 [n]."""
     difference = b - a
     result = {"metric": metric, "users": len(a), "first": float(a.mean()), "second": float(b.mean())}
     result["difference"] = float(difference.mean())

@@ -37,6 +37,42 @@ def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in user_metrics(ranks).items()}
 
 
+SET_CUTOFFS = (1, 5, 10, 20)
+SET_ACCURACY = (*(f"{name}@{k}" for name in ("recall", "ndcg", "hr") for k in SET_CUTOFFS), "mrr")
+"""Names of the metrics of several targets a user, in the order in which they are printed."""
+
+
+def set_metrics(ranks: np.ndarray, users: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Every metric of several targets a user, float64 [count]; NaN for users without a target.
+
+    recall@k is the share of a user's targets within the first k; ndcg@k sums 1 / log2(1 + rank) over these, divided by
+    what the best order gives, the sum over the first min(k, targets) ranks; hr@k is whether any is there; mrr is 1 /
+    the rank of the first one. With one target a user, they are those of `user_metrics`.
+
+    >>> set_metrics(np.array([1, 3, 2]), np.array([0, 0, 1]), 2)["ndcg@5"].round(4).tolist()
+    [0.9197, 0.6309]
+
+    Args:
+        ranks: int64 [m], of each target, from 1 and distinct for each user; `MISS` where it was not ranked.
+        users: int [m], 0 to count - 1, whose target it is.
+        count: number of users.
+    """
+    targets = np.bincount(users, minlength=count)
+    gain, values = 1.0 / np.log2(1.0 + ranks), {}
+    first = np.full(count, MISS)
+    np.minimum.at(first, users, ranks)
+    with np.errstate(invalid="ignore"):  # users without a target
+        for k in SET_CUTOFFS:
+            values[f"recall@{k}"] = np.bincount(users, ranks <= k, count) / targets
+        for k in SET_CUTOFFS:
+            ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, k + 2)))])
+            values[f"ndcg@{k}"] = np.bincount(users, gain * (ranks <= k), count) / ideal[np.minimum(targets, k)]
+        for k in SET_CUTOFFS:
+            values[f"hr@{k}"] = np.where(targets > 0, first <= k, np.nan)
+        values["mrr"] = np.where(targets > 0, np.where(first < MISS, 1.0 / first, 0.0), np.nan)
+    return values
+
+
 def coverage(lists: np.ndarray, n_items: int) -> float:
     """Share of the catalog that stands in at least one list.
 

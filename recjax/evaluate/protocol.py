@@ -1,8 +1,8 @@
 """How a model is evaluated: which users, which items compete, what is masked."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -14,23 +14,22 @@ from recjax.data.splits import Examples, Split, last_events
 from recjax.data.transitions import item_counts
 from recjax.data.views import View
 from recjax.evaluate.candidates import WARNING, sample
-from recjax.evaluate.floors import BASELINES, FLOORS, check_baselines, rank_floors
+from recjax.evaluate.evaluator import EvaluationData, Evaluator, named, sampled
+from recjax.evaluate.floors import FLOORS, check_baselines, check_names, rank_floors
 from recjax.evaluate.intervals import bootstrap
-from recjax.evaluate.metrics import LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
+from recjax.evaluate.metrics import ACCURACY, LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
 from recjax.evaluate.ranking import Rankings, rank_users
-from recjax.evaluate.report import RANK, Report
+from recjax.evaluate.report import RANK, TIES, Report, dataset_facts
 from recjax.evaluate.scored import Rules
 from recjax.evaluate.slices import slices
-from recjax.limits import COUNT, SEED, SIZE, refuse, require, within
+from recjax.limits import COUNT, SEED, SIZE, require, within
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
-TIES = "equal scores rank by item id"
-
 
 @dataclass(frozen=True)
-class Evaluate:
-    """The protocol.
+class Evaluate(Evaluator):
+    """Ranks one target a user in the whole catalog: the default.
 
     Attributes:
         split: which targets.
@@ -60,13 +59,69 @@ class Evaluate:
     max_history: int | None = None
     baselines: tuple[str, ...] = ()
 
+    metrics: ClassVar[tuple[str, ...]] = ACCURACY
+
     def __post_init__(self) -> None:
         require(
             self, users_per_batch=SIZE, bootstrap=within(0, 100_000), k=within(10, 10_000), seed=SEED, max_history=COUNT
         )
-        for name in self.baselines:
-            if name not in BASELINES:
-                refuse(self, "baselines", f"some of {', '.join(BASELINES)}")
+        check_names(self)
+
+    def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
+        """Accuracy metrics of a sample of the validation users; the whole catalog always competes."""
+        rankings = rank_users(
+            model,
+            params,
+            sampled(data.split.validation, users),
+            data.view,
+            "number {}".format,
+            data.items,
+            mask_seen=self.mask_seen,
+            users_per_batch=self.users_per_batch,
+        )
+        return mean_metrics(rankings.ranks)
+
+    def evaluate(
+        self,
+        model: Model,
+        params: Params,
+        data: EvaluationData,
+        *,
+        floors: bool = True,
+        name: str = "model",
+        progress: bool = False,
+    ) -> Report:
+        dataset, split = data.dataset, data.split
+        check_baselines(self.baselines, dataset.n_items)
+        examples = examples_of(self, dataset, split)
+        rules = rules_of(self, dataset, split)
+        begun = time.perf_counter()
+        rankings = rank_users(
+            model,
+            params,
+            examples,
+            data.view,
+            lambda user: dataset.user_ids[user],
+            data.items,
+            mask_seen=self.mask_seen,
+            users_per_batch=self.users_per_batch,
+            k=rules.k,
+            candidates=rules.candidates,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - begun
+        return report(
+            rankings,
+            dataset,
+            split,
+            self,
+            rules,
+            name=name,
+            seconds=seconds,
+            floors=floors,
+            vectors=data.vectors,
+            progress=progress,
+        )
 
 
 def evaluate(
@@ -75,7 +130,7 @@ def evaluate(
     dataset: Dataset,
     split: Split,
     view: View,
-    config: Evaluate = Evaluate(),
+    config: Evaluator | tuple[Evaluator, ...] = Evaluate(),
     items: Items | None = None,
     *,
     floors: bool = True,
@@ -83,17 +138,17 @@ def evaluate(
     vectors: np.ndarray | None = None,
     progress: bool = True,
 ) -> Report:
-    """Ranks every user's target on all devices of the current mesh, and reports it beside the floors.
+    """Measures a model on all devices of the current mesh, and reports it beside the floors.
 
     Args:
-        model: what ranks.
+        model: what is measured.
         params: its parameters.
         dataset: the catalog.
         split: its split.
         view: how a history becomes a query.
-        config: the protocol.
+        config: an evaluator, or several: the first one's is the report, the others' are its `tasks`.
         items: of the catalog, on the devices; None for a model of item ids.
-        floors: whether to rank the floors too (some seconds).
+        floors: whether to measure the floors too (some seconds).
         name: what to call the model.
         vectors: item vectors for the text floor, see `floors.rank_floors`.
         progress: show progress bars where standard error is a terminal.
@@ -107,36 +162,15 @@ def evaluate(
             f"the model knows {model.n_items:,} items, dataset {dataset.name!r} has {dataset.n_items:,}: a model of "
             "item ids only ranks the catalog that it was trained on"
         )
-    check_baselines(config.baselines, dataset.n_items)
-    examples = examples_of(config, dataset, split)
-    rules = rules_of(config, dataset, split)
-    begun = time.perf_counter()
-    rankings = rank_users(
-        model,
-        params,
-        examples,
-        view,
-        lambda user: dataset.user_ids[user],
-        items,
-        mask_seen=config.mask_seen,
-        users_per_batch=config.users_per_batch,
-        k=rules.k,
-        candidates=rules.candidates,
-        progress=progress,
+    data = EvaluationData(dataset, split, view, items, vectors)
+    evaluators = named(config if isinstance(config, tuple) else (config,))
+    for evaluator in evaluators.values():
+        evaluator.check(data)
+    first, *others = (
+        evaluator.evaluate(model, params, data, floors=floors, name=name, progress=progress)
+        for evaluator in evaluators.values()
     )
-    seconds = time.perf_counter() - begun
-    return report(
-        rankings,
-        dataset,
-        split,
-        config,
-        rules,
-        name=name,
-        seconds=seconds,
-        floors=floors,
-        vectors=vectors,
-        progress=progress,
-    )
+    return replace(first, tasks=dict(zip(list(evaluators)[1:], others, strict=True)))
 
 
 def examples_of(config: Evaluate, dataset: Dataset, split: Split) -> Examples:
@@ -153,7 +187,8 @@ def rules_of(config: Evaluate, dataset: Dataset, split: Split) -> Rules:
     if config.candidates == "full":
         return Rules(masked, config.k)
     counts = item_counts(split.train.items, dataset.n_items)
-    return Rules(masked, 0, sample(config.candidates, examples_of(config, dataset, split), counts, config.seed))
+    kind = "uniform" if config.candidates == "uniform100" else "popularity"
+    return Rules(masked, 0, sample(kind, examples_of(config, dataset, split), counts, config.seed))
 
 
 def report(
@@ -205,12 +240,7 @@ def report(
     ).with_columns(pl.when(ranks < int(MISS)).then(ranks))
     return Report(
         name=name,
-        dataset={
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "users": dataset.n_users,
-            "items": dataset.n_items,
-        },
+        dataset=dataset_facts(dataset),
         protocol=protocol if config.candidates == "full" else protocol | {"warning": WARNING},
         metrics=metrics,
         interval=bootstrap(rankings.ranks, config.bootstrap, config.seed),
@@ -240,43 +270,3 @@ def figures(rankings: Rankings, rows: np.ndarray, n_items: int) -> dict[str, flo
     if rankings.lists is not None:
         metrics["coverage@10"] = coverage(rankings.lists[rows, :LIST_LENGTH], n_items)
     return metrics
-
-
-def sampled(examples: Examples, max_users: int | None) -> Examples:
-    """A fixed sample of the users, the same on every call; None for all."""
-    if max_users is None or max_users >= len(examples):
-        return examples
-    return examples.take(np.sort(np.random.default_rng(0).permutation(len(examples))[:max_users]))
-
-
-def quick(
-    model: Model,
-    params: Params,
-    examples: Examples,
-    view: View,
-    config: Evaluate,
-    max_users: int | None,
-    items: Items | None = None,
-) -> dict[str, float]:
-    """Accuracy metrics of a fixed sample of users, for validation while training.
-
-    Args:
-        model: what ranks.
-        params: its parameters.
-        examples: histories and targets.
-        view: how a history becomes a query.
-        config: `mask_seen` and `users_per_batch` are used; the whole catalog always competes.
-        max_users: size of the sample, the same users on every call; None for all.
-        items: of the catalog, on the devices; None for a model of item ids.
-    """
-    rankings = rank_users(
-        model,
-        params,
-        sampled(examples, max_users),
-        view,
-        "number {}".format,
-        items,
-        mask_seen=config.mask_seen,
-        users_per_batch=config.users_per_batch,
-    )
-    return mean_metrics(rankings.ranks)

@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -162,35 +162,117 @@ def rank_users(
     """
     ranks = np.zeros(len(examples), np.int64)
     lists = np.zeros((len(examples), k), np.int32) if k else None
-    identity, sharding = SameModel(model), row_sharding()
-    pending: deque[tuple[np.ndarray, Any]] = deque()
+    items, sharding = prepared(model, params, items), row_sharding()
 
-    def settle(limit: int) -> None:
-        while len(pending) > limit:
-            rows, (found, best) = pending.popleft()
-            used = rows >= 0
-            ranks[rows[used]] = np.asarray(found)[used]
-            if lists is not None:
-                lists[rows[used]] = np.asarray(best)[used]
-
-    items = prepared(model, params, items)
-    shapes = 3 if len(examples) < MANY_USERS else 5
-    batches = query_batches(examples, view, model.n_items, users_per_batch, mask_seen=mask_seen, shapes=shapes)
-    total = -(-len(examples) // max(users_per_batch, 1))
-    for queries, rows in tracked(batches, total, "ranking", progress):
+    def ask(queries: Queries, rows: np.ndarray) -> Any:
         mine = rows[local_rows(sharding, len(rows))]
-        asked = np.where(mine >= 0, examples.targets[mine], 0).astype(np.int32)
+        targets = np.where(mine >= 0, examples.targets[mine], 0).astype(np.int32)
         among = None if candidates is None else candidates[mine]
-        asked, among = to_devices((asked, among), sharding, len(rows))
-        pending.append((rows, _ranked(identity, params, queries, items, asked, among, k)))
-        settle(IN_FLIGHT)
-    settle(0)
+        targets, among = to_devices((targets, among), sharding, len(rows))
+        return _ranked(SameModel(model), params, queries, items, targets, among, k)
+
+    batches = query_batches(
+        examples, view, model.n_items, users_per_batch, mask_seen=mask_seen, shapes=few_shapes(examples)
+    )
+    for rows, (found, best) in answered(batches, ask, len(examples), users_per_batch, progress):
+        ranks[rows] = found
+        if lists is not None:
+            lists[rows] = best
     if not ranks.all():
         raise NonFiniteScoresError.of([user_name(user) for user in examples.histories.users[ranks == 0].tolist()])
     ranks[ranks == UNRANKED] = MISS
     if mask_seen == "history":
         ranks[examples.repeats()] = MISS
     return Rankings(ranks, lists)
+
+
+@partial(jax.jit, static_argnames="identity")
+def _scored(identity: SameModel, params: Params, queries: Queries, items: Items, asked: Array) -> Array:
+    return replicated(identity.model.scoring(params, queries, items).scores(asked))
+
+
+def score_items(
+    model: Model,
+    params: Params,
+    examples: Examples,
+    view: View,
+    asked: np.ndarray,
+    items: Items | None = None,
+    *,
+    users_per_batch: int = 256,
+    progress: bool = False,
+) -> np.ndarray:
+    """Scores of a few items of each example, float32 [n, c]; the rest of the catalog is not looked at.
+
+    Args:
+        model: what scores.
+        params: its parameters.
+        examples: histories.
+        view: how a history becomes a query.
+        asked: int32 [n, c], items from 1, 0-padded.
+        items: of the catalog, on the devices; None for a model of item ids.
+        users_per_batch: queries of a batch over all devices.
+        progress: show a progress bar where the output is a terminal.
+
+    Raises:
+        InputError: the model finds items by a search, which scores no single ones.
+    """
+    scores = np.zeros(asked.shape, np.float32)
+    items, sharding = prepared(model, params, items), row_sharding()
+
+    def ask(queries: Queries, rows: np.ndarray) -> Any:
+        mine = rows[local_rows(sharding, len(rows))]
+        few = np.where(mine[:, None] >= 0, asked[mine], 0).astype(np.int32)
+        return _scored(SameModel(model), params, queries, items, to_devices(few, sharding, len(rows)))
+
+    batches = query_batches(
+        examples, view, model.n_items, users_per_batch, mask_seen="none", shapes=few_shapes(examples)
+    )
+    for rows, found in answered(batches, ask, len(examples), users_per_batch, progress, "scoring"):
+        scores[rows] = found
+    return scores
+
+
+def few_shapes(examples: Examples) -> int:
+    """How many shapes of batches are worth their compilation."""
+    return 3 if len(examples) < MANY_USERS else 5
+
+
+def answered(
+    batches: Iterable[tuple[Queries, np.ndarray]],
+    ask: Callable[[Queries, np.ndarray], Any],
+    total: int,
+    users_per_batch: int,
+    progress: bool = False,
+    label: str = "ranking",
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Answers about every example, batch after batch, while the device works on the next ones.
+
+    Args:
+        batches: of `query_batches`.
+        ask: queries and the rows of the examples that they are of (-1 where one only fills up) -> arrays on the device,
+            the query as first axis.
+        total: number of examples.
+        users_per_batch: queries of a batch.
+        progress: show a progress bar where the output is a terminal.
+        label: of the progress bar.
+
+    Yields:
+        Rows of the examples, int [r], and the arrays of these rows on the host, [r, ...].
+    """
+    pending: deque[tuple[np.ndarray, Any]] = deque()
+
+    def oldest() -> tuple[np.ndarray, Any]:
+        rows, found = pending.popleft()
+        used = rows >= 0
+        return rows[used], jax.tree.map(lambda x: np.asarray(x)[used], found)
+
+    for queries, rows in tracked(batches, -(-total // max(users_per_batch, 1)), label, progress):
+        pending.append((rows, ask(queries, rows)))
+        if len(pending) > IN_FLIGHT:
+            yield oldest()
+    while pending:
+        yield oldest()
 
 
 def tracked(iterable: Iterable[T], total: int, label: str, show: bool) -> Iterable[T]:

@@ -1,7 +1,7 @@
 """What an evaluation found: as JSON, as a table, as a file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from recjax.evaluate.intervals import holm, paired, spread
-from recjax.evaluate.metrics import MISS
-from recjax.evaluate.slices import SLICES
+from recjax.data.dataset import Dataset
+from recjax.evaluate.intervals import holm, paired_values, spread
+from recjax.evaluate.metrics import MISS, user_metrics
 from recjax.files import read_json, replacing
 from recjax.track.rows import best_floor
 from recjax.typing import InputError
@@ -22,11 +22,29 @@ from recjax.typing import InputError
 RANK = "rank"
 """Column of the users' ranks; those of a floor stand in `rank_FLOOR`."""
 
+TIES = "equal scores rank by item id"
+
 LEADING = "ndcg@10"
 """What is compared with the floors."""
 
-COLUMNS = ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "mrr", "coverage@10")
-"""Metrics that the table shows; the file has all."""
+COLUMNS = (
+    *("hr@1", "hr@5", "hr@10", "hr@20", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr"),
+    "coverage@10",
+)
+"""Metrics that the table shows of a report with many; the file has all."""
+
+FEW = 5
+"""Metrics that a report has many of."""
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    """What a report says of the dataset."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "users": dataset.n_users,
+        "items": dataset.n_items,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +64,10 @@ class Report:
         audit: what makes the split doubtful, see `recjax.data.audit`.
         notes: more to know, e.g. what a predictions file lacked.
         users: user_id, target, rank (null: a miss), history (its events, as the protocol shows it), and the rank by
-            each floor that was ranked, `rank_FLOOR`; in the order of the examples.
+            each floor that was ranked, `rank_FLOOR`; in the order of the examples. Where a user has several targets:
+            user_id, targets (how many), history, the metrics by name, and the leading one by each floor,
+            `ndcg@10_FLOOR`.
+        tasks: what further evaluators found, by their names.
     """
 
     name: str
@@ -60,33 +81,47 @@ class Report:
     audit: dict[str, Any] | None
     notes: dict[str, Any] = field(default_factory=dict)
     users: pl.DataFrame | None = None
+    tasks: "dict[str, Report]" = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
-        keys = ("dataset", "protocol", "metrics", "interval", "floors", "counts", "seconds", "audit")
-        content = {"name": self.name} | {key: getattr(self, key) for key in keys}
-        return content | ({"notes": self.notes} if self.notes else {})
+        content = {"name": self.name, "dataset": self.dataset} | self._findings() | {"audit": self.audit}
+        content |= {"notes": self.notes} if self.notes else {}
+        found = {
+            name: task._findings() | ({"notes": task.notes} if task.notes else {}) for name, task in self.tasks.items()
+        }
+        return content | ({"tasks": found} if found else {})
+
+    def _findings(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("protocol", "metrics", "interval", "floors", "counts", "seconds")}
 
     def save(self, path: Path) -> None:
-        """Writes `path` (JSON), and the rank of every user beside it as `<stem>.users.parquet`; both atomically."""
+        """Writes `path` (JSON), and what is known of every user beside it, all atomically.
+
+        Users go to `<stem>.users.parquet`, those of a task to `<stem>.TASK.users.parquet`.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.users is not None:
-            with replacing(path.with_suffix(".users.parquet")) as temporary:
-                self.users.write_parquet(temporary)
+        for name, report in {"": self, **self.tasks}.items():
+            if report.users is not None:
+                with replacing(_users_path(path, name)) as temporary:
+                    report.users.write_parquet(temporary)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
 
-    @classmethod
-    def load(cls, path: Path) -> "Report":
+    @staticmethod
+    def load(path: Path) -> "Report":
         """Reads what `save` wrote.
 
         Raises:
             InputError: there is no such file, or it is no report.
         """
-        content, users = read_json(path, "which `recjax evaluate` writes"), path.with_suffix(".users.parquet")
+        content = read_json(path, "which `recjax evaluate` writes")
         try:
-            report = cls(**content, users=pl.read_parquet(users) if users.exists() else None)
-        except (OSError, TypeError, pl.exceptions.PolarsError) as error:
+            tasks = content.pop("tasks", {}) if isinstance(content, dict) else {}
+            shared = {"name": content["name"], "dataset": content["dataset"], "audit": None} if tasks else {}
+            found = {name: Report(**shared, **task, users=_users_of(path, name)) for name, task in tasks.items()}
+            report = Report(**content, users=_users_of(path), tasks=found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{path} is no evaluation report: {error}") from None
         tables = (
             report.dataset,
@@ -105,25 +140,57 @@ class Report:
             raise InputError(f"the report of {self.name!r} was stored without its users, which a paired test needs")
         return self.users[RANK].fill_null(int(MISS)).to_numpy()
 
-    def floor_ranks(self) -> dict[str, np.ndarray]:
-        """Floor -> int64 [n], rank of each user's target by it; floors whose ranks are not stored are left out."""
+    def values(self, metric: str, floor: str | None = None) -> np.ndarray | None:
+        """What each user has of a metric, by the model or by a floor: float64 [n], or None where it is not stored."""
+        task, _, rest = metric.partition(".")
+        if task in self.tasks:
+            return self.tasks[task].values(rest, floor)
+        end = "" if floor is None else f"_{floor}"
         if self.users is None:
-            return {}
-        stored = {floor: f"{RANK}_{floor}" for floor in self.floors if f"{RANK}_{floor}" in self.users.columns}
-        return {floor: self.users[column].fill_null(int(MISS)).to_numpy() for floor, column in stored.items()}
+            return None
+        if RANK + end in self.users.columns:
+            return user_metrics(self.users[RANK + end].fill_null(int(MISS)).to_numpy()).get(metric)
+        return self.users[metric + end].to_numpy() if metric + end in self.users.columns else None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Metric -> value for all users; those of a task as `TASK.METRIC`."""
+        return self.metrics["all"] | self._of_tasks(lambda task: task.metrics["all"])
+
+    @property
+    def intervals(self) -> dict[str, list[float]]:
+        """`interval` with that of the tasks, named as in `figures`."""
+        return self.interval | self._of_tasks(lambda task: task.interval)
+
+    @property
+    def floor_figures(self) -> dict[str, dict[str, float] | None]:
+        """`floors` with what the tasks say of each, named as in `figures`."""
+        every = dict.fromkeys([*self.floors, *(floor for task in self.tasks.values() for floor in task.floors)])
+        found = {floor: self._of_tasks(lambda task, of=floor: task.floors.get(of) or {}) for floor in every}
+        return {floor: (self.floors.get(floor) or {}) | more or None for floor, more in found.items()}
+
+    def _of_tasks(self, part: Callable[["Report"], dict[str, Any]]) -> dict[str, Any]:
+        return {f"{name}.{key}": value for name, task in self.tasks.items() for key, value in part(task).items()}
+
+    @property
+    def leading(self) -> str:
+        """The metric that systems are compared by."""
+        figures = self.metrics["all"]
+        return LEADING if LEADING in figures else next(iter(figures))
 
     def against_floors(self) -> str | None:
         """The best floor, and how far below or above it this is: a sentence, or None without floors."""
-        best = best_floor(self.floors, LEADING)
+        metric = self.leading
+        best = best_floor(self.floors, metric)
         if best is None:
             return None
         name, value = best
-        own, ranks = self.metrics["all"][LEADING], self.floor_ranks()
+        own, ours, theirs = self.metrics["all"][metric], self.values(metric), self.values(metric, name)
         place = "below" if own < value else "above" if own > value else "equal to"
-        line = f"{place} the best floor, {name}: {LEADING} {own - value:+.4f}"
-        if name not in ranks:
+        line = f"{place} the best floor, {name}: {metric} {own - value:+.4f}"
+        if ours is None or theirs is None:
             return line
-        test = paired([ranks[name]], [self.ranks()], LEADING)
+        test = paired_values(theirs, ours, metric)
         low, high = test["interval"]
         return f"{line} [{low:+.4f}, {high:+.4f}], p = {test['p_t']:.2g} (paired t)"
 
@@ -135,9 +202,12 @@ class Report:
         lines.append(self._main_table())
         if against := self.against_floors():
             lines.append(Text(against, style="bold red" if against.startswith("below") else ""))
-        lines += [Text(), self._slice_table(), Text(self._footnote(), style="dim")]
+        lines += [Text(), self._slice_table(), *map(Text, self._group_floors()), Text(self._footnote(), style="dim")]
         lines += [Text(f"warning: {doubt}", style="yellow") for doubt in (self.audit or {}).get("warnings", [])]
-        return Group(*lines, *(Text(_sentence(key, value)) for key, value in self.notes.items()))
+        lines += [Text(_sentence(key, value)) for key, value in self.notes.items()]
+        for name, task in self.tasks.items():
+            lines += [Text(), Text(name, style="bold"), task.table()]
+        return Group(*lines)
 
     def _headline(self) -> str:
         data, protocol = self.dataset, self.protocol
@@ -152,22 +222,34 @@ class Report:
         return f"{line} · cold start, last 1 to {protocol['max_history']} events of each history"
 
     def _main_table(self) -> Table:
-        table = _columns("")
+        shown = self._shown()
+        table = _columns("", shown)
         for name, figures in self.floors.items():
-            table.add_row(name, *_cells(figures), style="dim")
+            table.add_row(name, *_cells(figures, shown), style="dim")
         table.add_section()
-        table.add_row(self.name, *_cells(self.metrics["all"]), style="bold")
+        table.add_row(self.name, *_cells(self.metrics["all"], shown), style="bold")
         if self.interval:
             for side, label in enumerate(("95 % low", "95 % high")):
-                table.add_row(label, *_cells({name: ends[side] for name, ends in self.interval.items()}), style="dim")
+                ends = {name: both[side] for name, both in self.interval.items()}
+                table.add_row(label, *_cells(ends, shown), style="dim")
         return table
 
-    def _slice_table(self) -> Table:
-        table = _columns("slice")
-        for name in SLICES:
-            if self.counts.get(name):
-                table.add_row(f"{name} ({self.counts[name]:,})", *_cells(self.metrics[name]))
-        return table
+    def _slice_table(self) -> Table | Text:
+        shown = self._shown()
+        table = _columns("slice", shown)
+        for name, figures in self.metrics.items():
+            if name != "all" and self.counts.get(name):
+                table.add_row(f"{name} ({self.counts[name]:,})", *_cells(figures, shown))
+        return table if table.row_count else Text()
+
+    def _group_floors(self) -> list[str]:
+        """The best floor of each slice whose floors are known."""
+        found = {name: best_floor(self.floors, f"{name}.{LEADING}") for name in self.metrics}
+        return [f"{name}: the best floor is {best[0]}, {LEADING} {best[1]:.4f}" for name, best in found.items() if best]
+
+    def _shown(self) -> list[str]:
+        found = self.metrics["all"]
+        return list(found) if len(found) < FEW else [name for name in COLUMNS if name in found]
 
     def _footnote(self) -> str:
         figures = self.metrics["all"]
@@ -180,22 +262,32 @@ class Report:
         return " · ".join(parts)
 
 
-def compare(groups: Mapping[str, Sequence[Report]], metric: str = "ndcg@10") -> dict[str, Any]:
+def _users_path(path: Path, task: str = "") -> Path:
+    return path.with_suffix(f".{task}.users.parquet" if task else ".users.parquet")
+
+
+def _users_of(path: Path, task: str = "") -> pl.DataFrame | None:
+    users = _users_path(path, task)
+    return pl.read_parquet(users) if users.exists() else None
+
+
+def compare(groups: Mapping[str, Sequence[Report]], metric: str | None = None) -> dict[str, Any]:
     """Several systems, each run with one or more seeds, on the same users.
 
     Args:
         groups: name of a system -> its reports, one a seed.
-        metric: what the paired tests look at.
+        metric: what the paired tests look at; by default what the first report leads with.
 
     Returns:
-        "systems": name -> metric -> mean, std, min, max, runs; "tests": the first system against each other one, see
-        `intervals.paired`, with `p_holm`, the p-value of the t-test corrected for their number; "best_floor": name
-        and value of the best floor by `metric`, or None without floors.
+        "systems": name -> metric -> mean, std, min, max, runs; "metric"; "tests": the first system against each other,
+        see `intervals.paired_values`, with `p_holm`, the p-value of the t-test corrected for their number;
+        "best_floor": name and value of the best floor by `metric`, or None without floors.
 
     Raises:
         InputError: the reports differ in dataset, protocol or users.
     """
     reports = [report for group in groups.values() for report in group]
+    metric = metric or reports[0].leading
     for other in reports[1:]:
         for part in ("dataset", "protocol"):
             if getattr(other, part) != getattr(reports[0], part):
@@ -203,16 +295,30 @@ def compare(groups: Mapping[str, Sequence[Report]], metric: str = "ndcg@10") -> 
                     f"{reports[0].name!r} and {other.name!r} cannot be compared: their {part} differs, "
                     f"{getattr(reports[0], part)} against {getattr(other, part)}"
                 )
-    systems = {name: spread([report.metrics["all"] for report in group]) for name, group in groups.items()}
-    ranks = {name: [report.ranks() for report in group] for name, group in groups.items()}
+    systems = {name: spread([report.figures for report in group]) for name, group in groups.items()}
+    values = {name: mean_values(group, metric) for name, group in groups.items()}
     first, *others = groups
     tests: list[dict[str, Any]] = [
-        {"systems": [first, other]} | paired(ranks[first], ranks[other], metric) for other in others
+        {"systems": [first, other]} | paired_values(values[first], values[other], metric) for other in others
     ]
     for test, corrected in zip(tests, holm([test["p_t"] for test in tests]), strict=True):
         test["p_holm"] = corrected
-    floors = next((report.floors for report in reports if report.floors), {})
-    return {"systems": systems, "tests": tests, "best_floor": best_floor(floors, metric)}
+    floors = next((report.floor_figures for report in reports if report.floors), {})
+    return {"systems": systems, "metric": metric, "tests": tests, "best_floor": best_floor(floors, metric)}
+
+
+def mean_values(reports: Sequence[Report], metric: str, floor: str | None = None) -> np.ndarray:
+    """What each user has of a metric, averaged over reports of the same users (seeds of one system), float64 [n].
+
+    Raises:
+        InputError: a report was stored without its users, or does not know the metric of each.
+    """
+    values = []
+    for report in reports:
+        if (found := report.values(metric, floor)) is None:
+            raise InputError(f"the report of {report.name!r} does not say {metric} of each user, which a test needs")
+        values.append(found)
+    return np.mean(values, axis=0)
 
 
 def comparison_table(comparison: dict[str, Any]) -> Group:
@@ -220,7 +326,9 @@ def comparison_table(comparison: dict[str, Any]) -> Group:
     table = Table(box=None, pad_edge=False)
     table.add_column("system")
     table.add_column("runs", justify="right")
-    shown = ("hr@10", "ndcg@10", "mrr", "coverage@10")
+    first = next(iter(comparison["systems"].values()))
+    shown = [name for name in first if name.rpartition(".")[2] in ("hr@10", "recall@10", "ndcg@10", "mrr", "auc")]
+    shown += ["coverage@10"] if "coverage@10" in first else []
     for name in shown:
         table.add_column(name, justify="right")
     for name, figures in comparison["systems"].items():
@@ -240,23 +348,24 @@ def comparison_table(comparison: dict[str, Any]) -> Group:
         )
     if comparison["best_floor"] is not None:
         floor, value = comparison["best_floor"]
-        below = [name for name, figures in comparison["systems"].items() if figures[LEADING]["mean"] < value]
+        metric = comparison["metric"]
+        below = [name for name, figures in comparison["systems"].items() if figures[metric]["mean"] < value]
         if below:
-            line = f"below the best floor, {floor} ({LEADING} {value:.4f}): {', '.join(below)}"
+            line = f"below the best floor, {floor} ({metric} {value:.4f}): {', '.join(below)}"
             lines.append(Text(line, style="bold red"))
     return Group(table, *lines)
 
 
-def _columns(label: str) -> Table:
+def _columns(label: str, shown: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column(label, no_wrap=True)
-    for name in COLUMNS:
+    for name in shown:
         table.add_column(name.replace("coverage@10", "cov@10"), justify="right", no_wrap=True)
     return table
 
 
-def _cells(figures: dict[str, float] | None) -> list[str]:
-    return [f"{figures[name]:.4f}" if figures and name in figures else "-" for name in COLUMNS]
+def _cells(figures: dict[str, float] | None, shown: Sequence[str]) -> list[str]:
+    return [f"{figures[name]:.4f}" if figures and name in figures else "-" for name in shown]
 
 
 def _sentence(label: str, value: Any) -> str:

@@ -35,7 +35,7 @@ class SeenEvents:
         self.most = most
         self.lengths, self.last = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._items: list[np.ndarray] = []  # int32, distinct, the last one at the end
-        self._latest: list[np.ndarray] = []  # int32, items of the events at the time `last`
+        self._latest: list[np.ndarray] = []  # int32, items of the events at the time `last`, `most` at most
 
     def grow(self, users: int) -> None:
         """Room for rows 0 .. users - 1."""
@@ -88,7 +88,7 @@ class SeenEvents:
         before = [self._latest[row] if again else _NOTHING for row, again in zip(touched, same, strict=True)]
         newest = times == last[which]
         for row, mine in zip(touched, _appended(before, which[newest], items[newest]), strict=True):
-            self._latest[row] = mine
+            self._latest[row] = mine[-self.most :]
 
     def items(self, rows: np.ndarray, size: int) -> np.ndarray:
         """The items that are remembered of some rows: int32 [size, width], zeros where there are fewer.

@@ -140,8 +140,40 @@ def rank_by(
     if candidates is not None and candidates.dtype != jnp.bool_:
         inputs = (seen, targets, candidates)
         return _over_mesh(_rank_among_part, scorer, users, inputs, table, None, start, n_items)
-    part = partial(_rank_part, chunk=chunk)
+    ranks, scores = ranks_by(
+        scorer, users, table, targets[:, None], seen, candidates=candidates, start=start, n_items=n_items, chunk=chunk
+    )
+    return ranks[:, 0], scores[:, 0]
+
+
+def ranks_by(
+    scorer: Scorer,
+    users: Any,
+    table: Any,
+    targets: Int[Array, "q t"],
+    seen: Int[Array, "q s"],
+    *,
+    candidates: Bool[Array, " n"] | None = None,
+    start: Array | int = 0,
+    n_items: Array | int,
+    chunk: int = ITEM_CHUNK,
+) -> tuple[Int[Array, "q t"], Float[Array, "q t"]]:
+    """`rank_by` of several targets a query, each as if it were alone: targets compete with each other too."""
+    part = partial(_ranks_part, chunk=chunk)
     return _over_mesh(part, scorer, users, (seen, targets), table, candidates, start, n_items)
+
+
+def scores_by(
+    scorer: Scorer,
+    users: Any,
+    table: Any,
+    items: Int[Array, "q c"],
+    *,
+    start: Array | int = 0,
+    n_items: Array | int,
+) -> Float[Array, "q c"]:
+    """Scores of a few items of each query, ids 0-padded: 0 there. The rest of the table is not read."""
+    return _over_mesh(_scores_part, scorer, users, (items,), table, None, start, n_items)
 
 
 class _Rows(NamedTuple):
@@ -355,52 +387,63 @@ def _merge(scores: Array, ids: Array, more: Array, more_ids: Array, k: int | Non
     return scores, jnp.take_along_axis(jnp.concatenate([ids, more_ids], axis=1), place, axis=1)
 
 
-def _rank_part(users: Any, seen: Array, targets: Array, rows: _Rows, *, chunk: int) -> tuple[Array, Array]:
+def _ranks_part(users: Any, seen: Array, targets: Array, rows: _Rows, *, chunk: int) -> tuple[Array, Array]:
+    """Ranks and scores of the targets [q, t] of each query."""
     count, scored = _chunks(users, rows, chunk)
 
-    def target_score(part: _Scored) -> Array:
+    def target_scores(part: _Scored) -> Array:
         # Read out of the very product that others are compared in: a dot product of its own may differ in the last
         # bit, and then equal items would no longer tie. The rows of a repeated chunk are read once.
         place = targets - part.ids[0]
         mine = (place >= 0) & (place < part.ids.shape[0])
         place = jnp.where(mine, place, 0)
         mine &= part.items[place]
-        return jnp.where(mine, jnp.take_along_axis(part.scores, place[:, None], axis=1)[:, 0], 0.0)
+        return jnp.where(mine, jnp.take_along_axis(part.scores, place, axis=1), 0.0)
 
-    def better(part: _Scored, target: Array) -> Array:
-        ahead = part.scores > target[:, None]
-        ahead |= (part.scores == target[:, None]) & (part.ids < targets[:, None])
-        return jnp.sum(ahead & part.unmasked(seen), axis=1, dtype=jnp.int32)
+    def better(part: _Scored, own: Array) -> Array:
+        open_ = part.unmasked(seen)
+
+        def count(column: tuple[Array, Array]) -> Array:
+            score, target = (x[:, None] for x in column)
+            ahead = (part.scores > score) | ((part.scores == score) & (part.ids < target))
+            return jnp.sum(ahead & open_, axis=1, dtype=jnp.int32)
+
+        return jax.lax.map(count, (own.T, targets.T)).T  # one by one: all at once would hold [q, t, c]
 
     if count == 1:
         part = scored(0)
-        target = rows.total(target_score(part))
-        counted, finite = better(part, target), part.finite()
+        own = rows.total(target_scores(part))
+        counted, finite = better(part, own), part.finite()
     else:
-        # Other chunks must be compared with the target's score, so chunks are scored twice.
-        zeros = jnp.zeros(targets.shape[0])
-        target = rows.total(
-            jax.lax.scan(lambda sum_, i: (sum_ + target_score(scored(i)), None), zeros, jnp.arange(count))[0]
+        # Other chunks must be compared with the targets' scores, so chunks are scored twice.
+        zeros = jnp.zeros(targets.shape)
+        own = rows.total(
+            jax.lax.scan(lambda sum_, i: (sum_ + target_scores(scored(i)), None), zeros, jnp.arange(count))[0]
         )
 
         def step(carry, i):
             part = scored(i)
-            return (carry[0] + better(part, target), carry[1] & part.finite()), None
+            return (carry[0] + better(part, own), carry[1] & part.finite()), None
 
-        start = (jnp.zeros(targets.shape[0], jnp.int32), jnp.ones(targets.shape[0], bool))
+        start = (jnp.zeros(targets.shape, jnp.int32), jnp.ones(targets.shape[0], bool))
         counted, finite = jax.lax.scan(step, start, jnp.arange(count))[0]
-    broken = rows.total((~finite).astype(jnp.int32)) > 0
-    return jnp.where(broken, 0, 1 + rows.total(counted)), jnp.where(broken, jnp.nan, target)
+    broken = rows.total((~finite).astype(jnp.int32))[:, None] > 0
+    return jnp.where(broken, 0, 1 + rows.total(counted)), jnp.where(broken, jnp.nan, own)
+
+
+def _scores_part(users: Any, ids: Array, rows: _Rows) -> Array:
+    """Scores of a few items [q, c] of each query, gathered; 0 where padded."""
+    place = ids - rows.first
+    mine = (place >= 0) & (place < rows.length)
+    place = jnp.where(mine, place, 0)
+    scores = rows.scorer.pairs(users, jax.tree.map(lambda x: x[place], rows.table))
+    return rows.total(jnp.where(mine & (ids > 0), scores, 0.0))
 
 
 def _rank_among_part(users: Any, seen: Array, targets: Array, candidates: Array, rows: _Rows) -> tuple[Array, Array]:
     """Rank among a few items of each query, gathered; the target stands in the first column."""
     ids = jnp.concatenate([targets[:, None], candidates], axis=1)
-    place = ids - rows.first
-    mine = (place >= 0) & (place < rows.length)
-    place = jnp.where(mine, place, 0)
-    scores = rows.scorer.pairs(users, jax.tree.map(lambda x: x[place], rows.table))
-    scores = rows.total(jnp.where(mine, scores, 0.0))
+    scores = _scores_part(users, ids, rows)
     target = scores[:, :1]
     competes = (ids >= 1) & (ids <= rows.last) & (ids != targets[:, None])
     hidden = jax.lax.map(lambda pair: jnp.isin(pair[0], pair[1]), (ids, jnp.where(seen > 0, seen, -1)))

@@ -19,6 +19,7 @@ from recjax.data.loader import Loader, open_data
 from recjax.data.mixture import Mixture
 from recjax.data.splits import Histories
 from recjax.data.views import Batch, Queries
+from recjax.evaluate.evaluator import Evaluator
 from recjax.evaluate.ranking import lower_ranking
 from recjax.models.model import ItemStats, Model
 from recjax.text.encoder import SentenceEncoder
@@ -117,7 +118,7 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
 
 def lower_evaluation(config: RunConfig, inputs: Inputs) -> jax.stages.Lowered:
     """The ranking of a batch of users that `recjax evaluate` would run."""
-    params, k = inputs.state.evaluated, config.evaluate.k
+    params, k = inputs.state.evaluated, config.evaluators[0].k
     return lower_ranking(inputs.model, params, inputs.queries, inputs.ranked, inputs.targets, k)
 
 
@@ -205,10 +206,11 @@ def _batches(config: RunConfig, items: int, mesh: Mesh) -> tuple[Batch, Queries,
     batch = loader.host_batch(0)
     queries = data.view.queries(history, data.view.max_length, items)
     # Histories are masked whole, and are not much longer than what the model sees of them.
+    evaluator: Evaluator = config.evaluators[0]
     queries = replace(
-        queries, seen=np.zeros((1, data.view.max_length if config.evaluate.mask_seen == "history" else 1), np.int32)
+        queries, seen=np.zeros((1, data.view.max_length if evaluator.mask_seen == "history" else 1), np.int32)
     )
-    users = -(-config.evaluate.users_per_batch // mesh.shape[DATA_AXIS]) * mesh.shape[DATA_AXIS]
+    users = -(-evaluator.users_per_batch // mesh.shape[DATA_AXIS]) * mesh.shape[DATA_AXIS]
 
     def spread(count: int, tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype, sharding=rows), tree)

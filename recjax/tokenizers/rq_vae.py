@@ -58,7 +58,7 @@ class RQVAE:
     clusters: int = 256
     hidden: tuple[int, ...] = (512, 256, 128)
     width: int = 32
-    prepare: Preparation = "standardise"
+    prepare: Preparation = "none"
     start: Start = "kmeans"
     revive: bool = True
     commitment: float = 0.25

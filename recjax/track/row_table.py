@@ -13,7 +13,7 @@ from recjax.track.rows import Comparison, Estimate, Row, best_floor, size_note
 
 SIGNIFICANT = 0.05
 LEADING = ("ndcg@10", "hr@10")
-MORE = ("mrr", "coverage@10")
+MORE = ("recall@10", "mrr", "coverage@10")
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 NONE = "–"  # noqa: RUF001 (the typographer's dash for an empty cell)
 
@@ -37,9 +37,12 @@ class Grid:
     quiet: frozenset[int] = frozenset()
 
 
-def quality_grid(comparison: Comparison, metrics: Sequence[str] = (*LEADING, *MORE)) -> Grid:
+def quality_grid(comparison: Comparison, metrics: Sequence[str] | None = None) -> Grid:
     """Metrics with their intervals, the one that is tested first, floors above, and what the paired tests say."""
     rows = comparison.rows
+    if metrics is None:
+        of_tasks = [metric for row in rows for metric in row.metrics if "." in metric]
+        metrics = (*LEADING, *MORE, *of_tasks)
     named = dict.fromkeys((comparison.metric, *metrics))
     metrics = [metric for metric in named if any(metric in row.metrics for row in rows)]
     tests = comparison.floor_tests

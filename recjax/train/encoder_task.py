@@ -15,13 +15,15 @@ from recjax.data.items import bare_items, on_devices
 from recjax.data.loader import open_data
 from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.pairs import PairLoader
+from recjax.evaluate.evaluator import sampled
 from recjax.evaluate.floors import TextNeighbours
 from recjax.evaluate.metrics import mean_metrics
-from recjax.evaluate.protocol import rules_of, sampled
+from recjax.evaluate.protocol import Evaluate, rules_of
 from recjax.evaluate.scored import rank_scored
 from recjax.models.alignment import Alignment, AlignmentModel
 from recjax.models.model import ItemStats
 from recjax.parallel.processes import barrier
+from recjax.settings import show
 from recjax.text import folder
 from recjax.text.encoder import encode_texts, tokenise
 from recjax.text.folder import EncoderFolder
@@ -78,7 +80,12 @@ def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[
     texts = ItemText(model.template).texts(dataset.catalog)
     whole = folder.read_folder(find_folder(model.encoder))
     examples = sampled(split.validation, config.train.validation_users)
-    rules = replace(rules_of(config.evaluate, dataset, split), k=0, candidates=None)
+    protocol = config.evaluators[0]
+    if not isinstance(protocol, Evaluate):
+        raise InputError(f"an encoder is aligned by the ranks of one target a user: evaluate is {show(protocol)}")
+    if config.train.metric not in protocol.metrics:
+        raise InputError(f"train.metric is {config.train.metric!r}, expected one of {', '.join(protocol.metrics)}")
+    rules = replace(rules_of(protocol, dataset, split), k=0, candidates=None)
 
     def validate(params: Params) -> dict[str, float]:
         vectors = _vectors(replace(whole, params=params), dataset, texts)

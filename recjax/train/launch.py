@@ -256,7 +256,8 @@ def _told(cell: Cell, state: State) -> str:
     if state.status == "stopped":
         return "stopped, goes on with the same command"
     metrics = json.loads((cell.folder / EVALUATION).read_text())["metrics"]["all"]
-    return f"finished in {state.seconds:.0f} s, ndcg@10 {metrics['ndcg@10']:.4f}, hr@10 {metrics['hr@10']:.4f}"
+    shown = [name for name in ("ndcg@10", "hr@10") if name in metrics] or list(metrics)[:2]
+    return f"finished in {state.seconds:.0f} s, {', '.join(f'{name} {metrics[name]:.4f}' for name in shown)}"
 
 
 def _last_step(cell: Cell) -> str:

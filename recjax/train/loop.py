@@ -33,7 +33,7 @@ from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
 from recjax.train.stages import Part, parts, resolved
 from recjax.train.start import StartingPoint, begun, starting_point
-from recjax.train.state import TrainState, abstract_start, initial_state
+from recjax.train.state import TrainState, abstract_start, initial_state, overlaid
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.task import Task, open_task
 from recjax.typing import DATA_AXIS, InputError, Params
@@ -225,7 +225,7 @@ def _prepare(
         places = dict(jax.tree.leaves_with_path(shardings.params))
         held = jax.tree.map_with_path(lambda path, leaf: jax.device_put(leaf, places[path]), task.params)
         if source is not None:
-            held = source.params(target.params, task.model.per_item)
+            held = overlaid(held, source.params(target.params, task.model.per_item))
         beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch, items, held))
     step = make_train_step(
         task.model,

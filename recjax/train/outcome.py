@@ -9,8 +9,8 @@ from typing import Any
 
 from recjax import config as configs
 from recjax.evaluate.history_lengths import by_history_length
-from recjax.evaluate.intervals import holm, paired, spread
-from recjax.evaluate.report import Report, compare
+from recjax.evaluate.intervals import holm, paired_values, spread
+from recjax.evaluate.report import Report, compare, mean_values
 from recjax.evaluate.slices import SLICES
 from recjax.files import read_json
 from recjax.nn.groups import is_frozen
@@ -27,8 +27,8 @@ EVALUATION = "evaluation.json"
 ONLINE = "one more event"
 """Name of the report's note of what `evaluate.online` measured."""
 
-SHOWN = ("ndcg@10", "hr@10", "mrr", "coverage@10")
-"""Metrics of a row, beside the one it was chosen by."""
+SHOWN = ("ndcg@10", "hr@10", "recall@10", "mrr", "coverage@10")
+"""Metrics of a row, beside the one it was chosen by and the leading ones of further evaluators."""
 
 Curves = dict[str, list[tuple[int, float]]]
 """Name -> (step, value) pairs in order."""
@@ -199,7 +199,7 @@ def compare_runs(groups: Mapping[str, Sequence[Outcome]], title: str, target: fl
     )
     if shown is None:
         return comparison
-    floors = next((report.floors for report in reports if report.floors), {})
+    floors = next((report.floor_figures for report in reports if report.floors), {})
     return replace(
         comparison,
         dataset=shown.dataset,
@@ -242,14 +242,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _estimates(reports: Sequence[Report], chosen: str) -> dict[str, Estimate]:
     if not reports:
         return {}
-    figures = spread([report.metrics["all"] for report in reports])
+    figures, intervals = spread([report.figures for report in reports]), reports[0].intervals
+    tasks = [f"{name}.{task.leading}" for name, task in reports[0].tasks.items()]
     found = {}
-    for metric in (metric for metric in dict.fromkeys((chosen, *SHOWN)) if metric in figures):
+    for metric in (metric for metric in dict.fromkeys((chosen, *SHOWN, *tasks)) if metric in figures):
         value = figures[metric]["mean"]
         if len(reports) > 1:
             found[metric] = Estimate(value, figures[metric]["low"], figures[metric]["high"], "seeds")
-        elif metric in reports[0].interval:
-            low, high = reports[0].interval[metric]
+        elif metric in intervals:
+            low, high = intervals[metric]
             found[metric] = Estimate(value, low, high, "users")
         else:
             found[metric] = Estimate(value)
@@ -273,8 +274,9 @@ def _tested(rows: list[Row], runs: dict[str, list[Outcome]]) -> list[Row]:
     base = next(iter(groups.values()))
     if not base:
         return rows
-    same = {name: group for name, group in groups.items() if group and all(_alike(r, base[0]) for r in group)}
-    tests = {test["systems"][1]: test for test in compare(same, _metric_of(runs))["tests"]} if len(same) > 1 else {}
+    metric = next(iter(runs.values()))[0].metric
+    same = {name: group for name, group in groups.items() if group and all(_alike(r, base[0], metric) for r in group)}
+    tests = {test["systems"][1]: test for test in compare(same, metric)["tests"]} if len(same) > 1 else {}
     tested = []
     for row in rows:
         other = bool(groups[row.name]) and row.name not in same
@@ -285,20 +287,18 @@ def _tested(rows: list[Row], runs: dict[str, list[Outcome]]) -> list[Row]:
 
 def _floor_tests(reports: list[Report], metric: str) -> dict[str, dict[str, Any]]:
     """Each floor against the first row, whose seeds all ranked the same users."""
-    if not reports or any(not _alike(report, reports[0]) for report in reports):
+    if not reports or any(not _alike(report, reports[0], metric) for report in reports):
         return {}
-    ours = [report.ranks() for report in reports]
-    tests = {floor: paired(ours, [ranks], metric) for floor, ranks in reports[0].floor_ranks().items()}
+    ours = mean_values(reports, metric)
+    theirs = {floor: reports[0].values(metric, floor) for floor in reports[0].floor_figures}
+    tests = {name: paired_values(ours, found, metric) for name, found in theirs.items() if found is not None}
     corrected = holm([test["p_t"] for test in tests.values()])
     return {floor: test | {"p_holm": p} for (floor, test), p in zip(tests.items(), corrected, strict=True)}
 
 
-def _metric_of(runs: dict[str, list[Outcome]]) -> str:
-    return next(iter(runs.values()))[0].metric
-
-
-def _alike(report: Report, base: Report) -> bool:
-    return report.dataset == base.dataset and report.protocol == base.protocol and report.users is not None
+def _alike(report: Report, base: Report, metric: str) -> bool:
+    same = report.dataset == base.dataset and report.protocol == base.protocol
+    return same and report.values(metric) is not None
 
 
 def _slices(groups: list[list[Outcome]], counts: dict[str, int], metric: str) -> dict[str, list[float | None]]:

@@ -18,7 +18,8 @@ class Train:
         epochs: passes over the training data.
         evaluate_every: steps between validations, or None for once an epoch; 0 = never.
         patience: validations without a better `metric` after which training ends, or None.
-        metric: what "better" is measured by; larger is better.
+        metric: what "better" is measured by, larger being better: a figure of the first evaluator, or one of another as
+            `NAME.METRIC`.
         validation_users: how many users validation looks at, or None for all.
         accumulate: parts a batch is split into to save memory; the result is that of the whole batch.
         ema: decay of a moving average of the parameters, which is then what is evaluated and used; None for none.

@@ -74,20 +74,20 @@ def initial_state(
             optimiser that updates by rows.
     """
     init_key, step_key = jax.random.split(key)
-    params = _over(model.init(init_key, batch, items), held or {})
+    params = overlaid(model.init(init_key, batch, items), held)
     trained = _trained(params, freeze, optimiser)
     # A copy, not an alias: both are donated.
     average = jax.tree.map(jnp.copy, trained) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(trained), average, jax.random.key_data(step_key))
 
 
-def _over(params: Any, held: Any) -> Any:
+def overlaid(params: Any, held: Any) -> Any:
     """A tree of mappings with a part of it replaced; None replaces nothing."""
     if held is None:
         return params
     if not (isinstance(params, Mapping) and isinstance(held, Mapping)):
         return held
-    return {**params, **{name: _over(params.get(name), part) for name, part in held.items()}}
+    return {**params, **{name: overlaid(params.get(name), part) for name, part in held.items()}}
 
 
 def _trained(params: Params, freeze: tuple[str, ...], optimiser: optax.GradientTransformation | RowwiseAdam) -> Params:

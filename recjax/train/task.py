@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.splits import Split
 from recjax.data.transitions import item_counts
 from recjax.data.views import Batch
-from recjax.evaluate.metrics import ACCURACY
-from recjax.evaluate.protocol import quick
+from recjax.evaluate.evaluator import EvaluationData, validation
 from recjax.models.model import ItemStats, Model
 from recjax.train.catalogs import Catalogs, open_catalogs
 from recjax.typing import InputError, Params
@@ -119,7 +118,7 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         packed=data.pack,
         relations=None if catalogs is None else catalogs.relations[0],
     )
-    validate = _validation(config, model, split, items[0]) if len(split.validation) else None
+    validate = _validation(config, model, dataset, split, items[0]) if len(split.validation) else None
     return Task(dataset.name, dataset.fingerprint, model, loader, items, validate)
 
 
@@ -153,7 +152,7 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
         theirs = catalogs if data.held_out is None else open_catalogs(config, [(target, split)], run_dir)
         if len(split.validation):
             model: Model = config.model.build(item_stats(target, split, theirs))
-            validate = _validation(config, model, split, device_items(theirs, [target])[0])
+            validate = _validation(config, model, target, split, device_items(theirs, [target])[0])
     loader = MixedLoader(loaders, data.weights(datasets))
     return Task(*joint_identity(datasets), config.model.build(stats), loader, items, validate)
 
@@ -167,12 +166,8 @@ def check_ranks(config: RunConfig) -> None:
         )
 
 
-def _validation(config: RunConfig, model: Model, split: Split, items: Items) -> Callable[[Any], dict[str, float]]:
-    users, metric = config.train.validation_users, config.train.metric
-    if metric not in ACCURACY:
-        raise InputError(f"train.metric is {metric!r}, but validation measures: {', '.join(ACCURACY)}")
-
-    def validate(params: Params) -> dict[str, float]:
-        return quick(model, params, split.validation, config.data.view, config.evaluate, users, items)
-
-    return validate
+def _validation(
+    config: RunConfig, model: Model, dataset: Dataset, split: Split, items: Items
+) -> Callable[[Params], dict[str, float]]:
+    data = EvaluationData(dataset, split, config.data.view, items)
+    return validation(config.evaluators, config.train.metric, model, data, config.train.validation_users)

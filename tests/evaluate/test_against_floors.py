@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from recjax.evaluate.floors import BASELINES, FLOORS, rank_floors
-from recjax.evaluate.intervals import paired
+from recjax.evaluate.intervals import paired_values
+from recjax.evaluate.metrics import user_metrics
 from recjax.evaluate.protocol import Evaluate, evaluate
 from recjax.evaluate.report import Report, compare, comparison_table
 from recjax.evaluate.scored import Rules
@@ -23,7 +24,7 @@ MODEL = toy.TwoTables(DATA.n_items)
 @pytest.fixture(scope="module")
 def report() -> Report:
     protocol = Evaluate(users_per_batch=16, bootstrap=20, baselines=BASELINES)
-    return evaluate(MODEL, MODEL.init(None, None), DATA, SPLIT, toy.VIEW, protocol, name="toy")
+    return evaluate(MODEL, MODEL.init(None, None, None), DATA, SPLIT, toy.VIEW, protocol, name="toy")
 
 
 def rendered(renderable) -> str:
@@ -41,23 +42,24 @@ def test_every_floor_and_baseline_is_stored_with_its_ranks(report: Report, tmp_p
     report.save(tmp_path / "evaluation.json")
     back = Report.load(tmp_path / "evaluation.json")
     assert tuple(back.floors) == FLOORS + BASELINES
-    assert tuple(back.floor_ranks()) == FLOORS + BASELINES[:-1]  # this model reads no vectors
-    assert back.floors["vector_transition"] is None
+    assert back.floors["vector_transition"] is None  # this model reads no vectors
     for name in ("repeat_last", "text_transition", "item_knn"):
         found = rank_floors(DATA, SPLIT, "test", SPLIT.test, Rules(), only=(name,))[name]
-        np.testing.assert_array_equal(back.floor_ranks()[name], found.ranks)
+        np.testing.assert_array_equal(back.values("mrr", name), user_metrics(found.ranks)["mrr"])
     assert back.users is not None and back.users["rank_repeat_last"].null_count() == len(SPLIT.test)
 
 
 def test_a_report_without_floors_says_nothing_of_them(report: Report):
     bare = dataclasses.replace(report, floors={})
     assert bare.against_floors() is None and "floor" not in rendered(bare.table())
-    assert not dataclasses.replace(report, users=None).floor_ranks()
+    assert dataclasses.replace(report, users=None).values("mrr", "popularity") is None
 
 
 def test_the_difference_to_the_best_floor_is_paired_over_users(report: Report):
     best = max(report.floors, key=lambda name: (report.floors[name] or {"ndcg@10": 0})["ndcg@10"])
-    test = paired([report.floor_ranks()[best]], [report.ranks()])
+    floor, ours = report.values("ndcg@10", best), report.values("ndcg@10")
+    assert floor is not None and ours is not None
+    test = paired_values(floor, ours, "ndcg@10")
     low, high = test["interval"]
     line = report.against_floors()
     place = "below" if test["difference"] < 0 else "above"

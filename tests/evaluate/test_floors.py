@@ -43,7 +43,7 @@ def test_smoothed_transitions_reach_what_was_measured_apart(uniform_data: Path, 
     data = build(read(uniform_data / name))
     split = LeaveOneOut().split(data)
     prior = text_prior(catalog_words(data))
-    for strength, figures in ((0.0, (0.0796, 0.0506)), (32.0, (0.1102, 0.0680)), (1e9, (0.0758, 0.0460))):
+    for strength, figures in ((0.0, (0.0796, 0.0506)), (32.0, (0.1102, 0.0680))):
         model = TextTransitions.fit(split.train, data.n_items, prior, strength=strength, popular=0.0)
         metrics = mean_metrics(rank_scored(model.scores, split.test, data.n_items, Rules(k=0)).ranks)
         assert (metrics["hr@10"], metrics["ndcg@10"]) == pytest.approx(figures, abs=3e-4), strength

@@ -11,8 +11,9 @@ from jax.sharding import AxisType
 from rich.console import Console
 
 from recjax.evaluate import ranking
+from recjax.evaluate.evaluator import EvaluationData
 from recjax.evaluate.metrics import MISS, mean_metrics
-from recjax.evaluate.protocol import Evaluate, evaluate, quick
+from recjax.evaluate.protocol import Evaluate, evaluate
 from recjax.evaluate.ranking import NonFiniteScoresError
 from recjax.evaluate.recommend import recommend
 from recjax.evaluate.report import Report, compare, comparison_table
@@ -24,6 +25,7 @@ SPLIT = toy.split(DATA)
 MODEL = toy.TwoTables(DATA.n_items)
 PARAMS = MODEL.init(None, None, None)
 SMALL = Evaluate(users_per_batch=16, bootstrap=50)
+SAMPLE = EvaluationData(DATA, dataclasses.replace(SPLIT, validation=SPLIT.test), toy.VIEW)
 
 
 def run(config=SMALL, params=PARAMS, **options):
@@ -167,11 +169,11 @@ def test_a_bad_protocol_is_refused(change):
         Evaluate(**change)
 
 
-def test_quick_is_the_same_figure_on_a_fixed_sample():
-    full = quick(MODEL, PARAMS, SPLIT.test, toy.VIEW, SMALL, None)
+def test_validation_is_the_same_figure_on_a_fixed_sample():
+    full = SMALL.validate(MODEL, PARAMS, SAMPLE, None)
     assert full == pytest.approx(mean_metrics(np.array(expected_ranks(True))))
-    sample = quick(MODEL, PARAMS, SPLIT.test, toy.VIEW, SMALL, 10)
-    assert sample == quick(MODEL, PARAMS, SPLIT.test, toy.VIEW, SMALL, 10) != full
+    sample = SMALL.validate(MODEL, PARAMS, SAMPLE, 10)
+    assert sample == SMALL.validate(MODEL, PARAMS, SAMPLE, 10) != full
 
 
 def test_systems_with_several_seeds_are_compared():
@@ -187,10 +189,10 @@ def test_systems_with_several_seeds_are_compared():
 
 
 def test_validation_compiles_once():
-    quick(MODEL, PARAMS, SPLIT.test, toy.VIEW, SMALL, None)
+    SMALL.validate(MODEL, PARAMS, SAMPLE, None)
     compiled = ranking._ranked._cache_size()
     other = {name: table + 1 for name, table in PARAMS.items()}
-    quick(MODEL, other, SPLIT.test, toy.VIEW, SMALL, None)
+    SMALL.validate(MODEL, other, SAMPLE, None)
     assert ranking._ranked._cache_size() == compiled
 
 

@@ -68,3 +68,11 @@ def test_without_events_and_without_times():
     seen.add(np.array([1, 1]), np.array([3, 3]), None)
     assert seen.last.tolist() == [NEVER, NEVER] and seen.lengths.tolist() == [0, 2]
     assert not seen.repeated(np.array([1]), np.array([3]), np.array([5])).any()
+
+
+def test_a_log_whose_times_are_all_the_same_does_not_grow():
+    seen = SeenEvents(MOST)
+    seen.grow(1)
+    for item in range(1, 20):
+        seen.add(np.array([0]), np.array([item]), np.array([0]))
+    assert len(seen.arrays()["latest"]) == MOST

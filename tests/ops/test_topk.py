@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from recjax.ops.topk import QUERY_BLOCK, masked_rank, masked_topk
+from recjax.ops.topk import DOT_PRODUCT, QUERY_BLOCK, masked_rank, masked_topk, ranks_by, scores_by
 
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 4, 1)]
 
@@ -106,6 +106,24 @@ def test_any_mesh_gives_the_same_lists_and_ranks(shape):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 4, 1)])
+@pytest.mark.parametrize("chunk", [1_000, 16])
+def test_several_targets_rank_each_as_if_it_were_alone(shape, chunk):
+    users, table, bias, seen = problem(21, 131, 9)
+    targets = np.random.default_rng(1).integers(0, 130, (21, 6)).astype(np.int32)
+    where = {"start": 2, "n_items": 128}  # item i is row 2 + i
+    mesh = jax.make_mesh(shape, ("data", "model", "seq"), axis_types=(AxisType.Auto,) * 3)
+    with jax.set_mesh(mesh):
+        ranks, own = ranks_by(DOT_PRODUCT, users, (table, bias), targets, seen, **where, chunk=chunk)
+        scores = scores_by(DOT_PRODUCT, users, (table, bias), targets, **where)
+    for column in range(6):
+        alone = masked_rank(users, table[2:], targets[:, column], seen, bias=bias[2:], n_items=128)
+        real = targets[:, column] > 0
+        np.testing.assert_array_equal(ranks[real, column], alone[0][real])
+        np.testing.assert_array_equal(own[real, column], alone[1][real])
+    np.testing.assert_array_equal(scores, np.where(targets > 0, own, 0))
+
+
 def test_more_queries_than_a_block():
     users, table, bias, seen = problem(QUERY_BLOCK * 2 + 3, 40, 4)
     scores = competing(raw_scores(users, table, bias), seen, 39)
@@ -127,6 +145,7 @@ def test_never_holds_queries_by_items():
     for function in (
         lambda u, t, s: masked_topk(u, t, s, 10, chunk=500),
         lambda u, t, s: masked_rank(u, t, s[:, 0], s, chunk=500),
+        lambda u, t, s: ranks_by(DOT_PRODUCT, u, (t, None), s, s, n_items=4_999, chunk=500),
     ):
         largest = max(sizes(jax.make_jaxpr(function)(users, table, seen).jaxpr))
         assert QUERY_BLOCK * 500 <= largest <= QUERY_BLOCK * 600

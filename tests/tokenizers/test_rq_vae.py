@@ -16,7 +16,9 @@ from recjax.tokenizers.rq_vae_model import RQAutoencoder, quantised
 from recjax.tokenizers.training import VectorBatch
 
 ITEMS, WIDTH, TOPICS, TASTES = 400, 12, 8, 8
-TINY = RQVAE(slots=3, clusters=16, hidden=(24,), width=8, steps=150, batch=128, learning_rate=0.003)
+TINY = RQVAE(
+    slots=3, clusters=16, hidden=(24,), width=8, prepare="standardise", steps=150, batch=128, learning_rate=0.003
+)
 
 
 @lru_cache
@@ -56,7 +58,7 @@ def test_codes_rebuild_vectors_where_random_ones_do_not_and_each_level_adds():
     state, codes = fitted(TINY)
     found = [error(TINY, state, codes[:, :slots]) for slots in (1, 2, 3)]
     shuffled = error(TINY, state, np.random.default_rng(0).permutation(codes))
-    assert found[0] > 1.2 * found[1] > 1.2 * found[2]
+    assert found[0] > 1.1 * found[1] > 1.1 * found[2]
     assert found[2] < 0.4 < 1.0 < shuffled
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from recjax.evaluate.protocol import quick
+from recjax.evaluate.evaluator import EvaluationData
 from recjax.parallel.mesh import MeshShape
 from recjax.train.loop import Train, fit
 from recjax.train.run import load_run, read_record
@@ -35,7 +35,8 @@ def test_the_best_checkpoint_is_what_is_loaded(run_dir, config):
     assert run.step == record["progress"]["best_step"]
     assert run.config == config
     with jax.set_mesh(run.mesh):
-        metrics = quick(run.model, run.params, run.split.validation, config.data.view, config.evaluate, 40)
+        data = EvaluationData(run.dataset, run.split, config.data.view)
+        metrics = config.evaluate.validate(run.model, run.params, data, 40)
     assert metrics[config.train.metric] == pytest.approx(record["progress"]["best_value"], abs=1e-6)
 
 

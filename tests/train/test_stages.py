@@ -64,22 +64,22 @@ def arrays(folder: Path, step: int, model: ToyModel = ToyModel()):  # noqa: B008
 
 
 class Opened:
-    """Stands in for `open_task`: a toy task a run, interrupted at (run, step); remembers which runs were opened."""
+    """Stands in for what opens tasks: a toy a run, interrupted at (run, step); remembers which runs were opened."""
 
     def __init__(self):
         self.runs, self.stop = [], (None, None)
 
-    def __call__(self, config, run_dir):
-        self.runs.append(run_dir.name)
+    def __call__(self, part):
+        self.runs.append(part.folder.name)
         name, step = self.stop
-        on_step = interrupt_at(step) if name == run_dir.name else None
-        return toy_task(seed=config.seed, on_step=on_step)
+        on_step = interrupt_at(step) if name == part.folder.name else None
+        return toy_task(seed=part.config.seed, on_step=on_step)
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     made = Opened()
-    monkeypatch.setattr(loop, "open_task", made)
+    monkeypatch.setattr(loop, "_open", made)
     return made
 
 
@@ -87,7 +87,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 def unbroken(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("unbroken") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "open_task", Opened())
+        patch.setattr(loop, "_open", Opened())
         return folder, fit(config(), folder)
 
 
@@ -141,14 +141,16 @@ def test_settings_name_what_earlier_stages_have_made(tmp_path):
 
 
 def test_what_is_taken_over_has_to_fit_and_the_rest_starts_afresh(unbroken, tmp_path):
-    folder, task = str(unbroken[0]), toy_task(model=Wider())
+    folder, bias = str(unbroken[0]), np.ones(8, np.float32)
+    task = toy_task(model=Wider(), params={"dense": {"bias": bias}})
     best = params(unbroken[0], unbroken[1].best_step)[0]
     take = {"steps": 1, "evaluate_every": 0, "start_from": folder, "optim": AdamW(1e-9)}
     with pytest.raises(InputError, match=r"train\.take has '\^encoder', which matches no parameter"):
         fit(toy_config(take=("^encoder", "^dense"), **take), tmp_path / "a", task)
-    fit(toy_config(take=("^dense/",), **take), tmp_path / "a", task)
+    fit(toy_config(take=("^dense/kernel",), **take), tmp_path / "a", task)
     found = arrays(tmp_path / "a", 1, task.model)
     np.testing.assert_allclose(found["dense"]["kernel"], best["dense"]["kernel"], atol=1e-7)
+    np.testing.assert_allclose(found["dense"]["bias"], bias, atol=1e-7)
     assert found["items"].shape == (41, 8)
 
 
@@ -200,7 +202,7 @@ def test_settings_that_cannot_be(make, message):
 
 def test_the_recipe_of_the_docs_trains(tmp_path, monkeypatch):
     page = (Path(__file__).resolve().parents[2] / "docs" / "train.md").read_text()
-    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "clusters" in block]
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Stage(" in text)
     (tmp_path / "clustered.py").write_text(block)
     on_one_device(monkeypatch)
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
