@@ -77,6 +77,11 @@ class RunConfig:
         check(self)
         _check_lengths(self)
 
+    @property
+    def evaluators(self) -> tuple[Any, ...]:
+        """`evaluate` as a tuple."""
+        return self.evaluate if isinstance(self.evaluate, tuple) else (self.evaluate,)
+
 
 def _check_lengths(config: RunConfig) -> None:
     """Raises InputError where histories are longer than what the model has positions for."""
@@ -84,11 +89,6 @@ def _check_lengths(config: RunConfig) -> None:
     length = getattr(getattr(config.data, "view", None), "max_length", None)
     if isinstance(room, int) and isinstance(length, int) and room < length:
         raise InputError(f"data.view.max_length is {length}, but the model has positions for {room} events at most")
-
-    @property
-    def evaluators(self) -> tuple[Any, ...]:
-        """`evaluate` as a tuple."""
-        return self.evaluate if isinstance(self.evaluate, tuple) else (self.evaluate,)
 
 
 def to_json(config: Any) -> Any:
