@@ -134,5 +134,5 @@ def test_any_evaluators_metric_can_decide_what_is_best():
 def test_bad_settings_are_refused(kind, change):
     with pytest.raises(InputError, match=rf"\w+\.{next(iter(change))}"):
         dataclasses.replace(kind(), **change)
-    with pytest.raises(InputError, match=r"evaluate.items"):
+    with pytest.raises(InputError, match=r"Exposure\.items"):
         Exposure(())
