@@ -163,7 +163,7 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     declared = hints(type(config))
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
-        if isinstance(value, dict):  # its configurations are set one by one
+        if isinstance(value, dict):
             for name, entry in value.items():
                 yield from keys(entry, join(key, name)) if is_config(entry) else ()
             continue
