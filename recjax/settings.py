@@ -317,7 +317,7 @@ class _UnreadableError(ValueError):
 
 
 def _parse(text: str, annotation: Any, current: Any, key: str) -> Any:
-    if is_several(current):
+    if is_several(current) and annotation is Any:  # no text reads as one of them
         inside = ", ".join(f"{key}.{index} ({type(entry).__name__})" for index, entry in enumerate(current))
         raise InputError(f"{key} has several groups of settings: {inside}; set one of their keys")
     if is_config(current) and not _choices(annotation):
