@@ -9,7 +9,10 @@ UV ?= uv
 # Installed without bytecode: what is imported once is kept compiled, so that no later process compiles it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test pytest test-tpu beam lint types lock clean
+# What is installed is what was locked, file by file: pip compares the hashes.
+LOCKED = --quiet --no-compile --require-hashes -r
+
+.PHONY: help quickstart test pytest test-tpu beam lint types lock audit clean
 
 help:
 	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
@@ -18,7 +21,8 @@ help:
 	@echo "make test-tpu    compile for TPU pods, which needs no TPU but libtpu (0.7 GB, into $(VENV)/libtpu); minutes"
 	@echo "make lint        ruff and the import order of the rooms"
 	@echo "make types       pyright"
-	@echo "make lock        resolve the requirements again (needs uv)"
+	@echo "make lock        resolve the requirements again, with the hashes of all files (needs uv)"
+	@echo "make audit       look the locked versions up among known vulnerabilities (needs the network)"
 	@echo "make clean       remove $(VENV) and $(RUN)"
 
 quickstart: $(VENV)/.runtime
@@ -35,7 +39,8 @@ beam: $(VENV)-beam/.beam
 
 $(VENV)-beam/.beam: requirements-beam.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)-beam
-	$(VENV)-beam/bin/python -m pip install --quiet --no-compile -r requirements-beam.txt pytest pytest-xdist
+	$(VENV)-beam/bin/python -m pip install $(LOCKED) requirements-beam.txt
+	$(VENV)-beam/bin/python -m pip install --quiet --no-compile pytest pytest-xdist
 	$(VENV)-beam/bin/python -m pip install --quiet --no-compile --no-deps --editable .
 	@touch $@
 
@@ -55,28 +60,40 @@ types: $(VENV)/.dev
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "recjax needs Python 3.11 or 3.12; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -r requirements.lock
+	$(BIN)/python -m pip install $(LOCKED) requirements.lock
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.lock
+	$(BIN)/python -m pip install $(LOCKED) requirements-dev.lock
 	@touch $@
 
 $(VENV)/.libtpu: requirements-tpu.txt $(VENV)/.dev
-	grep '^libtpu==' requirements-tpu.txt > $(VENV)/libtpu.txt
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $(VENV)/libtpu -r $(VENV)/libtpu.txt
+	sed -n '/^libtpu==/,/[^\\]$$/p' requirements-tpu.txt > $(VENV)/libtpu.txt
+	$(BIN)/python -m pip install --no-deps --target $(VENV)/libtpu $(LOCKED) $(VENV)/libtpu.txt
 	@touch $@
 
-# One resolution for both Pythons; lines with options, which may name an index, are taken out.
-COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml
+# One resolution for both Pythons; lines with options, which may name an index, are taken out: those with hashes stay.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
+	--upgrade pyproject.toml
 
 lock:
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --extra tpu -c requirements.lock -o requirements-tpu.txt
+	$(COMPILE) --extra cuda -c requirements.lock -o requirements-cuda.txt
 	$(COMPILE) --extra beam -o requirements-beam.txt
-	sed -i '/^--/d' requirements.lock requirements-dev.lock requirements-tpu.txt requirements-beam.txt
+	sed -i '/^--/d' requirements.lock requirements-dev.lock requirements-*.txt
+
+# In an environment of its own, so that what looks for faults is no part of what is looked at.
+audit: $(VENV)-audit/.audit
+	for lock in requirements.lock requirements-dev.lock requirements-*.txt; do \
+		$(VENV)-audit/bin/pip-audit --disable-pip --require-hashes --requirement $$lock || exit 1; done
+
+$(VENV)-audit/.audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --no-compile pip-audit
+	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-beam $(RUN)
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-audit $(RUN)

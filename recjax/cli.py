@@ -12,51 +12,65 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from recjax import __version__
+from recjax import __version__, faults
 
 COMPARING = ("ablate", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    options = parser().parse_args(arguments)
-    import jax
-
-    if options.command in COMPARING:
-        from recjax import comparisons as commands
-    elif options.command == "prepare":
-        from recjax import datasets as commands
-    else:
-        from recjax import commands
-    from recjax.evaluate.ranking import NonFiniteScoresError
-    from recjax.parallel import watch
-    from recjax.parallel.processes import LaunchError
-    from recjax.parallel.startup import initialize
-    from recjax.train.errors import TrainingError
-    from recjax.typing import InputError
-
     if arguments is None:
-        _keep_compiled_programs()
+        faults.any_text()
     try:
-        if options.command not in COMPARING:  # those look at no device: it belongs to the runs that they start
-            initialize()
-        return getattr(commands, options.command.replace("-", "_"))(options)
-    except (InputError, LaunchError, NonFiniteScoresError, TrainingError) as error:
+        options = parser().parse_args(arguments)
+    except SystemExit as ended:  # after `--help`, which may have been printed to a full disk
+        if (status := faults.flushed("--help")) and not ended.code:
+            return status
+        raise
+    try:
+        status = _run(options, whole=arguments is None)
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if (found := faults.explained(error)) is None:
+            _tell_others(error, 1, shown=True)
+            raise
+        message, status = found
         if options.debug:
             traceback.print_exc()
-        print(f"recjax {options.command}: {error}", file=sys.stderr)
-        status = 2 if isinstance(error, InputError) else 1
-        watch.fail(error, status)
-        return status
-    except KeyboardInterrupt as error:
-        print(f"recjax {options.command}: interrupted", file=sys.stderr)
-        watch.fail(error, 130)
-        return 130
-    except Exception as error:
-        if jax.distributed.is_initialized():  # `fail` does not return where there are others to tell
-            traceback.print_exc()
-        watch.fail(error, 1)
-        raise
+        if message:
+            print(f"recjax {options.command}: {message}", file=sys.stderr)
+        _tell_others(error, status)
+    return faults.flushed(options.command) or status
+
+
+def _run(options: argparse.Namespace, whole: bool) -> int:
+    """One command; of a process that does nothing else (`whole`), compiled programs are kept."""
+    with faults.leaves_at_once(options.command):
+        if options.command in COMPARING:
+            from recjax import comparisons as commands
+        elif options.command == "prepare":
+            from recjax import datasets as commands
+        else:
+            from recjax import commands
+        from recjax.parallel.startup import initialize
+
+    if whole:
+        _keep_compiled_programs()
+    if options.command not in COMPARING:  # those look at no device: it belongs to the runs that they start
+        initialize()
+    return getattr(commands, options.command.replace("-", "_"))(options)
+
+
+def _tell_others(error: BaseException, status: int, shown: bool = False) -> None:
+    """Ends a process of several at once, its traceback `shown`, so that the others do not wait for it."""
+    if (watch := sys.modules.get("recjax.parallel.watch")) is None:  # interrupted before it was imported
+        return
+    import jax
+
+    if shown and jax.distributed.is_initialized():  # `fail` does not return where there are others to tell
+        traceback.print_exc()
+    watch.fail(error, status)
 
 
 def _keep_compiled_programs() -> None:

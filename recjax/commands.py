@@ -394,7 +394,7 @@ def inspect(options: Namespace) -> int:
         console.print(line, highlight=False)
     path = options.run / EVALUATION
     if path.is_file():
-        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]["all"]
+        metrics = Report.load(path).metrics["all"]
         console.print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()), highlight=False)
     return 0
 

@@ -10,19 +10,23 @@ import dataclasses
 import difflib
 import importlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from recjax.files import replacing
-from recjax.settings import check, is_config, is_several, join, keys, override, override_all, show
+from recjax.files import read_json, replacing
+from recjax.limits import SEED, require
+from recjax.settings import SettingError, check, is_config, is_several, join, keys, override, override_all, show
 from recjax.typing import InputError
 
 TAG = "type"
 PACKAGE = "recjax"
 RECIPE = "recipe"
+_MODULE = re.compile(rf"{PACKAGE}(\.[a-z]\w*)*", re.ASCII)
+"""Modules that a tag may name; those whose names begin with an underscore, such as `__main__`, do things."""
 
 __all__ = ["RunConfig", "completed", "diff", "from_json", "keys", "load", "override", "override_all", "save", "to_json"]
 
@@ -66,12 +70,25 @@ class RunConfig:
             value = getattr(self, part)
             if not (is_config(value) or (part == "evaluate" and is_several(value))):
                 raise InputError(f"{part} is {value!r}, expected a configuration (an instance of a frozen dataclass)")
+        for part in ("text", "tokenizer"):
+            if (value := getattr(self, part)) is not None and not is_config(value):
+                raise InputError(f"{part} is {value!r}, expected a configuration or none")
+        require(self, seed=SEED)
         check(self)
+        _check_lengths(self)
 
     @property
     def evaluators(self) -> tuple[Any, ...]:
         """`evaluate` as a tuple."""
         return self.evaluate if isinstance(self.evaluate, tuple) else (self.evaluate,)
+
+
+def _check_lengths(config: RunConfig) -> None:
+    """Raises InputError where histories are longer than what the model has positions for."""
+    room = getattr(config.model, "longest", None)
+    length = getattr(getattr(config.data, "view", None), "max_length", None)
+    if isinstance(room, int) and isinstance(length, int) and room < length:
+        raise InputError(f"data.view.max_length is {length}, but the model has positions for {room} events at most")
 
 
 def to_json(config: Any) -> Any:
@@ -91,21 +108,22 @@ def _tag(cls: type) -> str:
     return f"{cls.__module__ if inside else RECIPE}:{cls.__qualname__}"
 
 
-def from_json(tree: Any, recipe: ModuleType | None = None) -> Any:
+def from_json(tree: Any, recipe: ModuleType | None = None, key: str = "") -> Any:
     """The configuration that `to_json` wrote.
 
     Args:
         tree: JSON values.
         recipe: module in which `recipe:` tags are looked up.
+        key: of the configuration, where it is part of another.
 
     Raises:
         InputError: a tag that names no configuration of recjax or of the recipe, or a setting that it does not have.
     """
     if isinstance(tree, list):
-        return tuple(from_json(entry, recipe) for entry in tree)
+        return tuple(from_json(entry, recipe, f"{key}[{index}]") for index, entry in enumerate(tree))
     if not isinstance(tree, Mapping):
         return tree
-    values = {name: from_json(entry, recipe) for name, entry in tree.items() if name != TAG}
+    values = {name: from_json(entry, recipe, join(key, name)) for name, entry in tree.items() if name != TAG}
     if TAG not in tree:
         return values
     cls = _resolve(tree[TAG], recipe)
@@ -117,22 +135,26 @@ def from_json(tree: Any, recipe: ModuleType | None = None) -> Any:
             raise InputError(f"{tree[TAG]} has no setting {name!r}; it has: {', '.join(known)}{hint}")
     try:
         return cls(**values)
-    except TypeError as error:
+    except SettingError as error:
+        raise error.at(key) from None
+    except InputError:
+        raise
+    except Exception as error:  # a class that checks nothing was given what it was not made for
         raise InputError(f"{tree[TAG]}: {error}") from None
 
 
 def _resolve(tag: Any, recipe: ModuleType | None) -> type:
-    place, separator, name = str(tag).partition(":")
-    if not separator or not name.isidentifier():
+    place, _, name = str(tag).partition(":")
+    if not name.isidentifier():
         raise InputError(f"{tag!r} is not the type of a configuration, expected 'module:Class'")
     if place == RECIPE:
         if recipe is None:
             raise InputError(f"{tag!r} is defined in the run's recipe; name the recipe's file with --recipe")
         module = recipe
-    elif place == PACKAGE or place.startswith(PACKAGE + "."):
+    elif _MODULE.fullmatch(place):
         try:
             module = importlib.import_module(place)
-        except ModuleNotFoundError:
+        except ImportError:
             raise InputError(f"{tag!r}: this version of recjax has no module {place!r}") from None
     else:
         raise InputError(f"{tag!r} is neither a configuration of recjax nor of the recipe, so it is not loaded")
@@ -152,13 +174,11 @@ def save(config: RunConfig, path: Path) -> None:
 
 def load(path: Path, recipe: ModuleType | None = None) -> RunConfig:
     """The configuration that `save` wrote; InputError where the file is absent or damaged."""
+    tree = read_json(path, f"so {path.parent} is not a run folder")
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist, so {path.parent} is not a run folder") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-    config = from_json(tree, recipe)
+        config = from_json(tree, recipe)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     if not isinstance(config, RunConfig):
         raise InputError(f"{path} holds {show(config)}, expected a {RunConfig.__name__}")
     return config

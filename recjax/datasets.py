@@ -10,11 +10,12 @@ from recjax.data.building import build
 from recjax.data.dataset import Dataset
 from recjax.data.embedded import NAMES
 from recjax.data.importers import download, read
-from recjax.data.locate import cache_folder, locate
+from recjax.data.locate import cache_folder, locate, place_of_name
 from recjax.data.preparation import Preparation
 from recjax.data.prepared import find, header, is_prepared, load, save
 from recjax.data.remote import Place, local, place
 from recjax.data.splits import LeaveOneOut
+from recjax.files import read_json
 from recjax.recipes import RUNS
 from recjax.typing import InputError
 
@@ -31,14 +32,14 @@ def prepare(options: Namespace) -> int:
     raw = None if options.raw is None else place(options.raw)
     out = None if options.out is None else place(options.out)
     if options.beam is not None:
-        out = out or cache_folder() / options.dataset
+        out = out or place_of_name(options.dataset)
         if not options.replace:
             _check_free(out)
         dataset = _prepared_by_beam(options, raw, preparation, out)
     elif raw is None and _is_here(options.dataset):
         dataset = find(options.dataset, preparation)
     else:
-        out = out or cache_folder() / options.dataset
+        out = out or place_of_name(options.dataset)
         if not options.replace:
             _check_free(out, preparation)
         source = local(raw or download(options.dataset, cache_folder() / "downloads"), cache_folder())
@@ -85,8 +86,8 @@ def _check_free(out: Place, preparation: Preparation | None = None, fingerprint:
 def _is_trained_on(run: Path, dataset: Place) -> bool:
     """Whether the configuration of a run names a dataset."""
     try:
-        data = json.loads((run / "config.json").read_text(encoding="utf-8"))["data"]
-    except (OSError, ValueError, KeyError, TypeError):
+        data = read_json(run / "config.json")["data"]
+    except (InputError, KeyError, TypeError):
         return False
     return any(json.dumps(name) in json.dumps(data) for name in (dataset.name, str(dataset)))
 

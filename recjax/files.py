@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and digests that tell whether they are as they were written."""
+"""Files that are there whole or not at all, JSON that may be damaged, and digests that tell whether files changed."""
 
 import errno
 import fcntl
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,43 @@ from recjax.typing import InputError
 
 DIGEST = "digest"
 """Key of a JSON object for the digest of the others."""
+
+DEEPEST = 64
+"""Levels of JSON: more than any file of a run has, and few enough to walk through by functions that call themselves."""
+
+
+def read_json(path: Any, absent: str = "") -> Any:
+    """The JSON of a file.
+
+    Args:
+        path: a `Path`, or an `epath.Path` behind a URL.
+        absent: what its absence means, for the message.
+
+    Raises:
+        InputError: it is absent, cannot be read, is not UTF-8, is cut short or is nested without end.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} does not exist" + (f", {absent}" if absent else "")) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise InputError(f"{path} is damaged: its JSON is nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    level = [tree]
+    for _ in range(DEEPEST):
+        level = [entry for node in level for entry in _inside(node)]
+        if not level:
+            return tree
+    raise InputError(f"{path} is damaged: its JSON is nested too deep")
+
+
+def _inside(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
 import math
-import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,14 +13,35 @@ from recjax.typing import InputError
 
 Config = TypeVar("Config")
 
+SHOWN_DIGITS = 15
+"""Whole numbers with more are shown rounded."""
+
+
+class SettingError(InputError):
+    """A value that its configuration refuses.
+
+    Args:
+        place: key of the configuration, or its class where it stands in no tree yet.
+        name: of the field.
+        complaint: the rest of the sentence.
+    """
+
+    def __init__(self, place: str, name: str, complaint: str):
+        super().__init__(f"{join(place, name)} {complaint}")
+        self._name, self._complaint = name, complaint
+
+    def at(self, key: str) -> "SettingError":
+        """The same error, of the configuration at `key` in a tree."""
+        return SettingError(key, self._name, self._complaint)
+
 
 def check(config: Any, key: str = "") -> None:
     """Raises InputError, naming the key, where a value of the tree is not of its declared type."""
-    hints = _hints(type(config))
+    declared = hints(type(config))
     for field in dataclasses.fields(config):
         value, inner = getattr(config, field.name), join(key, field.name)
-        if not _fits(value, hints[field.name]):
-            raise InputError(f"{inner} is {show(value)}, expected {describe(hints[field.name])}")
+        if not fits(value, declared[field.name]):
+            raise SettingError(key, field.name, f"is {show(value)}, expected {describe(declared[field.name])}")
         _check_inside(value, inner)
 
 
@@ -35,15 +56,6 @@ def _check_inside(value: Any, key: str) -> None:
             _check_inside(entry, join(key, str(name)))
 
 
-def check_patterns(key: str, patterns: Iterable[str]) -> None:
-    """Raises InputError, naming the key, where a pattern is no regular expression."""
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
-
-
 def is_config(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
@@ -53,7 +65,9 @@ def is_several(value: Any) -> bool:
     return isinstance(value, tuple) and bool(value) and all(map(is_config, value))
 
 
-def _hints(cls: type) -> dict[str, Any]:
+@functools.lru_cache(maxsize=256)
+def hints(cls: type) -> dict[str, Any]:
+    """The declared types of a dataclass's fields."""
     return typing.get_type_hints(cls)
 
 
@@ -62,10 +76,11 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of a declared type."""
     members = _members(annotation)
     if len(members) > 1:
-        return any(_fits(value, member) for member in members)
+        return any(fits(value, member) for member in members)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is None or annotation is type(None):
         return value is None
@@ -76,12 +91,12 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is bool or isinstance(value, bool):
         return isinstance(value, bool) and annotation is bool
     if annotation is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if origin is tuple or annotation is tuple:
         return isinstance(value, tuple) and _fits_tuple(value, args)
     if origin is dict or annotation is dict:
         return isinstance(value, dict) and all(
-            isinstance(name, str) and _fits(entry, args[1] if args else Any) for name, entry in value.items()
+            isinstance(name, str) and fits(entry, args[1] if args else Any) for name, entry in value.items()
         )
     if getattr(annotation, "_is_protocol", False):
         return is_config(value)
@@ -92,8 +107,8 @@ def _fits_tuple(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
     if not args or args == (Any, ...):
         return all(_storable(entry) for entry in value)
     if len(args) == 2 and args[1] is Ellipsis:
-        return all(_fits(entry, args[0]) for entry in value)
-    return len(args) == len(value) and all(_fits(entry, arg) for entry, arg in zip(value, args, strict=True))
+        return all(fits(entry, args[0]) for entry in value)
+    return len(args) == len(value) and all(fits(entry, arg) for entry, arg in zip(value, args, strict=True))
 
 
 def _storable(value: Any) -> bool:
@@ -126,7 +141,13 @@ def describe(annotation: Any) -> str:
     return str(getattr(annotation, "__name__", annotation))
 
 
+def allows_none(annotation: Any) -> bool:
+    return type(None) in _members(annotation)
+
+
 def show(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**SHOWN_DIGITS:
+        return f"{value:.6g}" if value.bit_length() < 1000 else "a number of hundreds of digits"
     return type(value).__name__ if is_config(value) else repr(value)
 
 
@@ -139,7 +160,7 @@ def join(key: str, name: str) -> str:
 
 def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key that can be set, with its value: leaves, and parts that are none or chosen among classes."""
-    hints = _hints(type(config))
+    declared = hints(type(config))
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
         if isinstance(value, dict):
@@ -153,7 +174,7 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if not is_config(value):
             yield key, value
             continue
-        if _choices(hints[field.name]):
+        if _choices(declared[field.name]):
             yield key, type(value).__name__
         yield from keys(value, key)
 
@@ -196,7 +217,7 @@ def change(config: Config, values: Mapping[str, Any]) -> Config:
 
 def _replaced(config: Any, values: dict[tuple[str, ...], Any], held: tuple[str, ...], root: Any) -> Any:
     """`config`, which stands at the key `held`, with the values at the given paths below it replaced."""
-    hints, changes = _hints(type(config)), {}
+    declared, changes = hints(type(config)), {}
     for name in dict.fromkeys(path[0] for path in values):
         key = ".".join((*held, name))
         own = {path[1:]: new for path, new in values.items() if path[0] == name}
@@ -205,9 +226,9 @@ def _replaced(config: Any, values: dict[tuple[str, ...], Any], held: tuple[str, 
         value = getattr(config, name)
         if () in own:  # a part chosen by name comes before the settings inside it
             new = own.pop(())
-            if not isinstance(new, str) and not _fits(new, hints[name]):
-                raise InputError(f"{key} is {show(new)}, expected {describe(hints[name])}")
-            value = _parse(new, hints[name], value, key) if isinstance(new, str) else new
+            if not isinstance(new, str) and not fits(new, declared[name]):
+                raise InputError(f"{key} is {show(new)}, expected {describe(declared[name])}")
+            value = _parse(new, declared[name], value, key) if isinstance(new, str) else new
         if own and isinstance(value, dict):
             changes[name] = _entries_replaced(value, own, (*held, name), root)
             continue
@@ -218,7 +239,10 @@ def _replaced(config: Any, values: dict[tuple[str, ...], Any], held: tuple[str, 
             inside = ".".join((key, *next(iter(own))))
             raise InputError(f"{inside} cannot be set: {key} is {show(value)} here and has no settings inside")
         changes[name] = _replaced(value, own, (*held, name), root) if own else value
-    return dataclasses.replace(config, **changes)
+    try:
+        return dataclasses.replace(config, **changes)
+    except SettingError as error:
+        raise error.at(".".join(held)) from None
 
 
 def _entries_replaced(
@@ -278,7 +302,7 @@ def _declared(root: Any, key: str) -> tuple[Any, Any]:
         elif isinstance(root, tuple):
             annotation, root = Any, root[int(name)]
         else:
-            annotation, root = _hints(type(root))[name], getattr(root, name)
+            annotation, root = hints(type(root))[name], getattr(root, name)
     return annotation, root
 
 
@@ -293,7 +317,7 @@ class _UnreadableError(ValueError):
 
 
 def _parse(text: str, annotation: Any, current: Any, key: str) -> Any:
-    if is_several(current):
+    if is_several(current) and annotation is Any:  # no text reads as one of them
         inside = ", ".join(f"{key}.{index} ({type(entry).__name__})" for index, entry in enumerate(current))
         raise InputError(f"{key} has several groups of settings: {inside}; set one of their keys")
     if is_config(current) and not _choices(annotation):
@@ -308,8 +332,8 @@ def _parse(text: str, annotation: Any, current: Any, key: str) -> Any:
 def _read(text: str, annotation: Any) -> Any:
     members = _members(annotation)
     if len(members) > 1:
-        # `none` before text, numbers before text: a string accepts anything, so it comes last.
-        for member in sorted(members, key=lambda member: member is str):
+        # Whole numbers before others, which read them too; text, which accepts anything, comes last.
+        for member in sorted(members, key=lambda member: {float: 1, str: 2}.get(member, 0)):
             try:
                 return _read(text, member)
             except _UnreadableError:

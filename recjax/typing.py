@@ -11,7 +11,7 @@ Dimension letters used in shape annotations throughout the package:
 Item 0 is padding everywhere; a catalog of `items` items uses ids 1..items.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,9 @@ from jaxtyping import Bool, Float, Int
 Array: TypeAlias = jax.Array
 Params: TypeAlias = Any
 """A Flax parameter tree: nested dicts of arrays."""
+
+Dtype = Literal["float32", "bfloat16"]
+"""What a model computes in; parameters are float32."""
 
 DATA_AXIS = "data"
 MODEL_AXIS = "model"
@@ -32,6 +35,7 @@ __all__ = [
     "SEQ_AXIS",
     "Array",
     "Bool",
+    "Dtype",
     "Float",
     "InputError",
     "Int",

@@ -1,11 +1,14 @@
 """The command line: grammar, exit status, messages, and each command on a tiny run."""
 
+import errno
+import io
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import polars as pl
 import pytest
 
@@ -187,7 +190,7 @@ def test_evaluate_fits_baselines_beside_the_floors(run: Path, tmp_path: Path, ca
     assert cli.main(["report", str(copy)]) == 0  # reads the run folder, whose configuration is as it was
     assert "session_knn" in (copy / "report.html").read_text()
     assert cli.main(["evaluate", str(copy), "--baselines", "als"]) == 2
-    assert "evaluate.baselines names 'als'" in capsys.readouterr().err
+    assert "evaluate.baselines is ('als',), expected some of item_knn" in capsys.readouterr().err
 
 
 def test_evaluate_compares_runs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -295,3 +298,66 @@ def test_files_of_a_command_are_checked_before_anything_is_read(tmp_path: Path, 
         assert cli.main(["recommend", str(tmp_path / "no run"), *arguments]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
+
+
+class PanicException(BaseException):
+    """As polars calls its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "runs/x: No space left on device"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "xxx"), 2, "xxx: File name too long"),
+        (PermissionError(errno.EACCES, "Permission denied", "/cache"), 2, "/cache: Permission denied"),
+        (MemoryError("Unable to allocate 1 TiB"), 1, "out of memory: Unable to allocate 1 TiB"),
+        (PanicException("index out of bounds\nat line 3"), 1, "polars cannot do this, and says: index out of bounds"),
+        (pl.exceptions.ComputeError("not a parquet file"), 1, "a table cannot be read or made: not a parquet file"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1 TB"), 1, "out of memory of the device: RESOURCE_EXHAUSTED"),
+        (RuntimeError("Unable to initialize backend 'x'"), 2, "Unable to initialize backend 'x'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_what_is_no_fault_of_the_program_ends_in_one_line(error, status, words, monkeypatch, capsys):
+    def fails(options, whole):
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fails)
+    assert cli.main(["inspect", "x"]) == status
+    found = capsys.readouterr()
+    assert found.err.startswith(f"recjax inspect: {words}") and found.err.count("\n") == 1
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
+    def fails(options, whole):
+        return {}["absent"]
+
+    monkeypatch.setattr(cli, "_run", fails)
+    with pytest.raises(KeyError):
+        cli.main(["inspect", "x"])
+
+
+def test_a_name_is_no_path(shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    for name in ("../shop", "/shop", "", ".shop", "a" * 300, "prepared", "a\nb", "\udcff"):
+        assert cli.main(["prepare", name, "--raw", str(shop / "shop")]) == 2
+        assert "a dataset cannot be called" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_standard_output_that_takes_no_words(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_run", lambda options, whole: print("found") or 0)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.main(["inspect", "x"]) == 1
+    assert capsys.readouterr().err == "recjax inspect: cannot write to standard output: No space left on device\n"
+
+
+def test_a_standard_output_that_knows_few_letters(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["recjax", "inspect", "x"])
+    monkeypatch.setattr(cli, "_run", lambda options, whole: print("caf\u00e9 \u00b7") or 0)
+    assert cli.main() == 0
+    assert written.getvalue() == b"caf? ?\n"

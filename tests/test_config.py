@@ -1,6 +1,7 @@
 """Configurations: types, overrides, JSON."""
 
 import json
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from hypothesis import strategies as st
 from recjax import config as configs
 from recjax import recipes
 from recjax.config import RunConfig, completed, diff, from_json, keys, override, override_all, to_json
+from recjax.data.loader import Data
+from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.rank_sets import RankSets
+from recjax.models.next_item import NextItem
 from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.typing import InputError
@@ -156,10 +160,6 @@ def test_every_listed_key_can_be_set_to_its_own_value():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"model": SASRec(width="64")}, "model.width is '64', expected int"),  # pyright: ignore[reportArgumentType]
-        ({"model": SASRec(width=True)}, "model.width is True, expected int"),
-        ({"model": SASRec(norm="none")}, "model.norm"),  # pyright: ignore[reportArgumentType]
-        ({"model": SASRec(loss=Part())}, "model.loss is Part"),  # pyright: ignore[reportArgumentType]
         ({"train": Part(rate=float("nan"))}, "train.rate is nan"),
         ({"train": Part(sizes=[1])}, "train.sizes is .1., expected int, ..."),  # pyright: ignore[reportArgumentType]
         ({"train": Part(extra=object())}, "train.extra"),
@@ -171,6 +171,30 @@ def test_every_listed_key_can_be_set_to_its_own_value():
 def test_types_are_checked_when_composed(parts, message):
     with pytest.raises(InputError, match=message):
         run_config(**parts)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": "64"}, "SASRec.width is '64', expected int"),
+        ({"width": True}, "SASRec.width is True, expected int"),
+        ({"norm": "none"}, "SASRec.norm is 'none', expected one of 'sasrec', 'pre', 'post'"),
+        ({"loss": Part()}, "SASRec.loss is Part"),
+        ({"dropout": 2.0}, "SASRec.dropout is 2.0, expected 0 or more and below 1"),
+        ({"layers": 10**30}, "SASRec.layers is 1e+30, expected 1 or more and at most 1,024"),
+        ({"heads": 3}, "Attention.heads is 3, expected a number that divides the width, 64"),
+    ],
+)
+def test_a_configuration_checks_itself_as_it_is_made(values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        SASRec(**values)
+
+
+def test_histories_fit_the_positions_of_the_model():
+    view = Shifted(max_length=50)
+    with pytest.raises(InputError, match=r"data.view.max_length is 50, but the model has positions for 20 events"):
+        run_config(model=SASRec(max_length=20), data=Data("synthetic", view=view))
+    run_config(model=NextItem(mixer="lru", max_length=20), data=Data("synthetic", view=view))  # knows the order itself
 
 
 def test_json_round_trip(tmp_path: Path):

@@ -1,10 +1,28 @@
+"""Files of a folder: written whole or not at all, and read with a message where they are damaged."""
+
+import json
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import polars as pl
 import pytest
 
+from recjax import config as configs
+from recjax.data import prepared
+from recjax.evaluate.report import Report
 from recjax.files import exclusive, finish_replacing, replacing, replacing_together
+from recjax.train.ablation import Cell
+from recjax.train.folder import check_config
+from recjax.train.lock import LOCK, Lock
+from recjax.train.outcome import read_outcome
 from recjax.typing import InputError
+from tests.train.toy import toy_config
+
+CONFIG = toy_config()
 
 
 def test_takes_the_place_of_the_old_one_at_the_end(tmp_path):
@@ -129,3 +147,55 @@ def test_one_process_at_a_time(tmp_path):
             with exclusive(tmp_path / "b"):
                 pass
     assert list(tmp_path.iterdir()) == []
+
+
+DAMAGE = {
+    "empty": b"",
+    "cut short": b'{"type": "recjax.config:RunConfig", "na',
+    "no UTF-8": b'{"name": "\xff\xfe"}',
+    "a number": b"5",
+    "a list": b"[]",
+    "another object": b'{"type": 5, "metrics": [], "train": 1}',
+    "nested without end": b"[" * 100_000,
+    "objects without end": b'{"a":' * 100_000,
+    "deep, but whole": b'{"a":' * 500 + b"1" + b"}" * 500,
+}
+READERS: dict[str, Callable[[Path], object]] = {
+    "config.json": lambda folder: configs.load(folder / "config.json"),
+    "config.json of a run to go on with": lambda folder: check_config(folder, CONFIG),
+    "config.json of a run to report": read_outcome,
+    "evaluation.json": lambda folder: Report.load(folder / "evaluation.json"),
+    "dataset.json": prepared.load,
+    "cell.json": lambda folder: Cell("row", 0, folder, folder, (), CONFIG).state(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_damaged_small_file_is_one_message_that_names_it(reader, damage, tmp_path):
+    name = reader.split()[0]
+    (tmp_path / name).write_bytes(DAMAGE[damage])
+    pl.DataFrame({"item_id": ["a"]}).write_parquet(tmp_path / "catalog.parquet")
+    with pytest.raises(InputError) as refused:
+        READERS[reader](tmp_path)
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value) and len(str(refused.value)) < 3000
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_lock_is_that_of_a_job_which_gives_no_sign(damage, tmp_path):
+    (tmp_path / LOCK).write_bytes(DAMAGE[damage])
+    with Lock(tmp_path, limit=0.01):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["__main__:X", "recjax.__main__:X", "os:system", "recjax.cli.os:X", "antigravity:X", "recjax..cli:X"],
+)
+def test_a_type_that_is_none_of_recjax_is_refused_before_anything_is_imported(tag, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["recjax"])
+    before = set(sys.modules)
+    (tmp_path / "config.json").write_text(json.dumps({"type": tag}))
+    with pytest.raises(InputError, match=re.escape(repr(tag))):
+        configs.load(tmp_path / "config.json")
+    assert not {"antigravity", "recjax.__main__"} & (set(sys.modules) - before)

@@ -149,7 +149,7 @@ def test_a_recipe_may_define_its_own_parts(tmp_path: Path):
         ("def config():\n    return {}", "returned dict, expected RunConfig"),
         (
             "from recjax.data.views import Shifted\ndef config():\n    return Shifted(0)",
-            r"mine\.py, line 3: max_length",
+            r"mine\.py, line 3: Shifted\.max_length is 0",
         ),
     ],
 )

@@ -12,6 +12,7 @@ import numpy as np
 from recjax.data.draws import draw, threshold
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.views import Relations
+from recjax.limits import between, require
 from recjax.typing import InputError
 
 Altered = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -48,8 +49,7 @@ class _Share:
     share: float
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.share < 1.0:
-            raise InputError(f"share is {self.share}, expected a number between 0 and 1")
+        require(self, share=between(0, 1))
 
     def check(self, n_items: int, relations: Relations) -> None:
         pass

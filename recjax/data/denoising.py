@@ -10,6 +10,7 @@ from recjax.data.draws import draw, threshold
 from recjax.data.histories import Histories
 from recjax.data.ranges import ranges
 from recjax.data.views import Batch, Cloze, Placement, Relations, Samples, Shifted
+from recjax.limits import between, require
 from recjax.typing import InputError
 
 
@@ -29,8 +30,7 @@ class Corrupted(Derived):
     corrupt: float = 0.15
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.corrupt < 1.0:
-            raise InputError(f"corrupt is {self.corrupt}, expected a number between 0 and 1")
+        require(self, corrupt=between(0, 1))
 
     def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
         samples = self.view.open(histories, n_items, seed, relations)

@@ -8,6 +8,7 @@ import numpy as np
 from recjax.data.histories import Histories, prefixes, sessions, windows
 from recjax.data.ranges import ranges
 from recjax.data.views import Align, Batch, Placement, Queries, Relations, Samples, Shifted
+from recjax.limits import COUNT, refuse, require
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Prefixes(Derived):
     least: int = 2
     longest: int | None = None
 
+    def __post_init__(self) -> None:
+        require(self, least=COUNT, longest=COUNT)
+        if self.longest is not None and self.longest < self.least:
+            refuse(self, "longest", f"at least `least`, {self.least}, or none")
+
     def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
         return self.view.open(prefixes(histories, self.least, self.longest), n_items, seed, relations)
 
@@ -80,6 +86,9 @@ class Windows(Derived):
 
     length: int | None = None
     step: int = 1
+
+    def __post_init__(self) -> None:
+        require(self, length=COUNT, step=COUNT)
 
     def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
         length = self.max_length + 1 if self.length is None else self.length

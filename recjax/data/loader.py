@@ -16,6 +16,7 @@ from recjax.data.prepared import find
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
 from recjax.data.views import Batch, Placement, Queries, Relations, Samples, Shifted, View
+from recjax.limits import SIZE, above, require
 from recjax.parallel.sharding import batch_sharding, data_size, local_rows, row_sharding, to_devices
 from recjax.typing import InputError
 
@@ -50,10 +51,7 @@ class Data:
     resident: bool = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.user_share <= 1.0:
-            raise InputError(
-                f"data.user_share is {self.user_share}, expected a share of the users, above 0 and up to 1"
-            )
+        require(self, rows=SIZE, row_length=SIZE, user_share=above(0, most=1))
 
     def on(self, dataset: str) -> "Data":
         """The same view and filters on another dataset."""

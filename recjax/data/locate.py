@@ -12,7 +12,9 @@ from recjax.typing import InputError
 
 DATA_VARIABLE = "RECJAX_DATA"
 CACHE_VARIABLE = "RECJAX_CACHE"
-_INTERNAL = ("prepared", "downloads", "compiled", "vectors")
+LONGEST_NAME = 200
+"""Bytes of a dataset's name: a file's may have 255, and those beside a dataset have longer names."""
+_INTERNAL = ("prepared", "downloads", "compiled", "vectors", "remote")
 """What the cache holds beside datasets that have a name."""
 
 
@@ -22,6 +24,21 @@ def cache_folder() -> Path:
     if is_remote(name):
         raise InputError(f"${CACHE_VARIABLE} is {name}, expected a local folder: it is where copies are kept")
     return Path(name).expanduser()
+
+
+def place_of_name(name: str) -> Path:
+    """Where a dataset of that name is kept in the cache.
+
+    Raises:
+        InputError: it is no name but a path, or one that the cache uses itself, or no file system could hold it.
+    """
+    odd = not name.strip() or name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name
+    if odd or len(os.fsencode(name)) > LONGEST_NAME or name in _INTERNAL:
+        raise InputError(
+            f"a dataset cannot be called {name[:80]!r}: expected up to {LONGEST_NAME} letters without / and \\, no dot "
+            f"first, and none of {', '.join(_INTERNAL)}, which the cache uses itself; --out DIR writes elsewhere"
+        )
+    return cache_folder() / name
 
 
 def data_folders() -> list[Place]:
@@ -41,6 +58,8 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
     """
     if not name_or_path:
         raise InputError("the dataset's name is empty, expected a name or a folder")
+    if "\0" in name_or_path:
+        raise InputError(f"{name_or_path[:80]!r} is neither a name nor a path: it has a zero byte")
     path = place(name_or_path)
     is_name = os.sep not in name_or_path and name_or_path not in (".", "..")
     folders = [*data_folders(), cache_folder()] if is_name else []

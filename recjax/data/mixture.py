@@ -12,6 +12,7 @@ from recjax.data.loader import Data, Loader, open_data, prefetched
 from recjax.data.preparation import Preparation
 from recjax.data.splits import LeaveOneOut, Split
 from recjax.data.views import Batch, Shifted
+from recjax.limits import SIZE, refuse, require, within
 from recjax.typing import InputError
 
 
@@ -43,14 +44,13 @@ class Mixture:
     row_length: int | None = None
 
     def __post_init__(self) -> None:
+        require(self, temperature=within(0, 1), rows=SIZE, row_length=SIZE)
         if not self.datasets:
-            raise InputError("data.datasets is empty, expected names of datasets")
+            refuse(self, "datasets", "names of datasets")
         if len(set(self.datasets)) < len(self.datasets):
-            raise InputError(f"data.datasets names a dataset twice: {', '.join(self.datasets)}")
+            refuse(self, "datasets", "each dataset once")
         if self.held_out in self.datasets:
-            raise InputError(f"data.held_out {self.held_out!r} is among data.datasets, so it is not held out")
-        if not 0.0 <= self.temperature <= 1.0:
-            raise InputError(f"data.temperature is {self.temperature}, expected a number from 0 to 1")
+            refuse(self, "held_out", "a dataset that is not among datasets, which would not hold it out")
 
     @property
     def dataset(self) -> str:

@@ -13,6 +13,7 @@ from recjax.data.draws import draw
 from recjax.data.histories import Histories, prefixes, shared
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.views import Batch, Placement, Relations, Samples
+from recjax.limits import refuse, require
 from recjax.typing import InputError
 
 Partners = Callable[[Placement, Batch, np.ndarray], dict[str, Any]]
@@ -103,8 +104,9 @@ class AlteredCopy:
     ways: tuple[Any, ...] = (Crop(), Mask(), Reorder())
 
     def __post_init__(self) -> None:
+        require(self)
         if not self.ways:
-            raise InputError("ways is empty, expected one alteration or more")
+            refuse(self, "ways", "one alteration or more")
 
     def open(self, view: Any, samples: Samples, n_items: int, seed: int, relations: Relations) -> Partners:
         ways: tuple[Alteration, ...] = self.ways

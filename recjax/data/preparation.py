@@ -1,10 +1,11 @@
 """What is done to raw events before they become histories: filters, duplicates, k-core, and the counts of each step."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
+from recjax.limits import COUNT, at_least, require
 from recjax.typing import InputError
 
 Duplicates = Literal["keep", "consecutive", "pair"]
@@ -33,14 +34,7 @@ class Preparation:
     min_rating: float | None = None
 
     def __post_init__(self) -> None:
-        if self.k_core < 0:
-            raise InputError(f"k_core is {self.k_core}, expected 0 (off) or more")
-        if self.min_length < 1:
-            raise InputError(f"min_length is {self.min_length}, expected 1 or more")
-        if self.duplicates not in get_args(Duplicates):
-            raise InputError(f"duplicates is {self.duplicates!r}, expected one of {', '.join(get_args(Duplicates))}")
-        if self.min_rating is not None and not np.isfinite(self.min_rating):
-            raise InputError(f"min_rating is {self.min_rating}, expected a finite number or None")
+        require(self, k_core=at_least(0), min_length=COUNT)
 
     @property
     def has_core(self) -> bool:

@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from recjax.data.locate import cache_folder, content_key, locate
 from recjax.data.preparation import Preparation
 from recjax.data.remote import Place, local, place, remove, told
 from recjax.data.stored import Shards, StoredColumn, StoredIds
-from recjax.files import file_digest, sealed, unsealed
+from recjax.files import file_digest, read_json, sealed, unsealed
+from recjax.scratch import scratch_beside
 from recjax.typing import InputError
 
 DESCRIPTION = "dataset.json"
@@ -28,6 +27,9 @@ CATALOG = "catalog.parquet"
 FORMAT = "recjax dataset 1"
 READING = "reading 2"
 """Of the importers: another one where they read the same files otherwise, so that no older copy is taken for theirs."""
+
+_HEADER = {"name": str, "fingerprint": str, "users": int, "items": int, "interactions": int, "description": dict}
+"""Entries of the description of a dataset beside its format."""
 
 
 def save(dataset: Dataset, folder: Place) -> None:
@@ -69,20 +71,8 @@ def placed(folder: Place) -> Iterator[Place]:
             remove(folder)
             raise
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        scratch.chmod(0o755)  # mkdtemp makes it private; what other users may read is the umask's business
+    with scratch_beside(folder) as scratch:
         yield scratch
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            folder.rename(old / "dataset")
-            scratch.rename(folder)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_header(
@@ -188,14 +178,15 @@ def header(folder: Place) -> dict[str, Any]:
     Raises:
         InputError: damaged, or of another format.
     """
-    try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"the prepared dataset in {folder} is damaged: {DESCRIPTION}: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        held = found.get("format") if isinstance(found, dict) else None
-        raise InputError(f"{folder} has format {held!r}, expected {FORMAT!r}: prepare it again")
-    return unsealed(found, folder / DESCRIPTION)
+    found = read_json(folder / DESCRIPTION)
+    written = found.get("format") if isinstance(found, dict) else found
+    if written != FORMAT:
+        raise InputError(f"{folder} has format {str(written)[:50]!r}, expected {FORMAT!r}: prepare it again")
+    found = unsealed(found, folder / DESCRIPTION)
+    for name, kind in _HEADER.items():
+        if not isinstance(found.get(name), kind):
+            raise InputError(f"the prepared dataset in {folder} is damaged: its {name} is {found.get(name)!r}")
+    return found
 
 
 def _read_header(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:

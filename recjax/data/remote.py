@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from recjax.files import replacing
+from recjax.files import read_json, replacing
 from recjax.typing import InputError
 
 Place = Path | epath.Path
@@ -116,7 +116,10 @@ def _mirror(files: list[epath.Path], folder: Path) -> None:
     """Copies of `files` in `folder`, and nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
     record = folder.with_name(f"{folder.name}{_KEYS}")
-    known = json.loads(record.read_text()) if record.is_file() else {}
+    try:
+        known = dict(read_json(record)) if record.is_file() else {}
+    except (InputError, TypeError, ValueError):  # it is damaged, and costs no more than fetching again
+        known = {}
     keys = {file.name: _key(file) for file in files}
     changed = [f for f in files if known.get(f.name) != keys[f.name] or not (folder / f.name).is_file()]
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -14,6 +14,7 @@ import numpy as np
 from recjax.data.dataset import Dataset
 from recjax.data.histories import Histories, gathered, shared
 from recjax.data.importers.timestamps import PLACES
+from recjax.limits import SEED, Limit, between, refuse, require
 from recjax.typing import InputError
 
 Which = Literal["validation", "test"]
@@ -173,6 +174,10 @@ class LeaveOneOut:
         )
 
 
+TIME = Limit(-62_135_596_800, 253_402_300_799)
+"""Unix seconds of the years 1 to 9999, which a date can have."""
+
+
 @dataclass(frozen=True)
 class GlobalTime:
     """One calendar for all users: training sees nothing at or after the validation cut.
@@ -192,13 +197,15 @@ class GlobalTime:
     target: Literal["first", "last", "all"] = "first"
 
     def __post_init__(self) -> None:
-        if self.target not in ("first", "last", "all"):
-            raise InputError(f"target is {self.target!r}, expected 'first', 'last' or 'all'")
+        require(self, validation=TIME, test=TIME)
+        for name in ("validation", "test"):
+            if not _is_cut(getattr(self, name)):
+                refuse(self, name, "a share of the events between 0 and 1, a date such as 2014-01-31 or unix seconds")
 
     def split(self, dataset: Dataset) -> Split:
         if dataset.time_unit == PLACES:
             raise InputError(f"dataset {dataset.name!r} has no times, so it cannot be split in time: say leave-one-out")
-        cuts = [_cut(value, name, dataset) for name, value in (("validation", self.validation), ("test", self.test))]
+        cuts = [_cut(value, dataset) for value in (self.validation, self.test)]
         if cuts[0] >= cuts[1]:
             shown = " and ".join(_date(cut) for cut in cuts)
             raise InputError(f"the test must begin after validation, but the cuts are {shown}")
@@ -246,21 +253,23 @@ class GlobalTime:
         return np.repeat(users, sizes), np.repeat(first[users] - starts, sizes) + np.arange(sizes.sum())
 
 
-def _cut(value: float | int | str, name: str, dataset: Dataset) -> int:
+def _is_cut(value: float | int | str) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, int) or 0 < value < 1
+    try:
+        return bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
+
+
+def _cut(value: float | int | str, dataset: Dataset) -> int:
     """Unix seconds of a cut given as a share of events, a date or seconds."""
     if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise InputError(f"the {name} cut is {value!r}, expected a date such as 2014-01-31") from None
+        moment = datetime.fromisoformat(value)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return math.ceil(moment.timestamp())
     if isinstance(value, int):
         return value
-    if not 0 < value < 1:
-        raise InputError(
-            f"the {name} cut is {value}, expected a share of the events between 0 and 1, a date or seconds"
-        )
     return int(np.quantile(dataset.timestamps, value, method="higher"))
 
 
@@ -283,9 +292,9 @@ class ByUser:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = (self.validation, self.test)
-        if not (min(shares) > 0 and sum(shares) < 1):
-            raise InputError(f"held-out shares are {shares}, expected positive numbers that sum to less than 1")
+        require(self, validation=between(0, 1), test=between(0, 1), seed=SEED)
+        if self.validation + self.test >= 1:
+            refuse(self, "test", f"a share that leaves users for training beside validation = {self.validation}")
 
     def split(self, dataset: Dataset) -> Split:
         lengths = np.diff(dataset.offsets)

@@ -13,7 +13,7 @@ from recjax.data.histories import Histories, gathered, sessions, shared
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Split, first_events, nonempty
 from recjax.data.stored import StoredColumn
-from recjax.typing import InputError
+from recjax.limits import COUNT, SEED, between, refuse, require
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class RandomSplit:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = (self.train, self.validation, self.test)
-        if not (min(shares) > 0 and abs(sum(shares) - 1) < 1e-9):
-            raise InputError(f"shares of the events are {shares}, expected positive numbers that sum to 1")
+        require(self, train=between(0, 1), validation=between(0, 1), test=between(0, 1), seed=SEED)
+        if abs(self.train + self.validation + self.test - 1) >= 1e-9:
+            rest = 1 - self.validation - self.test
+            refuse(self, "train", f"what validation and test leave, {rest:g}: shares of the events sum to 1")
 
     def split(self, dataset: Dataset) -> Split:
         lengths = np.diff(dataset.offsets)
@@ -86,8 +87,7 @@ class Sessions:
     test: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.validation, self.test) < 1:
-            raise InputError(f"held-out sessions are {self.validation} and {self.test}, expected 1 or more of each")
+        require(self, validation=COUNT, test=COUNT)
 
     def split(self, dataset: Dataset) -> Split:
         lengths, everyone = np.diff(dataset.offsets), np.arange(dataset.n_users)

@@ -12,6 +12,7 @@ import numpy as np
 from recjax.data.draws import draw, threshold
 from recjax.data.histories import Histories
 from recjax.data.ranges import ranges
+from recjax.limits import COUNT, LENGTH, between, require
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 
@@ -154,13 +155,6 @@ class View(Protocol):
         ...
 
 
-def _checked(view: Any) -> None:
-    if view.max_length < 2:
-        raise InputError(f"max_length is {view.max_length}, expected at least 2")
-    if view.align not in ("right", "left"):
-        raise InputError(f"align is {view.align!r}, expected 'right' or 'left'")
-
-
 def _first_position(view: Any, lengths: np.ndarray) -> np.ndarray:
     """Position of the first token, so that the last (right) or the first (left) token has a fixed one."""
     return view.max_length - lengths if view.align == "right" else np.zeros_like(lengths)
@@ -228,9 +222,7 @@ class Shifted:
         return True
 
     def __post_init__(self) -> None:
-        _checked(self)
-        if self.targets is not None and self.targets < 1:
-            raise InputError(f"targets is {self.targets}, expected 1 position or more, or none for all")
+        require(self, max_length=LENGTH, targets=COUNT)
 
     def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
         """int64 [n], tokens of the samples of histories with `lengths` items; 0 = no sample."""
@@ -298,11 +290,7 @@ class Cloze:
         return True
 
     def __post_init__(self) -> None:
-        _checked(self)
-        if not 0.0 < self.mask_prob < 1.0:
-            raise InputError(f"mask_prob is {self.mask_prob}, expected a number between 0 and 1")
-        if self.random_copies < 1:
-            raise InputError(f"random_copies is {self.random_copies}, expected at least 1")
+        require(self, max_length=LENGTH, mask_prob=between(0, 1), random_copies=COUNT)
 
     def token_lengths(self, lengths: np.ndarray) -> np.ndarray:
         """int64 [n], tokens of the samples of histories with `lengths` items; 0 = no sample."""

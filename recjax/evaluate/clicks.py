@@ -16,8 +16,9 @@ from recjax.evaluate.intervals import bootstrap_values
 from recjax.evaluate.ranking import NonFiniteScoresError, score_items
 from recjax.evaluate.report import Report, dataset_facts
 from recjax.evaluate.scored import CHUNK_SCORES
+from recjax.limits import SEED, SIZE, require, within
 from recjax.models.model import Model
-from recjax.typing import InputError, Params
+from recjax.typing import Params
 
 METRICS = ("auc", "gauc")
 
@@ -50,9 +51,7 @@ class Clicks(Evaluator):
     metrics: ClassVar[tuple[str, ...]] = METRICS
 
     def __post_init__(self) -> None:
-        for name, least in {"negatives": 1, "users_per_batch": 1, "bootstrap": 0}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least {least}")
+        require(self, negatives=SIZE, users_per_batch=SIZE, bootstrap=within(0, 100_000), seed=SEED)
 
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
         examples = sampled(data.split.validation, users)

@@ -11,8 +11,9 @@ from recjax.evaluate.floors import rank_floors
 from recjax.evaluate.ranking import rank_users
 from recjax.evaluate.report import TIES, Report, dataset_facts
 from recjax.evaluate.scored import Rules
+from recjax.limits import SIZE, refuse, require, within
 from recjax.models.model import Model
-from recjax.typing import InputError, Params
+from recjax.typing import Params
 
 FLOORS = ("popularity", "transition")
 
@@ -40,11 +41,9 @@ class Exposure(Evaluator):
     several_targets = True  # looks at none
 
     def __post_init__(self) -> None:
+        require(self, k=within(1, 10_000), users_per_batch=SIZE)
         if not self.items:
-            raise InputError("evaluate.items is empty, expected the ids of some items")
-        for name in ("k", "users_per_batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least 1")
+            refuse(self, "items", "the ids of some items")
 
     def check(self, data: EvaluationData) -> None:
         data.dataset.item_index(list(self.items))

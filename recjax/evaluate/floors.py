@@ -36,8 +36,8 @@ from recjax.evaluate.ranking import Rankings, tracked
 from recjax.evaluate.scored import Rules, rank_scored
 from recjax.evaluate.session_knn import SessionNeighbours
 from recjax.evaluate.text_transition import TextTransitions, asked_items, text_prior
+from recjax.limits import refuse
 from recjax.text.tfidf import name_texts, tfidf
-from recjax.typing import InputError
 
 FLOORS = ("popularity", "repeat_last", "transition", "text_knn", "text_transition")
 BASELINES = ("item_knn", "ease", "session_knn", "vector_transition")
@@ -49,16 +49,16 @@ Score = Callable[[Histories], np.ndarray]
 """Histories -> float64 [n, v], a fresh array."""
 
 
-def check_baselines(names: Sequence[str], n_items: int | None = None) -> None:
-    """Refuses baselines that are not there, or that a catalog of `n_items` is too large for.
-
-    Raises:
-        InputError: names what is wrong.
-    """
-    for name in names:
+def check_names(config: Any) -> None:
+    """Raises SettingError where an evaluator's `baselines` are none that there are."""
+    for name in config.baselines:
         if name not in BASELINES:
-            raise InputError(f"evaluate.baselines names {name!r}, expected some of {', '.join(BASELINES)}")
-    if "ease" in names and n_items is not None:
+            refuse(config, "baselines", f"some of {', '.join(BASELINES)}")
+
+
+def check_baselines(names: Sequence[str], n_items: int) -> None:
+    """Raises InputError where a catalog of `n_items` is too large for one of the baselines."""
+    if "ease" in names:
         check_size(n_items)
 
 

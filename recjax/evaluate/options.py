@@ -15,8 +15,9 @@ from recjax.evaluate.protocol import Evaluate, report
 from recjax.evaluate.ranking import Rankings, rank_users
 from recjax.evaluate.report import Report
 from recjax.evaluate.scored import Rules
+from recjax.limits import LENGTH, SEED, SIZE, require, within
 from recjax.models.model import Model
-from recjax.typing import InputError, Params
+from recjax.typing import Params
 
 METRICS = ("hr@1", "hr@5", "mrr")
 
@@ -47,9 +48,7 @@ class Options(Evaluator):
     metrics: ClassVar[tuple[str, ...]] = METRICS
 
     def __post_init__(self) -> None:
-        for name, least in {"number": 2, "users_per_batch": 1, "bootstrap": 0}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least {least}")
+        require(self, number=LENGTH, users_per_batch=SIZE, bootstrap=within(0, 100_000), seed=SEED)
 
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
         examples = sampled(data.split.validation, users)

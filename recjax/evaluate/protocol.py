@@ -15,13 +15,14 @@ from recjax.data.transitions import item_counts
 from recjax.data.views import View
 from recjax.evaluate.candidates import WARNING, sample
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, named, sampled
-from recjax.evaluate.floors import FLOORS, check_baselines, rank_floors
+from recjax.evaluate.floors import FLOORS, check_baselines, check_names, rank_floors
 from recjax.evaluate.intervals import bootstrap
 from recjax.evaluate.metrics import ACCURACY, LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
 from recjax.evaluate.ranking import Rankings, rank_users
 from recjax.evaluate.report import RANK, TIES, Report, dataset_facts
 from recjax.evaluate.scored import Rules
 from recjax.evaluate.slices import slices
+from recjax.limits import COUNT, SEED, SIZE, require, within
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
@@ -61,20 +62,10 @@ class Evaluate(Evaluator):
     metrics: ClassVar[tuple[str, ...]] = ACCURACY
 
     def __post_init__(self) -> None:
-        choices = {
-            "split": ("test", "validation"),
-            "mask_seen": ("history", "none"),
-            "candidates": ("full", "uniform100", "popularity100"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"evaluate.{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        for name, least in {"users_per_batch": 1, "bootstrap": 0, "k": 10}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least {least}")
-        if self.max_history is not None and self.max_history < 1:
-            raise InputError(f"evaluate.max_history is {self.max_history}, expected at least 1, or none")
-        check_baselines(self.baselines)
+        require(
+            self, users_per_batch=SIZE, bootstrap=within(0, 100_000), k=within(10, 10_000), seed=SEED, max_history=COUNT
+        )
+        check_names(self)
 
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
         """Accuracy metrics of a sample of the validation users; the whole catalog always competes."""

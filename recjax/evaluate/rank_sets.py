@@ -10,15 +10,16 @@ import polars as pl
 from recjax.data.audit import audit
 from recjax.data.splits import Which
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
-from recjax.evaluate.floors import check_baselines, scorers
+from recjax.evaluate.floors import check_baselines, check_names, scorers
 from recjax.evaluate.intervals import bootstrap_values
 from recjax.evaluate.metrics import LIST_LENGTH, SET_ACCURACY, coverage, set_metrics
 from recjax.evaluate.ranking import tracked
 from recjax.evaluate.report import LEADING, TIES, Report, dataset_facts
 from recjax.evaluate.set_floors import SET_FLOORS, personal_scorers
 from recjax.evaluate.set_ranking import SetRankings, rank_sets, rank_sets_scored
+from recjax.limits import SEED, SIZE, require, within
 from recjax.models.model import Model
-from recjax.typing import InputError, Params
+from recjax.typing import Params
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,8 @@ class RankSets(Evaluator):
     several_targets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, least in {"users_per_batch": 1, "bootstrap": 0, "k": LIST_LENGTH}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"evaluate.{name} is {getattr(self, name)}, expected at least {least}")
-        check_baselines(self.baselines)
+        require(self, users_per_batch=SIZE, bootstrap=within(0, 100_000), seed=SEED, k=within(LIST_LENGTH, 10_000))
+        check_names(self)
 
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
         found = self._rank(model, params, data, "validation", users)

@@ -15,7 +15,7 @@ from rich.text import Text
 from recjax.data.dataset import Dataset
 from recjax.evaluate.intervals import holm, paired_values, spread
 from recjax.evaluate.metrics import MISS, user_metrics
-from recjax.files import replacing
+from recjax.files import read_json, replacing
 from recjax.track.rows import best_floor
 from recjax.typing import InputError
 
@@ -115,16 +115,24 @@ class Report:
         Raises:
             InputError: there is no such file, or it is no report.
         """
+        content = read_json(path, "which `recjax evaluate` writes")
         try:
-            content = json.loads(path.read_text())
             tasks = content.pop("tasks", {}) if isinstance(content, dict) else {}
             shared = {"name": content["name"], "dataset": content["dataset"], "audit": None} if tasks else {}
             found = {name: Report(**shared, **task, users=_users_of(path, name)) for name, task in tasks.items()}
-            return Report(**content, users=_users_of(path), tasks=found)
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist; `recjax evaluate` writes it") from None
-        except (ValueError, TypeError, KeyError) as error:
+            report = Report(**content, users=_users_of(path), tasks=found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{path} is no evaluation report: {error}") from None
+        tables = (
+            report.dataset,
+            report.protocol,
+            report.metrics,
+            report.metrics.get("all") if report.metrics else None,
+        )
+        tables += (report.interval, report.floors, report.counts, report.notes)
+        if not all(isinstance(table, dict) for table in tables):
+            raise InputError(f"{path} is no evaluation report: its parts are not tables")
+        return report
 
     def ranks(self) -> np.ndarray:
         """int64 [n], rank of each user's target; `metrics.MISS` where there is none."""

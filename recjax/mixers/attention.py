@@ -1,11 +1,12 @@
 """Multi-head softmax attention as a mixer."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from recjax.limits import RATE, SIZE, above, at_least, divides, refuse, require
 from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.rotary import rotary
@@ -49,15 +50,11 @@ class Attention:
     first: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, known in (("positions", self.positions, Positions), ("relative", self.relative, Relative)):
-            if value not in get_args(known):
-                raise InputError(f"{name} is {value!r}, expected one of {', '.join(get_args(known))}")
-        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
-            raise InputError(f"{self.kv_heads} heads of keys and values do not divide {self.heads} attention heads")
-        if self.window is not None and self.window < 1:
-            raise InputError(f"window is {self.window}, expected at least 1 event")
-        if self.first < 0 or (self.first and self.window is None):
-            raise InputError(f"first is {self.first}, expected 0, or events that a window would hide")
+        require(self, heads=SIZE, kv_heads=SIZE, window=SIZE, dropout=RATE, init_scale=above(0), first=at_least(0))
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            refuse(self, "kv_heads", f"a number that divides the {self.heads} attention heads")
+        if self.first and self.window is None:
+            refuse(self, "first", "0 where there is no window to hide the first events")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -77,8 +74,7 @@ class Attention:
         return self.relative in ("times", "both")
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "AttentionMixer":
-        if width % self.heads:
-            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        divides(self, "heads", width, "the width")
         if self.first and not causal:
             raise InputError(f"first is {self.first}: only causal attention has events that a window never hides")
         return AttentionMixer(self, width, causal, dtype, name=name)

@@ -1,10 +1,11 @@
 """The axes along which a stream of events can be measured: what positions with several dimensions are made of."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import jax.numpy as jnp
 
+from recjax.limits import SIZE, require
 from recjax.mixers.mixer import SeqContext
 from recjax.typing import Array, InputError, Int
 
@@ -25,10 +26,7 @@ class Axis:
     size: int = 1
 
     def __post_init__(self) -> None:
-        if self.of not in get_args(Of):
-            raise InputError(f"an axis of {self.of!r}: expected one of {', '.join(get_args(Of))}")
-        if self.size < 1:
-            raise InputError(f"an axis of {self.of} has size {self.size}, expected at least 1")
+        require(self, size=SIZE)
 
     def coordinate(self, context: SeqContext) -> Int[Array, "b l"]:
         """Of every event.

@@ -7,10 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import SIZE, above, require
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.norm import RMSNorm
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array, Float
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class GatedLinearAttention:
     )
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.temperature <= 0:
-            raise InputError(f"rank {self.rank} and temperature {self.temperature}: expected both above 0")
+        require(self, heads=SIZE, rank=SIZE, temperature=above(0))
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "GatedLinearAttentionMixer":
         per_head(width // 2, self.heads, "half a width")

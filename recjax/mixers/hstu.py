@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import RATE, SIZE, divides, require
 from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.dropout import Dropout
@@ -46,10 +47,7 @@ class HSTU:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("heads", "channels", "max_length", "window"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}, expected at least 1")
+        require(self, heads=SIZE, channels=SIZE, max_length=SIZE, window=SIZE, dropout=RATE)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -69,8 +67,8 @@ class HSTU:
         )
 
     def _channels(self, width: int) -> int:
-        if self.channels is None and width % self.heads:
-            raise InputError(f"{self.heads} heads do not divide a width of {width}; give HSTU's channels")
+        if self.channels is None:
+            divides(self, "heads", width, "the width, or channels beside it,")
         return self.channels or width // self.heads
 
 

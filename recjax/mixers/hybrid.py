@@ -1,11 +1,12 @@
 """Attention over items of several tokens: bidirectional inside an item, causal between items."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from recjax.limits import RATE, SIZE, above, divides, require
 from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.rotary import rotary
@@ -41,18 +42,14 @@ class HybridAttention:
     init_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.slots < 1:
-            raise InputError(f"slots is {self.slots}, expected at least 1 token an item")
-        if self.positions not in get_args(Positions):
-            raise InputError(f"positions is {self.positions!r}, expected one of {', '.join(get_args(Positions))}")
+        require(self, heads=SIZE, slots=SIZE, dropout=RATE, init_scale=above(0))
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(causal=True, positional=self.positions == "rotary", memory="history", seq_sharded=True)
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "HybridAttentionMixer":
-        if width % self.heads:
-            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        divides(self, "heads", width, "the width")
         if not causal:
             raise InputError("HybridAttention is causal between items; it cannot be bidirectional")
         return HybridAttentionMixer(self, width, dtype, name=name)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import SIZE, above, require
 from recjax.mixers.axes import Axis, coordinates
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
@@ -51,6 +52,9 @@ class LightNet:
     capabilities: ClassVar[Capabilities] = Capabilities(
         causal=True, bidirectional=True, positional=True, memory="constant", seq_sharded=True
     )
+
+    def __post_init__(self) -> None:
+        require(self, heads=SIZE, gate_rank=SIZE, base=above(1))
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "LightNetMixer":
         channels = per_head(width, self.heads, "a width")

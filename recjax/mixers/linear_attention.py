@@ -1,16 +1,17 @@
 """Attention without softmax: the sum over the past becomes a state of one size."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 
+from recjax.limits import SIZE, require
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.norm import RMSNorm
 from recjax.ops.segment_product import segment_product
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array, Float
 
 Feature = Literal["elu", "relu", "identity"]
 
@@ -36,8 +37,7 @@ class LinearAttention:
     )
 
     def __post_init__(self) -> None:
-        if self.feature not in get_args(Feature):
-            raise InputError(f"feature is {self.feature!r}, expected one of {', '.join(get_args(Feature))}")
+        require(self, heads=SIZE)
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "LinearAttentionMixer":
         per_head(width, self.heads, "a width")

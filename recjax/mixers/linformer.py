@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
+from recjax.limits import SIZE, divides, require
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.ops.attention import attend_keys
 from recjax.ops.embedding import take_position
@@ -35,12 +36,10 @@ class Linformer:
     )
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.rank < 1:
-            raise InputError(f"length is {self.length} and rank {self.rank}, expected at least 1 each")
+        require(self, heads=SIZE, length=SIZE, rank=SIZE)
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "LinformerMixer":
-        if width % self.heads:
-            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        divides(self, "heads", width, "the width")
         if causal:
             raise InputError("Linformer sees both sides; it cannot be causal")
         return LinformerMixer(self, width, dtype, name=name)

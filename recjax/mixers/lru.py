@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Complex
 
+from recjax.limits import SIZE, above, refuse, require, within
 from recjax.mixers.diagonal import product, real_product, states
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.groups import ssm_params
@@ -48,12 +49,9 @@ class LRU:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.r_min < self.r_max <= 1:
-            raise InputError(f"r_min is {self.r_min} and r_max {self.r_max}, expected 0 <= r_min < r_max <= 1")
-        if not self.max_phase > 0:
-            raise InputError(f"max_phase is {self.max_phase}, expected an angle above 0")
-        if self.state is not None and self.state < 1:
-            raise InputError(f"state is {self.state}, expected at least 1 complex number")
+        require(self, state=SIZE, r_min=within(0, 1), r_max=within(0, 1), max_phase=above(0))
+        if self.r_min >= self.r_max:
+            refuse(self, "r_min", f"a number below r_max, which is {self.r_max}")
 
     def size(self, width: int) -> int:
         """Complex numbers of the state of one direction."""

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import SIZE, above, refuse, require, within
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.groups import ssm_params
@@ -54,12 +55,12 @@ class Mamba2:
     )
 
     def __post_init__(self) -> None:
+        sizes = {name: SIZE for name in ("expand", "head_width", "states", "groups")}
+        rates = {name: above(0) for name in ("delta_min", "delta_max", "decay_min", "decay_max")}
+        require(self, **sizes, **rates, kernel=within(1, 256))
         for low, high in (("delta_min", "delta_max"), ("decay_min", "decay_max")):
-            if not 0 < getattr(self, low) <= getattr(self, high):
-                raise InputError(f"{low} is {getattr(self, low)}, expected above 0 and at most {high}")
-        for name in ("states", "kernel", "groups", "head_width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+            if getattr(self, low) > getattr(self, high):
+                refuse(self, low, f"at most {high}, which is {getattr(self, high)}")
 
     def heads(self, width: int) -> int:
         """How many there are.

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
+from recjax.limits import SIZE, WIDEST, divides, refuse, require, within
 from recjax.mixers.cache import Cache, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.ops.block_memory import Reach, block_memory_attention
@@ -43,19 +44,16 @@ class MemoryAttention:
     )
 
     def __post_init__(self) -> None:
-        if self.initial < 0 or self.top < 1 or not 1 <= self.block <= self.window:
-            raise InputError(
-                f"initial is {self.initial}, top {self.top}, block {self.block} and window {self.window}: expected at "
-                "least 0, at least 1, and a block of 1 event up to the window's"
-            )
+        require(self, heads=SIZE, initial=within(0, WIDEST), window=SIZE, block=SIZE, top=SIZE)
+        if self.block > self.window:
+            refuse(self, "block", f"at most the window's {self.window} events")
 
     @property
     def reach(self) -> Reach:
         return Reach(self.initial, self.window, self.block, self.top)
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "MemoryAttentionMixer":
-        if width % self.heads:
-            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        divides(self, "heads", width, "the width")
         if not causal:
             raise InputError("MemoryAttention looks back; it cannot be bidirectional")
         return MemoryAttentionMixer(self, width, dtype, name=name)

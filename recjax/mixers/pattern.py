@@ -7,10 +7,10 @@ from typing import Any
 
 from recjax.mixers import LETTERS, MIXERS
 from recjax.mixers.mixer import MixerConfig
-from recjax.settings import override_all
+from recjax.settings import SettingError, override_all
 from recjax.typing import InputError
 
-_ENTRY = re.compile(r"\s*(?P<name>\w+)\s*(?:\((?P<settings>[^()]*)\))?\s*(?:\*\s*(?P<times>\d+))?\s*(?:,|$)")
+_ENTRY = re.compile(r"\s*(?P<name>\w+)\s*(?:\((?P<settings>[^()]*)\))?\s*(?:\*\s*(?P<times>\d{1,3}))?\s*(?:,|$)")
 
 
 def pattern(text: str, **shared: Any) -> tuple[MixerConfig, ...]:
@@ -50,4 +50,7 @@ def _mixer(name: str, settings: str, shared: dict[str, Any]) -> MixerConfig:
     cls: Any = MIXERS[name]
     known = {field.name for field in dataclasses.fields(cls)}
     config = cls(**{key: value for key, value in shared.items() if key in known})
-    return override_all(config, [part for part in settings.split(";") if part.strip()])
+    try:
+        return override_all(config, [part for part in settings.split(";") if part.strip()])
+    except SettingError as error:
+        raise InputError(str(error.at(name))) from None

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import SEED, SIZE, divides, require
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.ops.embedding import take_position
 from recjax.ops.outer_scan import outer_scan
@@ -42,12 +43,10 @@ class Performer:
     )
 
     def __post_init__(self) -> None:
-        if self.features < 1:
-            raise InputError(f"features is {self.features}, expected at least 1")
+        require(self, heads=SIZE, features=SIZE, seed=SEED)
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "PerformerMixer":
-        if width % self.heads:
-            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        divides(self, "heads", width, "the width")
         if not causal:
             raise InputError("Performer is causal here; it cannot be bidirectional")
         return PerformerMixer(self, width, dtype, name=name)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import LENGTH, SEED, SIZE, divides, refuse, require, within
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.ops.embedding import take_position
 from recjax.ops.lsh import lsh_attention
@@ -41,15 +42,12 @@ class Reformer:
     capabilities: ClassVar[Capabilities] = Capabilities(causal=True, bidirectional=True)
 
     def __post_init__(self) -> None:
-        if self.buckets < 2 or self.buckets % 2 or self.rounds < 1 or self.window < 2:
-            raise InputError(
-                f"buckets is {self.buckets}, rounds {self.rounds} and window {self.window}: expected an even number, "
-                "at least 1, and at least 2"
-            )
+        require(self, heads=SIZE, buckets=LENGTH, rounds=within(1, 64), window=LENGTH, seed=SEED)
+        if self.buckets % 2:
+            refuse(self, "buckets", "an even number")
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "ReformerMixer":
-        if width % self.heads:
-            raise InputError(f"{self.heads} attention heads do not divide a width of {width}")
+        divides(self, "heads", width, "the width")
         return ReformerMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import SIZE, above, require
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.norm import RMSNorm
@@ -36,6 +37,9 @@ class Retention:
     capabilities: ClassVar[Capabilities] = Capabilities(
         causal=True, positional=True, memory="constant", seq_sharded=True
     )
+
+    def __post_init__(self) -> None:
+        require(self, heads=SIZE, expand=SIZE, base=above(1))
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "RetentionMixer":
         if per_head(width, self.heads, "a width") % 2:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import SIZE, between, divides, refuse, require, within
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.groups import ssm_params
 from recjax.ops.embedding import take_position
@@ -50,15 +51,13 @@ class RGLRU:
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.r_min < self.r_max < 1:
-            raise InputError(f"r_min is {self.r_min} and r_max {self.r_max}, expected 0 < r_min < r_max < 1")
-        if self.kernel < 1:
-            raise InputError(f"kernel is {self.kernel}, expected at least 1 event")
+        require(self, inner=SIZE, heads=SIZE, kernel=within(1, 256), r_min=between(0, 1), r_max=between(0, 1))
+        if self.r_min >= self.r_max:
+            refuse(self, "r_min", f"a number below r_max, which is {self.r_max}")
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "RGLRUMixer":
         inner = self.inner or width
-        if inner % self.heads:
-            raise InputError(f"{self.heads} blocks of gates do not divide an inner width of {inner}")
+        divides(self, "heads", inner, "the inner width")
         if not causal:
             raise InputError("RGLRU is causal; it cannot be bidirectional")
         return RGLRUMixer(self, width, dtype, name=name)

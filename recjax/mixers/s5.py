@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex
 
+from recjax.limits import SIZE, above, refuse, require, within
 from recjax.mixers.diagonal import product, real_product, states
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.groups import ssm_params
@@ -56,10 +57,9 @@ class S5:
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.step_min < self.step_max:
-            raise InputError(f"step_min is {self.step_min} and step_max {self.step_max}, expected 0 < least < largest")
-        if self.blocks < 1:
-            raise InputError(f"blocks is {self.blocks}, expected at least 1")
+        require(self, state=within(1, 4096), blocks=SIZE, step_min=above(0), step_max=above(0))
+        if self.step_min >= self.step_max:
+            refuse(self, "step_min", f"a number below step_max, which is {self.step_max}")
 
     def size(self, width: int) -> int:
         """Complex numbers of the state of one direction.

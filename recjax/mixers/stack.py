@@ -7,12 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import LAYERS, RATE, SIZE, WIDEST, above, refuse, require, within
 from recjax.mixers.mixer import MixerConfig, SeqContext, State
 from recjax.nn.dropout import Dropout
 from recjax.nn.feed_forward import Activation, FeedForward
 from recjax.nn.norm import LayerNorm
 from recjax.ops.embedding import take_position
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array, Dtype, Float, InputError
 
 Norm = Literal["sasrec", "pre", "post"]
 
@@ -58,21 +59,27 @@ class Stack:
     init_scale: float | None = None
     remat: bool = False
     scan: bool = False
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
 
-    def __post_init__(self):
-        if self.layers < 1 or not self.pattern:
-            raise InputError(f"an encoder needs at least one layer and one mixer, not {self.layers} of {self.pattern}")
+    def __post_init__(self) -> None:
+        require(self, layers=LAYERS, width=SIZE, inner=within(0, WIDEST), dropout=RATE, init_scale=above(0))
+        if not self.pattern:
+            refuse(self, "pattern", "at least one mixer")
         if self.scan and self.layers % len(self.pattern):
             raise InputError(
                 f"{self.layers} layers are no multiple of the pattern's {len(self.pattern)} mixers, as `scan` needs"
             )
-        for mixer in self.pattern:
+        for mixer in dict.fromkeys(self.pattern):
             able, name = mixer.capabilities, type(mixer).__name__
             if self.norm == "sasrec" and not able.separate_query:
                 raise InputError(f'norm "sasrec" needs a mixer with a separate query; {name} has none')
             if not (able.causal if self.causal else able.bidirectional):
                 raise InputError(f"{name} cannot be {'causal' if self.causal else 'bidirectional'}")
+
+    def check(self) -> None:
+        """Raises InputError where a mixer cannot be that wide; outside of modules, where none is made."""
+        for mixer in dict.fromkeys(self.pattern):
+            mixer.build(width=self.width, causal=self.causal, dtype=self.dtype, name="mixer")
 
     def mixer(self, layer: int) -> MixerConfig:
         return self.pattern[layer % len(self.pattern)]

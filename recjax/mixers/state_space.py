@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import RATE, SIZE, above, divides, refuse, require, within
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.dropout import Dropout
 from recjax.nn.groups import ssm_params
@@ -47,14 +48,14 @@ class StateSpace(ABC):
     )
 
     def __post_init__(self) -> None:
-        if self.states < 2 or self.states % 2:
-            raise InputError(f"states is {self.states}, expected an even number, since they come in conjugate pairs")
-        if not 0 < self.dt_min <= self.dt_max:
-            raise InputError(f"dt_min is {self.dt_min} and dt_max {self.dt_max}, expected 0 < dt_min <= dt_max")
+        require(self, states=within(2, 1024), dt_min=above(0), dt_max=above(0), systems=SIZE, dropout=RATE)
+        if self.states % 2:
+            refuse(self, "states", "an even number, since they come in conjugate pairs")
+        if self.dt_min > self.dt_max:
+            refuse(self, "dt_min", f"at most dt_max, which is {self.dt_max}")
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "StateSpaceMixer":
-        if self.systems < 1 or width % self.systems:
-            raise InputError(f"{self.systems} systems cannot be shared evenly by a width of {width}")
+        divides(self, "systems", width, "the width")
         return StateSpaceMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Array:

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import RATE, SEED, SIZE, divides, require
 from recjax.mixers.attention import Attention, AttentionMixer
 from recjax.mixers.cache import Cache
 from recjax.mixers.mixer import Capabilities
-from recjax.typing import Array, InputError
+from recjax.typing import Array
 
 Weights = Literal["uniform", "position", "random"]
 
@@ -41,10 +42,7 @@ class StaticMixing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.weights not in get_args(Weights):
-            raise InputError(f"weights is {self.weights!r}, expected one of {', '.join(get_args(Weights))}")
-        if self.window is not None and self.window < 1:
-            raise InputError(f"window is {self.window}, expected at least 1 event")
+        require(self, heads=SIZE, dropout=RATE, window=SIZE, seed=SEED)
 
     @property
     def attention(self) -> Attention:
@@ -57,8 +55,7 @@ class StaticMixing:
         return self.attention.capabilities
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "StaticMixer":
-        if width % self.heads:
-            raise InputError(f"{self.heads} heads do not divide a width of {width}")
+        divides(self, "heads", width, "the width")
         return StaticMixer(self.attention, width, causal, dtype, self.weights, self.seed, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import SIZE, refuse, require
 from recjax.mixers.axes import Axis, coordinates
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import dense, empty, events_only, from_heads, per_head
 from recjax.nn.groups import ssm_params
 from recjax.nn.norm import RMSNorm
 from recjax.ops.outer_scan import outer_scan
-from recjax.typing import Array, Float, InputError, Int
+from recjax.typing import Array, Float, Int
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Toeplitz:
     )
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not self.axes:
-            raise InputError(f"size {self.size} and {len(self.axes)} axes: expected at least 1 of both")
+        require(self, heads=SIZE, size=SIZE)
+        if not self.axes:
+            refuse(self, "axes", "one axis or more")
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "ToeplitzMixer":
         per_head(width, self.heads, "a width")

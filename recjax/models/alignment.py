@@ -15,13 +15,15 @@ import jax.numpy as jnp
 
 from recjax.data.items import Items
 from recjax.data.pairs import PairBatch
+from recjax.limits import COUNT, LAYERS, above, at_least, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.ops.losses import EXCLUDED
 from recjax.text import folder
 from recjax.text.encoder import pooled
 from recjax.text.folder import EncoderFolder
 from recjax.text.hub import find_folder
-from recjax.typing import Array, Float, InputError, Params
+from recjax.text.items import ItemText
+from recjax.typing import Array, Float, Params
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,8 @@ class Alignment(ModelConfig):
     ranks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("layers", "window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}, expected 1 or more")
-        if not self.temperature > 0:
-            raise InputError(f"model.temperature is {self.temperature}, expected a number above 0")
+        require(self, max_tokens=at_least(3), layers=LAYERS, temperature=above(0), window=COUNT)
+        ItemText(self.template)
 
     def read(self) -> EncoderFolder:
         """The encoder to begin with, texts cut at `max_tokens`."""

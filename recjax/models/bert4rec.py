@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from recjax.limits import COUNT, LAYERS, RATE, SIZE, require
 from recjax.mixers.attention import Attention
 from recjax.mixers.stack import Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import FullSoftmax, Objective
+from recjax.typing import Dtype
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,16 @@ class BERT4Rec(ModelConfig):
     max_length: int = 200
     norm: Norm = "post"
     loss: Objective = field(default_factory=FullSoftmax)
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     remat: bool = False
 
-    def build(self, stats: ItemStats) -> DotProductModel:
-        stack = Stack(
+    def __post_init__(self) -> None:
+        require(self, width=SIZE, layers=LAYERS, heads=COUNT, inner=SIZE, dropout=RATE, max_length=SIZE)
+        self.stack().check()
+
+    def stack(self) -> Stack:
+        """The encoder."""
+        return Stack(
             pattern=(Attention(heads=self.heads, dropout=self.dropout, init_scale=0.02),),
             layers=self.layers,
             width=self.width,
@@ -53,7 +60,15 @@ class BERT4Rec(ModelConfig):
             remat=self.remat,
             dtype=self.dtype,
         )
+
+    @property
+    def longest(self) -> int:
+        """Events that there are positions for."""
+        return self.max_length
+
+    def build(self, stats: ItemStats) -> DotProductModel:
+        """The model for a catalog."""
         module = ItemSequenceEncoder(
-            stats.items + 2, self.max_length, stack, scale=False, input_norm=True, transform=True, bias=True
+            stats.items + 2, self.max_length, self.stack(), scale=False, input_norm=True, transform=True, bias=True
         )
         return DotProductModel(module, self.loss, stats)

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from recjax.limits import COUNT, LAYERS, RATE, SIZE, require
 from recjax.mixers.attention import Attention
 from recjax.mixers.stack import Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import GBCE, Objective
+from recjax.typing import Dtype
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,16 @@ class GSASRec(ModelConfig):
     max_length: int = 200
     norm: Norm = "sasrec"
     loss: Objective = field(default_factory=GBCE)
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     remat: bool = False
 
-    def build(self, stats: ItemStats) -> DotProductModel:
-        stack = Stack(
+    def __post_init__(self) -> None:
+        require(self, width=SIZE, layers=LAYERS, heads=COUNT, dropout=RATE, max_length=SIZE)
+        self.stack().check()
+
+    def stack(self) -> Stack:
+        """The encoder."""
+        return Stack(
             pattern=(Attention(heads=self.heads, dropout=self.dropout),),
             layers=self.layers,
             width=self.width,
@@ -47,5 +54,13 @@ class GSASRec(ModelConfig):
             remat=self.remat,
             dtype=self.dtype,
         )
-        module = ItemSequenceEncoder(stats.items + 1, self.max_length, stack, tied=False, scale=False)
+
+    @property
+    def longest(self) -> int:
+        """Events that there are positions for."""
+        return self.max_length
+
+    def build(self, stats: ItemStats) -> DotProductModel:
+        """The model for a catalog."""
+        module = ItemSequenceEncoder(stats.items + 1, self.max_length, self.stack(), tied=False, scale=False)
         return DotProductModel(module, self.loss, stats)

@@ -217,6 +217,11 @@ class ModelConfig(ABC):
 
     ranks: ClassVar[bool] = True
 
+    @property
+    def longest(self) -> int | None:
+        """Events of a history that the model has positions for; None for any number."""
+        return None
+
     @abstractmethod
     def build(self, stats: ItemStats) -> Model:
         """The model for a catalog."""

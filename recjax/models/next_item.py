@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, refuse, require, within
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.pattern import pattern
 from recjax.mixers.stack import Encoder, Norm, Stack
@@ -15,7 +16,7 @@ from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import FullSoftmax, Objective
 from recjax.nn.feed_forward import Activation
-from recjax.typing import InputError
+from recjax.typing import Dtype, InputError
 
 Positions = Literal["auto", "learned", "none"]
 
@@ -64,9 +65,16 @@ class NextItem(ModelConfig):
     bias: bool = False
     scale: bool = True
     loss: Objective = field(default_factory=FullSoftmax)
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     remat: bool = False
     scan: bool = False
+
+    def __post_init__(self) -> None:
+        require(self, width=SIZE, layers=LAYERS, heads=COUNT, inner=within(0, WIDEST), dropout=RATE, max_length=SIZE)
+        stack = self.stack()
+        stack.check()
+        if self.positions == "none" and not stack.positional:
+            refuse(self, "positions", f"a table, for no mixer ({self.mixer}) knows the order of events by itself")
 
     def stack(self) -> Stack:
         """The encoder."""
@@ -84,17 +92,17 @@ class NextItem(ModelConfig):
             dtype=self.dtype,
         )
 
+    @property
+    def longest(self) -> int | None:
+        """Events that there are positions for; None for any number, where the mixers know the order."""
+        learned = self.positions == "learned" or not self.stack().positional
+        return self.max_length if learned else None
+
     def build(self, stats: ItemStats) -> DotProductModel:
-        stack = self.stack()
-        if self.positions == "none" and not stack.positional:
-            raise InputError(
-                f"model.positions is 'none', but none of the mixers ({self.mixer}) knows the order of events by itself"
-            )
-        learned = self.positions == "learned" or not stack.positional
         module = ItemSequenceEncoder(
             stats.items + 1,
-            self.max_length if learned else 0,
-            stack,
+            self.longest or 0,
+            self.stack(),
             scale=self.scale,
             input_norm=self.input_norm,
             bias=self.bias,
@@ -109,8 +117,7 @@ def parameters(config: NextItem) -> int:
     x = jnp.zeros((1, 8, config.width))
     context = SeqContext(*(jnp.ones((1, 8), jnp.int32),) * 3)
     shapes = jax.eval_shape(lambda key: Encoder(stack).init(key, x, context), jax.random.key(0))
-    learned = config.positions == "learned" or not stack.positional
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) + learned * config.max_length * config.width
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) + (config.longest or 0) * config.width
 
 
 def matched(config: NextItem, like: NextItem) -> NextItem:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.data.views import Batch
+from recjax.limits import COUNT, SIZE, require, within
 from recjax.models.model import ItemStats
 from recjax.ops.embedding import TappedTable, lookup, lookup_shared
 from recjax.ops.losses import full_softmax
@@ -31,6 +32,9 @@ class FullSoftmax:
     """
 
     chunk_elements: int = 2**22
+
+    def __post_init__(self) -> None:
+        require(self, chunk_elements=COUNT)
 
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         if isinstance(table, TappedTable):
@@ -62,6 +66,9 @@ class Negatives:
     sampling: Sampling = "uniform"
     share: Sharing = "position"
     outside_history: bool = False
+
+    def __post_init__(self) -> None:
+        require(self, count=SIZE)
 
     def draw(self, batch: Batch, key: Array, stats: ItemStats) -> Int[Array, "..."]:
         """Item ids: [b, l, n], [b, n] or [n], by `share`."""
@@ -149,6 +156,9 @@ class SampledSoftmax:
     share: Sharing = "row"
     log_q: bool = False
 
+    def __post_init__(self) -> None:
+        require(self, negatives=SIZE)
+
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         source = Negatives(self.negatives, self.sampling, self.share)
         positive, negative, allowed, ids = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
@@ -162,6 +172,9 @@ class BCE:
     """Binary cross-entropy with negatives outside the history, SASRec's own loss (Kang & McAuley 2018, eq. 6)."""
 
     negatives: int = 1
+
+    def __post_init__(self) -> None:
+        require(self, negatives=SIZE)
 
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         source = Negatives(self.negatives, outside_history=True)
@@ -185,6 +198,9 @@ class GBCE:
     sampling: Sampling = "uniform"
     share: Sharing = "row"
 
+    def __post_init__(self) -> None:
+        require(self, negatives=SIZE, t=within(0, 1))
+
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         source = Negatives(self.negatives, self.sampling, self.share)
         positive, negative, allowed, _ = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
@@ -197,6 +213,9 @@ class BPR:
     """Bayesian personalised ranking with negatives outside the history (Rendle et al. 2009)."""
 
     negatives: int = 1
+
+    def __post_init__(self) -> None:
+        require(self, negatives=SIZE)
 
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         source = Negatives(self.negatives, outside_history=True)

@@ -27,6 +27,7 @@ import numpy as np
 from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, by_rows
 from recjax.data.views import Batch, Queries
 from recjax.decode.scoring import DotProduct
+from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, above, at_least, between, refuse, require, within
 from recjax.mixers.hybrid import HybridAttention
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
@@ -35,7 +36,7 @@ from recjax.nn.norm import LayerNorm
 from recjax.ops.catalog import log_partition
 from recjax.ops.embedding import lookup, take_position
 from recjax.ops.losses import EXCLUDED
-from recjax.typing import Array, Float, InputError, Int, Params
+from recjax.typing import Array, Dtype, Float, InputError, Int, Params
 
 OWN = "own"
 """Name of the parameters that hold items' own vectors, and start of the names of those that read and score them."""
@@ -101,22 +102,30 @@ class RecGPT(ModelConfig):
     negatives: int = 0
     own_width: int = 0
     chunk: int = 4096
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     remat: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("memory", "positions", "chunk"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}, expected 1 or more")
-        for name in ("negatives", "own_width"):
-            if getattr(self, name) < 0:
-                raise InputError(f"model.{name} is {getattr(self, name)}, expected 0 (off) or more")
+        require(
+            self,
+            width=SIZE,
+            layers=LAYERS,
+            heads=COUNT,
+            dropout=RATE,
+            memory=SIZE,
+            decay=between(0, 1),
+            temperature=above(0),
+            metric_rank=within(0, WIDEST),
+            positions=SIZE,
+            code_weight=at_least(0),
+            background=above(0, most=1),
+            negatives=within(0, WIDEST),
+            own_width=within(0, WIDEST),
+            chunk=COUNT,
+        )
         if not (self.codes or self.aux):
-            raise InputError("model.codes and model.aux are both false, so the encoder has nothing to read")
-        if not 0.0 < self.background <= 1.0 or not 0.0 < self.decay < 1.0:
-            raise InputError(
-                f"model.background is {self.background} and model.decay {self.decay}, expected probabilities above 0"
-            )
+            refuse(self, "codes", "true where aux is false too, or the encoder has nothing to read")
+        self.stack(1).check()
 
     def build(self, stats: ItemStats) -> "RecGPTModel":
         """The model for a catalog, or for the joined catalogs of a mixture."""
@@ -127,9 +136,14 @@ class RecGPT(ModelConfig):
         sizes = stats.code_sizes if self.codes else ()
         if self.codes and not sizes:
             raise InputError("model.codes is true, but the recipe has no `tokenizer` to make them")
+        module = RecGPTModule(self, sizes, stats.columns[VECTORS][0], stats.items + 1, self.stack(len(sizes)))
+        return RecGPTModel(self, module, stats)
+
+    def stack(self, slots: int) -> Stack:
+        """The encoder of items that have so many codes."""
         # A token is an item to itself where nothing is bidirectional.
-        together = max(len(sizes), 1) if self.mask == "hybrid" else 1
-        stack = Stack(
+        together = max(slots, 1) if self.mask == "hybrid" else 1
+        return Stack(
             pattern=(HybridAttention(heads=self.heads, slots=together, dropout=self.dropout),),
             layers=self.layers,
             width=self.width,
@@ -142,8 +156,6 @@ class RecGPT(ModelConfig):
             remat=self.remat,
             dtype=self.dtype,
         )
-        module = RecGPTModule(self, sizes, stats.columns[VECTORS][0], stats.items + 1, stack)
-        return RecGPTModel(self, module, stats)
 
 
 class RecGPTModule(nn.Module):

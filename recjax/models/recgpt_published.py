@@ -20,13 +20,14 @@ import jax.numpy as jnp
 from recjax.data.items import CODES, VECTORS, Items
 from recjax.data.views import Batch, Queries
 from recjax.decode.scoring import CodeSum
+from recjax.limits import COUNT, LAYERS, RATE, SIZE, at_least, divides, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.attention import attend_keys, attention
 from recjax.ops.embedding import lookup, table_rows, take_position
 from recjax.ops.losses import full_softmax
-from recjax.typing import Array, Float, InputError, Int, Params
+from recjax.typing import Array, Dtype, Float, InputError, Int, Params
 
 EPSILON = 1e-5
 """Added to the variance in every layer normalisation of the published model."""
@@ -56,16 +57,26 @@ class RecGPTPublished(ModelConfig):
     aux_width: int = 192
     max_items: int = 256
     dropout: float = 0.1
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "slots", "aux_width", "max_items"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}, expected at least 1")
-        if self.vocabulary < 2:
-            raise InputError(f"model.vocabulary is {self.vocabulary}, expected at least a code and padding")
-        if self.width % self.heads:
-            raise InputError(f"{self.heads} attention heads do not divide a width of {self.width}")
+        require(
+            self,
+            width=SIZE,
+            layers=LAYERS,
+            heads=COUNT,
+            vocabulary=at_least(2),
+            slots=SIZE,
+            aux_width=SIZE,
+            max_items=SIZE,
+            dropout=RATE,
+        )
+        divides(self, "heads", self.width, "the width")
+
+    @property
+    def longest(self) -> int:
+        """Items that there are positions for."""
+        return self.max_items
 
     def build(self, stats: ItemStats) -> "RecGPTPublishedModel":
         """The model for a catalog whose items have vectors and codes."""

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from recjax.limits import COUNT, LAYERS, RATE, SIZE, require
 from recjax.mixers.pattern import pattern
 from recjax.mixers.stack import Norm, Stack
 from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats, ModelConfig
 from recjax.models.objectives import FullSoftmax, Objective
+from recjax.typing import Dtype
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,16 @@ class SASRec(ModelConfig):
     inner: int | None = None
     loss: Objective = field(default_factory=FullSoftmax)
     scale: bool = True
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     remat: bool = False
 
-    def build(self, stats: ItemStats) -> DotProductModel:
-        stack = Stack(
+    def __post_init__(self) -> None:
+        require(self, width=SIZE, layers=LAYERS, heads=COUNT, inner=SIZE, dropout=RATE, max_length=SIZE)
+        self.stack().check()
+
+    def stack(self) -> Stack:
+        """The encoder."""
+        return Stack(
             pattern=pattern(self.mixer, heads=self.heads, dropout=self.dropout),
             layers=self.layers,
             width=self.width,
@@ -56,5 +63,13 @@ class SASRec(ModelConfig):
             remat=self.remat,
             dtype=self.dtype,
         )
-        module = ItemSequenceEncoder(stats.items + 1, self.max_length, stack, scale=self.scale)
+
+    @property
+    def longest(self) -> int:
+        """Events that there are positions for."""
+        return self.max_length
+
+    def build(self, stats: ItemStats) -> DotProductModel:
+        """The model for a catalog."""
+        module = ItemSequenceEncoder(stats.items + 1, self.max_length, self.stack(), scale=self.scale)
         return DotProductModel(module, self.loss, stats)

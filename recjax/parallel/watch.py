@@ -51,7 +51,7 @@ def fail(error: BaseException, status: int) -> None:
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return
     me, limit, reason = jax.process_index(), dead_after(), " ".join(str(error).split())[:300]
-    if isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error).lower() for word in _BROKEN):
+    if is_broken(error):
         print(f"recjax: process {me} has lost another one; waiting up to {limit:g} s to learn which", file=sys.stderr)
         time.sleep(limit + 3 * _period(limit))
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process failed first, or the service is gone
@@ -59,6 +59,12 @@ def fail(error: BaseException, status: int) -> None:
     if me == 0:
         time.sleep(2 * _period(limit))  # the service, which the others hear of it from, ends with this process
     _exit(status)
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an error tells of a connection to another process that is gone."""
+    found = isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error).lower() for word in _BROKEN)
+    return found and jax.distributed.is_initialized()
 
 
 def _watch(limit: float, stop: threading.Event) -> None:

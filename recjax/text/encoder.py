@@ -14,12 +14,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.progress import Progress
 
+from recjax.limits import COUNT, at_least, require
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
 from recjax.text import folder
 from recjax.text.folder import EncoderFolder, Pooling
 from recjax.text.hub import find_folder
-from recjax.text.items import TEMPLATE
+from recjax.text.items import TEMPLATE, ItemText
 from recjax.typing import DATA_AXIS, Array, Float, InputError, Int, Params
 
 WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -54,8 +55,8 @@ class SentenceEncoder:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.batch_tokens < 1:
-            raise InputError(f"batch_tokens is {self.batch_tokens}, expected 1 or more")
+        require(self, max_tokens=at_least(3), batch_tokens=COUNT)
+        ItemText(self.template)
 
     def fingerprint(self) -> str:
         """What the vectors depend on besides the texts."""

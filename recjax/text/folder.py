@@ -10,7 +10,6 @@ sentence_bert_config.json   most tokens of a text, lower case
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from recjax.files import replacing
+from recjax.files import read_json, replacing
 from recjax.text import bert, mpnet
 from recjax.text.block import ACTIVATIONS, Sizes, size_of
 from recjax.typing import InputError, Params, shorten
@@ -319,12 +318,7 @@ def _json(path: Path, default: Any = _REQUIRED) -> Any:
     """A JSON file; `default` where there is none."""
     if default is not _REQUIRED and not path.is_file():
         return default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: a sentence encoder's folder has one") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    return read_json(path, absent="which a sentence encoder's folder has")
 
 
 def _object(path: Path, default: Any = _REQUIRED) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from recjax.text.items import WORDS
-from recjax.typing import InputError
+from recjax.limits import SEED, require, within
+from recjax.text.items import WORDS, ItemText
 
 BUCKETS = 2**18
 """Hash values of words, and of character n-grams."""
@@ -40,8 +40,8 @@ class Hashed:
     template: str = WORDS
 
     def __post_init__(self) -> None:
-        if not 1 <= self.width <= 2 * BUCKETS:
-            raise InputError(f"width is {self.width}, expected 1 to {2 * BUCKETS:,}, the features there are")
+        require(self, width=within(1, 2 * BUCKETS), seed=SEED)
+        ItemText(self.template)
 
     def fingerprint(self) -> str:
         """What the vectors depend on besides the texts."""

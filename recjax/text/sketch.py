@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from recjax.typing import InputError
+from recjax.limits import COUNT, SIZE, require
+from recjax.text.items import ItemText
 
 WORDS = 2**20
 """Hash values of words and pairs of words, before the sketch."""
@@ -37,9 +38,8 @@ class Sketch:
     template: str = "{title}"
 
     def __post_init__(self) -> None:
-        for name in ("width", "leading"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name} of a sketch is {value}, expected 1 or more")
+        require(self, width=SIZE, leading=COUNT)
+        ItemText(self.template)
 
     def fingerprint(self) -> str:
         """What the vectors depend on besides the texts."""

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recjax.limits import above, refuse, require, within
 from recjax.text import kept
 from recjax.text.hashed import Hashed
 from recjax.text.sketch import Sketch
 from recjax.text.vectors import item_vectors
 from recjax.text.whiten import SHRINKAGE, whitened
-from recjax.typing import InputError
 
 NEIGHBOURS = 10
 """Nearest items that an item's density is the mean similarity to."""
@@ -38,8 +38,7 @@ class Channel:
     whiten: bool = True
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise InputError(f"weight of a text channel is {self.weight}, expected a number above 0")
+        require(self, weight=above(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +71,9 @@ class TextSpace:
     shrinkage: float = SHRINKAGE
 
     def __post_init__(self) -> None:
+        require(self, shrinkage=within(0, 1))
         if not self.channels:
-            raise InputError("text.channels is empty, expected at least one encoder")
+            refuse(self, "channels", "at least one encoder")
 
     def vectors(self, catalog: pl.DataFrame, cache: Path | None = None, *, progress: bool = False) -> SpaceVectors:
         """The vectors of a catalog; arguments as in `recjax.text.vectors.item_vectors`.

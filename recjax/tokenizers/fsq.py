@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from recjax.limits import LAYERS, RATE, SIZE, above, at_least, require, within
 from recjax.ops.fsq import Bound, check_levels, place_values
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.fsq_model import FSQAutoencoder, FSQModel, Loss
@@ -61,10 +62,17 @@ class FSQ:
     collisions: Policy = "nearest-free"
 
     def __post_init__(self) -> None:
+        require(
+            self,
+            slots=within(1, 64),
+            layers=LAYERS,
+            heads=SIZE,
+            dropout=RATE,
+            steps=at_least(0),
+            batch=SIZE,
+            learning_rate=above(0),
+        )
         check_levels(self.levels)
-        for name, least in (("slots", 1), ("layers", 1), ("heads", 1), ("steps", 0), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"tokenizer.{name} is {getattr(self, name)}, expected at least {least}")
 
     @property
     def sizes(self) -> tuple[int, ...]:

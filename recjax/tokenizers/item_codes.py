@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from recjax import array_files
 from recjax.array_files import DamagedFileError
-from recjax.files import replacing, sealed, unsealed
+from recjax.files import read_json, replacing, sealed, unsealed
 from recjax.typing import InputError
 
 FORMAT = "recjax item codes 1"
@@ -120,12 +120,7 @@ def load_description(folder: Path) -> dict[str, Any]:
         InputError: it is absent or damaged.
     """
     path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist, so {folder} holds no item codes") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    description = read_json(path, absent=f"so {folder} holds no item codes")
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise InputError(f"{path} is not a description of item codes, expected format {FORMAT!r}")
     return unsealed(description, path)

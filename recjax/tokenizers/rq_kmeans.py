@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import LENGTH, require, within
 from recjax.ops.kmeans import assign, kmeans
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
@@ -35,9 +36,7 @@ class RQKMeans:
     collisions: Policy = "suffix"
 
     def __post_init__(self) -> None:
-        for name, least in (("slots", 1), ("clusters", 2), ("iterations", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"tokenizer.{name} is {getattr(self, name)}, expected at least {least}")
+        require(self, slots=within(1, 64), clusters=LENGTH, iterations=within(0, 10_000))
 
     @property
     def sizes(self) -> tuple[int, ...]:

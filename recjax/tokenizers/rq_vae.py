@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.limits import LENGTH, SIZE, at_least, require, within
 from recjax.ops.balanced import balancing_prices, squared_distances
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
@@ -71,15 +72,20 @@ class RQVAE:
     collisions: Policy = "suffix"
 
     def __post_init__(self) -> None:
-        least = {"slots": 1, "clusters": 2, "width": 1, "groups": 1, "steps": 0, "batch": 1}
-        least |= {"commitment": 0, "collaborative": 0, "diversity": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"tokenizer.{name} is {getattr(self, name)}, expected at least {bound}")
-        if self.start not in get_args(Start):
-            raise InputError(f"tokenizer.start is {self.start!r}, expected one of: {', '.join(get_args(Start))}")
-        if min(self.hidden, default=1) < 1:
-            raise InputError(f"tokenizer.hidden is {self.hidden}, expected widths of at least 1")
+        require(
+            self,
+            slots=within(1, 64),
+            clusters=LENGTH,
+            hidden=SIZE,
+            width=SIZE,
+            commitment=at_least(0),
+            collaborative=at_least(0),
+            diversity=at_least(0),
+            groups=SIZE,
+            steps=at_least(0),
+            batch=SIZE,
+            learning_rate=at_least(0),
+        )
 
     @property
     def sizes(self) -> tuple[int, ...]:

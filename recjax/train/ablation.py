@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from recjax.config import RunConfig, override_all
-from recjax.files import replacing
+from recjax.files import read_json, replacing
+from recjax.limits import require
 from recjax.recipes import Recipe
 from recjax.track.rows import Comparison, Row
 from recjax.train import folder
@@ -84,11 +85,12 @@ class Cell:
     def state(self) -> State:
         """Its past; that of a cell whose evaluation was taken away is not finished."""
         path = self.folder / STATE
-        try:
-            state = State(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not path.exists():
             return State()
-        except (ValueError, TypeError) as error:
+        try:
+            state = State(**read_json(path))
+            require(state)
+        except (InputError, TypeError) as error:
             raise InputError(f"{path} is not the state of a cell: {error}; remove it to run the cell again") from None
         if state.status == "finished" and not (self.folder / EVALUATION).is_file():
             return replace(state, status="stopped")

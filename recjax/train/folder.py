@@ -1,7 +1,6 @@
 """A run folder belongs to one configuration and one dataset."""
 
 import errno
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.files import read_json
 from recjax.train.errors import TrainingError
 from recjax.typing import InputError
 
@@ -32,8 +32,9 @@ def written(run_dir: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
+        where = error.filename or f"{run_dir}, or to standard output"
         raise TrainingError(
-            f"cannot write to {error.filename or run_dir}: {error.strerror}. The checkpoints in "
+            f"cannot write to {where}: {error.strerror}. The checkpoints in "
             f"{run_dir / CHECKPOINTS} are complete; once it can be written to, the same command goes on after the last"
         ) from error
 
@@ -48,10 +49,8 @@ def check_config(run_dir: Path, config: RunConfig) -> None:
     path = run_dir / CONFIG
     if not path.exists():
         return
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(held := read_json(path), dict):
+        raise InputError(f"{path} is not the configuration of a run")
     differences = configs.diff(configs.completed(held, config), config)
     differing = {key: values for key, values in differences.items() if not _free(key)}
     if differing:

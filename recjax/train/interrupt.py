@@ -1,5 +1,6 @@
-"""Stopping on request: SIGTERM and SIGINT ask the loop to save and return."""
+"""Stopping on request: SIGTERM, SIGHUP and SIGINT ask the loop to save and return."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,25 +12,28 @@ from jax.experimental import multihost_utils
 
 
 class Interrupt:
-    """While entered, SIGTERM and SIGINT no longer end the process but are remembered; more of them change nothing.
+    """While entered, SIGTERM, SIGHUP and SIGINT do not end the process but are remembered; more of them change nothing.
 
     SIGINT does so only once `armed`: before the first step there is nothing to save, and who presses Ctrl-C while a
-    dataset is prepared wants the prompt back.
+    dataset is prepared wants the prompt back. A signal that was ignored before, as SIGHUP under `nohup`, stays so.
 
     On one process a flag is enough. On several, all must stop after the same step: JAX's preemption service listens
-    for SIGTERM on every process and agrees on the step, so SIGTERM is left to it and SIGINT handed on to it.
+    for SIGTERM on every process and agrees on the step, so SIGTERM is left to it and the others handed on to it.
     """
 
     def __init__(self) -> None:
         self.armed = False
         self._asked = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             several = jax.process_count() > 1
-            for number in (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._hand_on if several else self._remember)
+            self._terminals = [number for number in (1, 2) if os.isatty(number)]
+            for number in (signal.SIGINT, signal.SIGHUP) if several else (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._hand_on if several else self._remember)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,9 +50,22 @@ class Interrupt:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and not self.armed:
             signal.default_int_handler(number, frame)
+        if number == signal.SIGHUP:
+            self._leave_terminal()
         self._asked = True
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
-        if not self.armed:
+        if number == signal.SIGINT and not self.armed:
             signal.default_int_handler(number, frame)
+        if number == signal.SIGHUP:
+            self._leave_terminal()
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _leave_terminal(self) -> None:
+        """Prints go nowhere from now on: on a terminal that is gone they would be errors, and stop the save."""
+        for number in self._terminals:
+            with contextlib.suppress(OSError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, number)
+                os.close(null)
+        self._terminals = []

@@ -14,6 +14,8 @@ from pathlib import Path
 import jax
 
 from recjax.parallel.processes import host_name, share
+from recjax.scratch import machine as _machine
+from recjax.scratch import start_ticks as _start_ticks
 from recjax.typing import InputError
 
 LOCK = "lock.json"
@@ -118,8 +120,9 @@ class Lock:
                 raise self._in_use(holder)
             return False
         last, waited = self._touched(), False
-        while last is not None and self._read() == holder:
-            left = self._limit - (self._now() - last)
+        sign = None if last is None else min(last, self._now())  # a clock that was set back makes none of the future
+        while sign is not None and self._read() == holder:
+            left = self._limit - (self._now() - sign)
             if left <= 0:
                 return False
             if not waited:
@@ -160,7 +163,7 @@ class Lock:
         aside = self._path.with_name(f"{LOCK}.{uuid.uuid4().hex}")
         with contextlib.suppress(FileNotFoundError):
             self._path.rename(aside)
-            if _parse(aside.read_text(encoding="utf-8")) == dead:
+            if _parse(aside.read_text(encoding="utf-8", errors="replace")) == dead:
                 aside.unlink()
             else:  # another job was faster, and this is its lock
                 aside.rename(self._path)
@@ -168,7 +171,7 @@ class Lock:
     def _read(self) -> _Holder | None:
         """The holder; None where there is none, or where the file is not written yet."""
         try:
-            return _parse(self._path.read_text(encoding="utf-8"))
+            return _parse(self._path.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return None
 
@@ -190,33 +193,16 @@ class Lock:
 
 
 def _parse(text: str) -> _Holder:
-    """What a lock says; a file that was cut short (a full disk) is that of somebody unknown, who gives signs or not."""
+    """What a lock says; a file that is damaged (a full disk) is that of an unknown job, which gives signs or not."""
     try:
         return _Holder(**json.loads(text))
-    except (json.JSONDecodeError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return _Holder("an unknown host", 0, "an unknown time", "", "", text)
 
 
 def _this_process() -> _Holder:
     started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return _Holder(host_name(), os.getpid(), started, _machine(), _start_ticks(os.getpid()), uuid.uuid4().hex)
-
-
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _start_ticks(pid: int) -> str:
-    """When a process started, in ticks since the boot; nothing for one that is not, or is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _words(holder: _Holder) -> str:

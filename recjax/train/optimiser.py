@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax.limits import RATE, above, at_least, check_patterns, require, within
 from recjax.nn.groups import SSM, path_name
 from recjax.ops.norms import global_norm
-from recjax.settings import check_patterns
 from recjax.train.rowwise import RowwiseAdam
 from recjax.typing import Array, InputError, Params
 
@@ -53,16 +53,18 @@ class Adam:
     sparse: bool = False
 
     def __post_init__(self) -> None:
-        if not self.ssm_rate > 0:
-            raise InputError(f"optim.ssm_rate is {self.ssm_rate}, expected a number above 0")
-        if not self.learning_rate > 0:
-            raise InputError(f"optim.learning_rate is {self.learning_rate}, expected a number above 0")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"optim.clip is {self.clip}, expected a number above 0, or none")
-        if self.warmup_steps < 0:
-            raise InputError(f"optim.warmup_steps is {self.warmup_steps}, expected 0 or more")
-        if not 0.0 <= self.hold < 1.0:
-            raise InputError(f"optim.hold is {self.hold}, expected a share of the run from 0 to below 1")
+        require(
+            self,
+            learning_rate=above(0),
+            b1=RATE,
+            b2=RATE,
+            eps=above(0, most=1),
+            clip=above(0),
+            warmup_steps=at_least(0),
+            final_share=within(0, 1),
+            hold=RATE,
+            ssm_rate=above(0),
+        )
 
     def rate(self, total_steps: int) -> optax.Schedule:
         """Learning rate as a function of the step, for a run of `total_steps` steps.
@@ -156,7 +158,8 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_patterns("optim.no_decay", self.no_decay)
+        require(self, weight_decay=at_least(0))
+        check_patterns(self, "no_decay")
 
     def _update(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
         return [

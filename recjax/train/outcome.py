@@ -1,6 +1,5 @@
 """What run folders say of how their runs went, gathered into rows to compare."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from recjax.evaluate.history_lengths import by_history_length
 from recjax.evaluate.intervals import holm, paired_values, spread
 from recjax.evaluate.report import Report, compare, mean_values
 from recjax.evaluate.slices import SLICES
+from recjax.files import read_json
 from recjax.nn.groups import is_frozen
 from recjax.track.memory import DEVICE, HOST
 from recjax.track.metrics import read_metrics
@@ -109,12 +109,9 @@ def read_outcome(run_dir: Path) -> Outcome:
     Raises:
         InputError: it is none, or its files are damaged.
     """
-    try:
-        tree = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{run_dir} is not a run folder: it has no {CONFIG}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{run_dir / CONFIG} is not JSON: {error}") from None
+    tree = read_json(run_dir / CONFIG, f"so {run_dir} is not a run folder")
+    if not (isinstance(tree, dict) and isinstance(tree.get("seed"), int) and isinstance(tree.get("train"), dict)):
+        raise InputError(f"{run_dir / CONFIG} is not the configuration of a run")
     report = Report.load(run_dir / EVALUATION) if (run_dir / EVALUATION).is_file() else None
     curves: Curves = {}
     for stage in stage_folders(run_dir, tree):

@@ -13,7 +13,7 @@ from typing import Any
 
 from recjax.config import RunConfig
 from recjax.data.denoising import denoising_view
-from recjax.typing import InputError
+from recjax.limits import between, require
 
 PRETRAIN = "pretrain"
 """Name of the stage."""
@@ -33,9 +33,7 @@ class Pretrain:
     corrupt: float = 0.15
 
     def __post_init__(self) -> None:
-        for name in ("share", "corrupt"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise InputError(f"train.pretrain.{name} is {getattr(self, name)}, expected a number between 0 and 1")
+        require(self, share=between(0, 1), corrupt=between(0, 1))
 
     def steps(self, total: int) -> int:
         """Steps of denoising in a run of `total`; at least one is left to each phase."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from recjax.settings import check_patterns
+from recjax.limits import COUNT, INT, above, at_least, between, check_patterns, refuse, require
 from recjax.train.pretrain import Pretrain
 from recjax.train.stages import EVERYTHING, Stage
 from recjax.typing import InputError
@@ -56,26 +56,25 @@ class Train:
     pretrain: Pretrain | None = None
 
     def __post_init__(self) -> None:
+        counts = ("steps", "patience", "validation_users", "accumulate", "save_every", "keep", "log_every")
+        require(
+            self,
+            **{name: COUNT for name in counts},
+            epochs=above(0, most=INT),
+            evaluate_every=at_least(0),
+            ema=between(0, 1),
+        )
         if (self.steps is None) == (self.epochs is None):
             raise InputError("train: give either steps or epochs, and leave the other none")
-        counts = ("steps", "patience", "validation_users", "accumulate", "save_every", "keep", "log_every")
-        for name in ("epochs", *counts):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"train.{name} is {value}, expected a number above 0")
-        if self.evaluate_every is not None and self.evaluate_every < 0:
-            raise InputError(f"train.evaluate_every is {self.evaluate_every}, expected 0 (never) or more")
         if self.pretrain is not None and (self.steps is None or self.steps < 2):
-            raise InputError(f"train.pretrain divides train.steps, which is {self.steps}, expected 2 or more")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise InputError(f"train.ema is {self.ema}, expected a number between 0 and 1")
+            refuse(self, "steps", "2 or more, for pretrain divides them")
         if self.pretrain is not None and self.stages:
             raise InputError("train.pretrain is a stage by itself; give it or train.stages, and leave the other")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise InputError(f"train.stages are called {', '.join(names)}, expected different names")
-        check_patterns("train.take", self.take)
-        check_patterns("train.freeze", self.freeze)
+        check_patterns(self, "take")
+        check_patterns(self, "freeze")
 
     @property
     def task_steps(self) -> int | None:

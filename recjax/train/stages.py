@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recjax.config import RunConfig
+from recjax.limits import refuse, require
 from recjax.settings import change, is_config
 from recjax.train.pretrain import PRETRAIN, Pretrain, denoising
 from recjax.typing import InputError
@@ -48,8 +49,9 @@ class Stage:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require(self)
         if not NAME.fullmatch(self.name):
-            raise InputError(f"a stage is called {self.name!r}, expected letters, digits, '-' and '_'")
+            refuse(self, "name", "letters, digits, '-' and '_'")
         for key in ("train", "train.stages", "train.pretrain", "name"):
             if key in self.settings:
                 raise InputError(f"stage {self.name!r} sets {key}, which is the run's alone")

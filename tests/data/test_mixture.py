@@ -76,9 +76,9 @@ def test_joined_tables_keep_every_row():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"datasets": ()}, "datasets is empty"),
-        ({"datasets": ("a", "a")}, "twice"),
-        ({"datasets": ("a", "b"), "held_out": "b"}, "not held out"),
+        ({"datasets": ()}, "expected names of datasets"),
+        ({"datasets": ("a", "a")}, "expected each dataset once"),
+        ({"datasets": ("a", "b"), "held_out": "b"}, "which would not hold it out"),
         ({"datasets": ("a",), "temperature": 2.0}, "temperature"),
     ],
 )

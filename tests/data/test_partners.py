@@ -184,7 +184,7 @@ def test_impossible_partners_are_refused():
     for view in (Prefixes(Shifted(8)), Cloze(8)):
         with pytest.raises(InputError, match=f"slots needs a next-item view .* not {type(view).__name__}"):
             loader(Partnered(view, SameTarget(slots=True)))
-    with pytest.raises(InputError, match="ways is empty"):
+    with pytest.raises(InputError, match=r"AlteredCopy.ways is \(\), expected one alteration or more"):
         AlteredCopy(())
     with pytest.raises(InputError, match=r"share is 1\.5"):
         Crop(1.5)

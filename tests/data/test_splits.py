@@ -115,8 +115,8 @@ def test_global_time_takes_dates():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"validation": "soon"}, "validation cut is 'soon', expected a date"),
-        ({"validation": 1.5}, "validation cut is 1.5, expected a share"),
+        ({"validation": "soon"}, "validation is 'soon', expected a share of the events between 0 and 1, a date"),
+        ({"validation": 1.5}, "validation is 1.5, expected a share"),
         ({"validation": 0.9, "test": 0.5}, "must begin after validation"),
         ({"validation": 1, "test": 10_000}, "test part is empty; move the cuts"),
         ({"target": "best"}, "target is 'best'"),
@@ -141,7 +141,7 @@ def test_by_user_holds_out_whole_users():
     again, other = (ByUser(0.2, 0.1, seed=seed).split(dataset) for seed in (4, 5))
     np.testing.assert_array_equal(again.test.histories.users, split.test.histories.users)
     assert other.test.histories.users.tolist() != split.test.histories.users.tolist()
-    with pytest.raises(InputError, match="held-out shares"):
+    with pytest.raises(InputError, match=r"ByUser\.test is 0.5, expected a share that leaves users for training"):
         ByUser(0.6, 0.5)
     with pytest.raises(InputError, match="more users with two events"):
         ByUser().split(build(logs([("a", "p", 1), ("b", "p", 1)])))

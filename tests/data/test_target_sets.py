@@ -124,9 +124,9 @@ def test_a_target_is_tied_where_its_time_is_shared():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandomSplit(0.8, 0.1, 0.2), "expected positive numbers that sum to 1"),
-        (lambda: RandomSplit(0.9, 0.1, 0.0), "expected positive numbers that sum to 1"),
-        (lambda: Sessions(0, 1), "held-out sessions are 0 and 1"),
+        (lambda: RandomSplit(0.8, 0.1, 0.2), "RandomSplit.train is 0.8, expected what validation and test leave, 0.7"),
+        (lambda: RandomSplit(0.9, 0.1, 0.0), "RandomSplit.test is 0.0, expected a number between 0 and 1"),
+        (lambda: Sessions(0, 1), "Sessions.validation is 0, expected 1 or more"),
     ],
 )
 def test_impossible_splits_are_refused(make, message):

@@ -78,5 +78,5 @@ def test_the_setting(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.01, float("nan")])
 def test_a_share_that_cannot_be(share):
-    with pytest.raises(InputError, match=r"data\.user_share is .*expected a share of the users"):
+    with pytest.raises(InputError, match=r"user_share is .*expected"):
         Data("small", user_share=share)

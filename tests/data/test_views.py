@@ -156,10 +156,10 @@ def test_times_beyond_int32_are_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Shifted(1), "max_length is 1, expected at least 2"),
-        (lambda: Shifted(align="middle"), "align is 'middle', expected 'right' or 'left'"),
+        (lambda: Shifted(1), "max_length is 1, expected 2 or more"),
+        (lambda: Shifted(align="middle"), "align is 'middle', expected one of 'right', 'left'"),
         (lambda: Cloze(mask_prob=1.0), "mask_prob is 1.0, expected a number between 0 and 1"),
-        (lambda: Cloze(random_copies=0), "random_copies is 0, expected at least 1"),
+        (lambda: Cloze(random_copies=0), "random_copies is 0, expected 1 or more"),
     ],
 )
 def test_impossible_views_are_refused(make, message):

@@ -96,5 +96,5 @@ def test_the_report_says_so():
 
 
 def test_a_length_that_cannot_be():
-    with pytest.raises(InputError, match=r"evaluate\.max_history is 0, expected at least 1, or none"):
+    with pytest.raises(InputError, match=r"max_history is 0, expected 1 or more, or none"):
         Evaluate(max_history=0)

@@ -132,7 +132,7 @@ def test_any_evaluators_metric_can_decide_what_is_best():
     [(Options, {"number": 1}), (Clicks, {"negatives": 0}), (RankSets, {"k": 3}), (RankSets, {"baselines": ("x",)})],
 )
 def test_bad_settings_are_refused(kind, change):
-    with pytest.raises(InputError, match=f"evaluate.{next(iter(change))}"):
+    with pytest.raises(InputError, match=rf"\w+\.{next(iter(change))}"):
         dataclasses.replace(kind(), **change)
-    with pytest.raises(InputError, match=r"evaluate.items"):
+    with pytest.raises(InputError, match=r"Exposure\.items"):
         Exposure(())

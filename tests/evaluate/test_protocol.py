@@ -165,7 +165,7 @@ def test_a_model_of_another_catalog_is_refused():
     "change", [{"candidates": "half"}, {"split": "train"}, {"mask_seen": "window"}, {"k": 5}, {"bootstrap": -1}]
 )
 def test_a_bad_protocol_is_refused(change):
-    with pytest.raises(InputError, match=f"evaluate.{next(iter(change))}"):
+    with pytest.raises(InputError, match=f"Evaluate.{next(iter(change))}"):
         Evaluate(**change)
 
 

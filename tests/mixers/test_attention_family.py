@@ -228,9 +228,9 @@ def test_static_mixing_weighs_events_without_looking_at_them():
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(InputError, match="relative is 'time', expected one of none, events, times, both"):
+    with pytest.raises(InputError, match="relative is 'time', expected one of 'none', 'events', 'times', 'both'"):
         Attention(relative="time")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="3 heads of keys and values do not divide 4"):
+    with pytest.raises(InputError, match="kv_heads is 3, expected a number that divides the 4 attention heads"):
         Attention(heads=4, kv_heads=3)
     with pytest.raises(InputError, match="first is 2, expected 0"):
         Attention(first=2)
@@ -238,7 +238,7 @@ def test_wrong_settings_are_named():
         Stack((Attention(window=4, first=1),), 1, WIDTH, False, "pre", WIDTH)
     with pytest.raises(InputError, match="hstu reads timestamps and the batch has none"):
         _built(HSTU(), context=SeqContext(*map(jnp.asarray, (SEGMENTS, SEGMENTS))))
-    with pytest.raises(InputError, match="block 9 and window 8"):
+    with pytest.raises(InputError, match="block is 9, expected at most the window's 8 events"):
         MemoryAttention(window=8, block=9)
     with pytest.raises(InputError, match="buckets is 3"):
         Reformer(buckets=3)

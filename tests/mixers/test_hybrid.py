@@ -105,9 +105,9 @@ def test_rotary_is_a_rotation_by_position():
 def test_wrong_settings_are_named():
     with pytest.raises(InputError, match="slots is 0"):
         HybridAttention(slots=0)
-    with pytest.raises(InputError, match="positions is 'learned', expected one of rotary, none"):
+    with pytest.raises(InputError, match="positions is 'learned', expected one of 'rotary', 'none'"):
         HybridAttention(positions="learned")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="3 attention heads do not divide a width of 16"):
+    with pytest.raises(InputError, match="heads is 3, expected a number that divides the width, 16"):
         HybridAttention(heads=3).build(width=16, causal=True, dtype=jnp.float32, name="mixer")
     with pytest.raises(InputError, match="HybridAttention cannot be bidirectional"):
         Stack(pattern=(HybridAttention(),), layers=1, width=16, causal=False, norm="pre", inner=16)

@@ -108,7 +108,7 @@ def test_toeplitz_is_a_kernel_of_distances(axes):
 def test_bad_settings_are_refused():
     with pytest.raises(InputError, match="5 axes of positions share the 4 channels"):
         LightNet(heads=2, axes=(Axis(),) * 5).build(width=8, causal=True, dtype=np.float32, name="mixer")
-    with pytest.raises(InputError, match="expected one of position, item, slot, time"):
+    with pytest.raises(InputError, match="expected one of 'position', 'item', 'slot', 'time'"):
         Axis("session")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="needs timestamps"):
         Axis("time", 60).coordinate(dataclasses.replace(plain.context(), timestamps=None))

@@ -52,5 +52,5 @@ def test_bad_settings_are_refused():
         Mamba2(head_width=6).build(width=8, causal=True, dtype=np.float32, name="mixer")
     with pytest.raises(InputError, match="3 heads do not divide a number of heads of 2"):
         Mamba2(head_width=8, groups=3).build(width=8, causal=True, dtype=np.float32, name="mixer")
-    with pytest.raises(InputError, match=r"delta_min is 0\.5, expected above 0 and at most delta_max"):
+    with pytest.raises(InputError, match=r"delta_min is 0\.5, expected at most delta_max, which is 0\.1"):
         Mamba2(delta_min=0.5)

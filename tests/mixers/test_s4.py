@@ -161,12 +161,12 @@ def test_patterns_name_them_and_their_settings():
     ("make", "message"),
     [
         (lambda: S4(states=5), "states is 5, expected an even number"),
-        (lambda: S4D(dt_min=0.1, dt_max=0.01), "dt_min is 0.1 and dt_max 0.01"),
+        (lambda: S4D(dt_min=0.1, dt_max=0.01), "dt_min is 0.1, expected at most dt_max, which is 0.01"),
         (
             lambda: S4D(init="fourier"),  # pyright: ignore[reportArgumentType]
-            "init is 'fourier', expected one of lin, inv, legs, real",
+            "init is 'fourier', expected one of 'lin', 'inv', 'legs', 'real'",
         ),
-        (lambda: _module(S4(systems=4)), "4 systems cannot be shared evenly by a width of 6"),
+        (lambda: _module(S4(systems=4)), "systems is 4, expected a number that divides the width, 6"),
         (lambda: Stack((S4(),), 1, WIDTH, True, "sasrec", WIDTH), "separate query"),
     ],
 )

@@ -170,9 +170,9 @@ def test_what_cannot_be_aligned(tmp_path, catalogs):
         align(dataclasses.replace(whole, model=Evaluate()), tmp_path / "run")
     with pytest.raises(InputError, match="would be lost"):
         align(whole, tmp_path / "run", TWINS / "bert")
-    with pytest.raises(InputError, match=r"model\.layers is 0"):
+    with pytest.raises(InputError, match=r"Alignment\.layers is 0"):
         Alignment("bert", layers=0)
-    with pytest.raises(InputError, match=r"model\.temperature is 0"):
+    with pytest.raises(InputError, match=r"Alignment\.temperature is 0"):
         Alignment("bert", temperature=0.0)
     with pytest.raises(InputError, match="`recjax align` trains it"):
         fit(whole, tmp_path / "run")

@@ -269,9 +269,9 @@ def test_what_cannot_be_built():
         CONFIG.build(ItemStats(ITEMS, np.ones(31)))
     with pytest.raises(InputError, match="tokenizer"):
         CONFIG.build(ItemStats(ITEMS, np.ones(31), ONE.row_shapes))
-    with pytest.raises(InputError, match=r"model\.memory"):
+    with pytest.raises(InputError, match=r"RecGPT\.memory is 0"):
         RecGPT(memory=0)
-    with pytest.raises(InputError, match=r"model\.own_width is -1"):
+    with pytest.raises(InputError, match=r"RecGPT\.own_width is -1"):
         RecGPT(own_width=-1)
     with pytest.raises(InputError, match="nothing to read"):
         RecGPT(codes=False, aux=False)

@@ -245,7 +245,7 @@ def test_other_files_are_named_for_what_they_are(tmp_path, published):
         import_recgpt(FIXTURES / "tokenizer.pt", FIXTURES / "tokenizer.pt", heads=2, levels=(7, 7))
     with pytest.raises(InputError, match="project/kernel has shape"):
         import_recgpt(FIXTURES / "model.pt", FIXTURES / "tokenizer.pt", heads=2)
-    with pytest.raises(InputError, match="3 attention heads do not divide a width of 32"):
+    with pytest.raises(InputError, match="heads is 3, expected a number that divides the width, 32"):
         import_recgpt(FIXTURES / "model.pt", FIXTURES / "tokenizer.pt", heads=3, levels=(7, 7))
 
 

@@ -131,9 +131,9 @@ def test_remat_changes_memory_not_results():
 
 
 def test_wrong_compositions_are_named():
-    with pytest.raises(InputError, match="3 attention heads do not divide a width of 16"):
+    with pytest.raises(InputError, match="heads is 3, expected a number that divides the width, 16"):
         _built(SASRec(width=16, heads=3, max_length=LENGTH))
     with pytest.raises(InputError, match="no mixer is called 'mamba'; there are: attention"):
         SASRec(mixer="mamba").build(STATS)
-    with pytest.raises(InputError, match="at least one layer"):
+    with pytest.raises(InputError, match="layers is 0, expected 1 or more"):
         SASRec(layers=0).build(STATS)

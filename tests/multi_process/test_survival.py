@@ -46,6 +46,7 @@ def test_a_run_survives(tmp_path):
     with start(4) as launched:
         launched.wait_for(lambda: latest(run) >= before + 2)
         launched.processes[3].send_signal(signal.SIGINT)  # which it hands on to itself as SIGTERM
+        launched.processes[1].send_signal(signal.SIGHUP)  # likewise; another one of the same launch changes nothing
         outputs = launched.finish()
         assert f"goes on after the checkpoint of step {before}" in outputs[0]
         ends = set(re.findall(r"^process \d: (\d+) True$", "\n".join(outputs), re.MULTILINE))

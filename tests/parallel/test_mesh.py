@@ -32,15 +32,15 @@ def test_some_of_the_devices():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (MeshShape(-1, 3, 1), "mesh data=-1, model=3, seq=1: 8 devices cannot be divided by 3"),
-        (MeshShape(2, 2, 1), "mesh data=2, model=2, seq=1 is made of 4 devices, but there are 8"),
-        (MeshShape(16, 1, 1), "is made of 16 devices, but there are 8"),
-        (MeshShape(-1, -1, 1), "at most one of them -1"),
-        (MeshShape(0, 1, 1), "sizes are 1 or more"),
-        (MeshShape(-1, -2, 1), "sizes are 1 or more"),
-        (MeshShape(-1, 16, 1), "8 devices cannot be divided by 16"),
+        ((-1, 3, 1), "mesh data=-1, model=3, seq=1: 8 devices cannot be divided by 3"),
+        ((2, 2, 1), "mesh data=2, model=2, seq=1 is made of 4 devices, but there are 8"),
+        ((16, 1, 1), "is made of 16 devices, but there are 8"),
+        ((-1, -1, 1), "at most one of them -1"),
+        ((0, 1, 1), "sizes are 1 or more"),
+        ((-1, -2, 1), "sizes are 1 or more"),
+        ((-1, 16, 1), "8 devices cannot be divided by 16"),
     ],
 )
 def test_impossible_shapes_name_the_numbers(shape, message):
     with pytest.raises(InputError, match=message):
-        shape.build()
+        MeshShape(*shape).build()

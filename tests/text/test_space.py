@@ -87,7 +87,7 @@ def test_a_density_is_kept_under_what_it_was_made_of(tmp_path, monkeypatch):
 def test_bad_settings():
     with pytest.raises(InputError, match="weight"):
         Channel(Sketch(), 0.0)
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="expected at least one encoder"):
         TextSpace(())
     with pytest.raises(InputError, match="width"):
         Sketch(0)

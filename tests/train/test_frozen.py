@@ -165,5 +165,5 @@ def test_what_cannot_be_frozen(model, freeze, optim, message):
 
 
 def test_a_pattern_that_is_none():
-    with pytest.raises(InputError, match=r"train\.freeze has '\(', which is no regular expression"):
+    with pytest.raises(InputError, match=r"Train\.freeze has '\(', which is no regular expression"):
         config(freeze=("(",))

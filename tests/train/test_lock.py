@@ -74,3 +74,11 @@ def test_a_job_on_another_machine_that_gives_no_sign_is_taken_over_by_one(tmp_pa
         thread.join()
     assert (len(held), len(refused)) == (1, 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sign_of_life_from_the_future_is_no_longer_one_for_ever(tmp_path, elsewhere):
+    Lock(tmp_path, beat=3600).__enter__()  # killed; then the clock was set back
+    os.utime(tmp_path / LOCK, (time.time() + 1e6,) * 2)
+    began = time.monotonic()
+    with Lock(tmp_path, limit=0.3):
+        assert time.monotonic() - began < 5

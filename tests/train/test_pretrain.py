@@ -158,11 +158,11 @@ def test_noise_is_of_the_share_asked_for_and_targets_are_clean():
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(InputError, match=r"train\.pretrain divides train\.steps, which is None"):
+    with pytest.raises(InputError, match=r"Train\.steps is None, expected 2 or more, for pretrain divides them"):
         Train(epochs=3, pretrain=Pretrain())
-    with pytest.raises(InputError, match=r"train\.pretrain\.share is 1\.0"):
+    with pytest.raises(InputError, match=r"Pretrain\.share is 1\.0"):
         Pretrain(share=1.0)
-    with pytest.raises(InputError, match=r"train\.pretrain\.corrupt is 0\.0"):
+    with pytest.raises(InputError, match=r"Pretrain\.corrupt is 0\.0"):
         Pretrain(corrupt=0.0)
     with pytest.raises(InputError, match="no denoising for the view Nothing"):
         parts(

@@ -1,9 +1,13 @@
 """A real process is sent real signals."""
 
+import contextlib
+import os
+import pty
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.kill_resume import live, metrics
+from recjax.train.lock import LOCK
 from recjax.train.loop import fit
 from tests.train.toy import saved, toy_config, toy_task
 
@@ -26,6 +31,13 @@ folder, steps, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 fit(toy_config(steps=steps, log_every=1, save_every=2), folder, toy_task(pause=pause))
 """
 
+TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes standard input the controlling terminal, whose end sends SIGHUP."""
+
 
 def command(folder, steps, pause=0.0):
     return [sys.executable, "-c", PROGRAM, str(folder), str(steps), str(pause)]
@@ -35,6 +47,13 @@ def command(folder, steps, pause=0.0):
 def environment(monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")  # as in this process, so that results are the same bits
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def wait_for_steps(folder, process, count):
+    deadline = time.monotonic() + 120
+    while not (log := folder / "metrics.jsonl").exists() or len(log.read_text().splitlines()) < count:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def start(folder, pause):
@@ -51,10 +70,7 @@ def test_sigterm_saves_and_ends_with_status_0_and_the_same_command_goes_on(tmp_p
     folder = tmp_path / "run"
     process = start(folder, pause=0.25)
     try:
-        deadline = time.monotonic() + 120
-        while not (log := folder / "metrics.jsonl").exists() or len(log.read_text().splitlines()) < 4:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_steps(folder, process, 4)
         for _ in range(3):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.02)
@@ -70,6 +86,30 @@ def test_sigterm_saves_and_ends_with_status_0_and_the_same_command_goes_on(tmp_p
     expected, actual = (saved(path, total=16) for path in (unbroken, folder))
     jax.tree.map(np.testing.assert_array_equal, expected[0], actual[0])
     assert expected[1] == actual[1]
+
+
+def test_a_terminal_that_is_closed_saves_and_releases(tmp_path):
+    """SIGHUP comes together with a terminal that takes no more words, which must not stop the save."""
+    folder = tmp_path / "run"
+    terminal, end = pty.openpty()
+    take_terminal = [sys.executable, "-c", TERMINAL, *command(folder, 16, 0.25)]
+    process = subprocess.Popen(take_terminal, stdin=end, stdout=end, stderr=end, start_new_session=True)
+    os.close(end)
+    threading.Thread(target=drain, args=(terminal,), daemon=True).start()
+    try:
+        wait_for_steps(folder, process, 4)
+        os.close(terminal)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+    assert 0 < int(saved(folder, total=16)[0].step) < 16
+    assert not (folder / LOCK).exists()
+
+
+def drain(terminal):
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
 
 
 def test_killed_at_random_moments_it_ends_as_the_unbroken_run(tmp_path):

@@ -178,7 +178,7 @@ def test_curves_count_the_steps_and_seconds_of_every_stage(unbroken):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Stage("a/b"), "a stage is called 'a/b', expected letters"),
+        (lambda: Stage("a/b"), "Stage.name is 'a/b', expected letters"),
         (lambda: Stage("a", {"train.stages": ()}), "stage 'a' sets train.stages, which is the run's alone"),
         (lambda: config(FIRST, FIRST), "train.stages are called first, first, expected different names"),
         (lambda: parts(config(Stage("a", {"train.stpes": 3})), Path("run")), "stage 'a': there is no setting"),

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from recjax.data.features.feature import Feature, Source, State, column
+from recjax.limits import COUNT, SIZE, at_least, require
 from recjax.text.items import ItemText
 from recjax.tokenizers.item_codes import flat_state, nested_state
 from recjax.tokenizers.tokenizer import Tokenized, tokenize
@@ -46,8 +47,7 @@ class Attribute(Feature):
     vocabulary: int = 1000
 
     def __post_init__(self) -> None:
-        if self.vocabulary < 1:
-            raise InputError(f"vocabulary of an attribute is {self.vocabulary}, expected at least 1")
+        require(self, vocabulary=COUNT)
 
     @property
     def dtype(self) -> Any:
@@ -92,10 +92,8 @@ class Words(Feature):
     vocabulary: int = 8000
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.vocabulary < 3:
-            raise InputError(
-                f"words: count {self.count} and vocabulary {self.vocabulary}, expected at least 1 and 3 of them"
-            )
+        require(self, count=SIZE, vocabulary=at_least(3))
+        ItemText(self.template)
 
     @property
     def dtype(self) -> Any:
@@ -186,6 +184,9 @@ class VectorFile(Feature):
 
     path: str
     width: int
+
+    def __post_init__(self) -> None:
+        require(self, width=SIZE)
 
     def shape(self) -> tuple[int, ...]:
         return (self.width,)

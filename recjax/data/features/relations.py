@@ -8,7 +8,7 @@ from scipy import sparse
 from recjax.data.features.feature import Feature, Source, State, column
 from recjax.data.items import Relation
 from recjax.data.transitions import transition_counts, user_items
-from recjax.typing import InputError
+from recjax.limits import SIZE, at_least, require
 
 CHUNK = 1024
 """Items whose similarities to all others exist at a time."""
@@ -39,8 +39,7 @@ class _Counted(Feature):
     count: int = 20
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"count of a relation is {self.count}, expected at least 1")
+        require(self, count=SIZE)
 
     @property
     def counts_events(self) -> bool:
@@ -59,6 +58,9 @@ class Transitions(_Counted):
     """
 
     backward: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self, count=SIZE, backward=at_least(0))
 
     def make(self, source: Source, state: State) -> Relation:
         counts = transition_counts(source.train, source.dataset.n_items, self.backward)
@@ -93,8 +95,7 @@ class Neighbours(Feature):
     count: int = 10
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"count of neighbours is {self.count}, expected at least 1")
+        require(self, count=SIZE)
 
     @property
     def reads(self) -> tuple[str, ...]:

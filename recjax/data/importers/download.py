@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import json
 import shutil
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -24,6 +23,8 @@ from typing import Any, BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from recjax.files import read_json
+from recjax.scratch import scratch_beside
 from recjax.typing import InputError
 
 RECORD = "download.json"
@@ -144,9 +145,7 @@ def download(name: str, into: Path, sources: Mapping[str, tuple[RemoteFile, ...]
         return target
     if target.exists():
         raise InputError(f"{target} exists and is not a complete download: remove it, or give it as --raw {target}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
-    try:
+    with scratch_beside(target) as scratch:
         record = []
         for file in sources[name]:
             entry = _fetch(file, scratch / file.name, name)
@@ -158,19 +157,15 @@ def download(name: str, into: Path, sources: Mapping[str, tuple[RemoteFile, ...]
         kept = [{"name": path.name, "bytes": path.stat().st_size} for path in sorted(scratch.iterdir())]
         content = {"name": name, "sources": record, "files": kept}
         (scratch / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        scratch.chmod(0o755)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
 def _complete(folder: Path) -> bool:
     """Whether `folder` holds what its record lists."""
     try:
-        files = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+        files = read_json(folder / RECORD)["files"]
         return all((folder / file["name"]).stat().st_size == file["bytes"] for file in files)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, InputError, KeyError, TypeError):
         return False
 
 

@@ -10,15 +10,16 @@ are float32 whatever the compute type.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, above, refuse, require, within
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import RMSNorm
-from recjax.typing import Array, Bool, Float, InputError, Int
+from recjax.typing import Array, Bool, Dtype, Float, Int
 
 FeedForwardKind = Literal["relu", "gated-gelu"]
 
@@ -60,19 +61,26 @@ class T5Config:
     tied: bool = True
     dropout: float = 0.1
     epsilon: float = 1e-6
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "width", "heads", "channels", "inner", "layers", "decoder_layers"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        if self.feed_forward not in get_args(FeedForwardKind):
-            raise InputError(f"feed_forward is {self.feed_forward!r}, expected one of 'relu', 'gated-gelu'")
-        if self.buckets < 4 or self.buckets % 2 or self.max_distance <= self.buckets // 2:
-            raise InputError(
-                f"buckets is {self.buckets} and max_distance {self.max_distance}, "
-                "expected an even number from 4 on, and more than half of it"
-            )
+        require(
+            self,
+            vocabulary=COUNT,
+            width=SIZE,
+            heads=COUNT,
+            channels=SIZE,
+            inner=SIZE,
+            layers=LAYERS,
+            decoder_layers=LAYERS,
+            buckets=within(4, WIDEST),
+            dropout=RATE,
+            epsilon=above(0),
+        )
+        if self.buckets % 2:
+            refuse(self, "buckets", "an even number")
+        if self.max_distance <= self.buckets // 2:
+            refuse(self, "max_distance", f"more than half of the buckets, {self.buckets}")
 
 
 class DecoderCache(NamedTuple):
