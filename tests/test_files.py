@@ -162,7 +162,7 @@ DAMAGE = {
 }
 READERS: dict[str, Callable[[Path], object]] = {
     "config.json": lambda folder: configs.load(folder / "config.json"),
-    "config.json of a run to go on with": lambda folder: check_config(folder, CONFIG),
+    "config.json of a run to resume": lambda folder: check_config(folder, CONFIG),
     "config.json of a run to report": read_outcome,
     "evaluation.json": lambda folder: Report.load(folder / "evaluation.json"),
     "dataset.json": prepared.load,

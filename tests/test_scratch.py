@@ -69,6 +69,7 @@ def test_one_of_another_machine_goes_when_it_is_forgotten(tmp_path, monkeypatch)
     monkeypatch.undo()
     with scratch_beside(target):
         assert left.exists()
-    os.utime(left, (time.time() - 2 * scratch.FORGOTTEN,) * 2)
+    long_ago = time.time() - 2 * scratch.FORGOTTEN
+    os.utime(left, (long_ago, long_ago))
     with scratch_beside(target):
         assert not left.exists()

@@ -78,7 +78,8 @@ def test_a_job_on_another_machine_that_gives_no_sign_is_taken_over_by_one(tmp_pa
 
 def test_a_sign_of_life_from_the_future_is_no_longer_one_for_ever(tmp_path, elsewhere):
     Lock(tmp_path, beat=3600).__enter__()  # killed; then the clock was set back
-    os.utime(tmp_path / LOCK, (time.time() + 1e6,) * 2)
+    future = time.time() + 1e6
+    os.utime(tmp_path / LOCK, (future, future))
     began = time.monotonic()
     with Lock(tmp_path, limit=0.3):
         assert time.monotonic() - began < 5
