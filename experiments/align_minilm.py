@@ -36,3 +36,7 @@ def config() -> RunConfig:
         train=Train(steps=400, evaluate_every=100, validation_users=4096),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, int]:
+    return {"model.layers": 1}

@@ -33,3 +33,7 @@ def config() -> RunConfig:
         train=Train(epochs=90, evaluate_every=306, validation_users=2048, ema=0.999),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}

@@ -40,3 +40,7 @@ def config() -> RunConfig:
         train=Train(epochs=40, evaluate_every=154, validation_users=2048, ema=0.99),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}

@@ -10,12 +10,15 @@ Time:      2 minutes 25 seconds beside other work
 Hardware:  2 CPU cores
 """
 
+from typing import Any
+
 from recjax.config import RunConfig
 from recjax.data.mixture import Mixture
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.recgpt import RecGPT
 from recjax.parallel.mesh import MeshShape
+from recjax.text.hashed import Hashed
 from recjax.text.sketch import Sketch
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.rq_kmeans import RQKMeans
@@ -36,3 +39,14 @@ def config() -> RunConfig:
         train=Train(steps=300, evaluate_every=0),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, Any]:
+    return {
+        "text": TextSpace((Channel(Hashed(32), whiten=False),)),
+        "tokenizer.clusters": 16,
+        "model.width": 8,
+        "model.layers": 1,
+        "model.heads": 2,
+        "data.view.max_length": 12,
+    }

@@ -20,6 +20,7 @@ Hardware:  1 CPU core
 """
 
 from dataclasses import replace
+from typing import Any
 
 from recjax import recipes
 from recjax.config import RunConfig
@@ -43,3 +44,9 @@ def config() -> RunConfig:
         optim=AdamW(learning_rate=1e-3, weight_decay=0.01, clip=1.0, warmup_steps=20, schedule="cosine", hold=0.5),
         train=Train(epochs=7, evaluate_every=44, ema=0.98, validation_users=4096),
     )
+
+
+def tiny() -> dict[str, Any]:
+    settings = recipes.read("recgpt_pretrain").module.tiny()
+    del settings["data.datasets"]  # one catalog here
+    return settings

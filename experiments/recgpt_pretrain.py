@@ -15,6 +15,8 @@ Time:      3 minutes on 1 core, after 9 for the encoder and 5 for the vectors of
 Hardware:  2 CPU cores
 """
 
+from typing import Any
+
 from recjax.config import RunConfig
 from recjax.data.mixture import Mixture
 from recjax.data.views import Shifted
@@ -22,6 +24,7 @@ from recjax.evaluate.protocol import Evaluate
 from recjax.models.recgpt import RecGPT
 from recjax.parallel.mesh import MeshShape
 from recjax.text.encoder import SentenceEncoder
+from recjax.text.hashed import Hashed
 from recjax.text.sketch import Sketch
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
@@ -67,3 +70,16 @@ def config() -> RunConfig:
         train=Train(steps=100, evaluate_every=25, validation_users=4096),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, Any]:
+    return {
+        "data.datasets": ("amazon-health-2014", "amazon-clothing-2014"),
+        "data.view.max_length": 12,
+        "text": TextSpace((Channel(Hashed(32)),)),
+        "tokenizer.steps": 3,
+        "tokenizer.layers": 1,
+        "model.width": 8,
+        "model.layers": 1,
+        "model.heads": 2,
+    }

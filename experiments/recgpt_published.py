@@ -17,6 +17,7 @@ Hardware:  1 CPU core
 """
 
 from dataclasses import replace
+from typing import Any
 
 from recjax import recipes
 from recjax.config import RunConfig
@@ -25,6 +26,7 @@ from recjax.evaluate.protocol import Evaluate
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.parallel.mesh import MeshShape
 from recjax.text.encoder import SentenceEncoder
+from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
 from recjax.train.loop import Train
@@ -55,3 +57,18 @@ def config(encoder: str = "all-MiniLM-L6-v2", width: int = 384) -> RunConfig:
         train=Train(steps=5_000, evaluate_every=500, validation_users=4096),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, Any]:
+    return {
+        "data.datasets": ("amazon-health-2014", "amazon-clothing-2014"),
+        "data.view.max_length": 12,
+        "text": TextSpace((Channel(Hashed(32), whiten=False),)),
+        "tokenizer.steps": 3,
+        "tokenizer.layers": 1,
+        "model.width": 8,
+        "model.layers": 1,
+        "model.heads": 2,
+        "model.aux_width": 8,
+        "model.max_items": 12,
+    }

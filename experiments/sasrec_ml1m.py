@@ -31,3 +31,7 @@ def config() -> RunConfig:
         train=Train(epochs=100, patience=10),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}

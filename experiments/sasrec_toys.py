@@ -32,3 +32,7 @@ def config() -> RunConfig:
         train=Train(epochs=60, evaluate_every=38, patience=4),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}

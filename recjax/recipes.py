@@ -1,23 +1,45 @@
-"""Recipes: Python files with `def config() -> RunConfig`, found by path or by name."""
+"""Recipes: Python files with `def config() -> RunConfig`, found by path or by name.
+
+An ablation has a `sweep()` beside it. A recipe may have `tiny() -> dict[str, Any]` too: settings of a network so small
+that it trains in seconds, by which tests run the recipe. Text is read as `--set` reads it, and any other value takes
+the place of the one there: `{"model.width": 8, "text": TextSpace((Channel(Hashed(32)),))}`. A short run comes by itself
+(`SHORT`), so a recipe without `tiny()` runs briefly at its own size.
+"""
 
 import difflib
 import hashlib
 import importlib.util
+import re
 import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from recjax.config import RunConfig
+from recjax.config import RunConfig, keys
+from recjax.settings import change
 from recjax.typing import InputError
 
 RUNS = Path("runs")
 FOLDER = "experiments"
 ABLATIONS = "ablations"
+
+SHORT = {
+    "data.rows": "8",
+    "optim.warmup_steps": "0",
+    "train.steps": "4",
+    "train.epochs": "none",
+    "train.evaluate_every": "2",
+    "train.validation_users": "20",
+    "train.patience": "none",
+    "train.start_from": "none",
+    "evaluate.bootstrap": "20",
+}
+"""Settings of a short run that needs no other, whatever is trained."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,24 @@ def read(recipe: str) -> Recipe:
     if not isinstance(config, RunConfig):
         raise InputError(f"{path}: config() returned {type(config).__name__}, expected RunConfig")
     return Recipe(path.stem, path, module, config)
+
+
+def tiny(recipe: Recipe) -> Recipe:
+    """The recipe with what its `tiny()` says and `SHORT`, as far as it has such settings.
+
+    Raises:
+        InputError: `tiny()` does not run or does not return settings, or there are no such settings.
+    """
+    make: Any = getattr(recipe.module, "tiny", dict)
+    try:
+        settings = make()
+    except Exception as error:
+        raise _fault(recipe.path, error) from error
+    if not isinstance(settings, Mapping):
+        raise InputError(f"{recipe.path}: tiny() returned {type(settings).__name__}, expected key -> value")
+    known = {re.sub(r"\.\d+\.", ".", key) for key, _ in keys(recipe.config)}
+    short = {key: text for key, text in SHORT.items() if key in known}
+    return replace(recipe, config=change(recipe.config, {**short, **settings}))
 
 
 def default_run(name: str, settings: Sequence[str]) -> Path:

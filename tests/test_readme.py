@@ -5,12 +5,18 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recjax import cli, recipes
 from recjax.config import override_all
+from recjax.data.items import bare_items
+from recjax.data.loader import Loader, open_data
+from recjax.nn.groups import FROZEN, is_frozen
+from tests.models.test_laws import ids
 from tests.tiny import SETTINGS, on_one_device, tiny_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +47,7 @@ def test_every_command_is_one_that_exists(page: Path, words: list[str]):
         if "RECIPE" in arguments or "NAME" in arguments or "--help" in arguments:
             return
         options = cli.parser().parse_args(arguments)
-        if options.command == "train" and options.recipe != "my_recipe.py":
+        if options.command == "train" and options.recipe not in ("my_recipe.py", "fossil.py"):
             override_all(recipes.read(options.recipe).config, options.settings)
     elif program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
@@ -80,6 +86,47 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         assert cli.main([*words[1:], *(SETTINGS if words[1] == "train" else [])]) == 0, words
 
 
+def test_the_page_on_adding_a_system_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its commands and blocks as they stand there, the recipe at its tiny size; then what its one-liners make."""
+    page = (ROOT / "docs" / "add-a-system.md").read_text()
+    first, *blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    on_one_device(monkeypatch)
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RECJAX_DATA", str(tiny_datasets(tmp_path / "data", ["synthetic"])))
+    Path("fossil.py").write_text(first)
+    recipe = recipes.read("fossil.py")
+    assert len(first.splitlines()) <= 100 and recipes.tiny(recipe).config.model.width == 8
+    small = str(tmp_path / "data" / "synthetic")
+    tiny = {**recipes.SHORT, **recipe.module.tiny(), "data.dataset": small}
+    settings = [part for key, value in tiny.items() for part in ("--set", f"{key}={value}")]
+    lines = [shlex.split(line) for block in BLOCK.findall(page) for line in block.splitlines()]
+    assert [words[1] for words in lines] == ["train", "evaluate", "recommend"]
+    for words in lines:
+        own = [*settings, "--run", "runs/fossil"] if words[1] == "train" else []
+        assert cli.main([*words[1:], *own]) == 0, words
+    there = {**vars(recipe.module), "ids": ids}
+    for block in blocks:
+        exec(block, there)
+
+    assert there["found"].table["rank"].to_list() == [1, 2, 3, 4, 5]
+    config = there["line"]["fossil"]
+    assert config.model == recipe.module.Fossil(width=8)
+    replace(config, items=there["features"], evaluate=there["both"], train=there["staged"])
+    items = bare_items(4, {"brand": np.arange(5), "codes": np.eye(5, 2, dtype=np.int32)})
+    assert there["brands"](items, np.array([3, 0])).tolist() == [3, 0]
+    vectors, seen = np.eye(5, 3, dtype=np.float32), np.zeros((2, 1), np.int32)
+    assert there["near"](vectors[1:3], vectors, 4).topk(seen, 1)[0].tolist() == [[1], [2]]
+    assert there["coded"](np.zeros((2, 2, 2), np.float32), items).topk(seen, 1)[0].tolist() == [[1], [1]]
+    assert there["term"](vectors, vectors, np.ones(5)).shape == (5,)
+    frozen = there["start"]()
+    assert there["new"](frozen, 1.0) == {FROZEN: {"centroids": 1.0}} and is_frozen("frozen/centroids")
+    for data in (there["contrastive"], there["intents"]):
+        _, split = open_data(replace(data, dataset=small))
+        assert "partner_items" in Loader(split.train, data.view, 8, None, 0, 100, packed=False).host_batch(0).more
+    assert there["Same"].streams and not there["FossilModel"].streams
+
+
 def test_pages_link_to_files_that_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
@@ -97,5 +144,5 @@ def test_every_room_stands_in_the_tree():
 def test_every_recipe_stands_in_the_table():
     table = (ROOT / "experiments" / "README.md").read_text()
     for path in (ROOT / "experiments").glob("*.py"):
-        command = "train" if hasattr(recipes.read(path.stem).config.model, "build") else "align"
+        command = "train" if recipes.read(path.stem).config.model.ranks else "align"
         assert f"| {path.stem} | `recjax {command} {path.stem}` |" in table, path.stem

@@ -8,19 +8,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recjax import cli, recipes
-from recjax.config import from_json, override_all, to_json
+from recjax import recipes
+from recjax.config import from_json, override, override_all, to_json
 from recjax.data.mixture import Mixture
 from recjax.models.alignment import Alignment
-from recjax.models.recgpt_published import RecGPTPublished
-from recjax.text.hashed import Hashed
-from recjax.text.space import Channel, TextSpace
-from recjax.tokenizers.fsq import FSQ
 from recjax.train.ablation import plan
 from recjax.train.alignment import align
 from recjax.train.loop import fit
 from recjax.typing import InputError
-from tests.tiny import SETTINGS, TINY, on_one_device, tiny_datasets
+from tests.tiny import on_one_device, tiny_datasets
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -31,33 +27,20 @@ ABLATIONS = sorted(path.stem for path in (FOLDER / recipes.ABLATIONS).glob("*.py
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small made-up dataset under every name that a recipe asks for."""
-    found = [recipes.read(recipe).config.data for recipe in SHIPPED]
+    found = [recipes.read(recipe).config.data for recipe in (*SHIPPED, *ABLATIONS)]
     names = {name for data in found for name in (data.dataset, *getattr(data, "datasets", ()))}
     return tiny_datasets(tmp_path_factory.mktemp("data"), names)
 
 
 def train(name: str, datasets: Path, run: Path) -> None:
-    """Trains a recipe of item ids by the command, one of item texts on two of its catalogs at most, from random
-    parameters and without an encoder."""
-    config = recipes.read(name).config
-    if isinstance(config.model, Alignment):
-        config = replace(config, model=replace(config.model, encoder=str(TWIN), layers=1))
-        align(override_all(config, ["data.rows=8", "train.steps=2", "optim.warmup_steps=1"]), run)
-        return
-    if config.text is None:
-        settings = [*SETTINGS, "--set", f"data.dataset={datasets / config.data.dataset}"]
-        assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
-        return
-    mixed = isinstance(config.data, Mixture)
-    data = replace(config.data, datasets=config.data.datasets[:2]) if mixed else config.data
-    text = TextSpace((Channel(Hashed(32), whiten=config.text.channels[0].whiten),))
-    own = ["model.aux_width=8", "model.max_items=12"] if isinstance(config.model, RecGPTPublished) else []
-    own += (
-        ["tokenizer.steps=3", "tokenizer.layers=1"] if isinstance(config.tokenizer, FSQ) else ["tokenizer.clusters=16"]
-    )
-    tiny = ["model.heads=2", "train.start_from=none", "train.patience=none", *TINY, *own]
-    shared = [setting for setting in tiny if not setting.startswith("model.max_length=")]
-    fit(override_all(replace(config, data=data, text=text), shared), run)
+    """Trains a recipe at its tiny size, on the dataset of its name in the folder, which `$RECJAX_DATA` names too."""
+    config = recipes.tiny(recipes.read(name)).config
+    if not isinstance(config.data, Mixture):  # by path, since embedded datasets come before those of a folder
+        config = override(config, "data.dataset", str(datasets / config.data.dataset))
+    if config.model.ranks:
+        fit(config, run)
+    else:
+        align(config, run)
 
 
 def test_the_names_that_others_use_are_shipped():
@@ -93,10 +76,13 @@ def test_config_survives_json(name):
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [*SHIPPED, *ABLATIONS])
 def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RECJAX_DATA", str(datasets))
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RECJAX_ENCODERS", str(tmp_path / "encoders"))
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "all-MiniLM-L6-v2").symlink_to(TWIN)
     on_one_device(monkeypatch)
     run = tmp_path / "run"
     train(name, datasets, run)
@@ -105,7 +91,7 @@ def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest
     losses = records.filter(pl.col("name") == "loss")["value"]
     assert len(losses) and losses.is_finite().all()
     model = json.loads((run / "config.json").read_text())["model"]
-    assert model.get("width", 8) == 8 and model.get("encoder", str(TWIN)) == str(TWIN)
+    assert model.get("width", 8) == 8 and model["layers"] == 1
     assert any((run / "checkpoints").iterdir())
 
 
@@ -117,6 +103,8 @@ def test_every_row_of_an_ablation_is_a_configuration(name, tmp_path: Path):
     assert recipe.config.name == name
     cells = plan(recipe, [], [0], tmp_path)
     assert len({json.dumps(to_json(cell.config)) for cell in cells}) == len(cells) > 1
+    for cell in cells:
+        assert recipes.tiny(replace(recipe, config=cell.config)).config.train.steps == 4
 
 
 def write(path: Path, text: str) -> str:
@@ -156,6 +144,28 @@ def test_a_recipe_may_define_its_own_parts(tmp_path: Path):
 def test_faults_of_a_recipe_are_one_message(tmp_path: Path, text, message):
     with pytest.raises(InputError, match=message):
         recipes.read(write(tmp_path / "mine.py", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("return 1 / 0", r"mine\.py, line \d+: ZeroDivisionError"),
+        ("return ['model.width=8']", r"tiny\(\) returned list, expected key -> value"),
+        ("return {'model.widht': 8}", "did you mean 'model.width'"),
+        ("return {'model.width': 'wide'}", "model.width=wide: expected int"),
+    ],
+)
+def test_faults_of_tiny_are_one_message(tmp_path: Path, text, message):
+    shipped = FOLDER.joinpath("sasrec_synthetic.py").read_text()
+    recipe = recipes.read(write(tmp_path / "mine.py", f"{shipped}\ndef tiny():\n    {text}\n"))
+    with pytest.raises(InputError, match=message):
+        recipes.tiny(recipe)
+
+
+def test_a_recipe_without_tiny_is_short(tmp_path: Path):
+    text = FOLDER.joinpath("sasrec_synthetic.py").read_text().replace("def tiny", "def other")
+    config = recipes.tiny(recipes.read(write(tmp_path / "mine.py", text))).config
+    assert (config.model.width, config.train.steps, config.train.epochs) == (64, 4, None)
 
 
 def test_an_unknown_recipe_names_the_nearest():

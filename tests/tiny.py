@@ -8,19 +8,14 @@ import pytest
 
 from recjax.data.synthetic import synthetic
 from recjax.parallel.mesh import MeshShape
+from recjax.recipes import SHORT
 
 TINY = (
     "model.width=8",
     "model.layers=1",
     "model.max_length=12",
     "data.view.max_length=12",
-    "data.rows=8",
-    "train.steps=4",
-    "train.epochs=none",
-    "train.evaluate_every=2",
-    "train.validation_users=20",
-    "optim.warmup_steps=0",
-    "evaluate.bootstrap=20",
+    *(f"{key}={text}" for key, text in SHORT.items()),
 )
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 

@@ -55,6 +55,10 @@ def config() -> RunConfig:
     )
 
 
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}
+
+
 def sweep() -> dict[str, dict[str, str]]:
     like = model()
     return {name: matched_settings(mixer, like) for name, mixer in PATTERNS.items()}

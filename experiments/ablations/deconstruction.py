@@ -31,6 +31,10 @@ def config() -> RunConfig:
     return dataclasses.replace(recipes.read("encoders_beauty").config, name="deconstruction")
 
 
+def tiny() -> dict[str, int]:
+    return recipes.read("encoders_beauty").module.tiny()
+
+
 def sweep() -> dict[str, dict[str, str]]:
     like = config().model
     return {name: matched_settings(mixer, like) for name, mixer in ENCODERS.items()}

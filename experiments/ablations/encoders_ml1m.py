@@ -66,6 +66,10 @@ def config(length: int = 200) -> RunConfig:
     )
 
 
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}
+
+
 def sweep(length: int = 200) -> dict[str, dict[str, str]]:
     like = model(length)
     cells = {}

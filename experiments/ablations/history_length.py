@@ -43,6 +43,10 @@ def config() -> RunConfig:
     )
 
 
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}
+
+
 def sweep() -> dict[str, dict[str, str]]:
     return {
         f"{name}-{length}": {

@@ -35,5 +35,9 @@ def config() -> RunConfig:
     )
 
 
+def tiny() -> dict[str, int]:
+    return recipes.read("memory").module.tiny()
+
+
 def sweep() -> dict[str, dict[str, str]]:
     return recipes.read("memory").module.sweep()

@@ -23,6 +23,10 @@ def config() -> RunConfig:
     return dataclasses.replace(recipes.read("encoders_beauty").config, name="pretraining")
 
 
+def tiny() -> dict[str, int]:
+    return recipes.read("encoders_beauty").module.tiny()
+
+
 def sweep() -> dict[str, dict[str, str]]:
     like = config().model
     cells = {}

@@ -16,6 +16,7 @@ Hardware:  2 CPU cores
 """
 
 from dataclasses import replace
+from typing import Any
 
 from recjax import recipes
 from recjax.config import RunConfig
@@ -23,6 +24,10 @@ from recjax.config import RunConfig
 
 def config() -> RunConfig:
     return replace(recipes.read("quickstart").config, name="recgpt_parts")
+
+
+def tiny() -> dict[str, Any]:
+    return recipes.read("quickstart").module.tiny()
 
 
 def sweep() -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""SASRec, gSASRec and BERT4Rec: packing isolation, ranking through the last position, norms, losses."""
+"""SASRec, gSASRec and BERT4Rec: packing isolation, states of the last position, norms, losses."""
 
 import dataclasses
 from functools import cache
@@ -99,28 +99,6 @@ def test_user_state_is_the_last_position(name):
         params, dataclasses.replace(batch, items=queries.items, segments=valid.astype(jnp.int32))
     )
     np.testing.assert_allclose(users[:2], np.asarray(full)[[0, 1], [LENGTH - 1, 4]], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["sasrec-pre", "gsasrec", "bert4rec"])
-def test_lists_and_ranks_agree_with_brute_force(name):
-    model, params = _built(CONFIGS[name])
-    batch = _batch()
-    seen = jnp.asarray([[1, 2, 3], [7, 0, 0], [9, 9, 4]], jnp.int32)
-    queries = Queries(batch.items, batch.positions, jnp.full(3, LENGTH, jnp.int32), seen)
-    scores = (
-        np.asarray(jax.jit(model.users)(params, queries), np.float64) @ np.asarray(model.table(params), np.float64).T
-    )
-    scores += np.asarray(params.get("bias", np.zeros(scores.shape[1])))
-    scores[:, 0] = scores[:, ITEMS + 1 :] = -np.inf
-    for row, items in enumerate(np.asarray(seen)):
-        scores[row, items] = -np.inf
-    items, best = jax.jit(lambda params: model.scoring(params, queries, BARE).topk(seen, 10))(params)
-    order = np.argsort(-scores, axis=-1, kind="stable")
-    np.testing.assert_array_equal(items, order[:, :10])
-    np.testing.assert_allclose(best, np.take_along_axis(scores, order[:, :10], -1), rtol=1e-4, atol=1e-5)
-    targets = jnp.asarray(order[:, 6], jnp.int32)
-    ranks, _ = jax.jit(lambda params: model.scoring(params, queries, BARE).rank(targets, seen))(params)
-    np.testing.assert_array_equal(ranks, [7, 7, 7])
 
 
 def test_remat_changes_memory_not_results():

@@ -11,12 +11,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.data.items import bare_items
 from recjax.data.views import Batch
-from recjax.models.bert4rec import BERT4Rec
 from recjax.models.dot_product import DotProductModel
-from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
-from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
+from recjax.models.objectives import FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.ops.embedding import table_rows
 from recjax.ops.losses import full_softmax
@@ -32,8 +30,6 @@ SMALL = dict(width=16, layers=1, max_length=LENGTH)
 CONFIGS = {
     "chunked": SASRec(**SMALL, loss=FullSoftmax(chunk_elements=2**12)),
     "sampled": SASRec(**SMALL, loss=SampledSoftmax(16, sampling="popularity", share="batch", log_q=True)),
-    "gsasrec": GSASRec(**SMALL, loss=BCE()),
-    "bert4rec": BERT4Rec(**SMALL, inner=32),
     "biases": NextItem(**SMALL, bias=True, loss=SampledSoftmax(16, share="row")),
 }
 

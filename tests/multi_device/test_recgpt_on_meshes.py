@@ -21,7 +21,7 @@ from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
 
 ITEMS, LENGTH, ROWS, SIZES = 63, 6, 16, (4, 4)
-MESHES = [(8, 1, 1), (4, 2, 1), (2, 4, 1)]
+MESHES = [(8, 1, 1), (2, 4, 1)]
 
 
 def _host() -> tuple[Batch, Items]:

@@ -1,0 +1,340 @@
+"""The laws that every system keeps, whatever its idea. A new system joins by a line in `SYSTEMS`.
+
+Each is trained on a planted dataset, in which every item has one successor, in a folder of its own; the laws are then
+asked of what the folder holds.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+from recjax.config import RunConfig, from_json, to_json
+from recjax.data.items import Items
+from recjax.data.loader import Data, query_batches
+from recjax.data.views import Batch, Cloze, Queries, Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.evaluate.recommend import recommend
+from recjax.evaluate.stream import Stream
+from recjax.models.alignment import Alignment
+from recjax.models.bert4rec import BERT4Rec
+from recjax.models.dot_product import DotProductModel
+from recjax.models.gsasrec import GSASRec
+from recjax.models.model import Model, ModelConfig
+from recjax.models.next_item import NextItem
+from recjax.models.objectives import GBCE
+from recjax.models.recgpt import RecGPT
+from recjax.models.recgpt_published import RecGPTPublished
+from recjax.models.sasrec import SASRec
+from recjax.parallel.mesh import MeshShape
+from recjax.text.hashed import Hashed
+from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.train.folder import CHECKPOINTS
+from recjax.train.loop import fit
+from recjax.train.optimiser import Adam
+from recjax.train.run import Run, load_run, read_record
+from recjax.train.schedule import Train
+from recjax.train.state import sharding_rules
+from recjax.train.task import Task, open_task
+from recjax.typing import InputError, Params
+from tests.tiny import on_one_device
+
+ITEMS, USERS, LENGTH, STEPS, CHUNK = 24, 60, 12, 40, 3
+SMALL = dict(width=8, layers=1, heads=2, max_length=LENGTH)
+
+
+def ids(model: ModelConfig, view: Any = Shifted(LENGTH, align="left"), **changes: Any) -> RunConfig:  # noqa: B008
+    """A run of a model of item ids."""
+    return RunConfig(
+        name="law",
+        data=Data("planted", view=view, rows=8, pack=changes.pop("pack", True)),
+        model=model,
+        optim=Adam(learning_rate=0.03),
+        mesh=MeshShape(),
+        train=Train(steps=STEPS, evaluate_every=0, log_every=1, save_every=STEPS // 2),
+        evaluate=Evaluate(),
+        **changes,
+    )
+
+
+def texts(model: ModelConfig) -> RunConfig:
+    """A run of a model of item texts and their codes."""
+    space = TextSpace((Channel(Hashed(16), whiten=False),))
+    return ids(model, text=space, tokenizer=RQKMeans(slots=2, clusters=8, collisions="nearest-free"))
+
+
+SYSTEMS = {
+    "sasrec": ids(SASRec(**SMALL)),
+    "gsasrec": ids(GSASRec(**SMALL, loss=GBCE(negatives=8))),
+    "bert4rec": ids(BERT4Rec(**SMALL, inner=16, norm="pre"), Cloze(LENGTH, align="left", mask_prob=0.3)),
+    "next-item-lru": ids(NextItem(**SMALL, mixer="lru")),
+    "next-item-s4": ids(NextItem(**SMALL, mixer="s4"), pack=False),
+    "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
+    "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
+}
+STREAMING = ("sasrec", "gsasrec", "next-item-lru")
+"""Systems that are known to go on event by event."""
+
+every = pytest.mark.parametrize("name", SYSTEMS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The dataset: item i is followed by item i + 1, and the last by the first; every other user begins with item 0."""
+    root, random = tmp_path_factory.mktemp("laws"), np.random.default_rng(0)
+    folder = root / "data" / "planted"
+    folder.mkdir(parents=True)
+    starts, lengths = random.integers(0, ITEMS, USERS) * (np.arange(USERS) % 2), random.integers(6, 15, USERS)
+    rows = [
+        (f"u{user}", f"i{(start + time) % ITEMS}", time)
+        for user, (start, length) in enumerate(zip(starts, lengths, strict=True))
+        for time in range(length)
+    ]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    events.write_csv(folder / "interactions.csv")
+    titles = [f"{['red', 'green', 'blue'][item % 3]} thing number {item}" for item in range(ITEMS)]
+    pl.DataFrame({"item_id": [f"i{item}" for item in range(ITEMS)], "title": titles}).write_csv(folder / "items.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECJAX_DATA", str(root / "data"))
+        patch.setenv("RECJAX_CACHE", str(root / "cache"))
+        patch.setenv("LAWS", str(root))
+        on_one_device(patch)
+        yield
+
+
+def folder_of(name: str) -> Path:
+    return Path(os.environ["LAWS"]) / name
+
+
+@cache
+def trained(name: str) -> Run:
+    """The system as its run folder has it."""
+    fit(SYSTEMS[name], folder_of(name))
+    return load_run(folder_of(name))
+
+
+@cache
+def opened(name: str, shape: tuple[int, int, int] = (1, 1, 1)) -> Task:
+    """What the system trains on, on a mesh that is to be current."""
+    return open_task(replace(SYSTEMS[name], mesh=MeshShape(*shape)), folder_of(name))
+
+
+def mesh_of(shape: tuple[int, int, int]) -> jax.sharding.Mesh:
+    return MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
+
+
+def queries_of(name: str) -> Queries:
+    """Eight of the test split's histories, on the mesh that is current."""
+    run = trained(name)
+    return next(query_batches(run.split.test, run.config.data.view, ITEMS, 8))[0]
+
+
+@cache
+def loss_of(name: str) -> Any:
+    """Compiled: parameters, batch -> the loss without dropout."""
+    run = trained(name)
+    return jax.jit(lambda params, batch: run.model.loss(params, batch, run.items, None)[0])
+
+
+@cache
+def ranking_of(name: str) -> Any:
+    """Compiled: parameters, items, queries, candidates, targets -> scores of all items, lists of all, ranks."""
+    model = trained(name).model
+
+    @jax.jit
+    def ranking(params: Params, items: Items, queries: Queries, candidates: Any, targets: Any) -> Any:
+        scoring = model.scoring(params, queries, replace(items, prepared=model.prepare(params, items)))
+        catalog = jnp.tile(jnp.arange(1, ITEMS + 1), (len(targets), 1))
+        lists = scoring.topk(queries.seen, ITEMS + 2, candidates)
+        return scoring.scores(catalog), lists, scoring.rank(targets, queries.seen, candidates)[0]
+
+    return lambda *arguments: jax.tree.map(np.asarray, ranking(*arguments))
+
+
+@every
+def test_it_learns(name):
+    trained(name)
+    records = pl.read_ndjson(folder_of(name) / "metrics.jsonl").filter(pl.col("name") == "loss")["value"]
+    assert len(records) == STEPS and records.is_finite().all()
+    assert records[-3:].mean() < records[:3].mean() - 0.1
+
+
+def packed_row(batch: Batch) -> int:
+    """A row with several histories."""
+    return int(np.flatnonzero(batch.segments.max(axis=1) > 1)[0])
+
+
+@pytest.mark.parametrize("name", [name for name, config in SYSTEMS.items() if config.data.pack])
+def test_neighbours_in_a_row_and_padding_change_nothing(name):
+    run, loss = trained(name), loss_of(name)
+    assert run.model.packing
+    with jax.set_mesh(run.mesh):
+        batch = opened(name).loader.host_batch(0)
+    row = packed_row(batch)
+    own = (batch.segments == 1) & (np.arange(len(batch.items)) == row)[:, None]
+    counted = replace(batch, weights=np.where(own, batch.weights, 0))
+    other = np.where(batch.items > 0, batch.items % ITEMS + 1, 0)
+    neighbours = replace(counted, items=np.where(own, batch.items, other))
+    alone = jax.tree.map(lambda x: np.where(own, x, np.zeros_like(x)), replace(counted, more={}))
+    changed = replace(counted, items=np.where(own, other, batch.items))
+    expected, *found = (float(loss(run.params, each)) for each in (counted, neighbours, alone, changed))
+    np.testing.assert_allclose(found[:2], expected, rtol=2e-6)
+    assert abs(found[2] / expected - 1) > 2e-5
+
+
+@every
+def test_padding_behind_a_history_changes_no_score(name):
+    run = trained(name)
+    queries = queries_of(name)
+    pad = lambda x: jnp.pad(x, [(0, 0), (0, 4)])  # noqa: E731
+    longer = replace(queries, items=pad(queries.items), positions=pad(queries.positions))
+    arguments = (jnp.ones(ITEMS + 1, bool), jnp.ones(8, jnp.int32))
+    one, other = (ranking_of(name)(run.params, run.items, each, *arguments)[0] for each in (queries, longer))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def alike(run: Run) -> tuple[Params, Items]:
+    """Parameters and items that cannot tell one item from another, so that all have the same score."""
+    if not run.items.columns:
+        return jax.tree.map(jnp.zeros_like, run.params), run.items
+    columns = {name: jnp.broadcast_to(column[1], column.shape) for name, column in run.items.columns.items()}
+    return run.params, replace(run.items, columns=columns)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@every
+def test_it_lists_what_brute_force_lists_and_ranks_as_it_lists(name, ties):
+    run, ranking, queries = trained(name), ranking_of(name), queries_of(name)
+    params, items = alike(run) if ties else (run.params, run.items)
+    candidates = np.arange(ITEMS + 1) % 5 > 0
+    scores, (lists, values), _ = ranking(params, items, queries, candidates, np.ones(8, np.int32))
+    assert np.isfinite(scores).all() and (np.ptp(scores, axis=1) == 0).all() == ties
+    for query, seen in enumerate(np.asarray(queries.seen)):
+        allowed = [item for item in range(1, ITEMS + 1) if candidates[item] and item not in seen]
+        own = {item: scores[query, item - 1] for item in allowed}
+        best = sorted(allowed, key=lambda item: (-own[item], item))
+        listed, after = np.split(lists[query], [len(allowed)])
+        assert sorted(listed) == allowed and not after.any()
+        assert listed.tolist() == best or not ties
+        for found in (values[query, : len(allowed)], [own[item] for item in listed]):
+            np.testing.assert_allclose(found, [own[item] for item in best], rtol=1e-4, atol=1e-5)
+    for place in (0, 3, 7):
+        ranks = ranking(params, items, queries, candidates, lists[:, place])[2]
+        np.testing.assert_array_equal(ranks, place + 1)
+
+
+@every
+def test_it_resumes_bit_for_bit(name, tmp_path):
+    """In a copy of the folder in which the checkpoint of half the steps is the last."""
+    run, copy = trained(name), tmp_path / "copy"
+    shutil.copytree(folder_of(name), copy)
+    shutil.rmtree(copy / CHECKPOINTS / str(STEPS))
+    assert read_record(copy)[0] == STEPS // 2
+    assert fit(SYSTEMS[name], copy).step == STEPS
+    resumed = load_run(copy)
+    assert resumed.step == run.step == STEPS
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, run.params)
+
+
+@every
+def test_every_mesh_gives_the_same(name):
+    """Loss and gradients, with dropout and draws, and scores and ranks."""
+    start, key = jax.tree.map(np.asarray, trained(name).params), jax.random.key(1)
+
+    def found(shape: tuple[int, int, int]) -> Any:
+        mesh = mesh_of(shape)
+        with jax.set_mesh(mesh):
+            task = opened(name, shape)
+            model: Model = task.model
+            params = jax.device_put(start, sharding_rules(model).shard(start, mesh))
+
+            @jax.jit
+            def function(params: Params, batch: Batch, queries: Queries, items: Any) -> Any:
+                loss = jax.value_and_grad(lambda params: model.loss(params, batch, items, key)[0])(params)
+                ready = replace(items, prepared=model.prepare(params, items))
+                targets = jnp.arange(1, 9)
+                return loss, model.scoring(params, queries, ready).rank(targets, queries.seen)
+
+            return jax.tree.map(np.asarray, function(params, task.loader.batch(0), queries_of(name), task.items[0]))
+
+    (loss, ranks), (other_loss, other_ranks) = found((1, 1, 1)), found((4, 2, 1))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)  # noqa: E731
+    jax.tree.map(close, loss, other_loss)
+    jax.tree.map(close, ranks, other_ranks)
+
+
+@every
+def test_it_survives_json(name):
+    config = SYSTEMS[name]
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+@every
+def test_it_recommends_from_its_run_folder(name):
+    run = load_run(folder_of(name)) if trained(name) else None
+    assert run is not None and run.step == STEPS
+    with jax.set_mesh(run.mesh):
+        histories = [["i1", "i2", "i3"], ["i7"]]
+        found = recommend(run.model, run.params, run.dataset, run.config.data.view, histories, run.items, k=4).table
+    assert found["rank"].to_list() == [1, 2, 3, 4] * 2 and not found["fallback"].any()
+    for user, history in zip(("1", "2"), histories, strict=True):
+        rows = found.filter(pl.col("user_id") == user)
+        assert set(rows["item_id"]).isdisjoint(history) and rows["score"].is_sorted(descending=True)
+
+
+@every
+def test_events_one_after_another_are_whole_histories(name):
+    """What cannot go on event by event says so: the class, or an encoder without a memory of one that can."""
+    run, queries = trained(name), queries_of(name)
+    model = run.model
+    try:
+        model.init_state(2, LENGTH)
+    except InputError as error:
+        assert "event by event" in str(error) and name not in STREAMING
+        return
+    assert model.streams
+
+    @jax.jit
+    def both(params: Params, queries: Queries, items: Any) -> Any:
+        catalog = jnp.tile(jnp.arange(1, ITEMS + 1), (len(queries.items), 1))
+        _, state = model.advance(params, model.init_state(len(catalog), LENGTH), queries.items[:, :CHUNK])
+        states, _ = model.advance(params, state, queries.items[:, CHUNK:])
+        streamed = model.state_scoring(params, states, items)
+        return streamed.scores(catalog), model.scoring(params, queries, items).scores(catalog)
+
+    assert int(queries.lengths.min()) > CHUNK
+    np.testing.assert_allclose(*both(run.params, queries, run.items), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", sorted(Model.STREAMED))
+def test_a_subclass_that_scores_or_learns_otherwise_has_to_say_that_it_streams(method):
+    run = trained("next-item-lru")
+    assert run.model.streams and type("Same", (DotProductModel,), {"row_tables": ()}).streams
+    changed = {method: getattr(DotProductModel, method)}
+    assert type("Declared", (DotProductModel,), {**changed, "streams": True}).streams
+    other = type("Other", (DotProductModel,), changed)(run.model.module, run.model.objective, run.model.stats)
+    assert not other.streams
+    with pytest.raises(InputError, match="cannot go on event by event"):
+        Stream(other, run.params, run.config.data.view)
+
+
+def test_what_ranks_nothing_says_so(tmp_path):
+    twin = Path(__file__).parents[1] / "text" / "twins" / "bert"
+    config = ids(Alignment(str(twin), layers=1))
+    assert not config.model.ranks and from_json(json.loads(json.dumps(to_json(config)))) == config
+    model = config.model.build(trained("sasrec").model.stats)
+    with pytest.raises(InputError, match="AlignmentModel ranks no items"):
+        model.scoring({}, queries_of("sasrec"), trained("sasrec").items)
+    with pytest.raises(InputError, match="recjax align"):
+        fit(config, tmp_path)
