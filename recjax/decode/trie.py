@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from recjax.typing import Array, Bool, InputError, Int
 
@@ -98,8 +99,7 @@ def build_trie(
     count, slots = len(codes) - 1, len(sizes)
     _check(codes, sizes, count if capacity is None else capacity)
     capacity = max(1, count if capacity is None else capacity)
-    if dense is None:
-        dense = 2 if slots > 1 and sizes[0] * sizes[1] <= DENSE_TABLE else 1
+    dense = _dense_levels(sizes) if dense is None else dense
 
     order = _order(codes[1:], sizes)
     ranked = codes[1:][order]
@@ -123,6 +123,66 @@ def build_trie(
         used=tuple(map(jnp.asarray, used)),
         count=jnp.asarray(count, jnp.int32),
     )
+
+
+def device_trie(
+    codes: Int[Array, "rows slots"], sizes: Sequence[int], start: Array | int = 0, size: Array | int | None = None
+) -> Trie:
+    """The trie of one of the catalogs that share an array, made on the device; for use inside `jit`.
+
+    It is that of `build_trie` for the rows of the catalog, with a capacity of all rows but the first. Codes are not
+    checked: those outside the vocabularies lead nowhere sensible.
+
+    Args:
+        codes: of item i of the catalog in row `start + i`; row 0 is padding.
+        sizes: vocabulary of each slot.
+        start: row before the first item's; may be traced.
+        size: items of the catalog, by default all rows but the first; may be traced.
+    """
+    sizes, slots, capacity = tuple(sizes), len(sizes), codes.shape[0] - 1
+    if codes.shape[1] != slots or not slots or capacity < 1:
+        raise InputError(f"codes of shape {codes.shape}; expected [items + 1, {slots}], one column a slot")
+    if not jax.sharding.get_abstract_mesh().empty:
+        codes = jax.lax.with_sharding_constraint(codes, PartitionSpec())  # sorted whole on every device
+    place = jnp.arange(capacity)
+    count = jnp.asarray(capacity if size is None else size, jnp.int32)
+    codes = codes[jnp.minimum(start + 1 + place, capacity)].astype(jnp.int32)
+    order = jnp.lexsort((*codes.T[::-1], place >= count))
+    ranked, real = codes[order], place < count
+
+    # Number of nodes up to each place, by level; a place where it grows begins one.
+    new, nodes, begins = place == 0, [], []
+    for level in range(slots):
+        new |= ranked[:, level] != jnp.roll(ranked[:, level], 1)
+        nodes.append(jnp.cumsum(new & real, dtype=jnp.int32) - 1)
+        room = min(capacity, math.prod(sizes[: level + 1]))
+        begins.append((room, jnp.where(new & real, nodes[-1], room + 1)))
+    below = [*((node, node[-1] + 1) for node in nodes[1:]), (place.astype(jnp.int32), count)]
+    dense = _dense_levels(sizes)
+    room, begin = begins[dense - 1]
+    table = jnp.full(sizes[:dense], -1, jnp.int32)
+    outside = jnp.where(begin < room, ranked[:, 0], sizes[0])
+    return Trie(
+        items=jnp.where(real, order + 1, 0).astype(jnp.int32),
+        codes=tuple(
+            jnp.zeros(room, jnp.int32).at[begin].set(ranked[:, level], mode="drop")
+            for level, (room, begin) in enumerate(begins)
+        ),
+        first=tuple(
+            jnp.full(room + 1, total, jnp.int32).at[begin].set(children, mode="drop")
+            for (room, begin), (children, total) in zip(begins, below, strict=True)
+        ),
+        table=table.at[outside, *(ranked[:, level] for level in range(1, dense))].set(nodes[dense - 1], mode="drop"),
+        used=tuple(
+            jnp.zeros(size, bool).at[jnp.where(real, ranked[:, slot], size)].set(True, mode="drop")
+            for slot, size in enumerate(sizes)
+        ),
+        count=count,
+    )
+
+
+def _dense_levels(sizes: tuple[int, ...]) -> int:
+    return 2 if len(sizes) > 1 and sizes[0] * sizes[1] <= DENSE_TABLE else 1
 
 
 def _check(codes: np.ndarray, sizes: tuple[int, ...], capacity: int) -> None:

@@ -121,7 +121,15 @@ class Evaluate(Evaluator):
             floors=floors,
             vectors=data.vectors,
             progress=progress,
+            notes=search_notes(model, rankings),
         )
+
+
+def search_notes(model: Model, rankings: Rankings) -> dict[str, Any]:
+    """The model's notes, and the share of targets that its search has found where it missed some."""
+    if not rankings.unranked:
+        return model.notes
+    return model.notes | {"targets found": round(1 - rankings.unranked / len(rankings.ranks), 4)}
 
 
 def evaluate(

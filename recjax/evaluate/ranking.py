@@ -53,10 +53,12 @@ class Rankings:
     Attributes:
         ranks: int64 [n], rank of the target, or `metrics.MISS`.
         lists: int32 [n, k], best items, 0 where a list ran out; None where lists make no sense.
+        unranked: targets that a search for the best items did not find; misses, as those that users had before are.
     """
 
     ranks: np.ndarray
     lists: np.ndarray | None
+    unranked: int = 0
 
 
 class SameModel:
@@ -180,10 +182,11 @@ def rank_users(
             lists[rows] = best
     if not ranks.all():
         raise NonFiniteScoresError.of([user_name(user) for user in examples.histories.users[ranks == 0].tolist()])
-    ranks[ranks == UNRANKED] = MISS
+    lost = ranks == UNRANKED
+    ranks[lost] = MISS
     if mask_seen == "history":
         ranks[examples.repeats()] = MISS
-    return Rankings(ranks, lists)
+    return Rankings(ranks, lists, int(lost.sum()))
 
 
 @partial(jax.jit, static_argnames="identity")

@@ -128,6 +128,11 @@ class Model(ABC):
         return True
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """What reports say of how the model ranks, as JSON values by label, such as the width of a search."""
+        return {}
+
+    @property
     def row_tables(self) -> tuple[str, ...]:
         """Top-level parameters that training reads by rows alone, so that `recjax.train.rowwise` can update them so."""
         return ()

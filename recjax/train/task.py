@@ -105,8 +105,8 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     data = config.data
     if data.pack and not model.packing:
         raise InputError(
-            "the model's mixers cannot keep the histories of a packed row apart: set data.pack=false, which gives each "
-            "history a row of its own, or choose mixers that can"
+            "the model, or one of its mixers, cannot keep the histories of a packed row apart: set data.pack=false, "
+            "which gives each history a row of its own, or choose mixers that can"
         )
     loader = Loader(
         split.train,

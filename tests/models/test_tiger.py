@@ -1,0 +1,246 @@
+"""TIGER: codes that mean something help, beams agree with teacher forcing, and runs from their folders."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from recjax.config import RunConfig, from_json, to_json
+from recjax.data.derived import Prefixes
+from recjax.data.items import CODES, Items, bare_items, by_catalog, joined, on_devices
+from recjax.data.loader import Data
+from recjax.data.views import Batch, Queries, Shifted
+from recjax.evaluate.protocol import Evaluate, evaluate
+from recjax.evaluate.ranking import prepared
+from recjax.evaluate.recommend import recommend
+from recjax.models.model import ItemStats
+from recjax.models.tiger import TIGER
+from recjax.parallel.mesh import MeshShape
+from recjax.text.hashed import Hashed
+from recjax.tokenizers.rq_vae import RQVAE
+from recjax.train.loop import Train, fit
+from recjax.train.optimiser import AdamW
+from recjax.train.run import load_run
+from recjax.typing import InputError
+from tests.tiny import on_one_device
+from tests.train.real import write_datasets
+
+GROUPS, MEMBERS, LENGTH, ROWS = 6, 8, 4, 64
+ITEMS, SIZES = GROUPS * MEMBERS, (GROUPS, MEMBERS)
+SMALL = TIGER(width=16, layers=1, heads=2, channels=8, inner=32, dropout=0.1, codes=10, beam=ITEMS)
+MODEL = SMALL.build(ItemStats(ITEMS, np.ones(ITEMS + 1), {CODES: (2,)}, SIZES))
+EXACT, NARROW = (replace(MODEL, config=replace(SMALL, beam=beam)) for beam in (None, 2))
+
+
+def catalog(order: np.ndarray) -> Items:
+    """Items whose codes are (group, member); by `order`, items that have each other's."""
+    codes = np.stack(np.divmod(order, MEMBERS), axis=1)
+    return bare_items(ITEMS, {CODES: np.concatenate([np.zeros((1, 2)), codes]).astype(np.int32)})
+
+
+MEANT, MEANINGLESS = catalog(np.arange(ITEMS)), catalog(np.random.default_rng(5).permutation(ITEMS))
+
+
+def walks(seed: int, rows: int = ROWS) -> Batch:
+    """Users go round the groups and take any member: the next group is known, the member is not."""
+    rng = np.random.default_rng(seed)
+    groups = (rng.integers(0, GROUPS, (rows, 1)) + np.arange(LENGTH + 1)) % GROUPS
+    items = (1 + groups * MEMBERS + rng.integers(0, MEMBERS, groups.shape)).astype(np.int32)
+    lengths = rng.integers(1, LENGTH + 1, (rows, 1))
+    held, last = np.arange(LENGTH) < lengths, np.arange(LENGTH) == lengths - 1
+    inputs, segments = np.where(held, items[:, :-1], 0), held.astype(np.int32)
+    return Batch(inputs, segments, segments, np.where(held, items[:, 1:], 0), last.astype(np.float32))  # pyright: ignore
+
+
+def queries_of(batch: Batch) -> Queries:
+    return Queries(batch.items, batch.positions, batch.segments.sum(1), batch.items)
+
+
+def targets_of(batch: Batch) -> np.ndarray:
+    return np.max(np.where(batch.weights > 0, batch.targets, 0), axis=1)
+
+
+@jax.jit
+def loss_of(params, batch, items):
+    return MODEL.loss(params, batch, items, None)[0]
+
+
+@pytest.fixture(scope="module")
+def train():
+    """A compiled training of 60 steps: items -> parameters before and after."""
+    batches = jax.tree.map(lambda *arrays: np.stack(arrays), *(walks(seed) for seed in range(60)))
+    optimiser = optax.adam(0.01)
+
+    @jax.jit
+    def trained(items):
+        params = MODEL.init(jax.random.key(0), walks(0), items)
+
+        def step(state, numbered):
+            params, moments = state
+            number, batch = numbered
+            key = jax.random.fold_in(jax.random.key(1), number)
+            grads = jax.grad(lambda params: MODEL.loss(params, batch, items, key)[0])(params)
+            updates, moments = optimiser.update(grads, moments)
+            return (optax.apply_updates(params, updates), moments), None
+
+        (after, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), (jnp.arange(60), batches))
+        return params, after
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def params(train):
+    return train(MEANT)[1]
+
+
+def test_codes_that_mean_nothing_are_worse(train):
+    held_out = walks(1000, 256)
+    (fresh, meant), (_, meaningless) = train(MEANT), train(MEANINGLESS)
+    before, good, bad = (
+        float(loss_of(params, held_out, items))
+        for params, items in ((fresh, MEANT), (meant, MEANT), (meaningless, MEANINGLESS))
+    )
+    # The member alone is unknown: log(8) nats. Items by their numbers take longer to learn than 60 steps.
+    assert good < np.log(MEMBERS) + 0.5 < bad - 0.3
+    assert good < before - 1
+
+
+@pytest.fixture(scope="module")
+def lists():
+    """A compiled search: (parameters, queries, items) -> lists of each of the three models, and ranks of targets."""
+
+    @jax.jit
+    def run(params, queries, items, targets):
+        found = {}
+        for name, model in (("wide", MODEL), ("exact", EXACT), ("narrow", NARROW)):
+            scoring = model.scoring(params, queries, items)
+            found[name] = *scoring.topk(queries.seen, ITEMS), scoring.rank(targets, queries.seen)[0]
+        return found
+
+    return run
+
+
+def test_a_wide_beam_is_exact_and_scores_are_log_likelihoods(params, lists):
+    batch = walks(7, 8)
+    queries, targets = queries_of(batch), targets_of(batch)
+    found = lists(params, queries, MEANT, targets)
+    (wide, scores, ranks), (exact, _, exact_ranks) = found["wide"], found["exact"]
+    np.testing.assert_array_equal(wide, exact)
+    np.testing.assert_array_equal(ranks, exact_ranks)
+
+    every = np.tile(np.arange(1, ITEMS + 1), (8, 1))
+    repeated = jax.tree.map(lambda x: np.repeat(x, ITEMS, axis=0), batch)
+    forced = jax.jit(MODEL.log_likelihood)(params, repeated, every.reshape(-1), MEANT).reshape(8, ITEMS)
+    for row in range(8):
+        listed = np.asarray(wide[row])
+        assert set(listed[listed > 0]) == set(range(1, ITEMS + 1)) - set(queries.seen[row])
+        np.testing.assert_allclose(scores[row][listed > 0], forced[row, listed[listed > 0] - 1], atol=1e-5)
+    mean = np.mean(forced[np.arange(8), targets - 1])
+    np.testing.assert_allclose(loss_of(params, batch, MEANT), -mean, rtol=1e-5)
+    narrow = np.asarray(found["narrow"][0])
+    assert (narrow[:, 0] == exact[:, 0]).all() and 0 < (narrow > 0).sum() < (np.asarray(exact) > 0).sum()
+
+
+def test_padding_changes_nothing(params):
+    batch = walks(8, 8)
+    wide = jax.tree.map(lambda x: np.pad(x, [(0, 0), (0, 3)]), batch)
+    wide = replace(wide, targets=np.where(wide.items > 0, wide.targets, 5))
+    np.testing.assert_allclose(loss_of(params, wide, MEANT), loss_of(params, batch, MEANT), rtol=1e-6)
+
+
+def test_a_catalog_never_seen_is_ranked_beside_another(params, lists):
+    """Of two catalogs in one table, the second has fewer items: its trie, and no other items in the lists."""
+    other = bare_items(5, {CODES: np.array([[0, 0], [3, 3], [3, 3], [1, 0], [5, 7], [0, 2]], np.int32)})
+    both, starts = joined([MEANT, other])
+    second = by_catalog(both, starts.tolist(), (ITEMS, 5))[1]
+    queries = Queries(*(np.array([[1, 4]]),) * 2, np.array([2]), np.array([[4, 0]]))  # pyright: ignore
+    found = lists(params, queries, second, np.array([3]))
+    for items, scores, _ in (found["wide"], found["exact"]):
+        assert sorted(np.asarray(items[0, :4]).tolist()) == [1, 2, 3, 5] and not items[0, 4:].any()
+        place = np.asarray(items[0]).tolist()
+        assert place.index(2) == place.index(1) + 1 and scores[0, place.index(1)] == scores[0, place.index(2)]
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 1)])
+def test_loss_gradients_and_ranks_are_those_of_one_device(shape, params):
+    batch = walks(9, 8)
+
+    def run(shape):
+        mesh = MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
+        with jax.set_mesh(mesh):
+            items = on_devices(MEANT)
+            rows = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+            own = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+            ranked = prepared(MODEL, own, items)
+
+            @jax.jit
+            def both(params, batch, items, ranked):
+                queries = Queries(batch.items, batch.positions, jnp.sum(batch.segments, axis=1), batch.items)
+                loss = jax.value_and_grad(lambda params: MODEL.loss(params, batch, items, None)[0])(params)
+                return loss, MODEL.scoring(params, queries, ranked).rank(jnp.max(batch.targets, axis=1), queries.seen)
+
+            return jax.tree.map(np.asarray, both(own, rows, items, ranked))
+
+    for found, expected in zip(jax.tree.leaves(run(shape)), jax.tree.leaves(run((1, 1, 1))), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in write_datasets(tmp_path_factory.mktemp("data")).items():
+            patch.setenv(name, value)
+        on_one_device(patch)
+        yield RunConfig(
+            name="small",
+            data=Data("small", view=Prefixes(Shifted(max_length=6, targets=1)), rows=16, pack=False),
+            text=Hashed(16),
+            tokenizer=RQVAE(slots=2, clusters=8, hidden=(8,), width=4, steps=5, batch=32),
+            model=replace(SMALL, codes=64, beam=3),
+            optim=AdamW(learning_rate=0.01),
+            mesh=MeshShape(),
+            train=Train(steps=4, evaluate_every=0, save_every=2),
+            evaluate=Evaluate(users_per_batch=40, bootstrap=20),
+        )
+
+
+def test_a_run_resumes_evaluates_and_recommends(config, tmp_path):
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    fit(config, whole)
+    fit(replace(config, train=replace(config.train, steps=2)), halted)
+    text = (halted / "config.json").read_text().replace('"steps": 2,', '"steps": 4,')
+    (halted / "config.json").write_text(text)
+    fit(config, halted)
+    run, again = load_run(whole, step=4), load_run(halted, step=4)
+    jax.tree.map(np.testing.assert_array_equal, run.params, again.params)
+
+    with jax.set_mesh(run.mesh):
+        view = run.config.data.view
+        report = evaluate(
+            run.model, run.params, run.dataset, run.split, view, run.config.evaluate, run.items, floors=False
+        )
+        table = recommend(run.model, run.params, run.dataset, view, [run.dataset.item_ids[1:4]], run.items, k=3).table
+    assert report.notes["beam"] == 3 and 0 <= report.notes["targets found"] < 1
+    assert report.users is not None
+    missed = report.users["rank"].null_count() / len(report.users)
+    assert missed >= 1 - report.notes["targets found"] - 1e-4 > 0
+    assert set(table["item_id"]) <= set(run.dataset.item_ids[4:]) and len(table) == 3
+    with pytest.raises(InputError, match=r"data\.pack=false"):
+        fit(replace(config, data=replace(config.data, pack=True)), tmp_path / "packed")
+
+
+def test_configurations(config):
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    with pytest.raises(InputError, match="needs `text` and a `tokenizer`"):
+        SMALL.build(ItemStats(ITEMS, np.ones(ITEMS + 1)))
+    with pytest.raises(InputError, match=r"11 codes, but model\.codes is 10"):
+        SMALL.build(ItemStats(ITEMS, np.ones(ITEMS + 1), {CODES: (1,)}, (11,)))
+    with pytest.raises(InputError, match=r"model\.beam is 0"):
+        replace(SMALL, beam=0)
