@@ -10,6 +10,7 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.config import from_json, override_all, to_json
+from recjax.data.derived import Derived
 from recjax.data.mixture import Mixture
 from recjax.models.alignment import Alignment
 from recjax.models.recgpt_published import RecGPTPublished
@@ -45,7 +46,11 @@ def train(name: str, datasets: Path, run: Path) -> None:
         align(override_all(config, ["data.rows=8", "train.steps=2", "optim.warmup_steps=1"]), run)
         return
     if config.text is None:
-        settings = [*SETTINGS, "--set", f"data.dataset={datasets / config.data.dataset}"]
+        view, inner = config.data.view, "data.view."
+        while isinstance(view, Derived):
+            view, inner = view.view, f"{inner}view."
+        small = [setting.replace("data.view.", inner) for setting in SETTINGS]
+        settings = [*small, "--set", f"data.dataset={datasets / config.data.dataset}"]
         assert cli.main(["train", name, "--run", str(run), "--no-evaluate", *settings]) == 0
         return
     mixed = isinstance(config.data, Mixture)
