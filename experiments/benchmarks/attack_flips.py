@@ -94,7 +94,7 @@ def trained(folder: Path) -> dict[Path, Reader]:
         with MetricLog(run, 2) as opened:
             return repr(sorted(opened.resumed)).encode()
 
-    (run / "evaluation.json").is_file() or _evaluated(run)
+    _evaluated(run)
     readers: dict[Path, Reader] = {}
     for path in sorted(file for file in folder.rglob("*") if file.is_file() and file.stat().st_size):
         inside = path.relative_to(folder).parts

@@ -17,7 +17,7 @@ from recjax.models.objectives import Objective
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.embedding import TappedTable, lookup, table_rows
-from recjax.typing import Array, Float, Int, Params
+from recjax.typing import Array, Float, InputError, Int, Params
 
 
 class ItemSequenceEncoder(nn.Module):
@@ -100,9 +100,18 @@ class StreamState:
     layers: tuple[Any, ...]
 
 
+def last_token(segments: Int[Array, "b l"]) -> Int[Array, " b"]:
+    """Index of the last token of each row that holds one sequence from its start; 0 for an empty row."""
+    return jnp.maximum(jnp.sum(segments > 0, axis=1) - 1, 0)
+
+
+Terms = dict[str, tuple[float | Array, Array, Array]]
+"""Terms of a loss by name: (factor, sum, weight); each adds factor x sum / weight, and is logged without its factor."""
+
+
 @dataclass(frozen=True)
 class DotProductModel(Model):
-    """An `ItemSequenceEncoder` with an objective."""
+    """An `ItemSequenceEncoder` with an objective and, in subclasses that define `terms`, more beside it."""
 
     module: ItemSequenceEncoder
     objective: Objective
@@ -128,16 +137,82 @@ class DotProductModel(Model):
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         del items
         dropout, sampling = jax.random.split(jax.random.key(0) if key is None else key)
-        vectors = lookup(params["items"], batch.items)
-        hidden = self._apply(
-            {name: leaf.table if isinstance(leaf, TappedTable) else leaf for name, leaf in params.items()},
-            *(batch.items, batch.positions, batch.segments, batch.timestamps),
-            key=None if key is None else dropout,
-            vectors=vectors,
+        dropout = None if key is None else dropout
+        hidden = self.encode(
+            params, batch.items, batch.positions, batch.segments, timestamps=batch.timestamps, key=dropout
         )
         total = self.objective(hidden, self.table(params), params.get("bias"), batch, sampling, self.stats)
         weight = jnp.sum(batch.weights)
-        return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
+        loss = total / jnp.maximum(weight, 1.0)
+        terms = self.terms(params, batch, hidden, None if key is None else jax.random.fold_in(key, 2))
+        if not terms:
+            return loss, {"loss": (total, weight)}
+        loss += sum(factor * part / jnp.maximum(present, 1.0) for factor, part, present in terms.values())
+        sums = {name: (part, present) for name, (_, part, present) in terms.items()}
+        return loss, {"loss": (loss * weight, weight), "objective": (total, weight), **sums}
+
+    def terms(self, params: Params, batch: Batch, hidden: Float[Array, "b l d"], key: Array | None) -> Terms:
+        """What a system adds to its objective: by default nothing.
+
+        A term that is left out, as one of factor 0 should be, leaves no trace in the loss or in the other terms.
+        Under train.accumulate a batch is here one of its parts.
+
+        Args:
+            params: parameters.
+            batch: with what its view puts beside the samples in `batch.more`.
+            hidden: states of the batch, as the objective sees them.
+            key: for randomness of the terms, or None for none.
+        """
+        del params, batch, hidden, key
+        return {}
+
+    def encode(
+        self,
+        params: Params,
+        items: Int[Array, "b l"],
+        positions: Int[Array, "b l"],
+        segments: Int[Array, "b l"],
+        *,
+        timestamps: Int[Array, "b l"] | None = None,
+        key: Array | None = None,
+        **options: Any,
+    ) -> Any:
+        """States of sequences inside a loss, where tables may be read by rows; `key` switches dropout on.
+
+        Args:
+            params: parameters.
+            items: item ids, 0 where padded.
+            positions: index into the position table.
+            segments: 1, 2, ... for the histories of a row, 0 = padding.
+            timestamps: unix seconds, or None.
+            key: of the dropout, or None for none.
+            options: more of what `ItemSequenceEncoder` takes.
+        """
+        plain = {name: leaf.table if isinstance(leaf, TappedTable) else leaf for name, leaf in params.items()}
+        vectors = lookup(params["items"], items)
+        return self._apply(plain, items, positions, segments, timestamps, key=key, vectors=vectors, **options)
+
+    def encode_partners(
+        self, params: Params, batch: Batch, key: Array | None = None, name: str = "partner"
+    ) -> Float[Array, "b d"]:
+        """Last states of the partners that a view `Partnered` puts beside the samples.
+
+        Raises:
+            InputError: the batch has none of that name.
+        """
+        more = batch.more
+        if f"{name}_items" not in more:
+            raise InputError(f"{type(self).__name__} reads partners of samples: data.view has to be a Partnered view")
+        segments = more[f"{name}_segments"]
+        return self.encode(
+            params,
+            more[f"{name}_items"],
+            more[f"{name}_positions"],
+            segments,
+            timestamps=more.get(f"{name}_timestamps"),
+            key=key,
+            last=last_token(segments),
+        )
 
     def users(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
         """User states at the last token of each query; only that position of the last layer is computed."""

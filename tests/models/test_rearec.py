@@ -1,0 +1,135 @@
+"""ReaRec: steps read the history through the cache, nothing is left without them, and both losses are as written."""
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recjax.data.derived import Prefixes
+from recjax.data.histories import Histories
+from recjax.data.items import bare_items
+from recjax.data.loader import Loader
+from recjax.data.views import Shifted
+from recjax.models.model import ItemStats
+from recjax.models.next_item import NextItem
+from recjax.models.objectives import BCE
+from recjax.models.rearec import ReaRec, ReaRecModel
+from recjax.nn.groups import FROZEN
+from recjax.ops.embedding import take_position
+from recjax.typing import InputError
+
+LENGTH, ITEMS, WIDTH, USERS = 6, 12, 8, 8
+BARE, STATS = bare_items(ITEMS), ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64))
+SIZE: dict[str, Any] = dict(
+    width=WIDTH, layers=2, heads=2, max_length=LENGTH, norm="post", input_norm=True, scale=False
+)
+VIEW = Prefixes(Shifted(LENGTH, align="left", targets=1), least=3)
+
+
+@cache
+def histories():
+    items = np.random.default_rng(0).integers(1, ITEMS + 1, 6 * USERS).astype(np.int32)
+    return Histories.concatenated(np.full(USERS, 6), items, np.arange(6 * USERS), np.arange(USERS))
+
+
+@cache
+def batch():
+    return Loader(histories(), VIEW, 8, None, 0, ITEMS, packed=False).host_batch(0)
+
+
+@cache
+def built(way) -> tuple[ReaRecModel, Any, Any]:
+    """The model, its parameters with large step vectors, and its jitted loss at a factor of the term."""
+    model: Any = ReaRec(**SIZE, dropout=0.0, way=way, noise=0.5, weight=0.3).build(STATS)
+    params = jax.jit(model.init)(jax.random.key(0), batch(), BARE)
+    params["steps"] = jax.random.normal(jax.random.key(1), (2, WIDTH))
+    return model, params, jax.jit(lambda params, key: model.loss(params, batch(), BARE, key))
+
+
+@cache
+def steps_of(way):
+    """Positions of the last tokens of the batch, and the states of all steps."""
+    model, params, _ = built(way)
+    last = jnp.sum(batch().segments > 0, axis=1) - 1
+
+    @jax.jit
+    def run(params):
+        first, state = model._read(params, batch(), last)
+        return model.reason(params, first, state, take_position(batch().positions, last))
+
+    return last, run(params)
+
+
+def test_cached_steps_are_those_of_a_full_pass_over_history_and_steps():
+    model, params, _ = built("erl")
+    last, steps = steps_of("erl")
+    full = jax.jit(lambda vectors, positions: model.module.apply(
+        {"params": params}, jnp.zeros_like(positions), positions, jnp.ones_like(positions), vectors=vectors
+    ))  # fmt: skip
+    for row in range(3):
+        length = int(last[row]) + 1
+        tail = [steps[k][row] + params["steps"][k] for k in range(2)]
+        vectors = jnp.concatenate([params["items"][batch().items[row, :length]], jnp.stack(tail)])
+        found = full(vectors[None], jnp.arange(length + 2)[None])[0, length - 1 :]
+        np.testing.assert_allclose(found, jnp.stack([h[row] for h in steps]), atol=1e-5)
+    assert jnp.abs(steps[2] - steps[0]).max() > 0.1
+
+
+def test_without_steps_it_is_the_model_of_prefixes_bit_for_bit():
+    def graded(model):
+        params = jax.jit(model.init)(jax.random.key(0), batch(), BARE)
+        loss = jax.value_and_grad(lambda p, key: model.loss(p, batch(), BARE, key), has_aux=True)
+        return params, jax.jit(loss)(params, jax.random.key(3))
+
+    found = (graded(config.build(STATS)) for config in (ReaRec(**SIZE, steps=0), NextItem(**SIZE)))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_steps_that_do_not_differ_have_no_divergence(monkeypatch):
+    model, params, loss = built("erl")
+    found, sums = loss(params, None)
+    assert sums["divergence"][0] > 0
+    total, weight = sums["objective"]
+    np.testing.assert_allclose(found, (total - 0.3 * sums["divergence"][0]) / weight, rtol=1e-6)
+    monkeypatch.setattr(ReaRecModel, "reason", lambda self, params, first, *more, **options: [first] * 3)
+    np.testing.assert_allclose(model.loss(params, batch(), BARE, None)[1]["divergence"][0], 0.0, atol=1e-6)
+
+
+def test_the_contrast_begins_after_the_warm_up_and_a_ladder_of_temperatures_trains_every_step():
+    model, params, loss = built("prl")
+    assert model.refresh_every == "epoch"
+    sums = {}
+    for epoch, on in ((1, 0.0), (2, 1.0)):
+        now = model.refresh(params, BARE, SimpleNamespace(epoch=epoch))  # pyright: ignore[reportArgumentType]
+        found, sums = loss(now, jax.random.key(2))
+        (total, weight), (contrast, _) = sums["objective"], sums["contrast"]
+        assert now[FROZEN]["contrast"] == on and contrast > 0
+        np.testing.assert_allclose(found, (total + on * 0.3 * contrast) / weight, rtol=1e-6)
+    last, steps = steps_of("prl")
+    targets = take_position(jnp.asarray(batch().targets), last)
+    total = 0.0
+    for number, states in enumerate(steps):
+        scores = states @ params["items"][1 : ITEMS + 1].T / 5.0 ** (2 - number)
+        total -= jnp.take_along_axis(jax.nn.log_softmax(scores), targets[:, None] - 1, axis=1).sum()
+    np.testing.assert_allclose(sums["objective"][0], total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["erl", "prl"])
+def test_users_event_by_event_are_those_of_whole_histories(way):
+    model, params, _ = built(way)
+    queries = VIEW.queries(histories(), LENGTH, ITEMS)
+    whole = jax.jit(model.users)(params, queries)
+    state, advance = model.init_state(USERS, LENGTH), jax.jit(model.advance)
+    for event in range(LENGTH):
+        found, state = advance(params, state, queries.items[:, event : event + 1])
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    assert model.streams
+
+
+def test_a_sampled_loss_is_refused():
+    with pytest.raises(InputError, match=r"model\.loss is BCE"):
+        ReaRec(loss=BCE()).build(STATS)
