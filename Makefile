@@ -12,13 +12,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # What is installed is what was locked, file by file: pip compares the hashes.
 LOCKED = --quiet --no-compile --require-hashes -r
 
-.PHONY: help quickstart test pytest test-tpu beam lint types lock audit clean
+.PHONY: help quickstart test attack pytest test-tpu beam lint types lock audit clean
 
 help:
 	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
 	@echo "make test        install the development tools, lint, run the tests"
 	@echo "make beam        install Apache Beam into $(VENV)-beam, test preparing by it"
 	@echo "make test-tpu    compile for TPU pods, which needs no TPU but libtpu (0.7 GB, into $(VENV)/libtpu); minutes"
+	@echo "make attack      kills, flipped bits, hostile inputs, folders and settings: counts, and status 1 on a fault; half an hour"
 	@echo "make lint        ruff and the import order of the rooms"
 	@echo "make types       pyright"
 	@echo "make lock        resolve the requirements again, with the hashes of all files (needs uv)"
@@ -47,6 +48,15 @@ $(VENV)-beam/.beam: requirements-beam.txt pyproject.toml
 # libtpu lies beside the environment, so that nothing else meets it. `make test-tpu TPU_TESTS='-k slices'` runs some.
 test-tpu: $(VENV)/.libtpu
 	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest -n 0 tests/plan/test_tpu.py $(TPU_TESTS)
+
+# Everything that somebody's files, disks and signals may do, with fixed seeds; `make pytest` has a short form of each.
+attack: $(VENV)/.dev
+	$(BIN)/python experiments/benchmarks/attack_inputs.py
+	$(BIN)/python experiments/benchmarks/attack_flips.py
+	$(BIN)/python experiments/benchmarks/kill_resume.py --kills 20
+	$(BIN)/python experiments/benchmarks/many_saves.py
+	$(BIN)/python -m pytest tests/test_settings.py tests/test_files.py tests/test_scratch.py \
+		tests/evaluate/test_stream_files.py tests/train/test_signals.py tests/multi_process
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
