@@ -10,12 +10,14 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.config import from_json, override_all, to_json
+from recjax.data.derived import Derived
 from recjax.data.mixture import Mixture
 from recjax.models.alignment import Alignment
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
+from recjax.tokenizers.rq_vae import RQVAE
 from recjax.train.ablation import plan
 from recjax.train.alignment import align
 from recjax.train.loop import fit
@@ -52,11 +54,12 @@ def train(name: str, datasets: Path, run: Path) -> None:
     data = replace(config.data, datasets=config.data.datasets[:2]) if mixed else config.data
     text = TextSpace((Channel(Hashed(32), whiten=config.text.channels[0].whiten),))
     own = ["model.aux_width=8", "model.max_items=12"] if isinstance(config.model, RecGPTPublished) else []
-    own += (
-        ["tokenizer.steps=3", "tokenizer.layers=1"] if isinstance(config.tokenizer, FSQ) else ["tokenizer.clusters=16"]
-    )
+    small = {FSQ: ["tokenizer.steps=3", "tokenizer.layers=1"], RQVAE: ["tokenizer.steps=3", "tokenizer.clusters=16"]}
+    own += small.get(type(config.tokenizer), ["tokenizer.clusters=16"])
     tiny = ["model.heads=2", "train.start_from=none", "train.patience=none", *TINY, *own]
     shared = [setting for setting in tiny if not setting.startswith("model.max_length=")]
+    if isinstance(config.data.view, Derived):
+        shared = [setting.replace("data.view.", "data.view.view.") for setting in shared]
     fit(override_all(replace(config, data=data, text=text), shared), run)
 
 
