@@ -80,7 +80,6 @@ class ReaRecModel(DotProductModel):
         return {**params, FROZEN: {"contrast": jnp.zeros(())}} if self.config.way == "prl" else params
 
     def refresh(self, params: Params, items: Items, sweep: Sweep) -> Params:
-        """The switch of the contrast."""
         return {**params, FROZEN: {"contrast": jnp.float32(sweep.epoch >= self.config.warm_up)}}
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
@@ -135,8 +134,7 @@ class ReaRecModel(DotProductModel):
         return self.pooled(self.reason(params, first, state, take_position(queries.positions, queries.last)))
 
     def init_state(self, users: int, max_length: int) -> StreamState:
-        """With room for the steps, which are taken anew after every event."""
-        return super().init_state(users, max_length + self.config.steps)
+        return super().init_state(users, max_length + self.config.steps)  # taken anew after every event
 
     def advance(
         self, params: Params, state: StreamState, items: Array, timestamps: Array | None = None

@@ -1,0 +1,200 @@
+"""ICSRec: what its terms compare, what they leave alone, and that a run goes on exactly across a refresh."""
+
+import dataclasses
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from recjax.config import RunConfig
+from recjax.data.derived import Prefixes
+from recjax.data.histories import Histories
+from recjax.data.items import bare_items
+from recjax.data.loader import Data, Loader
+from recjax.data.partners import Partnered, SameTarget
+from recjax.data.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.icsrec import ICSRec
+from recjax.models.model import ItemStats
+from recjax.models.next_item import NextItem
+from recjax.nn.groups import FROZEN
+from recjax.parallel.mesh import MeshShape
+from recjax.train.interrupt import Interrupt
+from recjax.train.loop import Train, fit
+from recjax.train.optimiser import Adam
+from recjax.train.run import load_run
+from recjax.typing import InputError
+from tests.tiny import on_one_device
+from tests.train.real import write_datasets
+
+LENGTH, ITEMS, CLUSTERS, WIDTH = 6, 12, 5, 8
+BARE, STATS = bare_items(ITEMS), ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64))
+SIZE: dict[str, Any] = dict(width=WIDTH, layers=1, heads=2, max_length=LENGTH, dropout=0.1)
+PREFIXES = Partnered(Prefixes(Shifted(LENGTH, targets=1), least=4), SameTarget())
+STEPS = 500
+SLOTS = Partnered(Shifted(LENGTH), SameTarget(slots=True))
+
+
+@cache
+def batch(view):
+    """The first rows of thirty-two histories, many of which share their targets."""
+    items = np.random.default_rng(0).integers(1, ITEMS + 1, 192).astype(np.int32)
+    histories = Histories.concatenated(np.full(32, 6), items, np.arange(192), np.arange(32))
+    return Loader(histories, view, 16, None, 0, ITEMS, packed=False).host_batch(0)
+
+
+@cache
+def built():
+    """The model with both terms; its parameters, with centroids that differ; and the jitted sums of its terms."""
+    model = ICSRec(**SIZE, clusters=CLUSTERS).build(STATS)
+    params = jax.jit(model.init)(jax.random.key(0), batch(SLOTS), BARE)
+    params[FROZEN]["centroids"] = jax.random.normal(jax.random.key(1), (CLUSTERS, WIDTH))
+
+    @jax.jit
+    def summed(params, rows, states):
+        return {name: term[1] for name, term in model.terms(params, rows, states, None).items()}
+
+    return model, params, summed
+
+
+def hidden(seed=2):
+    return jax.random.normal(jax.random.key(seed), (16, LENGTH, WIDTH))
+
+
+def same(a, b, rtol=0.0):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol), a, b)
+
+
+def planted(seed):
+    """A hundred histories of five items, half of them of one hidden intent, that end in the intent's own item; and such
+    without the end, to be asked for it."""
+    rng, intents, users, known = np.random.default_rng(seed), 30, 700, 100
+    intent, own = rng.integers(0, intents, users), rng.integers(1, 91, (intents, 6))
+    items = own[intent[:, None], rng.integers(0, 6, (users, 5))]
+    items = np.where(rng.random(items.shape) < 0.5, rng.integers(1, 91, items.shape), items)
+    train = np.concatenate([items[:known], 91 + intent[:known, None]], axis=1).astype(np.int32)
+    histories = Histories.concatenated(np.full(known, 6), train.ravel(), np.arange(6 * known), np.arange(known))
+    batches = Loader(histories, PREFIXES, 32, None, 0, 120, packed=False)
+    rows = [batches.host_batch(step) for step in range(STEPS)]
+    return jax.tree.map(lambda *x: np.stack(x), *rows), items[known:].astype(np.int32), 91 + intent[known:]
+
+
+def test_pulling_states_of_one_target_together_finds_planted_intents():
+    """The coarse term raises ndcg@10 over prefixes alone, in the mean of three seeds: all at once, in one program."""
+    model = ICSRec(**{**SIZE, "width": 16}, coarse=1.0, fine=0.0).build(ItemStats(120, np.ones(121, np.int64)))
+    optimiser = optax.adam(3e-3)
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, 0, 0))
+    @partial(jax.vmap, in_axes=(0, None, None))
+    def scores(factor, data, key):
+        batches, asked, targets = data
+        params = model.init(key, jax.tree.map(lambda x: x[0], batches), BARE)
+
+        def loss(params, batch, key):
+            _, sums = model.loss(params, batch, BARE, key)
+            means = {name: total / jnp.maximum(weight, 1.0) for name, (total, weight) in sums.items()}
+            return means["objective"] + factor * means["coarse"]
+
+        def step(carry, inputs):
+            params, state = carry
+            updates, state = optimiser.update(jax.grad(loss)(params, *inputs), state)
+            return (optax.apply_updates(params, updates), state), None
+
+        keys = jax.random.split(key, STEPS)
+        (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), (batches, keys))
+        length = asked.shape[1]
+        positions = jnp.broadcast_to(jnp.arange(LENGTH - length, LENGTH), asked.shape)
+        states = model.encode(params, asked, positions, jnp.ones_like(asked))[:, -1]
+        score = (states @ model.table(params)[:121].T).at[:, 0].set(-jnp.inf)
+        rank = jnp.sum(score > jnp.take_along_axis(score, targets[:, None], axis=1), axis=1)
+        return jnp.mean(jnp.where(rank < 10, 1 / jnp.log2(rank + 2.0), 0.0))
+
+    data = jax.tree.map(lambda *x: np.stack(x), *map(planted, range(3)))
+    alone, coarse = scores(jnp.array([[0.0, 0.1]] * 3), data, jax.vmap(jax.random.key)(jnp.arange(3))).T
+    assert jnp.mean(coarse - alone) > 0.0, (alone, coarse)
+
+
+def test_without_its_terms_it_is_the_model_of_prefixes_bit_for_bit():
+    base = NextItem(**SIZE, norm="post", input_norm=True, scale=False).build(STATS)
+    model = ICSRec(**SIZE, coarse=0.0, fine=0.0).build(STATS)
+    assert model.refresh_every is None
+
+    def graded(model):
+        params = jax.jit(model.init)(jax.random.key(0), batch(PREFIXES), BARE)
+        loss = jax.value_and_grad(lambda p, key: model.loss(p, batch(PREFIXES), BARE, key), has_aux=True)
+        return params, jax.jit(loss)(params, jax.random.key(3))
+
+    same(graded(model), graded(base))
+
+
+def test_prefixes_of_one_target_are_no_negatives_of_each_other():
+    _, params, summed = built()
+    rows = batch(SLOTS)
+    alike = dataclasses.replace(rows, targets=np.full_like(rows.targets, 4))
+    assert summed(params, alike, hidden())["coarse"] == 0 < summed(params, rows, hidden())["coarse"]
+
+
+def test_labels_of_clusters_mean_nothing():
+    _, params, summed = built()
+    found = summed(params, batch(SLOTS), hidden())
+    centroids = params[FROZEN]["centroids"]
+    for others, equal in ((centroids[jnp.array([3, 0, 4, 1, 2])], True), (-centroids, False)):
+        again = summed({**params, FROZEN: {"centroids": others}}, batch(SLOTS), hidden())
+        assert again["coarse"] == found["coarse"]
+        for name in ("fine", "fine_partner"):
+            assert (abs(again[name] - found[name]) < 1e-4) == equal
+
+
+def test_a_sample_without_partner_stands_alone():
+    _, params, summed = built()
+    rows = batch(SLOTS)
+    weights = np.arange(16, dtype=np.float32).clip(0, 1)
+
+    def with_first(items):
+        changed = rows.more["partner_items"].copy()
+        changed[0] = items
+        more = rows.more | {"partner_weights": weights, "partner_items": changed}
+        return summed(params, dataclasses.replace(rows, more=more), hidden())
+
+    same(with_first(1), with_first(2))
+
+
+def test_slots_are_compared_where_they_were_drawn():
+    _, params, summed = built()
+    at = np.arange(LENGTH) == batch(SLOTS).more["partner_places"][:, None]
+    elsewhere = jnp.where(at[..., None], hidden(), hidden(5))
+    same(summed(params, batch(SLOTS), hidden()), summed(params, batch(SLOTS), elsewhere))
+
+
+def test_a_view_without_partners_is_refused():
+    model, params, _ = built()
+    with pytest.raises(InputError, match=r"data\.view has to be a Partnered view"):
+        model.terms(params, dataclasses.replace(batch(SLOTS), more={}), hidden(), None)
+
+
+def test_a_run_stopped_at_a_refresh_is_the_unbroken_one(tmp_path, monkeypatch):
+    for name, value in write_datasets(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    on_one_device(monkeypatch)
+    config = RunConfig(
+        name="small",
+        data=Data("small", view=Partnered(Shifted(12), SameTarget(slots=True)), rows=16, pack=False),
+        model=ICSRec(width=WIDTH, layers=1, max_length=12, clusters=CLUSTERS, rounds=2),
+        optim=Adam(learning_rate=0.01),
+        mesh=MeshShape(),
+        train=Train(steps=7, evaluate_every=0),
+        evaluate=Evaluate(),
+    )
+    fit(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "asked", lambda self, step: step == 5)  # the refresh of the second epoch is due
+        assert fit(config, tmp_path / "parts").preempted
+    fit(config, tmp_path / "parts")
+    whole, parts = (load_run(tmp_path / name).params for name in ("whole", "parts"))
+    same(whole, parts)
+    assert np.ptp(whole[FROZEN]["centroids"]) > 0
