@@ -37,3 +37,13 @@ def config() -> RunConfig:
         train=Train(epochs=25, evaluate_every=88, validation_users=5000, patience=8),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, int]:
+    return {
+        "data.view.view.max_length": 12,
+        "model.width": 8,
+        "model.layers": 1,
+        "model.max_length": 12,
+        "model.clusters": 4,
+    }

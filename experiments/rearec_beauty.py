@@ -41,3 +41,7 @@ def config() -> RunConfig:
         train=Train(epochs=15, evaluate_every=257, validation_users=5000, patience=8),
         evaluate=Evaluate(),
     )
+
+
+def tiny() -> dict[str, int]:
+    return {"data.view.view.max_length": 12, "model.width": 8, "model.layers": 1, "model.max_length": 14}
