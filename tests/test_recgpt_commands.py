@@ -28,6 +28,7 @@ FIXTURES = Path(__file__).parent / "models" / "fixtures"
 FILES = [str(FIXTURES / "model.pt"), str(FIXTURES / "tokenizer.pt")]
 FITTING = ["--heads", "2", "--levels", "7,7"]
 RECIPE = """
+from dataclasses import replace
 from recjax import recipes
 from recjax.models.recgpt import RecGPT
 from recjax.text.hashed import Hashed

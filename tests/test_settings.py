@@ -71,7 +71,7 @@ def owners(config: Any, key: str) -> tuple[type, str]:
     """The class that has the setting, and its name there."""
     *parents, name = key.split(".")
     for parent in parents:
-        config = getattr(config, parent)
+        config = config[int(parent)] if isinstance(config, tuple) else getattr(config, parent)
     return type(config), name
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from recjax.data.items import Items
 from recjax.data.views import Batch
+from recjax.limits import COUNT, SIZE, at_least, require
 from recjax.mixers.stack import Norm
 from recjax.models.dot_product import DotProductModel, Terms, last_token
 from recjax.models.model import ItemStats, Sweep
@@ -51,6 +52,10 @@ class ICSRec(NextItem):
     fine: float = 0.1
     clusters: int = 256
     rounds: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, coarse=at_least(0), fine=at_least(0), clusters=SIZE, rounds=COUNT)
 
     def build(self, stats: ItemStats) -> "ICSRecModel":
         base = super().build(stats)

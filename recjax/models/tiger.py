@@ -20,6 +20,7 @@ from recjax.data.items import CODES, Items
 from recjax.data.views import Batch, Queries
 from recjax.decode.scoring import Stepwise
 from recjax.decode.trie import device_trie
+from recjax.limits import COUNT, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts.flat_codes import FlatCodes, codes_of
 from recjax.models.parts.t5 import T5, DecoderCache, T5Config
@@ -57,8 +58,7 @@ class TIGER(ModelConfig):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.beam is not None and self.beam < 1:
-            raise InputError(f"model.beam is {self.beam}, expected at least 1, or none")
+        require(self, beam=COUNT)
 
     def build(self, stats: ItemStats) -> "TIGERModel":
         """The model for a catalog whose items have codes."""

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +230,15 @@ class Checkpoints:
         return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
 
     def _saved(self, step: int) -> Any:
-        """The tree of a checkpoint, with the shape of each array in its place."""
-        return ocp.metadata(str(self._path(step))).metadata
+        """The tree of a checkpoint, shapes in the place of arrays; `DamagedError` where it cannot be read."""
+        path = str(self._path(step))
+        try:
+            found = ocp.metadata(path).metadata
+        except Exception as error:  # of Orbax's readers, whatever the damage makes of them
+            raise DamagedError(step, _reason(error)) from error
+        if not isinstance(found, Mapping) or "params" not in found:
+            raise DamagedError(step, "the description of its arrays is missing or cannot be read")
+        return {"ema": None, **found}
 
     def set_aside(self, step: int) -> Path:
         """Renames a damaged checkpoint, so that it is no longer one; there is room for one of each step."""

@@ -86,5 +86,5 @@ def test_a_comparison_names_the_systems_below(report: Report):
 
 
 def test_an_unknown_baseline_is_refused_before_anything_is_ranked():
-    with pytest.raises(InputError, match=r"evaluate\.baselines names 'bpr'"):
+    with pytest.raises(InputError, match=r"Evaluate\.baselines is \('bpr',\), expected some of item_knn"):
         Evaluate(baselines=("bpr",))

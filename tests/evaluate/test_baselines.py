@@ -7,6 +7,7 @@ from recjax.evaluate.ease import MOST_ITEMS, Ease
 from recjax.evaluate.floors import check_baselines, rank_floors, scorers
 from recjax.evaluate.item_knn import ItemNeighbours
 from recjax.evaluate.metrics import MISS
+from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.scored import Rules, rank_scored
 from recjax.evaluate.session_knn import SessionNeighbours
 from recjax.typing import InputError
@@ -94,8 +95,10 @@ def test_constant_scores_earn_nothing_beyond_the_order_of_ids():
 
 
 def test_what_cannot_be_fitted_is_refused_at_once():
-    with pytest.raises(InputError, match=r"evaluate\.baselines names 'als', expected some of item_knn, ease"):
-        check_baselines(("item_knn", "als"))
+    with pytest.raises(
+        InputError, match=r"Evaluate\.baselines is \('item_knn', 'als'\), expected some of item_knn, ease"
+    ):
+        Evaluate(baselines=("item_knn", "als"))
     check_baselines(("ease",), MOST_ITEMS)
     with pytest.raises(InputError, match=r"20,001 items are too many"):
         check_baselines(("ease",), MOST_ITEMS + 1)

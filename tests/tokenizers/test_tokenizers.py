@@ -101,7 +101,7 @@ def test_bad_input():
         InputError, match=r"tokenizer.collaborative is 0.1, but `fit` was given no vectors of behaviour"
     ):
         tokenize(replace(AUTOENCODED, collaborative=0.1), table, known, jax.random.key(0))
-    with pytest.raises(InputError, match=r"tokenizer\.start is 'warm', expected one of: kmeans, random"):
+    with pytest.raises(InputError, match=r"RQVAE\.start is 'warm', expected one of 'kmeans', 'random'"):
         replace(AUTOENCODED, start="warm")
     with pytest.raises(InputError, match="needs a key"):
         tokenize(SMALL, table, known)

@@ -53,6 +53,7 @@ class Run:
     state: TrainState
     step: Any
     batches: Any
+    items: Any
     compile_seconds: float
 
     def block(self, block: Block, steps: int | None = None) -> Block:
@@ -62,7 +63,7 @@ class Run:
             asked = time.perf_counter()
             batch = next(self.batches)
             waited = time.perf_counter() - asked
-            self.state, sums = self.step(self.state, batch)
+            self.state, sums = self.step(self.state, batch, self.items)
             block.add(0, batch.items.size, waited)
             block.targets += _settle(before)
             before = sums
@@ -115,7 +116,7 @@ def start(s: Settings, source: Histories, view: Shifted) -> Run:
     began = time.perf_counter()
     compiled = step.lower(state, first, bare).compile()  # pyright: ignore[reportFunctionMemberAccess]
     seconds = time.perf_counter() - began
-    return Run(model, loader, state, compiled, loader.iterate(0, 2**31 - 1), seconds)
+    return Run(model, loader, state, compiled, loader.iterate(0, 2**31 - 1), bare, seconds)
 
 
 def main() -> None:
