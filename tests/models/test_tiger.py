@@ -242,5 +242,5 @@ def test_configurations(config):
         SMALL.build(ItemStats(ITEMS, np.ones(ITEMS + 1)))
     with pytest.raises(InputError, match=r"11 codes, but model\.codes is 10"):
         SMALL.build(ItemStats(ITEMS, np.ones(ITEMS + 1), {CODES: (1,)}, (11,)))
-    with pytest.raises(InputError, match=r"model\.beam is 0"):
+    with pytest.raises(InputError, match=r"TIGER\.beam is 0"):
         replace(SMALL, beam=0)
