@@ -1,5 +1,6 @@
 """From histories to batches on devices: training rows by step, evaluation queries by user."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -68,7 +69,7 @@ def open_data(data: Data) -> tuple[Dataset, Split]:
 Rows = TypeVar("Rows")
 
 
-class RowLoader(Generic[Rows]):
+class RowLoader(ABC, Generic[Rows]):
     """Batches cut from an endless list of rows: `batch(step)` is rows `step * rows` to `(step + 1) * rows` of it.
 
     A batch may straddle two epochs: none is ever short or filled up. On several processes each builds only the rows its
@@ -116,9 +117,9 @@ class RowLoader(Generic[Rows]):
         local = local_rows(sharding, self.rows)
         return lambda step: to_devices(self._fill(int(step), local), sharding, self.rows)
 
+    @abstractmethod
     def _fill(self, step: int, local: np.ndarray) -> Rows:
         """Rows `local`, int64 numbers from 0 to `rows - 1`, of batch `step`, as NumPy arrays."""
-        raise NotImplementedError
 
 
 class Loader(RowLoader[Batch]):

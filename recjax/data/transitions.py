@@ -42,6 +42,24 @@ def recency_weights(histories: Histories, size: int, last: int) -> sparse.csr_ar
     return sparse.csr_array((0.5**age, (row, recent.items)), shape=(len(recent), size))
 
 
+def best_of_rows(row: np.ndarray, column: np.ndarray, value: np.ndarray, k: int) -> np.ndarray:
+    """int64 [m]: which entries are among the k largest of their row, best first; equal values by column.
+
+    Args:
+        row: int [n], row of each entry.
+        column: int [n].
+        value: float [n].
+        k: entries a row, at most.
+    """
+    order = np.lexsort((column, np.negative(value), row))
+    return order[place_in(row[order]) < k]
+
+
+def place_in(rows: np.ndarray) -> np.ndarray:
+    """int64 [n], place of each entry among those of its row, from 0; `rows` ascend."""
+    return np.arange(len(rows)) - np.searchsorted(rows, rows)
+
+
 def user_items(histories: Histories, n_items: int) -> sparse.csr_array:
     """1 where a history has an item, however often; float64 [n, v] sparse."""
     histories = histories.compact()

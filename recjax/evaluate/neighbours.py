@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
+from recjax.data.transitions import best_of_rows
 from recjax.evaluate.scored import CHUNK_SCORES
 
 FEWEST_ROWS = 32
@@ -43,21 +44,3 @@ def _largest(values: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
     """float64 [r]: the k-th largest value of each row, below which nothing need be sorted; 0 for shorter rows."""
     rows = [values[first:stop] for first, stop in pairwise(starts)]
     return np.array([np.partition(row, -k)[-k] if len(row) > k else 0.0 for row in rows])
-
-
-def best_of_rows(row: np.ndarray, column: np.ndarray, value: np.ndarray, k: int) -> np.ndarray:
-    """int64 [m]: which entries are among the k largest of their row, best first; equal values by column.
-
-    Args:
-        row: int [n], row of each entry.
-        column: int [n].
-        value: float [n].
-        k: entries a row, at most.
-    """
-    order = np.lexsort((column, np.negative(value), row))
-    return order[place_in(row[order]) < k]
-
-
-def place_in(rows: np.ndarray) -> np.ndarray:
-    """int64 [n], place of each entry among those of its row, from 0; `rows` ascend."""
-    return np.arange(len(rows)) - np.searchsorted(rows, rows)

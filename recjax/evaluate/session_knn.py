@@ -11,8 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from recjax.data.splits import Histories
-from recjax.data.transitions import ages, user_items
-from recjax.evaluate.neighbours import best_of_rows, place_in
+from recjax.data.transitions import ages, best_of_rows, place_in, user_items
 
 NEIGHBOURS = 100
 SAMPLE = 1000

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from recjax.data.features.feature import Feature, Source, State, column
 from recjax.data.items import Relation
-from recjax.data.transitions import transition_counts, user_items
+from recjax.data.transitions import best_of_rows, place_in, transition_counts, user_items
 from recjax.limits import SIZE, at_least, require
 
 CHUNK = 1024
@@ -19,12 +19,10 @@ def strongest(weights: sparse.csr_array, count: int) -> Relation:
     starts, columns, data = weights.indptr, weights.indices, np.asarray(weights.data)
     size = len(starts) - 1
     row = np.repeat(np.arange(size), np.diff(starts))
-    order = np.lexsort((columns, np.negative(data), row))
-    place = np.arange(len(row)) - starts[:-1][row]  # rows stay where they are, sorted inside
-    kept = place < count
+    best = best_of_rows(row, columns, data, count)
+    place = place_in(row[best])
     ids, values = np.zeros((size, count), np.int32), np.zeros((size, count), np.float32)
-    ids[row[kept], place[kept]] = columns[order][kept]
-    values[row[kept], place[kept]] = data[order][kept]
+    ids[row[best], place], values[row[best], place] = columns[best], data[best]
     return Relation(ids, values)  # pyright: ignore[reportArgumentType]
 
 
