@@ -27,7 +27,7 @@ def one(kind: str, items: int, tokens: int, width: int, run: bool) -> dict[str, 
     import numpy as np
     from peers.turns import forget_peak, memory_peak
 
-    from recjax.ops.losses import full_softmax, full_softmax_dense
+    from recjax.ops.items.softmax import full_softmax, full_softmax_dense
     from recjax.parallel.startup import disable_faulty_cpu_fusion
 
     disable_faulty_cpu_fusion()

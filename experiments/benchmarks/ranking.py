@@ -23,7 +23,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # also where recjax is not installed
 
-from recjax.ops.topk import masked_rank, masked_topk
+from recjax.ops.items.topk import masked_rank, masked_topk
 from recjax.parallel.startup import disable_faulty_cpu_fusion
 
 WIDTH, K = 64, 20

@@ -5,7 +5,7 @@
 
 Each side computes the states of h_t = a h_{t-1} + b_t for complex decays that never change (LRU, S5), and the gradients
 of what is read from them: of a `scan` alone, or of an LRU's whole `layer` with its matrices. `associative` and `scan`
-are what JAX offers, differentiated by JAX; `associative + adjoint` and `sequential` are `recjax.ops.scan`; `fft` is a
+are what JAX offers, differentiated by JAX; `associative + adjoint` and `sequential` are `recjax.ops.scan.elementwise`; `fft` is a
 convolution by Fourier transforms of twice the length.
 
 All sides are compiled first; then they take turns in one process, each round beginning with another one. A ratio is
@@ -28,7 +28,7 @@ import numpy as np
 from rich.table import Table
 
 from recjax.mixers.diagonal import product, real_product
-from recjax.ops.scan import linear_scan
+from recjax.ops.scan.elementwise import linear_scan
 from recjax.parallel.startup import disable_faulty_cpu_fusion
 
 Recurrence = Callable[[jax.Array, jax.Array], jax.Array]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from recjax.ops.ambient import axis_size
-from recjax.ops.embedding import table_rows
+from recjax.ops.items.embedding import table_rows
+from recjax.ops.mesh_axes import axis_size
 from recjax.typing import MODEL_AXIS, Array, Float, InputError, Int
 
 VECTORS, CODES, KNOWN, DENSITY = "vectors", "codes", "known", "density"

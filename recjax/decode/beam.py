@@ -19,8 +19,8 @@ from jax.sharding import PartitionSpec
 
 from recjax.decode.exact import Logits, by_slot
 from recjax.decode.trie import Trie
-from recjax.ops.ambient import axis_size
-from recjax.ops.topk import QUERY_BLOCK
+from recjax.ops.items.topk import QUERY_BLOCK
+from recjax.ops.mesh_axes import axis_size
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Bool, Float, InputError, Int
 
 STRIP = 1_024

@@ -3,7 +3,7 @@
 A model that predicts all codes of the next item at once scores an item by the sum of the logits of its codes. The
 softmax of a slot and a temperature shift or scale all items of a query alike, so they change no ranking; and the sum is
 a gather over the catalog's code table, so no search is needed: every item is scored, in chunks, with the masks, the tie
-rule and the sharding over items of `recjax.ops.topk`.
+rule and the sharding over items of `recjax.ops.items.topk`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.topk import DOT_PRODUCT, ITEM_CHUNK, Scorer, rank_by, topk_by
+from recjax.ops.items.topk import DOT_PRODUCT, ITEM_CHUNK, Scorer, rank_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 Logits: TypeAlias = Array | Sequence[Array]

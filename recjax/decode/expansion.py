@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from recjax.decode.stepwise import UNRANKED, Begin, Normalise, Prefixes, Step, gains, gathered, is_among, root
 from recjax.decode.trie import Trie
-from recjax.ops.topk import Scorer, rank_by, topk_by
+from recjax.ops.items.topk import Scorer, rank_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 NODE_CHUNK = 256

@@ -22,7 +22,7 @@ from recjax.decode import expansion, stepwise
 from recjax.decode.exact import Logits, code_scorer, code_scores
 from recjax.decode.stepwise import UNRANKED, Begin, Normalise, Step
 from recjax.decode.trie import Trie
-from recjax.ops.topk import DOT_PRODUCT, Scorer, rank_by, ranks_by, scores_by, topk_by
+from recjax.ops.items.topk import DOT_PRODUCT, Scorer, rank_by, ranks_by, scores_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 __all__ = ["UNRANKED", "CodeSum", "DotProduct", "Pairs", "Scoring", "Stepwise"]

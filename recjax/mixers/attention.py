@@ -10,9 +10,9 @@ from recjax.limits import RATE, SIZE, above, at_least, divides, refuse, require
 from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.rotary import rotary
-from recjax.ops.attention import attend_keys, attention
-from recjax.ops.embedding import take_position
-from recjax.ops.pairs import DISTANCES, TIMES, GapBias, Visible
+from recjax.ops.attention.dense import attend_keys, attention
+from recjax.ops.attention.pairs import DISTANCES, TIMES, GapBias, Visible
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError
 
 Positions = Literal["none", "rotary"]
@@ -36,7 +36,7 @@ class Attention:
         window: events that an event sees, itself among them, to each side it may see; None for all. The state is then
             as large as the window, however long the history.
         first: events at the beginning of a history that all its events see, whatever the window (the global tokens of
-            Longformer, Beltagy et al. 2020). In rows of `recjax.ops.attention.LONG` positions and more, dropout spares
+            Longformer, Beltagy et al. 2020). In rows of `recjax.ops.attention.dense.LONG` positions and more, dropout spares
             the ones that the window hides.
     """
 

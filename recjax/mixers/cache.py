@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from recjax.mixers.mixer import SeqContext
-from recjax.ops.attention import attend_keys
-from recjax.ops.pairs import GapBias, Visible
+from recjax.ops.attention.dense import attend_keys
+from recjax.ops.attention.pairs import GapBias, Visible
 from recjax.typing import Array, Float, Int
 
 
@@ -93,7 +93,7 @@ def attend(
         caches: of the newest tokens and, if a window does not hide them, of the first (a cache that does not wrap).
         visible: what a token sees by place.
         bias: added to the scores.
-        share: of pointwise weights, see `recjax.ops.attention.attend_keys`.
+        share: of pointwise weights, see `recjax.ops.attention.dense.attend_keys`.
 
     Returns:
         The output, and the caches with the new tokens in them.

@@ -5,7 +5,7 @@ from jaxtyping import Complex
 
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.state_space import as_complex
-from recjax.ops.scan import linear_scan
+from recjax.ops.scan.elementwise import linear_scan
 from recjax.typing import Array, Float
 
 

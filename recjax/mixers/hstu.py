@@ -11,9 +11,9 @@ from recjax.limits import RATE, SIZE, divides, require
 from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.dropout import Dropout
-from recjax.ops.attention import attend_keys, pointwise_attention
-from recjax.ops.embedding import take_position
-from recjax.ops.pairs import TIMES, GapBias, Visible
+from recjax.ops.attention.dense import attend_keys, pointwise_attention
+from recjax.ops.attention.pairs import TIMES, GapBias, Visible
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError
 
 

@@ -10,9 +10,9 @@ from recjax.limits import RATE, SIZE, above, divides, require
 from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.rotary import rotary
-from recjax.ops.attention import attend_keys, attention
-from recjax.ops.embedding import take_position
-from recjax.ops.pairs import Visible
+from recjax.ops.attention.dense import attend_keys, attention
+from recjax.ops.attention.pairs import Visible
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError
 
 Positions = Literal["rotary", "none"]

@@ -13,8 +13,8 @@ from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.lrpe import lrpe
 from recjax.nn.norm import RMSNorm
-from recjax.ops.logsumexp import NOTHING, cumulative_logsumexp
-from recjax.ops.segment_product import segment_product
+from recjax.ops.attention.segment_product import segment_product
+from recjax.ops.scan.running_logsumexp import NOTHING, cumulative_logsumexp
 from recjax.typing import Array, Float, InputError
 
 

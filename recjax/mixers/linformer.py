@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from recjax.limits import SIZE, divides, require
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.ops.attention import attend_keys
-from recjax.ops.embedding import take_position
+from recjax.ops.attention.dense import attend_keys
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError
 
 

@@ -13,7 +13,7 @@ from recjax.limits import SIZE, above, refuse, require, within
 from recjax.mixers.diagonal import product, real_product, states
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.groups import ssm_params
-from recjax.ops.embedding import take_position
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError
 
 

@@ -13,7 +13,7 @@ from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.groups import ssm_params
 from recjax.nn.norm import RMSNorm
-from recjax.ops.short_conv import short_conv
+from recjax.ops.scan.short_conv import short_conv
 from recjax.typing import Array, Float, InputError
 
 

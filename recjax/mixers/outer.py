@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recjax.mixers.mixer import SeqContext
-from recjax.ops.embedding import take_position
-from recjax.ops.outer_scan import outer_scan
+from recjax.ops.items.embedding import take_position
+from recjax.ops.scan.outer import outer_scan
 from recjax.typing import Array, Float, InputError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from recjax.limits import SEED, SIZE, divides, require
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.ops.embedding import take_position
-from recjax.ops.outer_scan import outer_scan
+from recjax.ops.items.embedding import take_position
+from recjax.ops.scan.outer import outer_scan
 from recjax.typing import Array, Float, InputError
 
 

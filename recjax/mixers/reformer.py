@@ -10,8 +10,8 @@ import numpy as np
 
 from recjax.limits import LENGTH, SEED, SIZE, divides, refuse, require, within
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.ops.embedding import take_position
-from recjax.ops.lsh import lsh_attention
+from recjax.ops.attention.lsh import lsh_attention
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError
 
 

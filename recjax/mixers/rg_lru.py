@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from recjax.limits import SIZE, between, divides, refuse, require, within
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.groups import ssm_params
-from recjax.ops.embedding import take_position
-from recjax.ops.scan import linear_scan
-from recjax.ops.short_conv import short_conv
+from recjax.ops.items.embedding import take_position
+from recjax.ops.scan.elementwise import linear_scan
+from recjax.ops.scan.short_conv import short_conv
 from recjax.typing import Array, Float, InputError
 
 SHARPNESS = 8.0

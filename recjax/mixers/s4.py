@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recjax.mixers.state_space import Declared, StateSpace, channels
-from recjax.ops.ssm import DPLRStep, bilinear_dplr, dplr_kernel, legs_pairs
+from recjax.ops.scan.ssm import DPLRStep, bilinear_dplr, dplr_kernel, legs_pairs
 from recjax.typing import Array, Float
 
 

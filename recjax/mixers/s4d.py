@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recjax.mixers.state_space import Declared, StateSpace, channels
-from recjax.ops.ssm import Diagonal, DiagonalStep, bilinear, diagonal_kernel, diagonal_pairs, zoh
+from recjax.ops.scan.ssm import Diagonal, DiagonalStep, bilinear, diagonal_kernel, diagonal_pairs, zoh
 from recjax.typing import Array, Float
 
 Discretisation = Literal["zoh", "bilinear"]
@@ -19,7 +19,7 @@ class S4D(StateSpace):
     is not offered: it would make a history's representation depend on the length of its row.
 
     Attributes: those of `recjax.mixers.state_space.StateSpace`, and
-        init: poles at the start of training, see `recjax.ops.ssm.diagonal_pairs`.
+        init: poles at the start of training, see `recjax.ops.scan.ssm.diagonal_pairs`.
         discretisation: "zoh", an input held for a step, or "bilinear", the trapezoidal rule.
     """
 

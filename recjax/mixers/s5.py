@@ -13,8 +13,8 @@ from recjax.limits import SIZE, above, refuse, require, within
 from recjax.mixers.diagonal import product, real_product, states
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.groups import ssm_params
-from recjax.ops.embedding import take_position
-from recjax.ops.ssm import legs_dplr, log_uniform
+from recjax.ops.items.embedding import take_position
+from recjax.ops.scan.ssm import legs_dplr, log_uniform
 from recjax.typing import Array, Float, InputError, Int
 
 DAY = 86_400

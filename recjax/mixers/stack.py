@@ -12,7 +12,7 @@ from recjax.mixers.mixer import MixerConfig, SeqContext, State
 from recjax.nn.dropout import Dropout
 from recjax.nn.feed_forward import Activation, FeedForward
 from recjax.nn.norm import LayerNorm
-from recjax.ops.embedding import take_position
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Dtype, Float, InputError
 
 Norm = Literal["sasrec", "pre", "post"]

@@ -13,9 +13,9 @@ from recjax.limits import RATE, SIZE, above, divides, refuse, require, within
 from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.nn.dropout import Dropout
 from recjax.nn.groups import ssm_params
-from recjax.ops.embedding import take_position
-from recjax.ops.lti_conv import lti_conv
-from recjax.ops.ssm import Complex128, Step, log_uniform, recur
+from recjax.ops.items.embedding import take_position
+from recjax.ops.scan.lti_conv import lti_conv
+from recjax.ops.scan.ssm import Complex128, Step, log_uniform, recur
 from recjax.typing import Array, Bool, Float, InputError
 
 Declared = dict[str, tuple[nn.initializers.Initializer, tuple[int, ...]]]

@@ -14,7 +14,7 @@ from recjax.mixers.mixer import Capabilities, SeqContext
 from recjax.mixers.outer import dense, empty, events_only, from_heads, per_head
 from recjax.nn.groups import ssm_params
 from recjax.nn.norm import RMSNorm
-from recjax.ops.outer_scan import outer_scan
+from recjax.ops.scan.outer import outer_scan
 from recjax.typing import Array, Float, Int
 
 

@@ -17,7 +17,7 @@ from recjax.data.items import Items
 from recjax.data.pairs import PairBatch
 from recjax.limits import COUNT, LAYERS, above, at_least, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
-from recjax.ops.losses import EXCLUDED
+from recjax.ops.items.softmax import EXCLUDED
 from recjax.text import folder
 from recjax.text.encoder import pooled
 from recjax.text.folder import EncoderFolder

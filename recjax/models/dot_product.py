@@ -16,7 +16,7 @@ from recjax.models.model import ItemStats, Model, Rules, WeightedSums
 from recjax.models.objectives import Objective
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
-from recjax.ops.embedding import TappedTable, lookup, table_rows
+from recjax.ops.items.embedding import TappedTable, lookup, table_rows
 from recjax.typing import Array, Float, InputError, Int, Params
 
 

@@ -18,7 +18,7 @@ from recjax.models.model import ItemStats, Sweep
 from recjax.models.next_item import NextItem
 from recjax.nn.groups import FROZEN
 from recjax.ops.contrast import info_nce, prototype_info_nce
-from recjax.ops.embedding import take_position
+from recjax.ops.items.embedding import take_position
 from recjax.ops.kmeans import assign, kmeans
 from recjax.typing import Array, Float, Params
 

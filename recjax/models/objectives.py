@@ -14,9 +14,9 @@ import numpy as np
 from recjax.data.views import Batch
 from recjax.limits import COUNT, SIZE, require, within
 from recjax.models.model import ItemStats
-from recjax.ops.embedding import TappedTable, lookup, lookup_shared
-from recjax.ops.losses import full_softmax
-from recjax.ops.sampled_losses import bpr, gbce, gbce_beta, sampled_softmax
+from recjax.ops.items.embedding import TappedTable, lookup, lookup_shared
+from recjax.ops.items.sampled_losses import bpr, gbce, gbce_beta, sampled_softmax
+from recjax.ops.items.softmax import full_softmax
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 Sampling = Literal["uniform", "popularity", "in-batch"]
@@ -25,7 +25,7 @@ Sharing = Literal["position", "row", "batch"]
 
 @dataclass(frozen=True)
 class FullSoftmax:
-    """Cross-entropy over the whole catalog, in chunks (see `recjax.ops.losses`).
+    """Cross-entropy over the whole catalog, in chunks (see `recjax.ops.items.softmax`).
 
     Attributes:
         chunk_elements: most logits on a device at a time.

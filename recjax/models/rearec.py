@@ -16,7 +16,7 @@ from recjax.models.next_item import NextItem
 from recjax.models.objectives import FullSoftmax
 from recjax.nn.groups import FROZEN
 from recjax.ops.contrast import info_nce, score_kl
-from recjax.ops.embedding import take_position
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError, Params
 
 

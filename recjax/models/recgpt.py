@@ -33,9 +33,9 @@ from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.nn.norm import LayerNorm
-from recjax.ops.catalog import log_partition
-from recjax.ops.embedding import lookup, take_position
-from recjax.ops.losses import EXCLUDED
+from recjax.ops.items.chunked_logsumexp import log_partition
+from recjax.ops.items.embedding import lookup, take_position
+from recjax.ops.items.softmax import EXCLUDED
 from recjax.typing import Array, Dtype, Float, InputError, Int, Params
 
 OWN = "own"

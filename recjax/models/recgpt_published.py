@@ -24,9 +24,9 @@ from recjax.limits import COUNT, LAYERS, RATE, SIZE, at_least, divides, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
-from recjax.ops.attention import attend_keys, attention
-from recjax.ops.embedding import lookup, table_rows, take_position
-from recjax.ops.losses import full_softmax
+from recjax.ops.attention.dense import attend_keys, attention
+from recjax.ops.items.embedding import lookup, table_rows, take_position
+from recjax.ops.items.softmax import full_softmax
 from recjax.typing import Array, Dtype, Float, InputError, Int, Params
 
 EPSILON = 1e-5

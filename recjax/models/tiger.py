@@ -24,7 +24,7 @@ from recjax.limits import COUNT, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts.flat_codes import FlatCodes, codes_of
 from recjax.models.parts.t5 import T5, DecoderCache, T5Config
-from recjax.ops.embedding import take_position
+from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError, Int, Params
 
 TRIE = "trie"

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.ambient import axis_size
+from recjax.ops.mesh_axes import axis_size
 from recjax.typing import MODEL_AXIS, Array, Float
 
 BLOCK_ROWS = 128

@@ -3,7 +3,7 @@
 XLA's own cost analysis counts the body of a loop once, however long the loop; the losses and rankings of this package
 are loops. So the text is read instead: instructions by computation, and how many times the computation runs on a device
 in one call of the program. Loops start at 0 and go up by 1, as JAX's do; one whose length depends on data counts as
-often as its name scope says (`recjax.ops.ambient.bounded_loop`), else once.
+often as its name scope says (`recjax.ops.mesh_axes.bounded_loop`), else once.
 """
 
 import math

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from recjax.ops.balanced import balanced_clusters, balancing_prices, squared_distances
 from recjax.ops.contrast import info_nce
+from recjax.ops.items.softmax import EXCLUDED
 from recjax.ops.kmeans import assign, kmeans
-from recjax.ops.losses import EXCLUDED
 from recjax.tokenizers.training import VectorBatch
 from recjax.typing import Array, Float, Int, Params
 

@@ -10,9 +10,9 @@ import optax
 from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
-from recjax.ops.embedding import TappedTable
+from recjax.ops.items.embedding import TappedTable
+from recjax.ops.items.row_gradients import joined_rows, update_rows
 from recjax.ops.norms import global_norm
-from recjax.ops.rows import joined_rows, update_rows
 from recjax.typing import Array, Params
 
 

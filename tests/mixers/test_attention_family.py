@@ -15,9 +15,9 @@ from recjax.mixers.performer import Performer, directions
 from recjax.mixers.reformer import Reformer
 from recjax.mixers.stack import Encoder, Stack
 from recjax.mixers.static_mixing import StaticMixing
-from recjax.ops.attention import attention
-from recjax.ops.block_memory import Reach, block_memory_attention
-from recjax.ops.lsh import hashes, lsh_attention
+from recjax.ops.attention.block_memory import Reach, block_memory_attention
+from recjax.ops.attention.dense import attention
+from recjax.ops.attention.lsh import hashes, lsh_attention
 from recjax.typing import InputError
 
 WIDTH, LENGTH = 8, 12

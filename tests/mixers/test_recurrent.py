@@ -13,7 +13,7 @@ from recjax.mixers.lru import LRU, eigenvalues
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.rg_lru import RGLRU, root
 from recjax.mixers.s5 import DAY, S5, Start
-from recjax.ops.ssm import hippo_legs, legs_dplr
+from recjax.ops.scan.ssm import hippo_legs, legs_dplr
 from recjax.typing import InputError
 
 WIDTH, LENGTH = 8, 16

@@ -12,7 +12,7 @@ from recjax.mixers.pattern import pattern
 from recjax.mixers.s4 import S4
 from recjax.mixers.s4d import S4D
 from recjax.mixers.stack import Stack
-from recjax.ops.ssm import diagonal_pairs, legs_pairs, recur
+from recjax.ops.scan.ssm import diagonal_pairs, legs_pairs, recur
 from recjax.train.optimiser import AdamW
 from recjax.typing import InputError
 

@@ -19,7 +19,7 @@ from recjax.models.next_item import NextItem
 from recjax.models.objectives import BCE
 from recjax.models.rearec import ReaRec, ReaRecModel
 from recjax.nn.groups import FROZEN
-from recjax.ops.embedding import take_position
+from recjax.ops.items.embedding import take_position
 from recjax.typing import InputError
 
 LENGTH, ITEMS, WIDTH, USERS = 6, 12, 8, 8

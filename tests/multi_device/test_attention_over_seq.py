@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from recjax.ops.attention import attention
-from recjax.ops.pairs import GapBias
+from recjax.ops.attention.dense import attention
+from recjax.ops.attention.pairs import GapBias
 
 ROWS, LENGTH = 2, 24
 SEGMENTS = np.array([[1] * 14 + [2] * 10, [1] * 15 + [0] * 9], np.int32)

@@ -16,8 +16,8 @@ from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
 from recjax.models.objectives import FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
-from recjax.ops.embedding import table_rows
-from recjax.ops.losses import full_softmax
+from recjax.ops.items.embedding import table_rows
+from recjax.ops.items.softmax import full_softmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.state import sharding_rules
 from recjax.typing import Array, Params

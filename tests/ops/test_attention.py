@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.ops.attention import attend_keys, attention, attention_reference, pointwise_attention
-from recjax.ops.pairs import GapBias, log_bucket
+from recjax.ops.attention.dense import attend_keys, attention, attention_reference, pointwise_attention
+from recjax.ops.attention.pairs import GapBias, log_bucket
 
 
 def _inputs(rows=3, heads=2, length=50, width=8):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from recjax.ops.catalog import log_partition
+from recjax.ops.items.chunked_logsumexp import log_partition
 
 ROWS, TOKENS, WIDTH, CODES = 64, 16, 6, 10
 START, SIZE = 9, 31

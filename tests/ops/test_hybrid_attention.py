@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.ops.attention import LONG, attend_keys, attention, pointwise_attention
-from recjax.ops.pairs import GapBias
+from recjax.ops.attention.dense import LONG, attend_keys, attention, pointwise_attention
+from recjax.ops.attention.pairs import GapBias
 from recjax.typing import InputError
 
 SLOTS, ITEMS = 4, 13

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.ops import losses, sampled_losses
+from recjax.ops.items import sampled_losses, softmax
 
 
 def _problem(tokens=37, rows=256, width=8, items=250, dtype=jnp.float32, bias=True):
@@ -36,8 +36,8 @@ def _value_and_grad(function, problem, **extra):
 @pytest.mark.parametrize("bias", [True, False])
 def test_chunked_equals_dense(chunk_elements, bias):
     problem = _problem(bias=bias)
-    value, grads = _value_and_grad(losses.full_softmax, problem, chunk_elements=chunk_elements)
-    dense, dense_grads = _value_and_grad(losses.full_softmax_dense, problem)
+    value, grads = _value_and_grad(softmax.full_softmax, problem, chunk_elements=chunk_elements)
+    dense, dense_grads = _value_and_grad(softmax.full_softmax_dense, problem)
     np.testing.assert_allclose(value, dense, rtol=1e-6)
     for name in grads:
         np.testing.assert_allclose(grads[name], dense_grads[name], rtol=1e-5, atol=2e-6, err_msg=name)
@@ -45,8 +45,8 @@ def test_chunked_equals_dense(chunk_elements, bias):
 
 def test_item_chunks_that_do_not_divide_the_table():
     problem = _problem(rows=333, items=330)  # chunks of 128 rows: the last overlaps its neighbour
-    value, grads = _value_and_grad(losses.full_softmax, problem, chunk_elements=128 * 8)
-    dense, dense_grads = _value_and_grad(losses.full_softmax_dense, problem)
+    value, grads = _value_and_grad(softmax.full_softmax, problem, chunk_elements=128 * 8)
+    dense, dense_grads = _value_and_grad(softmax.full_softmax_dense, problem)
     np.testing.assert_allclose(value, dense, rtol=1e-6)
     np.testing.assert_allclose(grads["table"], dense_grads["table"], rtol=1e-5, atol=2e-6)
 
@@ -59,14 +59,14 @@ def test_matches_float64_reference():
     targets, weights = np.asarray(problem["targets"]), np.asarray(problem["weights"], np.float64)
     rows = zip(weights, log_total, logits, targets, strict=True)
     expected = sum(w * (total - row[y - 1]) for w, total, row, y in rows if w > 0)
-    np.testing.assert_allclose(losses.full_softmax(**problem), expected, rtol=1e-6)
+    np.testing.assert_allclose(softmax.full_softmax(**problem), expected, rtol=1e-6)
 
 
 def test_padding_and_special_rows_never_compete():
     problem = _problem()
-    value, grads = _value_and_grad(losses.full_softmax, problem)
+    value, grads = _value_and_grad(softmax.full_softmax, problem)
     problem["table"] = problem["table"].at[0].set(1e3).at[251:].set(-1e3)
-    changed, changed_grads = _value_and_grad(losses.full_softmax, problem)
+    changed, changed_grads = _value_and_grad(softmax.full_softmax, problem)
     assert value == changed
     assert not np.any(np.asarray(changed_grads["table"])[[0, 251, 255]])
     np.testing.assert_array_equal(grads["hidden"], changed_grads["hidden"])
@@ -74,7 +74,7 @@ def test_padding_and_special_rows_never_compete():
 
 def test_tokens_of_weight_zero_get_no_gradient():
     problem = _problem()
-    _, grads = _value_and_grad(losses.full_softmax, problem, chunk_elements=2**12)
+    _, grads = _value_and_grad(softmax.full_softmax, problem, chunk_elements=2**12)
     idle = np.asarray(problem["weights"]) == 0
     assert idle.any() and not np.any(np.asarray(grads["hidden"])[idle])
     assert np.all(np.any(np.asarray(grads["hidden"])[~idle] != 0, axis=-1))
@@ -83,16 +83,16 @@ def test_tokens_of_weight_zero_get_no_gradient():
 def test_no_active_token_gives_zero():
     problem = _problem()
     problem["weights"] = jnp.zeros_like(problem["weights"])
-    value, grads = _value_and_grad(losses.full_softmax, problem)
+    value, grads = _value_and_grad(softmax.full_softmax, problem)
     assert value == 0
     assert not np.any(np.asarray(grads["hidden"]))
 
 
 def test_bfloat16_products_keep_float32_sums():
     problem = _problem(dtype=jnp.bfloat16)
-    value, grads = _value_and_grad(losses.full_softmax, problem)
+    value, grads = _value_and_grad(softmax.full_softmax, problem)
     assert value.dtype == jnp.float32 and grads["hidden"].dtype == jnp.bfloat16 and grads["table"].dtype == jnp.float32
-    exact, _ = _value_and_grad(losses.full_softmax, _problem())
+    exact, _ = _value_and_grad(softmax.full_softmax, _problem())
     np.testing.assert_allclose(value, exact, rtol=2e-2)
 
 
@@ -112,7 +112,7 @@ def test_memory_stays_below_the_dense_loss():
         compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes.values()).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(losses.full_softmax, chunk_elements=2**20) < 0.1 * temporary(losses.full_softmax_dense)
+    assert temporary(softmax.full_softmax, chunk_elements=2**20) < 0.1 * temporary(softmax.full_softmax_dense)
 
 
 def _scores(count=5):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from recjax.ops.lti_conv import lti_conv
+from recjax.ops.scan.lti_conv import lti_conv
 from recjax.typing import InputError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from recjax.ops.outer_scan import outer_scan
+from recjax.ops.scan.outer import outer_scan
 from recjax.typing import InputError
 
 HEADS, KEYS, VALUES, LENGTH = 2, 3, 4, 20

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from recjax.ops.scan import linear_scan
+from recjax.ops.scan.elementwise import linear_scan
 from recjax.typing import InputError
 
 FAST = ("sequential", "associative")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.ops.segment_product import segment_product
+from recjax.ops.attention.segment_product import segment_product
 
 # Segments longer than chunks, shorter, ending with them, and padding at every place.
 SEGMENTS = np.array([[1] * 11 + [2] * 1 + [3] * 4 + [4] * 3, [0] * 3 + [1] * 2 + [0] * 2 + [2] * 12, [1] * 19])

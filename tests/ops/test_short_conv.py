@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from recjax.ops.short_conv import short_conv
+from recjax.ops.scan.short_conv import short_conv
 from recjax.typing import InputError
 
 WIDTH, LENGTH, CHANNELS = 4, 16, 3

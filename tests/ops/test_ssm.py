@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from recjax.ops import ssm
-from recjax.ops.lti_conv import lti_conv
-from recjax.ops.ssm import (
+from recjax.ops.scan import ssm
+from recjax.ops.scan.lti_conv import lti_conv
+from recjax.ops.scan.ssm import (
     bilinear,
     bilinear_dplr,
     diagonal_kernel,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from recjax.ops.topk import DOT_PRODUCT, QUERY_BLOCK, masked_rank, masked_topk, ranks_by, scores_by
+from recjax.ops.items.topk import DOT_PRODUCT, QUERY_BLOCK, masked_rank, masked_topk, ranks_by, scores_by
 
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 4, 1)]
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from recjax import cli, recipes
 from recjax.config import override_all
 from recjax.data.items import padded_rows
-from recjax.ops.embedding import table_rows
+from recjax.ops.items.embedding import table_rows
 from recjax.plan import plan
 from recjax.plan.advice import nearest
 from recjax.plan.chips import HOST

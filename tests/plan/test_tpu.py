@@ -9,7 +9,7 @@ import pytest
 
 from recjax import recipes
 from recjax.config import override_all
-from recjax.ops.embedding import table_rows
+from recjax.ops.items.embedding import table_rows
 from recjax.plan import plan
 from recjax.typing import InputError
 

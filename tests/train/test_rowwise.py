@@ -13,7 +13,7 @@ from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
 from recjax.models.objectives import GBCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
-from recjax.ops.rows import joined_rows
+from recjax.ops.items.row_gradients import joined_rows
 from recjax.parallel.mesh import MeshShape
 from recjax.train.optimiser import Adam
 from recjax.train.state import abstract_start, initial_state

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size
+from recjax.ops.mesh_axes import axis_size
 from recjax.typing import DATA_AXIS, SEQ_AXIS, Array
 
 

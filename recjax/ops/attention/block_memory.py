@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.pairs import MASKED
+from recjax.ops.attention.pairs import MASKED
 from recjax.typing import Array, Bool, Float, Int
 
 

@@ -1,7 +1,7 @@
 """Attention over packed rows: a position sees only its own segment, and with `causal` only its past.
 
 An event may be one position or several tokens (`slots`: bidirectional inside an event, causal between events). Masks
-and relative biases are made block by block (`recjax.ops.blocks`), rows of `LONG` positions and more by blocks of keys,
+and relative biases are made block by block (`recjax.ops.attention.blocks`), rows of `LONG` positions and more by blocks of keys,
 too, so that no `[l, l]` array is made of them. On a mesh whose `seq` axis is longer than 1 each device keeps its
 queries and gathers the keys and values of the whole row.
 """
@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size
-from recjax.ops.blocks import Asking, Keys, Plan, direct, merge, online
+from recjax.ops.attention.blocks import Asking, Keys, Plan, direct, merge, online
+from recjax.ops.attention.pairs import MASKED, GapBias, Visible
 from recjax.ops.dropout import dropout as drop
-from recjax.ops.pairs import MASKED, GapBias, Visible
+from recjax.ops.mesh_axes import axis_size
 from recjax.typing import DATA_AXIS, SEQ_AXIS, Array, Bool, Float, InputError, Int
 
 LONG = 1024

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size, dividing_axis
 from recjax.ops.loops import bounded_loop
+from recjax.ops.mesh_axes import axis_size, dividing_axis
 from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, Bool, Float, Int
 
 EXCLUDED = -1e30

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.time_axis import AffineMaps, carry_over, time_layout, wide
+from recjax.ops.scan.time_axis import AffineMaps, carry_over, time_layout, wide
 from recjax.typing import Array, Bool, InputError
 
 Impl = Literal["auto", "reference", "sequential", "associative"]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recjax.ops.attention.pairs import MASKED, GapBias, Visible
 from recjax.ops.dropout import keep_mask
-from recjax.ops.pairs import MASKED, GapBias, Visible
 from recjax.typing import Array, Bool, Float, Int
 
 

@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.blocks import merge
-from recjax.ops.pairs import MASKED
+from recjax.ops.attention.blocks import merge
+from recjax.ops.attention.pairs import MASKED
 from recjax.typing import Array, Float, Int
 
 ITSELF = -1e5

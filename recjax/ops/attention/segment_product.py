@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from recjax.ops.scan import linear_scan
+from recjax.ops.scan.elementwise import linear_scan
 from recjax.typing import Array, Float, Int
 
 

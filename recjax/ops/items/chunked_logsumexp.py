@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size
-from recjax.ops.losses import EXCLUDED
+from recjax.ops.items.softmax import EXCLUDED
+from recjax.ops.mesh_axes import axis_size
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Float, Int
 
 Represent = Callable[[Any, Any], Array]

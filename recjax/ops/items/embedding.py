@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import axis_size, dividing_axis
+from recjax.ops.mesh_axes import axis_size, dividing_axis
 from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, Float, Int
 
 ROW_MULTIPLE, LARGE_MULTIPLE = 128, 8192
@@ -22,7 +22,7 @@ def table_rows(ids: int) -> int:
 
 
 class TappedTable:
-    """A table whose gradient is wanted by rows: see `recjax.ops.rows`. It lives inside one trace.
+    """A table whose gradient is wanted by rows: see `recjax.ops.items.row_gradients`. It lives inside one trace.
 
     Attributes:
         table: float [n, d], not differentiated.

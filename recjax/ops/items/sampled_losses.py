@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.losses import EXCLUDED
+from recjax.ops.items.softmax import EXCLUDED
 from recjax.typing import Array, Bool, Float
 
 

@@ -6,7 +6,7 @@ A channel turns a sequence of numbers u into another one, y, through a state of 
 
 which steps of size dt make a recurrence, x_l = Abar x_{l-1} + Bbar u_l. It can be run event by event (`recur`). Since
 it never changes it is also a convolution with the kernel K_l = 2 Re(C Abar^l Bbar), which takes whole histories at once
-(`diagonal_kernel` or `dplr_kernel`, and `recjax.ops.lti_conv`).
+(`diagonal_kernel` or `dplr_kernel`, and `recjax.ops.scan.lti_conv`).
 
 States come in conjugate pairs, of which one each is kept: hence 2 Re. A is diagonal, or diagonal plus low rank (DPLR),
 
@@ -26,7 +26,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 
-from recjax.ops.ambient import dividing_axis
+from recjax.ops.mesh_axes import dividing_axis
 from recjax.typing import MODEL_AXIS, Array, Bool, Float
 
 Diagonal = Literal["lin", "inv", "legs", "real"]

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.ambient import axis_size
-from recjax.ops.time_axis import time_layout
+from recjax.ops.mesh_axes import axis_size
+from recjax.ops.scan.time_axis import time_layout
 from recjax.typing import SEQ_AXIS, Array, Bool, Float, InputError, Int
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from recjax.ops.ambient import dividing_axis
+from recjax.ops.mesh_axes import dividing_axis
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Float, InputError
 
 Impl = Literal["auto", "fft", "toeplitz"]

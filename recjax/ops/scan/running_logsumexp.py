@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.ops.scan import linear_scan
-from recjax.ops.time_axis import carry_over, time_layout, wide
+from recjax.ops.scan.elementwise import linear_scan
+from recjax.ops.scan.time_axis import carry_over, time_layout, wide
 from recjax.typing import Array, Bool
 
 NOTHING = -1e30
@@ -79,7 +79,7 @@ _cumulative.defvjp(_forward, _backward)
 
 
 def _local(x: Array, z0: Array, starts: Array) -> Array:
-    """By a loop in place on CPUs and a tree elsewhere, as in `recjax.ops.scan`."""
+    """By a loop in place on CPUs and a tree elsewhere, as in `recjax.ops.scan.elementwise`."""
     return jax.lax.platform_dependent(x, z0, starts, cpu=_loop, default=_tree)
 
 

@@ -1,0 +1,1 @@
+"""Attention over packed rows, as functions of arrays, with their sharded forms."""
