@@ -21,8 +21,8 @@ from recjax.data.splits import ByUser, GlobalTime
 from recjax.data.target_sets import LastBasket, RandomSplit, Sessions
 from recjax.data.views import Batch
 from recjax.mixers import MIXERS
-from recjax.mixers.axes import Axis
 from recjax.mixers.mixer import SeqContext
+from recjax.mixers.parts.axes import Axis
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats
 from recjax.models.objectives import BCE, BPR, Negatives

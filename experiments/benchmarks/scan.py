@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
-from recjax.mixers.diagonal import product, real_product
+from recjax.mixers.parts.diagonal import product, real_product
 from recjax.ops.scan.elementwise import linear_scan
 from recjax.parallel.startup import disable_faulty_cpu_fusion
 

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recjax.limits import RATE, SIZE, above, at_least, divides, refuse, require
-from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.parts.cache import Cache, attend, empty
 from recjax.nn.rotary import rotary
 from recjax.ops.attention.dense import attend_keys, attention
 from recjax.ops.attention.pairs import DISTANCES, TIMES, GapBias, Visible

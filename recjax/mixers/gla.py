@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from recjax.limits import SIZE, above, require
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
+from recjax.mixers.parts.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.norm import RMSNorm
 from recjax.typing import Array, Float
 

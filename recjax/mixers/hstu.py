@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from recjax.limits import RATE, SIZE, divides, require
-from recjax.mixers.cache import Cache, attend, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.parts.cache import Cache, attend, empty
 from recjax.nn.dropout import Dropout
 from recjax.ops.attention.dense import attend_keys, pointwise_attention
 from recjax.ops.attention.pairs import TIMES, GapBias, Visible

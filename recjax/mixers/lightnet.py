@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from recjax.limits import SIZE, above, require
-from recjax.mixers.axes import Axis, coordinates
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
+from recjax.mixers.parts.axes import Axis, coordinates
+from recjax.mixers.parts.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.lrpe import lrpe
 from recjax.nn.norm import RMSNorm
 from recjax.ops.attention.segment_product import segment_product

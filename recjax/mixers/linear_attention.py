@@ -8,7 +8,7 @@ import jax
 
 from recjax.limits import SIZE, require
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.outer import dense, empty, events_only, from_heads, per_head, read, to_heads
+from recjax.mixers.parts.outer import dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.norm import RMSNorm
 from recjax.ops.attention.segment_product import segment_product
 from recjax.typing import Array, Float

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Complex
 
 from recjax.limits import SIZE, above, refuse, require, within
-from recjax.mixers.diagonal import product, real_product, states
 from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.parts.diagonal import product, real_product, states
 from recjax.nn.groups import ssm_params
 from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError

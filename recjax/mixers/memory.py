@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recjax.limits import SIZE, WIDEST, divides, refuse, require, within
-from recjax.mixers.cache import Cache, empty
 from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.parts.cache import Cache, empty
 from recjax.ops.attention.block_memory import Reach, block_memory_attention
 from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError

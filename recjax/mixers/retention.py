@@ -10,7 +10,7 @@ import numpy as np
 
 from recjax.limits import SIZE, above, require
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
+from recjax.mixers.parts.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
 from recjax.nn.norm import RMSNorm
 from recjax.nn.rotary import rotary
 from recjax.typing import Array, Float, InputError

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recjax.mixers.state_space import Declared, StateSpace, channels
+from recjax.mixers.parts.state_space import Declared, StateSpace, channels
 from recjax.ops.scan.ssm import DPLRStep, bilinear_dplr, dplr_kernel, legs_pairs
 from recjax.typing import Array, Float
 
@@ -17,7 +17,7 @@ class S4(StateSpace):
 
     The inputs are those of HiPPO-LegS, with the phases in which they are real and positive.
 
-    Attributes: those of `recjax.mixers.state_space.StateSpace`.
+    Attributes: those of `recjax.mixers.parts.state_space.StateSpace`.
     """
 
     def declared(self, width: int) -> Declared:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from recjax.mixers.state_space import Declared, StateSpace, channels
+from recjax.mixers.parts.state_space import Declared, StateSpace, channels
 from recjax.ops.scan.ssm import Diagonal, DiagonalStep, bilinear, diagonal_kernel, diagonal_pairs, zoh
 from recjax.typing import Array, Float
 
@@ -18,7 +18,7 @@ class S4D(StateSpace):
     zero-order hold and all inputs 1 it is DSS-exp (Gupta, Gu & Berant 2022). Their softmax over the positions of a row
     is not offered: it would make a history's representation depend on the length of its row.
 
-    Attributes: those of `recjax.mixers.state_space.StateSpace`, and
+    Attributes: those of `recjax.mixers.parts.state_space.StateSpace`, and
         init: poles at the start of training, see `recjax.ops.scan.ssm.diagonal_pairs`.
         discretisation: "zoh", an input held for a step, or "bilinear", the trapezoidal rule.
     """

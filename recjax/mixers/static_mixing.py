@@ -9,8 +9,8 @@ import numpy as np
 
 from recjax.limits import RATE, SEED, SIZE, divides, require
 from recjax.mixers.attention import Attention, AttentionMixer
-from recjax.mixers.cache import Cache
 from recjax.mixers.mixer import Capabilities
+from recjax.mixers.parts.cache import Cache
 from recjax.typing import Array
 
 Weights = Literal["uniform", "position", "random"]

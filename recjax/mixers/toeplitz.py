@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.limits import SIZE, refuse, require
-from recjax.mixers.axes import Axis, coordinates
 from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.outer import dense, empty, events_only, from_heads, per_head
+from recjax.mixers.parts.axes import Axis, coordinates
+from recjax.mixers.parts.outer import dense, empty, events_only, from_heads, per_head
 from recjax.nn.groups import ssm_params
 from recjax.nn.norm import RMSNorm
 from recjax.ops.scan.outer import outer_scan

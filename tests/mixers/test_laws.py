@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from recjax.mixers.attention import Attention
-from recjax.mixers.axes import Axis
 from recjax.mixers.gla import GatedLinearAttention
 from recjax.mixers.hstu import HSTU
 from recjax.mixers.hybrid import HybridAttention
@@ -21,6 +20,7 @@ from recjax.mixers.lru import LRU
 from recjax.mixers.mamba2 import Mamba2
 from recjax.mixers.memory import MemoryAttention
 from recjax.mixers.mixer import SeqContext
+from recjax.mixers.parts.axes import Axis
 from recjax.mixers.performer import Performer
 from recjax.mixers.reformer import Reformer
 from recjax.mixers.retention import Retention

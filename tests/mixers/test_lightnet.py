@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.mixers.axes import Axis
 from recjax.mixers.lightnet import LightNet
+from recjax.mixers.parts.axes import Axis
 from recjax.mixers.toeplitz import Toeplitz
 from recjax.nn.groups import SSM
 from recjax.typing import InputError

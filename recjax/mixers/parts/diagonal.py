@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Complex
 
 from recjax.mixers.mixer import SeqContext
-from recjax.mixers.state_space import as_complex
+from recjax.mixers.parts.state_space import as_complex
 from recjax.ops.scan.elementwise import linear_scan
 from recjax.typing import Array, Float
 
