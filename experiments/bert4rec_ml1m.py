@@ -14,7 +14,7 @@ from recjax.data.loader import Data
 from recjax.data.views import Cloze
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.bert4rec import BERT4Rec
-from recjax.models.objectives import FullSoftmax
+from recjax.models.parts.objectives import FullSoftmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW

@@ -14,7 +14,7 @@ from recjax.data.loader import Data
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.next_item import NextItem
-from recjax.models.objectives import FullSoftmax
+from recjax.models.parts.objectives import FullSoftmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.loop import Train
 from recjax.train.optimiser import Adam

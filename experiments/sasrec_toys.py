@@ -13,7 +13,7 @@ from recjax.config import RunConfig
 from recjax.data.loader import Data
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
-from recjax.models.objectives import SampledSoftmax
+from recjax.models.parts.objectives import SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.parallel.mesh import MeshShape
 from recjax.train.loop import Train

@@ -36,7 +36,7 @@ from recjax.evaluate.recommend import Recommendations
 from recjax.evaluate.report import Report, compare, comparison_table
 from recjax.evaluate.stream import Stream
 from recjax.evaluate.stream_files import StateFile, identity
-from recjax.models import published_checkpoint
+from recjax.models.parts import published_checkpoint
 from recjax.parallel.mesh import MeshShape
 from recjax.plan.plan import plan as plan_run
 from recjax.plan.report import render, to_json

@@ -19,7 +19,7 @@ from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.rank_sets import RankSets
 from recjax.models.next_item import NextItem
-from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax
+from recjax.models.parts.objectives import BCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.typing import InputError
 
@@ -296,7 +296,7 @@ def test_diff_names_the_keys():
     after = replace(override(before, "model.loss", "BCE"), seed=4)
     assert diff(before, before) == {}
     assert diff(before, after) == {
-        "model.loss": ("recjax.models.objectives:FullSoftmax", "recjax.models.objectives:BCE"),
+        "model.loss": ("recjax.models.parts.objectives:FullSoftmax", "recjax.models.parts.objectives:BCE"),
         "model.loss.chunk_elements": (FullSoftmax().chunk_elements, None),
         "model.loss.negatives": (None, 1),
         "seed": (0, 4),

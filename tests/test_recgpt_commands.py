@@ -16,7 +16,7 @@ from recjax.data.preparation import Preparation
 from recjax.data.prepared import find
 from recjax.data.views import Queries
 from recjax.models.model import ItemStats
-from recjax.models.published_checkpoint import import_recgpt
+from recjax.models.parts.published_checkpoint import import_recgpt
 from recjax.text.hashed import Hashed
 from recjax.text.items import ItemText
 from recjax.tokenizers.item_codes import load_codes, load_state

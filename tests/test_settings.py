@@ -25,7 +25,7 @@ from recjax.mixers.mixer import SeqContext
 from recjax.mixers.parts.axes import Axis
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats
-from recjax.models.objectives import BCE, BPR, Negatives
+from recjax.models.parts.objectives import BCE, BPR, Negatives
 from recjax.models.parts.t5 import T5Config
 from recjax.parallel.mesh import MeshShape
 from recjax.text.encoder import SentenceEncoder

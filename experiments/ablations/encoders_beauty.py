@@ -13,7 +13,7 @@ from recjax.data.loader import Data
 from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.next_item import NextItem, matched_settings
-from recjax.models.objectives import SampledSoftmax
+from recjax.models.parts.objectives import SampledSoftmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW

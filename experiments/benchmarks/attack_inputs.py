@@ -282,7 +282,7 @@ def use(kind: str, folder: Path) -> None:
     from recjax.datasets import _account
     from recjax.evaluate.predictions import evaluate_predictions
     from recjax.evaluate.protocol import Evaluate
-    from recjax.models.published_checkpoint import import_recgpt
+    from recjax.models.parts.published_checkpoint import import_recgpt
     from recjax.text.encoder import SentenceEncoder
 
     if kind.startswith("predictions"):
@@ -328,7 +328,7 @@ def work(cases: list[tuple[str, int]], seed: int, pipe: Connection) -> None:
     """Runs cases one after another, in a process of its own; sends the outcome of each."""
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # panics print their own traces
-    import recjax.models.published_checkpoint  # noqa: F401  (before memory is counted)
+    import recjax.models.parts.published_checkpoint  # noqa: F401  (before memory is counted)
 
     held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))

@@ -22,7 +22,7 @@ import jax
 from recjax import recipes
 from recjax.config import RunConfig, override_all
 from recjax.data.items import CODES, VECTORS
-from recjax.models.objectives import FullSoftmax
+from recjax.models.parts.objectives import FullSoftmax
 from recjax.models.recgpt import RecGPT
 from recjax.parallel.startup import initialize
 from recjax.plan.estimate import local_bytes

@@ -17,7 +17,7 @@ import numpy as np
 from recjax.data.items import bare_items, on_devices
 from recjax.data.views import Batch
 from recjax.models.model import ItemStats
-from recjax.models.objectives import SampledSoftmax
+from recjax.models.parts.objectives import SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.parallel.startup import initialize
 from recjax.plan import costs, hlo

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from recjax.limits import COUNT, LAYERS, RATE, SIZE, require
 from recjax.mixers.attention import Attention
 from recjax.mixers.stack import Norm, Stack
-from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats, ModelConfig
-from recjax.models.objectives import FullSoftmax, Objective
+from recjax.models.parts.dot_product import DotProductModel, ItemSequenceEncoder
+from recjax.models.parts.objectives import FullSoftmax, Objective
 from recjax.typing import Dtype
 
 

@@ -13,9 +13,9 @@ from recjax.data.items import Items
 from recjax.data.views import Batch
 from recjax.limits import COUNT, SIZE, at_least, require
 from recjax.mixers.stack import Norm
-from recjax.models.dot_product import DotProductModel, Terms, last_token
 from recjax.models.model import ItemStats, Sweep
 from recjax.models.next_item import NextItem
+from recjax.models.parts.dot_product import DotProductModel, Terms, last_token
 from recjax.nn.groups import FROZEN
 from recjax.ops.contrast import info_nce, prototype_info_nce
 from recjax.ops.items.embedding import take_position

@@ -12,9 +12,9 @@ from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, refuse, require, wi
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.pattern import pattern
 from recjax.mixers.stack import Encoder, Norm, Stack
-from recjax.models.dot_product import DotProductModel, ItemSequenceEncoder
 from recjax.models.model import ItemStats, ModelConfig
-from recjax.models.objectives import FullSoftmax, Objective
+from recjax.models.parts.dot_product import DotProductModel, ItemSequenceEncoder
+from recjax.models.parts.objectives import FullSoftmax, Objective
 from recjax.nn.feed_forward import Activation
 from recjax.typing import Dtype, InputError
 

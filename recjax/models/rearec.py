@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from recjax.data.items import Items
 from recjax.data.views import Batch, Queries
-from recjax.models.dot_product import DotProductModel, StreamState, last_token
 from recjax.models.model import ItemStats, Sweep, WeightedSums
 from recjax.models.next_item import NextItem
-from recjax.models.objectives import FullSoftmax
+from recjax.models.parts.dot_product import DotProductModel, StreamState, last_token
+from recjax.models.parts.objectives import FullSoftmax
 from recjax.nn.groups import FROZEN
 from recjax.ops.contrast import info_nce, score_kl
 from recjax.ops.items.embedding import take_position

@@ -1,6 +1,6 @@
 """RecGPT as published (Jiang et al., EMNLP 2025), weight for weight: a small GPT-2 over four code tokens an item.
 
-The parameter tree follows the published state dict; `recjax.models.published_checkpoint` fills it from one. Tokens are
+The parameter tree follows the published state dict; `recjax.models.parts.published_checkpoint` fills it from one. Tokens are
 numbered as published: a code is its own token, and the last of the vocabulary is padding, which the head predicts like
 any other although it never is a target.
 

@@ -28,11 +28,11 @@ from recjax.evaluate.recommend import recommend
 from recjax.evaluate.stream import Stream
 from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
-from recjax.models.dot_product import DotProductModel
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.next_item import NextItem
-from recjax.models.objectives import GBCE
+from recjax.models.parts.dot_product import DotProductModel
+from recjax.models.parts.objectives import GBCE
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.models.sasrec import SASRec

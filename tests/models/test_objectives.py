@@ -7,7 +7,7 @@ import pytest
 
 from recjax.data.views import Batch
 from recjax.models.model import ItemStats
-from recjax.models.objectives import BCE, BPR, GBCE, FullSoftmax, Negatives, SampledSoftmax
+from recjax.models.parts.objectives import BCE, BPR, GBCE, FullSoftmax, Negatives, SampledSoftmax
 from recjax.ops.items.softmax import full_softmax_dense
 
 ITEMS = 60

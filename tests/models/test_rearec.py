@@ -16,7 +16,7 @@ from recjax.data.loader import Loader
 from recjax.data.views import Shifted
 from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
-from recjax.models.objectives import BCE
+from recjax.models.parts.objectives import BCE
 from recjax.models.rearec import ReaRec, ReaRecModel
 from recjax.nn.groups import FROZEN
 from recjax.ops.items.embedding import take_position

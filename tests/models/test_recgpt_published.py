@@ -16,9 +16,9 @@ from flax.traverse_util import flatten_dict
 from recjax.data.items import text_items
 from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
-from recjax.models.published_checkpoint import import_recgpt, model_params
+from recjax.models.parts.published_checkpoint import import_recgpt, model_params
+from recjax.models.parts.torch_file import read_state_dict
 from recjax.models.recgpt_published import RecGPTPublished
-from recjax.models.torch_file import read_state_dict
 from recjax.tokenizers.item_codes import load_state
 from recjax.typing import InputError
 

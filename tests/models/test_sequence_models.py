@@ -13,7 +13,7 @@ from recjax.data.views import Batch, Queries
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
-from recjax.models.objectives import BCE, BPR, GBCE, SampledSoftmax
+from recjax.models.parts.objectives import BCE, BPR, GBCE, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.typing import InputError
 

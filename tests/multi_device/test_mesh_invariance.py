@@ -11,10 +11,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.data.items import bare_items
 from recjax.data.views import Batch
-from recjax.models.dot_product import DotProductModel
 from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
-from recjax.models.objectives import FullSoftmax, SampledSoftmax
+from recjax.models.parts.dot_product import DotProductModel
+from recjax.models.parts.objectives import FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.ops.items.embedding import table_rows
 from recjax.ops.items.softmax import full_softmax

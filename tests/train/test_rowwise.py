@@ -11,7 +11,7 @@ from recjax.data.items import bare_items
 from recjax.data.views import Batch
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
-from recjax.models.objectives import GBCE, FullSoftmax, SampledSoftmax
+from recjax.models.parts.objectives import GBCE, FullSoftmax, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.ops.items.row_gradients import joined_rows
 from recjax.parallel.mesh import MeshShape

@@ -26,7 +26,7 @@ from recjax.data.splits import Examples, Histories  # noqa: E402
 from recjax.data.views import Batch, Shifted  # noqa: E402
 from recjax.evaluate.ranking import rank_users  # noqa: E402
 from recjax.models.model import ItemStats, Model  # noqa: E402
-from recjax.models.objectives import BCE, FullSoftmax, SampledSoftmax  # noqa: E402
+from recjax.models.parts.objectives import BCE, FullSoftmax, SampledSoftmax  # noqa: E402
 from recjax.models.sasrec import SASRec  # noqa: E402
 from recjax.parallel.mesh import MeshShape  # noqa: E402
 from recjax.parallel.startup import initialize  # noqa: E402

@@ -13,7 +13,7 @@ from recjax.decode.scoring import DotProduct
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats, Model, Rules, WeightedSums
-from recjax.models.objectives import Objective
+from recjax.models.parts.objectives import Objective
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.items.embedding import TappedTable, lookup, table_rows

@@ -18,8 +18,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as write_arrays
 
 from recjax.files import replacing
+from recjax.models.parts.torch_file import read_state_dict
 from recjax.models.recgpt_published import RecGPTPublished, RecGPTPublishedModule
-from recjax.models.torch_file import read_state_dict
 from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.item_codes import TOKENIZER
 from recjax.typing import InputError, Params, shorten
