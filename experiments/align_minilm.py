@@ -14,7 +14,7 @@ Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
-from recjax.data.mixture import Mixture
+from recjax.data.batches.mixture import Mixture
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.alignment import Alignment
 from recjax.parallel.mesh import MeshShape

@@ -10,8 +10,8 @@ Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
-from recjax.data.loader import Data
-from recjax.data.views import Cloze
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Cloze
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.parts.objectives import FullSoftmax

@@ -13,9 +13,9 @@ Hardware:  1 CPU core
 """
 
 from recjax.config import RunConfig
-from recjax.data.loader import Data
-from recjax.data.partners import Partnered, SameTarget
-from recjax.data.views import Shifted
+from recjax.data.batches.loader import Data
+from recjax.data.batches.partners import Partnered, SameTarget
+from recjax.data.batches.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.icsrec import ICSRec
 from recjax.parallel.mesh import MeshShape

@@ -13,8 +13,8 @@ Hardware:  2 CPU cores
 from typing import Any
 
 from recjax.config import RunConfig
-from recjax.data.mixture import Mixture
-from recjax.data.views import Shifted
+from recjax.data.batches.mixture import Mixture
+from recjax.data.batches.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.recgpt import RecGPT
 from recjax.parallel.mesh import MeshShape

@@ -13,9 +13,9 @@ Hardware:  1 CPU core
 """
 
 from recjax.config import RunConfig
-from recjax.data.derived import Prefixes
-from recjax.data.loader import Data
-from recjax.data.views import Shifted
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.rearec import ReaRec
 from recjax.parallel.mesh import MeshShape

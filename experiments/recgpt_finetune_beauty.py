@@ -24,7 +24,7 @@ from typing import Any
 
 from recjax import recipes
 from recjax.config import RunConfig
-from recjax.data.loader import Data
+from recjax.data.batches.loader import Data
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
 

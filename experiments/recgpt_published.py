@@ -21,7 +21,7 @@ from typing import Any
 
 from recjax import recipes
 from recjax.config import RunConfig
-from recjax.data.views import Shifted
+from recjax.data.batches.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.parallel.mesh import MeshShape

@@ -8,8 +8,8 @@ Hardware:  2 CPU cores
 """
 
 from recjax.config import RunConfig
-from recjax.data.loader import Data
-from recjax.data.views import Shifted
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.parts.objectives import FullSoftmax
 from recjax.models.sasrec import SASRec

@@ -80,7 +80,7 @@ def _keep_compiled_programs() -> None:
     """
     import jax
 
-    from recjax.data.locate import cache_folder
+    from recjax.data.store.locate import cache_folder
 
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         info = Path("/proc/cpuinfo")

@@ -18,14 +18,14 @@ from rich.console import Console
 from recjax import recipes
 from recjax.config import RunConfig, diff, keys, load, override_all
 from recjax.config import to_json as config_to_json
+from recjax.data.batches.loader import Data
+from recjax.data.batches.mixture import Mixture
+from recjax.data.batches.views import Shifted
 from recjax.data.dataset import Dataset
 from recjax.data.items import VECTORS
-from recjax.data.loader import Data
-from recjax.data.mixture import Mixture
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import find
+from recjax.data.prepare.preparation import Preparation
 from recjax.data.splits import LeaveOneOut
-from recjax.data.views import Shifted
+from recjax.data.store.prepared import find
 from recjax.evaluate import lists
 from recjax.evaluate import protocol as protocols
 from recjax.evaluate import recommend as recommending

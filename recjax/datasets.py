@@ -5,16 +5,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from recjax.data.audit import audit
-from recjax.data.building import build
 from recjax.data.dataset import Dataset
-from recjax.data.embedded import NAMES
+from recjax.data.embedded.generate import NAMES
 from recjax.data.importers import download, read
-from recjax.data.locate import cache_folder, locate, place_of_name
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import find, header, is_prepared, load, save
-from recjax.data.remote import Place, local, place
+from recjax.data.prepare.audit import audit
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation
 from recjax.data.splits import LeaveOneOut
+from recjax.data.store.locate import cache_folder, locate, place_of_name
+from recjax.data.store.prepared import find, header, is_prepared, load, save
+from recjax.data.store.remote import Place, local, place
 from recjax.files import read_json
 from recjax.recipes import RUNS
 from recjax.typing import InputError
@@ -95,7 +95,7 @@ def _is_trained_on(run: Path, dataset: Place) -> bool:
 def _prepared_by_beam(options: Namespace, raw: Place | None, preparation: Preparation, out: Place) -> Dataset:
     """The dataset that pipelines have written to `out`; of a very large one its first users."""
     try:
-        from recjax.data import pipeline
+        from recjax.data.prepare import pipeline
     except ImportError as error:
         raise InputError(
             f"--beam needs Apache Beam ({error}): pip install 'recjax[beam]', or pip install -r requirements-beam.txt "

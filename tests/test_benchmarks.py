@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory):
 def test_every_side_reads_all_events_but_the_last_in_an_order_no_library_can_change(data):
     from peers.turns import histories
 
-    from recjax.data.synthetic import synthetic
+    from recjax.data.embedded.synthetic import synthetic
 
     rows = np.loadtxt(data.events, dtype=np.int64, delimiter=",", skiprows=1)
     offsets, items = histories(str(data.events))

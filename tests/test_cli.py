@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from recjax import array_files, cli, recipes
-from recjax.data.synthetic import synthetic
+from recjax.data.embedded.synthetic import synthetic
 from tests.tiny import SETTINGS, tiny_datasets
 
 LEFT = ["--set", "data.view.align=left"]  # so that the run can go on event by event

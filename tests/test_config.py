@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from recjax import config as configs
 from recjax import recipes
 from recjax.config import RunConfig, completed, diff, from_json, keys, override, override_all, to_json
-from recjax.data.loader import Data
-from recjax.data.views import Shifted
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.rank_sets import RankSets
 from recjax.models.next_item import NextItem

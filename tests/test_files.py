@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from recjax import config as configs
-from recjax.data import prepared
+from recjax.data.store import prepared
 from recjax.evaluate.report import Report
 from recjax.files import exclusive, finish_replacing, replacing, replacing_together
 from recjax.train.ablation import Cell

@@ -13,8 +13,8 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.config import override_all
+from recjax.data.batches.loader import Loader, open_data
 from recjax.data.items import bare_items
-from recjax.data.loader import Loader, open_data
 from recjax.nn.groups import FROZEN, is_frozen
 from tests.models.test_laws import ids
 from tests.tiny import SETTINGS, on_one_device, tiny_datasets

@@ -11,10 +11,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from recjax import cli, recipes
+from recjax.data.batches.views import Queries
 from recjax.data.items import CODES, VECTORS, text_items
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import find
-from recjax.data.views import Queries
+from recjax.data.prepare.preparation import Preparation
+from recjax.data.store.prepared import find
 from recjax.models.model import ItemStats
 from recjax.models.parts.published_checkpoint import import_recgpt
 from recjax.text.hashed import Hashed

@@ -10,7 +10,7 @@ import pytest
 
 from recjax import recipes
 from recjax.config import from_json, override, override_all, to_json
-from recjax.data.mixture import Mixture
+from recjax.data.batches.mixture import Mixture
 from recjax.models.alignment import Alignment
 from recjax.train.ablation import plan
 from recjax.train.alignment import align
@@ -136,7 +136,7 @@ def test_a_recipe_may_define_its_own_parts(tmp_path: Path):
         ("def config():\n    return 1 / 0", r"mine\.py, line 2: ZeroDivisionError"),
         ("def config():\n    return {}", "returned dict, expected RunConfig"),
         (
-            "from recjax.data.views import Shifted\ndef config():\n    return Shifted(0)",
+            "from recjax.data.batches.views import Shifted\ndef config():\n    return Shifted(0)",
             r"mine\.py, line 3: Shifted\.max_length is 0",
         ),
     ],

@@ -10,16 +10,16 @@ import pytest
 
 from recjax import recipes
 from recjax.config import RunConfig, from_json, keys, override, override_all, to_json
-from recjax.data.alterations import Crop
-from recjax.data.denoising import Corrupted
-from recjax.data.derived import Prefixes, Windows
+from recjax.data.batches.alterations import Crop
+from recjax.data.batches.denoising import Corrupted
+from recjax.data.batches.derived import Prefixes, Windows
+from recjax.data.batches.partners import AlteredCopy, Partnered
+from recjax.data.batches.views import Batch
 from recjax.data.features.columns import Attribute, VectorFile, Words
 from recjax.data.features.relations import CoOccurrence, Neighbours, Transitions
 from recjax.data.items import bare_items
-from recjax.data.partners import AlteredCopy, Partnered
 from recjax.data.splits import ByUser, GlobalTime
 from recjax.data.target_sets import LastBasket, RandomSplit, Sessions
-from recjax.data.views import Batch
 from recjax.mixers import MIXERS
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.parts.axes import Axis

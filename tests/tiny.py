@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from recjax.data.synthetic import synthetic
+from recjax.data.embedded.synthetic import synthetic
 from recjax.parallel.mesh import MeshShape
 from recjax.recipes import SHORT
 

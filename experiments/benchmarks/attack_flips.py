@@ -42,12 +42,12 @@ def digest(tree: Any) -> bytes:
 def trained(folder: Path) -> dict[Path, Reader]:
     """Trains the run; each file with what reads it and gives the digest of all that came out."""
     from recjax.config import RunConfig
+    from recjax.data.batches.loader import Data
+    from recjax.data.batches.views import Shifted
+    from recjax.data.embedded.synthetic import synthetic
     from recjax.data.features.columns import Attribute
     from recjax.data.features.relations import Neighbours
-    from recjax.data.loader import Data
-    from recjax.data.prepared import find, save
-    from recjax.data.synthetic import synthetic
-    from recjax.data.views import Shifted
+    from recjax.data.store.prepared import find, save
     from recjax.evaluate.protocol import Evaluate
     from recjax.evaluate.report import Report
     from recjax.models.recgpt import RecGPT

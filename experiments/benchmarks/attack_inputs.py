@@ -267,8 +267,8 @@ def damaged(rng: np.random.Generator, files: Files) -> tuple[Files, str]:
 def dataset() -> Any:
     import polars as pl
 
-    from recjax.data.building import build
     from recjax.data.importers import RawLogs
+    from recjax.data.prepare.build import build
 
     log = pl.DataFrame(events(), schema=["user_id", "item_id", "timestamp", "rating"], orient="row")
     return build(RawLogs("small", log, pl.DataFrame({"item_id": [str(number) for number in range(20)]}), {}))
@@ -276,8 +276,8 @@ def dataset() -> Any:
 
 def use(kind: str, folder: Path) -> None:
     """Reads the files of a kind as a user of recjax does."""
-    from recjax.data.building import build
     from recjax.data.importers import read
+    from recjax.data.prepare.build import build
     from recjax.data.splits import LeaveOneOut
     from recjax.datasets import _account
     from recjax.evaluate.predictions import evaluate_predictions

@@ -16,8 +16,8 @@ import contest
 import jax
 import numpy as np
 
+from recjax.data.batches.loader import query_batches
 from recjax.data.items import CODES
-from recjax.data.loader import query_batches
 from recjax.data.splits import Examples
 from recjax.decode.beam import agreement, beam_topk
 from recjax.decode.exact import exact_topk

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parent.parent
 sys.path.insert(0, str(REPOSITORY))  # also where recjax is not installed
 
-from recjax.data.prepared import find  # noqa: E402
+from recjax.data.store.prepared import find  # noqa: E402
 
 PEERS = {"torch": "torch", "torch-compact": "torch", "rectools": "rectools", "replay": "replay"}
 """Name of a side -> its environment; "torch-compact" makes logits only where there is a target."""

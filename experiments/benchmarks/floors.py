@@ -22,8 +22,8 @@ from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # also where recjax is not installed
 
-from recjax.data.prepared import find
 from recjax.data.splits import Histories, LeaveOneOut, Split
+from recjax.data.store.prepared import find
 from recjax.evaluate.ease import MOST_ITEMS
 from recjax.evaluate.floors import events_before, rank_floors
 from recjax.evaluate.metrics import mean_metrics

@@ -28,8 +28,8 @@ TIMINGS = ("interactions_per_second", "data_wait", "train_seconds", "host_peak_b
 def config(steps: int):
     """A small SASRec on the embedded dataset that saves all the time."""
     from recjax.config import RunConfig
-    from recjax.data.loader import Data
-    from recjax.data.views import Shifted
+    from recjax.data.batches.loader import Data
+    from recjax.data.batches.views import Shifted
     from recjax.evaluate.protocol import Evaluate
     from recjax.models.sasrec import SASRec
     from recjax.parallel.mesh import MeshShape

@@ -26,7 +26,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # also where recjax is not installed
 
-from recjax.data.views import Queries
+from recjax.data.batches.views import Queries
 from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
 from recjax.parallel.startup import disable_faulty_cpu_fusion

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import bare_items, on_devices
-from recjax.data.views import Batch
 from recjax.models.model import ItemStats
 from recjax.models.parts.objectives import SampledSoftmax
 from recjax.models.sasrec import SASRec

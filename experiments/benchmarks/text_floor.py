@@ -12,9 +12,9 @@ over users (t).
 import argparse
 from pathlib import Path
 
-from recjax.data.locate import cache_folder
-from recjax.data.prepared import find
 from recjax.data.splits import LeaveOneOut
+from recjax.data.store.locate import cache_folder
+from recjax.data.store.prepared import find
 from recjax.evaluate.floors import rank_floors
 from recjax.evaluate.intervals import bootstrap, paired
 from recjax.evaluate.metrics import mean_metrics

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from recjax.data.batches.histories import Histories, gathered, shared
 from recjax.data.dataset import Dataset
-from recjax.data.histories import Histories, gathered, shared
 from recjax.data.importers.timestamps import PLACES
 from recjax.limits import SEED, Limit, between, refuse, require
 from recjax.typing import InputError

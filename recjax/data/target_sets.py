@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recjax.data.batches.hash_random import draw
+from recjax.data.batches.histories import Histories, gathered, sessions, shared
 from recjax.data.dataset import Dataset
-from recjax.data.draws import draw
-from recjax.data.histories import Histories, gathered, sessions, shared
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Split, first_events, nonempty
-from recjax.data.stored import StoredColumn
+from recjax.data.store.columns import StoredColumn
 from recjax.limits import COUNT, SEED, between, refuse, require
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from recjax.data.histories import Histories
+from recjax.data.batches.histories import Histories
 from recjax.data.ranges import ranges
-from recjax.data.stored import StoredColumn
+from recjax.data.store.columns import StoredColumn
 
 GAPS = (1.0, 0.5, 0.25)
 """Weight of b after a at distance 1, 2, 3."""

@@ -13,10 +13,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from recjax.data.batches.views import View
 from recjax.data.dataset import Dataset
 from recjax.data.items import Items
 from recjax.data.splits import Examples, Split
-from recjax.data.views import View
 from recjax.evaluate.report import Report
 from recjax.models.model import Model
 from recjax.typing import InputError, Params

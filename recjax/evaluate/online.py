@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from recjax.data.views import View
+from recjax.data.batches.views import View
 from recjax.evaluate.stream import Stream
 from recjax.models.model import Model
 from recjax.typing import InputError, Params

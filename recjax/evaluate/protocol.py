@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from recjax.data.audit import audit
+from recjax.data.batches.views import View
 from recjax.data.dataset import Dataset
 from recjax.data.items import Items
+from recjax.data.prepare.audit import audit
 from recjax.data.splits import Examples, Split, last_events
 from recjax.data.transitions import item_counts
-from recjax.data.views import View
 from recjax.evaluate.candidates import WARNING, sample
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, named, sampled
 from recjax.evaluate.floors import FLOORS, check_baselines, check_names, rank_floors

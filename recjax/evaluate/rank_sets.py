@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from recjax.data.audit import audit
+from recjax.data.prepare.audit import audit
 from recjax.data.splits import Which
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
 from recjax.evaluate.floors import check_baselines, check_names, scorers

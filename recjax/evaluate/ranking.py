@@ -14,10 +14,10 @@ from jax.sharding import PartitionSpec
 from rich.console import Console
 from rich.progress import track
 
+from recjax.data.batches.loader import query_batches
+from recjax.data.batches.views import Queries, View
 from recjax.data.items import Items, bare_items
-from recjax.data.loader import query_batches
 from recjax.data.splits import Examples
-from recjax.data.views import Queries, View
 from recjax.decode.scoring import UNRANKED
 from recjax.evaluate.metrics import MISS
 from recjax.models.model import Model

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from recjax.data.batches.loader import query_batches
+from recjax.data.batches.views import View
 from recjax.data.dataset import Dataset
 from recjax.data.importers import time_columns
 from recjax.data.items import Items
-from recjax.data.loader import query_batches
 from recjax.data.splits import Histories
 from recjax.data.transitions import item_counts
-from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, best_items, prepared, tracked
 from recjax.evaluate.stream import Late, Stream
 from recjax.evaluate.user_file import read_users

@@ -61,7 +61,7 @@ class Report:
         floors: floor -> metric -> value, or None where the data cannot have it.
         counts: users, and users of each slice.
         seconds: time to rank all users, floors not counted.
-        audit: what makes the split doubtful, see `recjax.data.audit`.
+        audit: what makes the split doubtful, see `recjax.data.prepare.audit`.
         notes: more to know, e.g. what a predictions file lacked.
         users: user_id, target, rank (null: a miss), history (its events, as the protocol shows it), and the rank by
             each floor that was ranked, `rank_FLOOR`; in the order of the examples. Where a user has several targets:

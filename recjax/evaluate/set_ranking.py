@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.data.batches.loader import query_batches
+from recjax.data.batches.views import Queries, View
 from recjax.data.items import Items
-from recjax.data.loader import query_batches
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories
-from recjax.data.views import Queries, View
 from recjax.decode.scoring import UNRANKED
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.ranking import NonFiniteScoresError, SameModel, answered, few_shapes, prepared, replicated

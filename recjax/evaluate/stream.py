@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.data.batches.views import View
 from recjax.data.items import Items, bare_items
 from recjax.data.ranges import exclusive_sum
-from recjax.data.views import View
 from recjax.evaluate.ranking import NonFiniteScoresError, SameModel
 from recjax.evaluate.seen import SEEN_ITEMS, SeenEvents
 from recjax.models.model import Model

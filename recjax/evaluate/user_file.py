@@ -8,7 +8,7 @@ import polars as pl
 from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import ANONYMOUS, Options, RawLogs
 from recjax.data.importers.rows import identifier, text
-from recjax.data.remote import fetched
+from recjax.data.store.remote import fetched
 from recjax.typing import InputError
 
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from recjax.data.batches.pairs import PairBatch
 from recjax.data.items import Items
-from recjax.data.pairs import PairBatch
 from recjax.limits import COUNT, LAYERS, above, at_least, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.ops.items.softmax import EXCLUDED

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.data.views import Batch
 from recjax.limits import COUNT, SIZE, at_least, require
 from recjax.mixers.stack import Norm
 from recjax.models.model import ItemStats, Sweep

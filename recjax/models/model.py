@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from recjax.data.batches.views import Queries
 from recjax.data.items import Items
-from recjax.data.views import Queries
 from recjax.decode.scoring import Scoring
 from recjax.typing import Array, Float, InputError, Params
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import Items
-from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats, Sweep, WeightedSums
 from recjax.models.next_item import NextItem
 from recjax.models.parts.dot_product import DotProductModel, StreamState, last_token

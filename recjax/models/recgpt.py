@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, by_rows
-from recjax.data.views import Batch, Queries
 from recjax.decode.scoring import DotProduct
 from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, above, at_least, between, refuse, require, within
 from recjax.mixers.hybrid import HybridAttention

@@ -17,8 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, VECTORS, Items
-from recjax.data.views import Batch, Queries
 from recjax.decode.scoring import CodeSum
 from recjax.limits import COUNT, LAYERS, RATE, SIZE, at_least, divides, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums

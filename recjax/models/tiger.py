@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, Items
-from recjax.data.views import Batch, Queries
 from recjax.decode.scoring import Stepwise
 from recjax.decode.trie import device_trie
 from recjax.limits import COUNT, require

@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
+from recjax.data.batches.loader import Loader, open_data
+from recjax.data.batches.mixture import Mixture
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.features.feature import Feature
 from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, Relation, padded_rows
-from recjax.data.loader import Loader, open_data
-from recjax.data.mixture import Mixture
 from recjax.data.splits import Histories
-from recjax.data.views import Batch, Queries
 from recjax.evaluate.evaluator import Evaluator
 from recjax.evaluate.ranking import lower_ranking
 from recjax.models.model import ItemStats, Model

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from recjax.data.draws import draw
+from recjax.data.batches.hash_random import draw
 from recjax.typing import InputError
 
 Policy = Literal["none", "suffix", "nearest-free", "random"]

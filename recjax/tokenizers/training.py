@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import optax
 
-from recjax.data.draws import EndlessOrder
-from recjax.data.loader import RowLoader
+from recjax.data.batches.hash_random import EndlessOrder
+from recjax.data.batches.loader import RowLoader
 from recjax.typing import Array, Float, InputError, Int, Params
 
 

@@ -15,8 +15,8 @@ from recjax.data.features.feature import Feature, Source
 from recjax.data.features.feature import State as FeatureState
 from recjax.data.items import CODES as COLUMN
 from recjax.data.items import Items, Relation, bare_items, joined, on_devices, text_items
-from recjax.data.locate import cache_folder
 from recjax.data.splits import Split
+from recjax.data.store.locate import cache_folder
 from recjax.text.kept import cached
 from recjax.text.space import Channel, SpaceVectors, TextSpace, density
 from recjax.tokenizers.item_codes import TOKENIZER, State, load_state

@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
+from recjax.data.batches.loader import open_data
+from recjax.data.batches.mixture import MixedLoader, Mixture, joint_identity
+from recjax.data.batches.pairs import PairLoader
 from recjax.data.dataset import Dataset
 from recjax.data.items import bare_items, on_devices
-from recjax.data.loader import open_data
-from recjax.data.mixture import MixedLoader, Mixture, joint_identity
-from recjax.data.pairs import PairLoader
 from recjax.evaluate.evaluator import sampled
 from recjax.evaluate.floors import TextNeighbours
 from recjax.evaluate.metrics import mean_metrics

@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.data.views import Batch
 from recjax.nn.groups import split_frozen
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recjax.config import RunConfig
-from recjax.data.denoising import denoising_view
+from recjax.data.batches.denoising import denoising_view
 from recjax.limits import between, require
 
 PRETRAIN = "pretrain"

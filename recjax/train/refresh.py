@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.data.views import Batch
 from recjax.nn.groups import is_frozen, path_name
 from recjax.train.state import TrainState
 from recjax.train.task import Task

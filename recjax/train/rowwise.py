@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
 from recjax.ops.items.embedding import TappedTable
 from recjax.ops.items.row_gradients import joined_rows, update_rows

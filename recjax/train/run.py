@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from recjax import config as configs
 from recjax.config import RunConfig
+from recjax.data.batches.loader import Data, Loader, open_data
+from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
 from recjax.data.items import Items
-from recjax.data.loader import Data, Loader, open_data
 from recjax.data.splits import Split
-from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.data.views import Batch
 from recjax.models.model import Model
 from recjax.nn.groups import filled, is_frozen, path_name, split_frozen
 from recjax.parallel.mesh import ShardState

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.data.views import Batch
 from recjax.models.model import Model, WeightedSums
 from recjax.nn.groups import filled, split_frozen
 from recjax.ops.norms import global_norm

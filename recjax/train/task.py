@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from recjax.config import RunConfig
+from recjax.data.batches.loader import Loader, open_data
+from recjax.data.batches.mixture import MixedLoader, Mixture, joint_identity
+from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
 from recjax.data.items import CODES, Items, bare_items, by_catalog, on_devices
-from recjax.data.loader import Loader, open_data
-from recjax.data.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.splits import Split
 from recjax.data.transitions import item_counts
-from recjax.data.views import Batch
 from recjax.evaluate.evaluator import EvaluationData, validation
 from recjax.models.model import ItemStats, Model
 from recjax.train.catalogs import Catalogs, open_catalogs
@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Batches(Protocol):
-    """What the loop needs of a loader; `recjax.data.loader.Loader` is one."""
+    """What the loop needs of a loader; `recjax.data.batches.loader.Loader` is one."""
 
     def steps(self, epochs: float) -> int: ...
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 
 from recjax.config import RunConfig, to_json
+from recjax.data.batches.loader import open_data
+from recjax.data.batches.mixture import Mixture
 from recjax.data.dataset import Dataset
-from recjax.data.loader import open_data
-from recjax.data.mixture import Mixture
 from recjax.text.space import SpaceVectors
 from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER, load_description
 from recjax.tokenizers.tokenizer import Tokenized

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from recjax.data.audit import audit
-from recjax.data.building import build
-from recjax.data.prepared import find
+from recjax.data.embedded.synthetic import synthetic
+from recjax.data.prepare.audit import audit
+from recjax.data.prepare.build import build
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut
-from recjax.data.synthetic import synthetic
+from recjax.data.store.prepared import find
 from tests.data.samples import logs, random_logs
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recjax.data.building import build
-from recjax.data.preparation import Preparation
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation
 from recjax.typing import InputError
 from tests.data.samples import logs, random_logs
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from recjax.config import from_json, to_json
-from recjax.data.building import build
-from recjax.data.denoising import Corrupted
-from recjax.data.derived import Baskets, Numbered, Prefixes, Users, Windows
-from recjax.data.draws import draw
-from recjax.data.histories import Histories
-from recjax.data.loader import Loader
-from recjax.data.partners import Partnered
+from recjax.data.batches.denoising import Corrupted
+from recjax.data.batches.derived import Baskets, Numbered, Prefixes, Users, Windows
+from recjax.data.batches.hash_random import draw
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.partners import Partnered
+from recjax.data.batches.views import Batch, Cloze, Shifted
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut
-from recjax.data.views import Batch, Cloze, Shifted
 from recjax.typing import InputError
 from tests.data.handmade import histories, samples
 from tests.data.samples import random_logs

@@ -1,6 +1,6 @@
 import numpy as np
 
-from recjax.data.draws import draw, permutation, threshold
+from recjax.data.batches.hash_random import draw, permutation, threshold
 
 
 def test_the_stream_of_a_seed_never_changes():

@@ -5,10 +5,10 @@ import os
 import pytest
 
 from recjax.data import importers
-from recjax.data.building import build
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import find, save
-from recjax.data.synthetic import synthetic
+from recjax.data.embedded.synthetic import synthetic
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation
+from recjax.data.store.prepared import find, save
 from recjax.typing import InputError
 from tests.data.samples import random_logs
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from recjax.data.histories import Histories, prefixes, sessions, windows
+from recjax.data.batches.histories import Histories, prefixes, sessions, windows
 from recjax.typing import InputError
 from tests.data.handmade import histories
 

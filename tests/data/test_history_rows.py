@@ -6,12 +6,12 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from recjax.data import history_rows
-from recjax.data.building import build
 from recjax.data.dataset import EQUAL_TIMES
 from recjax.data.importers.timestamps import NANOSECOND
-from recjax.data.preparation import Preparation, sort, ties
-from recjax.data.records import Records
+from recjax.data.prepare import history_rows
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation, sort, ties
+from recjax.data.store.records import Records
 from tests.data.samples import logs, random_logs
 
 

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from recjax.data import loader as module
-from recjax.data.loader import Data, Loader, open_data, query_batches
+from recjax.data.batches import loader as module
+from recjax.data.batches.loader import Data, Loader, open_data, query_batches
+from recjax.data.batches.views import Cloze, Shifted
 from recjax.data.splits import Examples
-from recjax.data.views import Cloze, Shifted
 from recjax.typing import InputError
 from tests.data.handmade import histories, samples
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from recjax.data.building import build
-from recjax.data.loader import Loader
-from recjax.data.long_range import TASKS, Copy, ListOps, long_range
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.views import Shifted
+from recjax.data.embedded.long_range import TASKS, Copy, ListOps, long_range
+from recjax.data.prepare.build import build
 from recjax.data.splits import ByUser
-from recjax.data.views import Shifted
 from recjax.typing import InputError
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.mixture import MixedLoader, Mixture
+from recjax.data.batches.views import Shifted
 from recjax.data.items import DENSITY, VECTORS, bare_items, by_catalog, joined, on_devices, text_items
-from recjax.data.loader import Loader
-from recjax.data.mixture import MixedLoader, Mixture
 from recjax.data.splits import LeaveOneOut
-from recjax.data.views import Shifted
 from recjax.typing import InputError
 from tests.evaluate import toy
 

@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from recjax.data.packing import pack, plan
+from recjax.data.batches.packing import pack, plan
 from recjax.typing import InputError
 
 

@@ -5,12 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recjax.data.alterations import Crop, Mask, Reorder, Substitute
-from recjax.data.derived import Prefixes, Users
-from recjax.data.histories import Histories
-from recjax.data.loader import Loader
-from recjax.data.partners import AlteredCopy, Partnered, SameTarget
-from recjax.data.views import Batch, Cloze, Shifted
+from recjax.data.batches.alterations import Crop, Mask, Reorder, Substitute
+from recjax.data.batches.derived import Prefixes, Users
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.partners import AlteredCopy, Partnered, SameTarget
+from recjax.data.batches.views import Batch, Cloze, Shifted
 from recjax.typing import InputError
 from tests.data.handmade import histories
 

@@ -9,10 +9,10 @@ import pytest
 
 import recjax.data
 from recjax import cli
-from recjax.data.building import build
 from recjax.data.importers import read
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import load, save
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation
+from recjax.data.store.prepared import load, save
 from recjax.typing import InputError
 
 needs_beam = pytest.mark.skipif(
@@ -52,7 +52,7 @@ def same_bytes(one: Path, other: Path) -> None:
 def test_same_bytes_with_ties_repeats_a_core_and_many_shards(tmp_path, monkeypatch):
     from tensorflow_datasets.core.utils.shard_utils import ShardConfig
 
-    from recjax.data import pipeline
+    from recjax.data.prepare import pipeline
 
     monkeypatch.setattr(ShardConfig, "min_shard_size", 1_000)
     monkeypatch.setattr(pipeline, "_RANGE", 16)
@@ -83,7 +83,7 @@ def test_the_command_on_a_real_dataset(tmp_path, uniform_data, capsys: pytest.Ca
 
 @needs_beam
 def test_a_format_of_a_publisher_is_read_here_and_prepared_there(tmp_path):
-    from recjax.data import pipeline
+    from recjax.data.prepare import pipeline
 
     (tmp_path / "words.txt").write_text("11 1 2 1\n12 2\n13 3 1 3 2\n")
     options = Preparation(duplicates="pair")
@@ -94,7 +94,7 @@ def test_a_format_of_a_publisher_is_read_here_and_prepared_there(tmp_path):
 
 @needs_beam
 def test_the_messages_are_those_of_the_local_path(tmp_path):
-    from recjax.data import pipeline
+    from recjax.data.prepare import pipeline
 
     def both(log: Path, options: Preparation) -> str:
         with pytest.raises(InputError) as local:
@@ -117,7 +117,7 @@ def test_the_messages_are_those_of_the_local_path(tmp_path):
 
 def test_without_beam_the_message_says_what_to_install(tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "recjax.data.pipeline", raising=False)
+    monkeypatch.delitem(sys.modules, "recjax.data.prepare.pipeline", raising=False)
     monkeypatch.delattr(recjax.data, "pipeline", raising=False)
     log = made_up(tmp_path / "log")
     assert cli.main(["prepare", "x", "--raw", str(log), "--out", str(tmp_path / "x"), "--beam", "DirectRunner"]) == 2

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recjax.data.building import build
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import load, save
-from recjax.data.records import serialize
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation
+from recjax.data.store.prepared import load, save
+from recjax.data.store.records import serialize
 from recjax.typing import InputError
 from tests.data.samples import logs, random_logs
 
@@ -82,7 +82,7 @@ def test_tensorflow_is_never_imported(tmp_path, rated):
     save(rated, tmp_path / "x")
     code = (
         "import sys\n"
-        "from recjax.data.prepared import load, save\n"
+        "from recjax.data.store.prepared import load, save\n"
         "from pathlib import Path\n"
         "folder = Path(sys.argv[1])\n"
         "dataset = load(folder)\n"

@@ -9,12 +9,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from recjax import cli
-from recjax.data import locate, remote
-from recjax.data.building import build
 from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import Options
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import find, load, save
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation
+from recjax.data.store import locate, remote
+from recjax.data.store.prepared import find, load, save
 from recjax.typing import InputError
 from tests.data.samples import random_logs
 
@@ -89,7 +89,9 @@ def test_a_dataset_is_replaced_and_a_failed_one_leaves_nothing(bucket, monkeypat
     save(build(random_logs(0)), bucket / "x")
     save(build(random_logs(1)), bucket / "x")
     assert load(bucket / "x").fingerprint == build(random_logs(1)).fingerprint
-    monkeypatch.setattr("recjax.data.prepared.write_header", lambda *_: (_ for _ in ()).throw(OSError("no quota")))
+    monkeypatch.setattr(
+        "recjax.data.store.prepared.write_header", lambda *_: (_ for _ in ()).throw(OSError("no quota"))
+    )
     with pytest.raises(OSError, match="no quota"):
         save(build(random_logs(0)), bucket / "y")
     assert not (bucket / "y").exists()

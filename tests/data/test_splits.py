@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from recjax.data.building import build
+from recjax.data.prepare.build import build
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut
 from recjax.typing import InputError
 from tests.data.samples import logs, random_logs

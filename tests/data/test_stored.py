@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from recjax.data.building import build
-from recjax.data.derived import Baskets, Prefixes
-from recjax.data.loader import Data, Loader, open_data, query_batches
-from recjax.data.partners import Partnered
-from recjax.data.prepared import find, load, load_unread, save
+from recjax.data.batches.derived import Baskets, Prefixes
+from recjax.data.batches.loader import Data, Loader, open_data, query_batches
+from recjax.data.batches.partners import Partnered
+from recjax.data.batches.views import Cloze, Shifted
+from recjax.data.prepare.build import build
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut, few_shot
-from recjax.data.stored import StoredColumn
+from recjax.data.store.columns import StoredColumn
+from recjax.data.store.prepared import find, load, load_unread, save
 from recjax.data.transitions import item_counts
-from recjax.data.views import Cloze, Shifted
 from recjax.typing import InputError
 from tests.damage import flipped
 from tests.data.samples import random_logs

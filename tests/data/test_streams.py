@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from recjax.data.denoising import Corrupted
-from recjax.data.draws import draw
-from recjax.data.loader import Loader
-from recjax.data.mixture import MixedLoader
-from recjax.data.views import Batch, Cloze, Shifted
+from recjax.data.batches.denoising import Corrupted
+from recjax.data.batches.hash_random import draw
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.mixture import MixedLoader
+from recjax.data.batches.views import Batch, Cloze, Shifted
 from tests.data.handmade import histories
 
 LENGTHS = (draw(7, np.arange(300)) % np.uint64(40)).astype(np.int64) + 1

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recjax.data.audit import audit
-from recjax.data.building import build
+from recjax.data.embedded.synthetic import NAMES, synthetic
+from recjax.data.prepare.audit import audit
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut
-from recjax.data.synthetic import NAMES, synthetic
 from recjax.data.transitions import Transitions, item_counts, target_ranks
 from recjax.typing import InputError
 

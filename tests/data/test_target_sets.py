@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from recjax.data.audit import audit
-from recjax.data.building import build
-from recjax.data.derived import Prefixes
-from recjax.data.loader import Loader
-from recjax.data.prepared import load, load_unread, save
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.views import Shifted
+from recjax.data.prepare.audit import audit
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut, few_shot, last_events
-from recjax.data.stored import StoredColumn
+from recjax.data.store.columns import StoredColumn
+from recjax.data.store.prepared import load, load_unread, save
 from recjax.data.target_sets import LastBasket, RandomSplit, Sessions
-from recjax.data.views import Shifted
 from recjax.evaluate.floors import events_before
 from recjax.typing import InputError
 from tests.data.samples import logs, random_logs

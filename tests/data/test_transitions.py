@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from recjax.data.building import build
-from recjax.data.prepared import find
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut
+from recjax.data.store.prepared import find
 from recjax.data.transitions import Transitions, item_counts, target_ranks, transition_counts
 from tests.data.samples import random_logs
 

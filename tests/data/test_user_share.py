@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from recjax.config import from_json, to_json
-from recjax.data.audit import audit
-from recjax.data.loader import Data, open_data
+from recjax.data.batches.loader import Data, open_data
+from recjax.data.embedded.synthetic import synthetic
+from recjax.data.prepare.audit import audit
 from recjax.data.splits import ByUser, GlobalTime, LeaveOneOut, few_shot
-from recjax.data.synthetic import synthetic
 from recjax.data.transitions import item_counts
 from recjax.evaluate.floors import events_before
 from recjax.typing import InputError

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from recjax.data.loader import Loader
-from recjax.data.views import Cloze, Placement, Shifted
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.views import Cloze, Placement, Shifted
 from recjax.typing import InputError
 from tests.data.handmade import histories, samples
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recjax.data.building import build
 from recjax.data.importers import read
+from recjax.data.prepare.build import build
 from recjax.data.splits import GlobalTime, LeaveOneOut, few_shot
 from recjax.evaluate.floors import TextNeighbours, catalog_words, events_before, rank_floors, recency
 from recjax.evaluate.metrics import MISS, mean_metrics

@@ -10,11 +10,11 @@ import pytest
 from ir_measures import RR, R, Success, nDCG
 from jax.sharding import AxisType
 
-from recjax.data.building import build
+from recjax.data.batches.loader import find
 from recjax.data.importers import RawLogs
-from recjax.data.loader import find
-from recjax.data.locate import locate
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut
+from recjax.data.store.locate import locate
 from recjax.data.target_sets import LastBasket
 from recjax.evaluate.evaluator import EvaluationData
 from recjax.evaluate.metrics import MISS, SET_ACCURACY, set_metrics, user_metrics

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from recjax.data.batches.views import Queries, Shifted
 from recjax.data.items import bare_items
 from recjax.data.splits import Histories
-from recjax.data.views import Queries, Shifted
 from recjax.evaluate.online import online_cost
 from recjax.evaluate.stream import Stream
 from recjax.models.model import ItemStats

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from recjax import array_files
-from recjax.data.views import Shifted
+from recjax.data.batches.views import Shifted
 from recjax.evaluate.stream import Stream
 from recjax.evaluate.stream_files import StateFile, identity
 from recjax.models.model import ItemStats

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recjax.data.building import build
+from recjax.data.batches.views import Queries, Shifted
 from recjax.data.dataset import Dataset
 from recjax.data.importers import RawLogs
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut, Split
-from recjax.data.views import Queries, Shifted
 from recjax.decode.scoring import DotProduct
 from recjax.models.model import Model
 

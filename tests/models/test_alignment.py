@@ -10,13 +10,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from recjax.config import RunConfig
+from recjax.data.batches.loader import Data
+from recjax.data.batches.mixture import Mixture
+from recjax.data.batches.pairs import PairBatch, PairLoader
+from recjax.data.batches.views import Shifted
+from recjax.data.embedded.synthetic import synthetic
 from recjax.data.items import bare_items
-from recjax.data.loader import Data
-from recjax.data.mixture import Mixture
-from recjax.data.pairs import PairBatch, PairLoader
 from recjax.data.splits import Histories
-from recjax.data.synthetic import synthetic
-from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.alignment import Alignment
 from recjax.models.model import ItemStats

@@ -11,12 +11,12 @@ import optax
 import pytest
 
 from recjax.config import RunConfig
-from recjax.data.derived import Prefixes
-from recjax.data.histories import Histories
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.loader import Data, Loader
+from recjax.data.batches.partners import Partnered, SameTarget
+from recjax.data.batches.views import Shifted
 from recjax.data.items import bare_items
-from recjax.data.loader import Data, Loader
-from recjax.data.partners import Partnered, SameTarget
-from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.icsrec import ICSRec
 from recjax.models.model import ItemStats

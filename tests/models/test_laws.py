@@ -20,9 +20,9 @@ import polars as pl
 import pytest
 
 from recjax.config import RunConfig, from_json, to_json
+from recjax.data.batches.loader import Data, query_batches
+from recjax.data.batches.views import Batch, Cloze, Queries, Shifted
 from recjax.data.items import Items
-from recjax.data.loader import Data, query_batches
-from recjax.data.views import Batch, Cloze, Queries, Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
 from recjax.evaluate.stream import Stream

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from recjax.config import RunConfig
-from recjax.data.building import build
-from recjax.data.loader import Data, Loader
+from recjax.data.batches.loader import Data, Loader
+from recjax.data.batches.views import Shifted
+from recjax.data.embedded.synthetic import synthetic
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut
-from recjax.data.synthetic import synthetic
-from recjax.data.views import Shifted
 from recjax.evaluate.protocol import Evaluate
 from recjax.mixers.attention import Attention
 from recjax.mixers.mixer import Capabilities

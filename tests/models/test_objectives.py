@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.data.views import Batch
+from recjax.data.batches.views import Batch
 from recjax.models.model import ItemStats
 from recjax.models.parts.objectives import BCE, BPR, GBCE, FullSoftmax, Negatives, SampledSoftmax
 from recjax.ops.items.softmax import full_softmax_dense

@@ -5,11 +5,11 @@ import math
 import jax
 import numpy as np
 
-from recjax.data.derived import Prefixes
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.views import Shifted
 from recjax.data.items import bare_items
-from recjax.data.loader import Loader
 from recjax.data.splits import Histories
-from recjax.data.views import Shifted
 from recjax.models.model import ItemStats
 from recjax.models.sasrec import SASRec
 

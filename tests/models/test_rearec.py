@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.data.derived import Prefixes
-from recjax.data.histories import Histories
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.views import Shifted
 from recjax.data.items import bare_items
-from recjax.data.loader import Loader
-from recjax.data.views import Shifted
 from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
 from recjax.models.parts.objectives import BCE

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, DENSITY, VECTORS, Items, joined, on_devices, text_items
-from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
 from recjax.models.recgpt import REPRESENTED, RecGPT, _columns
 from recjax.typing import InputError

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import text_items
-from recjax.data.views import Batch, Queries
 from recjax.models.model import ItemStats
 from recjax.models.parts.published_checkpoint import import_recgpt, model_params
 from recjax.models.parts.torch_file import read_state_dict

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import bare_items
-from recjax.data.views import Batch, Queries
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats

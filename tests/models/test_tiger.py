@@ -12,10 +12,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig, from_json, to_json
-from recjax.data.derived import Prefixes
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Batch, Queries, Shifted
 from recjax.data.items import CODES, Items, bare_items, by_catalog, joined, on_devices
-from recjax.data.loader import Data
-from recjax.data.views import Batch, Queries, Shifted
 from recjax.evaluate.protocol import Evaluate, evaluate
 from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import recommend

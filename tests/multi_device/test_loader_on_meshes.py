@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from recjax.data.derived import Prefixes, Users
-from recjax.data.loader import Loader, query_batches
-from recjax.data.partners import AlteredCopy, Partnered
-from recjax.data.views import Cloze, Shifted
+from recjax.data.batches.derived import Prefixes, Users
+from recjax.data.batches.loader import Loader, query_batches
+from recjax.data.batches.partners import AlteredCopy, Partnered
+from recjax.data.batches.views import Cloze, Shifted
 from recjax.parallel.mesh import MeshShape
 from recjax.typing import InputError
 from tests.data.handmade import histories

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import bare_items
-from recjax.data.views import Batch
 from recjax.models.model import ItemStats
 from recjax.models.next_item import NextItem
 from recjax.models.parts.dot_product import DotProductModel

@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax import recipes
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, VECTORS, Items, on_devices, text_items
-from recjax.data.views import Batch, Queries
 from recjax.evaluate.ranking import prepared
 from recjax.models.model import ItemStats
 from recjax.models.recgpt import REPRESENTED, RecGPT

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from recjax.data.loader import Loader, query_batches
-from recjax.data.prepared import load_unread
+from recjax.data.batches.loader import Loader, query_batches
+from recjax.data.batches.views import Cloze
 from recjax.data.splits import LeaveOneOut
+from recjax.data.store.prepared import load_unread
 from recjax.data.transitions import item_counts
-from recjax.data.views import Cloze
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.processes import LaunchError, barrier, host_name, problems, share
 from recjax.parallel.startup import initialize

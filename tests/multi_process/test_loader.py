@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recjax.data.building import build
-from recjax.data.loader import Loader, query_batches
-from recjax.data.prepared import load, save
+from recjax.data.batches.loader import Loader, query_batches
+from recjax.data.batches.views import Cloze
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut
+from recjax.data.store.prepared import load, save
 from recjax.data.transitions import item_counts
-from recjax.data.views import Cloze
 from tests.data.handmade import histories
 from tests.data.samples import random_logs
 from tests.multi_process.launch import launch

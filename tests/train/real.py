@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from recjax.config import RunConfig
-from recjax.data.loader import Data
-from recjax.data.synthetic import synthetic
-from recjax.data.views import Shifted
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.data.embedded.synthetic import synthetic
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.sasrec import SASRec
 from recjax.parallel.mesh import MeshShape

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from recjax.data.denoising import Corrupted, denoising_view
-from recjax.data.loader import Loader
+from recjax.data.batches.denoising import Corrupted, denoising_view
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.views import Cloze, Shifted
 from recjax.data.splits import Histories
-from recjax.data.views import Cloze, Shifted
 from recjax.models.bert4rec import BERT4Rec
 from recjax.parallel.mesh import MeshShape
 from recjax.train import loop

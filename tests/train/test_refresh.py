@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax.data.loader import Loader
+from recjax.data.batches.loader import Loader
+from recjax.data.batches.views import Shifted
 from recjax.data.splits import Histories
-from recjax.data.views import Shifted
 from recjax.nn.groups import FROZEN
 from recjax.parallel.mesh import MeshShape
 from recjax.track.metrics import read_metrics

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recjax.data.batches.views import Batch
 from recjax.data.items import bare_items
-from recjax.data.views import Batch
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import ItemStats
 from recjax.models.parts.objectives import GBCE, FullSoftmax, SampledSoftmax

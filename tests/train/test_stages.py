@@ -12,7 +12,7 @@ import pytest
 
 from recjax import config as configs
 from recjax import recipes
-from recjax.data.views import Cloze
+from recjax.data.batches.views import Cloze
 from recjax.text.encoder import SentenceEncoder
 from recjax.train import loop
 from recjax.train.checkpoint import Checkpoints

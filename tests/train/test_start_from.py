@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from recjax.config import RunConfig
-from recjax.data.loader import Data
-from recjax.data.synthetic import synthetic
-from recjax.data.views import Shifted
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.data.embedded.synthetic import synthetic
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.model import ItemStats
 from recjax.models.recgpt import RecGPT

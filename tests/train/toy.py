@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.config import RunConfig
+from recjax.data.batches.views import Batch
 from recjax.data.items import bare_items, on_devices
-from recjax.data.views import Batch
 from recjax.models.model import ItemStats, Model
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices

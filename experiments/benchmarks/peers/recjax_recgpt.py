@@ -13,10 +13,10 @@ if hasattr(os, "sched_setaffinity"):  # XLA:CPU takes every core that it may run
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
+from recjax.data.batches.loader import Loader  # noqa: E402
+from recjax.data.batches.views import Batch, Shifted  # noqa: E402
 from recjax.data.items import on_devices, text_items  # noqa: E402
-from recjax.data.loader import Loader  # noqa: E402
 from recjax.data.splits import Histories  # noqa: E402
-from recjax.data.views import Batch, Shifted  # noqa: E402
 from recjax.models.model import ItemStats  # noqa: E402
 from recjax.models.recgpt_published import RecGPTPublished  # noqa: E402
 from recjax.parallel.mesh import MeshShape  # noqa: E402

@@ -20,10 +20,10 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
+from recjax.data.batches.loader import Loader  # noqa: E402
+from recjax.data.batches.views import Batch, Shifted  # noqa: E402
 from recjax.data.items import bare_items, on_devices  # noqa: E402
-from recjax.data.loader import Loader  # noqa: E402
 from recjax.data.splits import Examples, Histories  # noqa: E402
-from recjax.data.views import Batch, Shifted  # noqa: E402
 from recjax.evaluate.ranking import rank_users  # noqa: E402
 from recjax.models.model import ItemStats, Model  # noqa: E402
 from recjax.models.parts.objectives import BCE, FullSoftmax, SampledSoftmax  # noqa: E402

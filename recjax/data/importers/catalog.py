@@ -12,7 +12,7 @@ import polars as pl
 
 from recjax.data.importers.logs import SHOWN, Options
 from recjax.data.importers.rows import Rows, has_text, identifier, text
-from recjax.data.remote import Place
+from recjax.data.store.remote import Place
 from recjax.typing import InputError
 
 

@@ -20,7 +20,7 @@ import polars as pl
 
 from recjax.data.importers.logs import Refusals
 from recjax.data.importers.rows import Rows
-from recjax.data.remote import Place
+from recjax.data.store.remote import Place
 from recjax.typing import InputError, shorten
 
 LONGEST_HEADER, MOST_COLUMNS = 1 << 20, 10_000

@@ -9,7 +9,7 @@ from typing import Any
 
 from recjax.data.importers import amazon, movielens, recbole, sequences, tables
 from recjax.data.importers.logs import Options, RawLogs
-from recjax.data.remote import Place
+from recjax.data.store.remote import Place
 from recjax.typing import InputError
 
 # Tables come last: what has a format of its own may be a csv as well.

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from recjax.data.remote import Place, size
+from recjax.data.store.remote import Place, size
 from recjax.typing import InputError, shorten
 
 SHOWN = 5

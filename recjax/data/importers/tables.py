@@ -22,7 +22,7 @@ from recjax.data.importers import catalog, delimited, timestamps
 from recjax.data.importers.logs import Options, RawLogs, Refusals, files_note
 from recjax.data.importers.rows import ENGINE_ERRORS, Rows, to_events, unreadable
 from recjax.data.importers.timestamps import NANOSECOND
-from recjax.data.remote import Place, fetched
+from recjax.data.store.remote import Place, fetched
 from recjax.typing import InputError, shorten
 
 NAME = "table"

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import Items
-from recjax.data.views import Batch, Queries
 from recjax.decode.scoring import DotProduct
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack

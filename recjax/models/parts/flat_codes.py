@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, Items
-from recjax.data.views import Batch, Queries
 from recjax.typing import Array, Bool, Int
 
 START = 0

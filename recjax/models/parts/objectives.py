@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.views import Batch
+from recjax.data.batches.views import Batch
 from recjax.limits import COUNT, SIZE, require, within
 from recjax.models.model import ItemStats
 from recjax.ops.items.embedding import TappedTable, lookup, lookup_shared

@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 
 from recjax.config import RunConfig, from_json, override_all, to_json
-from recjax.data.building import build
+from recjax.data.batches.loader import Data
 from recjax.data.features.columns import Attribute, Codes, VectorFile, Words
 from recjax.data.features.feature import Source
 from recjax.data.features.relations import CoOccurrence, Neighbours, Transitions
 from recjax.data.importers import RawLogs
 from recjax.data.items import Relation, bare_items
-from recjax.data.loader import Data
+from recjax.data.prepare.build import build
 from recjax.data.splits import LeaveOneOut
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.sasrec import SASRec

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recjax.data.audit import audit
-from recjax.data.building import build
 from recjax.data.importers import read
-from recjax.data.preparation import Preparation
+from recjax.data.prepare.audit import audit
+from recjax.data.prepare.build import build
+from recjax.data.prepare.preparation import Preparation
 from recjax.data.splits import GlobalTime, LeaveOneOut
 from recjax.datasets import _account
 from recjax.typing import InputError

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.draws import draw, threshold
-from recjax.data.histories import Histories
+from recjax.data.batches.hash_random import draw, threshold
+from recjax.data.batches.histories import Histories
 from recjax.data.ranges import ranges
 from recjax.limits import COUNT, LENGTH, between, require
 from recjax.typing import Array, Bool, Float, InputError, Int

@@ -1,6 +1,6 @@
 """Datasets that need no file: made when they are asked for, always the same."""
 
-from recjax.data import long_range, synthetic
+from recjax.data.embedded import long_range, synthetic
 from recjax.data.importers import RawLogs
 
 NAMES = (*synthetic.NAMES, *long_range.TASKS)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from recjax.data.ranges import exclusive_sum, ranges
-from recjax.data.stored import StoredColumn
+from recjax.data.store.columns import StoredColumn
 from recjax.typing import InputError
 
 

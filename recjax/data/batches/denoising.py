@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from recjax.data.derived import Derived
-from recjax.data.draws import draw, threshold
-from recjax.data.histories import Histories
+from recjax.data.batches.derived import Derived
+from recjax.data.batches.hash_random import draw, threshold
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.views import Batch, Cloze, Placement, Relations, Samples, Shifted
 from recjax.data.ranges import ranges
-from recjax.data.views import Batch, Cloze, Placement, Relations, Samples, Shifted
 from recjax.limits import between, require
 from recjax.typing import InputError
 

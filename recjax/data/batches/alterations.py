@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from recjax.data.draws import draw, threshold
+from recjax.data.batches.hash_random import draw, threshold
+from recjax.data.batches.views import Relations
 from recjax.data.ranges import exclusive_sum, ranges
-from recjax.data.views import Relations
 from recjax.limits import between, require
 from recjax.typing import InputError
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from recjax.data.histories import Histories, prefixes, sessions, windows
+from recjax.data.batches.histories import Histories, prefixes, sessions, windows
+from recjax.data.batches.views import Align, Batch, Placement, Queries, Relations, Samples, Shifted
 from recjax.data.ranges import ranges
-from recjax.data.views import Align, Batch, Placement, Queries, Relations, Samples, Shifted
 from recjax.limits import COUNT, refuse, require
 
 

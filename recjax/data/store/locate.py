@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from recjax.data.remote import Place, is_remote, local, place, told
+from recjax.data.store.remote import Place, is_remote, local, place, told
 from recjax.typing import InputError
 
 DATA_VARIABLE = "RECJAX_DATA"

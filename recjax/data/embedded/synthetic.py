@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from recjax.data.embedded.vocabulary import DOMAINS, ROLES, STYLES, SYLLABLES, THEMES
 from recjax.data.importers import RawLogs
-from recjax.data.vocabulary import DOMAINS, ROLES, STYLES, SYLLABLES, THEMES
 from recjax.typing import InputError
 
 NAMES = tuple(DOMAINS)

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from recjax.data.draws import EndlessOrder, draw
-from recjax.data.histories import Histories
-from recjax.data.loader import RowLoader
+from recjax.data.batches.hash_random import EndlessOrder, draw
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.loader import RowLoader
 from recjax.typing import Array, InputError, Int
 
 EVENT, GAP = 1, 2

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from recjax.data.remote import Place, written
+from recjax.data.store.remote import Place, written
 from recjax.typing import InputError
 
 SPLIT = "users"

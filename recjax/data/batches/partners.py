@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from recjax.data.alterations import Alteration, Crop, Mask, Reorder
-from recjax.data.derived import Derived, with_more
-from recjax.data.draws import draw
-from recjax.data.histories import Histories, prefixes, shared
+from recjax.data.batches.alterations import Alteration, Crop, Mask, Reorder
+from recjax.data.batches.derived import Derived, with_more
+from recjax.data.batches.hash_random import draw
+from recjax.data.batches.histories import Histories, prefixes, shared
+from recjax.data.batches.views import Batch, Placement, Relations, Samples
 from recjax.data.ranges import exclusive_sum, ranges
-from recjax.data.views import Batch, Placement, Relations, Samples
 from recjax.limits import refuse, require
 from recjax.typing import InputError
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recjax.data import records
-from recjax.data.preparation import Events, Preparation, sort, without_duplicates
+from recjax.data.prepare.preparation import Events, Preparation, sort, without_duplicates
+from recjax.data.store import records
 
 Row = dict[str, Any]
 

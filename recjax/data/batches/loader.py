@@ -10,13 +10,13 @@ import grain
 import jax
 import numpy as np
 
+from recjax.data.batches.packing import Packing, Plan, alone, pack
+from recjax.data.batches.views import Batch, Placement, Queries, Relations, Samples, Shifted, View
 from recjax.data.dataset import Dataset
-from recjax.data.packing import Packing, Plan, alone, pack
-from recjax.data.preparation import Preparation
-from recjax.data.prepared import find
+from recjax.data.prepare.preparation import Preparation
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
-from recjax.data.views import Batch, Placement, Queries, Relations, Samples, Shifted, View
+from recjax.data.store.prepared import find
 from recjax.limits import SIZE, above, require
 from recjax.parallel.sharding import batch_sharding, data_size, local_rows, row_sharding, to_devices
 from recjax.typing import InputError
@@ -27,7 +27,7 @@ class Data:
     """What to train on and how it is cut.
 
     Attributes:
-        dataset: a name or a folder, see `recjax.data.prepared.find`.
+        dataset: a name or a folder, see `recjax.data.store.prepared.find`.
         view: what one training sample is.
         split: which events train, validate and test.
         prepare: filters.

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from recjax.data import records
 from recjax.data.ranges import exclusive_sum, ranges
+from recjax.data.store import records
 from recjax.typing import InputError
 
 _STEP = 65_536  # users read at a time where many are

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from recjax.data.batches.loader import Data, Loader, open_data, prefetched
+from recjax.data.batches.views import Batch, Shifted
 from recjax.data.dataset import Dataset
-from recjax.data.loader import Data, Loader, open_data, prefetched
-from recjax.data.preparation import Preparation
+from recjax.data.prepare.preparation import Preparation
 from recjax.data.splits import LeaveOneOut, Split
-from recjax.data.views import Batch, Shifted
 from recjax.limits import SIZE, refuse, require, within
 from recjax.typing import InputError
 
@@ -21,7 +21,7 @@ class Mixture:
     """Several datasets to train one model on; each step's batch comes from one of them.
 
     Attributes:
-        datasets: names or folders, see `recjax.data.prepared.find`.
+        datasets: names or folders, see `recjax.data.store.prepared.find`.
         held_out: a dataset that is not trained on and on whose validation targets the checkpoint is chosen: a held-out
             catalog says what held-out events of the training catalogs cannot, namely what carries over. None
             validates on the first dataset.

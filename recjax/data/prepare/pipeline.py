@@ -29,17 +29,18 @@ from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMiss
 from apache_beam.pvalue import AsSingleton, TaggedOutput  # pyright: ignore[reportMissingImports]
 from apache_beam.runners.runner import create_runner  # pyright: ignore[reportMissingImports]
 
-from recjax.data import history_rows, records
-from recjax.data.building import describe, kept_catalog, validated
-from recjax.data.fingerprint import Content, canonical_values, encode_texts, fingerprint_of_pieces
-from recjax.data.history_rows import Row
 from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import RawLogs
 from recjax.data.importers.timestamps import NANOSECOND
-from recjax.data.locate import cache_folder
-from recjax.data.preparation import Preparation, check_rated, check_steps, sort, ties
-from recjax.data.prepared import placed, write_header
-from recjax.data.remote import Place, fetched, local, remove, written
+from recjax.data.prepare import history_rows
+from recjax.data.prepare.build import describe, kept_catalog, validated
+from recjax.data.prepare.fingerprint import Content, canonical_values, encode_texts, fingerprint_of_pieces
+from recjax.data.prepare.history_rows import Row
+from recjax.data.prepare.preparation import Preparation, check_rated, check_steps, sort, ties
+from recjax.data.store import records
+from recjax.data.store.locate import cache_folder
+from recjax.data.store.prepared import placed, write_header
+from recjax.data.store.remote import Place, fetched, local, remove, written
 from recjax.typing import InputError
 
 ROUNDS = 3
@@ -103,7 +104,7 @@ def prepare(
         columns: our column names to the file's.
 
     Raises:
-        InputError: as `recjax.data.building.build` and `save`, and where the runner cannot be.
+        InputError: as `recjax.data.prepare.build.build` and `save`, and where the runner cannot be.
     """
     runner.pipeline()  # told before anything is read
     with placed(out) as scratch:
@@ -221,7 +222,7 @@ def _read(
     """Writes the histories `read-*`, `items.json` and `notes.json`.
 
     Returns:
-        The counts after each step, and `equal` of `recjax.data.building.describe`.
+        The counts after each step, and `equal` of `recjax.data.prepare.build.describe`.
     """
     parts = len(source.parts) if isinstance(source, tables.Log) else 1
     with runner.pipeline() as pipeline:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from recjax.data.draws import permutation
+from recjax.data.batches.hash_random import permutation
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.typing import InputError
 

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 
 from recjax.data.dataset import EQUAL_TIMES, Dataset
-from recjax.data.fingerprint import fingerprint
 from recjax.data.importers.timestamps import NANOSECOND
-from recjax.data.preparation import Events, Preparation, prepare, sort, ties
+from recjax.data.prepare.fingerprint import fingerprint
+from recjax.data.prepare.preparation import Events, Preparation, prepare, sort, ties
 from recjax.typing import InputError
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from recjax.data import records
-from recjax.data.building import build
 from recjax.data.dataset import Dataset
-from recjax.data.fingerprint import fingerprint
-from recjax.data.locate import cache_folder, content_key, locate
-from recjax.data.preparation import Preparation
-from recjax.data.remote import Place, local, place, remove, told
-from recjax.data.stored import Shards, StoredColumn, StoredIds
+from recjax.data.prepare.build import build
+from recjax.data.prepare.fingerprint import fingerprint
+from recjax.data.prepare.preparation import Preparation
+from recjax.data.store import records
+from recjax.data.store.columns import Shards, StoredColumn, StoredIds
+from recjax.data.store.locate import cache_folder, content_key, locate
+from recjax.data.store.remote import Place, local, place, remove, told
 from recjax.files import file_digest, read_json, sealed, unsealed
 from recjax.scratch import scratch_beside
 from recjax.typing import InputError
@@ -145,7 +145,7 @@ def load(folder: Place, most: int | None = None) -> Dataset:
 
 
 def load_unread(folder: Place) -> Dataset:
-    """A prepared dataset whose histories stay in their shards, see `recjax.data.stored`.
+    """A prepared dataset whose histories stay in their shards, see `recjax.data.store.columns`.
 
     Its fingerprint is the recorded one, unchecked, and ratings are left out.
 
@@ -229,7 +229,7 @@ def find(
     Raises:
         InputError: nothing goes by that name; says where it looked, what is there, and the nearest name.
     """
-    from recjax.data.embedded import NAMES, generate
+    from recjax.data.embedded.generate import NAMES, generate
     from recjax.data.importers import read
 
     if name_or_path in NAMES:

@@ -1,0 +1,1 @@
+"""Samples, views, packing, loader, mixture: datasets to device batches."""

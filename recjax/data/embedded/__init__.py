@@ -1,0 +1,1 @@
+"""Generated datasets, which need no file."""

@@ -1,0 +1,1 @@
+"""Raw logs to datasets: build, filter, fingerprint, audit; the Beam pipeline."""
