@@ -26,8 +26,8 @@ from recjax.data.splits import Histories, LeaveOneOut, Split
 from recjax.data.store.prepared import find
 from recjax.evaluate.ease import MOST_ITEMS
 from recjax.evaluate.floors import events_before, rank_floors
+from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.metrics import mean_metrics
-from recjax.evaluate.scored import Rules, rank_scored
 
 # HR@10 and NDCG@10 of popularity, Markov-1 and transition.
 PUBLISHED = {

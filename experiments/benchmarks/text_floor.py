@@ -16,10 +16,10 @@ from recjax.data.splits import LeaveOneOut
 from recjax.data.store.locate import cache_folder
 from recjax.data.store.prepared import find
 from recjax.evaluate.floors import rank_floors
+from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.intervals import bootstrap, paired
 from recjax.evaluate.metrics import mean_metrics
 from recjax.evaluate.report import Report
-from recjax.evaluate.scored import Rules
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.vectors import item_vectors
 from recjax.text.whiten import whitened

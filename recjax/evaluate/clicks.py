@@ -12,10 +12,10 @@ from recjax.data.transitions import item_counts
 from recjax.evaluate.candidates import sample
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
 from recjax.evaluate.floors import scorers
+from recjax.evaluate.host_ranking import CHUNK_SCORES
 from recjax.evaluate.intervals import bootstrap_values
 from recjax.evaluate.ranking import NonFiniteScoresError, score_items
 from recjax.evaluate.report import Report, dataset_facts
-from recjax.evaluate.scored import CHUNK_SCORES
 from recjax.limits import SEED, SIZE, require, within
 from recjax.models.model import Model
 from recjax.typing import Params

@@ -8,9 +8,9 @@ import numpy as np
 from recjax.data.splits import Which
 from recjax.evaluate.evaluator import EvaluationData, Evaluator
 from recjax.evaluate.floors import rank_floors
+from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.ranking import rank_users
 from recjax.evaluate.report import TIES, Report, dataset_facts
-from recjax.evaluate.scored import Rules
 from recjax.limits import SIZE, refuse, require, within
 from recjax.models.model import Model
 from recjax.typing import Params

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from recjax.data.transitions import best_of_rows
-from recjax.evaluate.scored import CHUNK_SCORES
+from recjax.evaluate.host_ranking import CHUNK_SCORES
 
 FEWEST_ROWS = 32
 """Of a chunk: in large catalogs few of the pairs have a similarity, and each chunk costs something."""

@@ -10,11 +10,11 @@ from recjax.data.splits import Examples, Split, Which
 from recjax.data.transitions import item_counts
 from recjax.evaluate.candidates import sample
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
+from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.metrics import user_metrics
 from recjax.evaluate.protocol import Evaluate, report
 from recjax.evaluate.ranking import Rankings, rank_users
 from recjax.evaluate.report import Report
-from recjax.evaluate.scored import Rules
 from recjax.limits import LENGTH, SEED, SIZE, require, within
 from recjax.models.model import Model
 from recjax.typing import Params

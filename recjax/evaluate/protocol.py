@@ -16,11 +16,11 @@ from recjax.data.transitions import item_counts
 from recjax.evaluate.candidates import WARNING, sample
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, named, sampled
 from recjax.evaluate.floors import FLOORS, check_baselines, check_names, rank_floors
+from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.intervals import bootstrap
 from recjax.evaluate.metrics import ACCURACY, LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
 from recjax.evaluate.ranking import Rankings, rank_users
 from recjax.evaluate.report import RANK, TIES, Report, dataset_facts
-from recjax.evaluate.scored import Rules
 from recjax.evaluate.slices import slices
 from recjax.limits import COUNT, SEED, SIZE, require, within
 from recjax.models.model import Model

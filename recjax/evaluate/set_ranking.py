@@ -15,9 +15,9 @@ from recjax.data.items import Items
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.splits import Examples, Histories
 from recjax.decode.scoring import UNRANKED
+from recjax.evaluate.host_ranking import CHUNK_SCORES, top_items
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.ranking import NonFiniteScoresError, SameModel, answered, few_shapes, prepared, replicated
-from recjax.evaluate.scored import CHUNK_SCORES, top_items
 from recjax.models.model import Model
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
 from recjax.typing import Array, Params

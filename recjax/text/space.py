@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from recjax.limits import above, refuse, require, within
-from recjax.text import kept
+from recjax.text import array_cache
 from recjax.text.hashed import Hashed
 from recjax.text.sketch import Sketch
 from recjax.text.vectors import item_vectors
@@ -126,7 +126,7 @@ def density(
     content.update(np.ascontiguousarray(known).data)
     key = content.hexdigest()
     path = cache / f"density-{key[:16]}.safetensors"
-    return kept.cached(path, key, lambda: {"density": _density(vectors, known, neighbours, sample)})["density"]
+    return array_cache.cached(path, key, lambda: {"density": _density(vectors, known, neighbours, sample)})["density"]
 
 
 def _density(vectors: np.ndarray, known: np.ndarray, neighbours: int, sample: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from recjax.text import kept
+from recjax.text import array_cache
 from recjax.text.items import ItemText, fingerprint
 
 
@@ -70,5 +70,5 @@ def item_vectors(
         vectors[filled + 1] = encoded
         return {"vectors": vectors, "known": np.asarray(vectors.any(axis=1))}
 
-    found = make() if cache is None else kept.cached(cache / f"vectors-{key[:16]}.safetensors", key, make)
+    found = make() if cache is None else array_cache.cached(cache / f"vectors-{key[:16]}.safetensors", key, make)
     return ItemVectors(found["vectors"], found["known"], key)

@@ -17,7 +17,7 @@ from recjax.data.items import CODES as COLUMN
 from recjax.data.items import Items, Relation, bare_items, joined, on_devices, text_items
 from recjax.data.splits import Split
 from recjax.data.store.locate import cache_folder
-from recjax.text.kept import cached
+from recjax.text.array_cache import cached
 from recjax.text.space import Channel, SpaceVectors, TextSpace, density
 from recjax.tokenizers.item_codes import TOKENIZER, State, load_state
 from recjax.tokenizers.tokenizer import Tokenized, tokenize

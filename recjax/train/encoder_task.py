@@ -17,9 +17,9 @@ from recjax.data.dataset import Dataset
 from recjax.data.items import bare_items, on_devices
 from recjax.evaluate.evaluator import sampled
 from recjax.evaluate.floors import TextNeighbours
+from recjax.evaluate.host_ranking import rank_scored
 from recjax.evaluate.metrics import mean_metrics
 from recjax.evaluate.protocol import Evaluate, rules_of
-from recjax.evaluate.scored import rank_scored
 from recjax.models.alignment import Alignment, AlignmentModel
 from recjax.models.model import ItemStats
 from recjax.parallel.processes import barrier

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from recjax.evaluate.floors import BASELINES, FLOORS, rank_floors
+from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.intervals import paired_values
 from recjax.evaluate.metrics import user_metrics
 from recjax.evaluate.protocol import Evaluate, evaluate
 from recjax.evaluate.report import Report, compare, comparison_table
-from recjax.evaluate.scored import Rules
 from recjax.typing import InputError
 from tests.evaluate import toy
 

@@ -5,10 +5,10 @@ import pytest
 
 from recjax.evaluate.ease import MOST_ITEMS, Ease
 from recjax.evaluate.floors import check_baselines, rank_floors, scorers
+from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.item_knn import ItemNeighbours
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.protocol import Evaluate
-from recjax.evaluate.scored import Rules, rank_scored
 from recjax.evaluate.session_knn import SessionNeighbours
 from recjax.typing import InputError
 from tests.evaluate import toy

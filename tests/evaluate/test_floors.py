@@ -9,8 +9,8 @@ from recjax.data.importers import read
 from recjax.data.prepare.build import build
 from recjax.data.splits import GlobalTime, LeaveOneOut, few_shot
 from recjax.evaluate.floors import TextNeighbours, catalog_words, events_before, rank_floors, recency
+from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.metrics import MISS, mean_metrics
-from recjax.evaluate.scored import Rules, rank_scored
 from recjax.evaluate.text_transition import TextTransitions, text_prior
 from recjax.text.whiten import whitened
 from tests.evaluate import toy

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from recjax.evaluate.host_ranking import GROUP, Rules, rank_scored, target_ranks, top_items
 from recjax.evaluate.metrics import MISS
-from recjax.evaluate.scored import GROUP, Rules, rank_scored, target_ranks, top_items
 from tests.evaluate import toy
 
 
@@ -42,7 +42,7 @@ def test_small_chunks_change_nothing(monkeypatch):
         return table[histories.users]
 
     whole = rank_scored(score, examples, data.n_items, Rules())
-    monkeypatch.setattr("recjax.evaluate.scored.CHUNK_SCORES", 100)
+    monkeypatch.setattr("recjax.evaluate.host_ranking.CHUNK_SCORES", 100)
     parts = rank_scored(score, examples, data.n_items, Rules())
     np.testing.assert_array_equal(whole.ranks, parts.ranks)
     np.testing.assert_array_equal(whole.lists, parts.lists)

@@ -8,8 +8,8 @@ from scipy import sparse
 
 from recjax.data.transitions import recency_weights, transition_counts
 from recjax.evaluate.floors import catalog_words, of_length_one, rank_floors, scorers
+from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.neighbours import nearest
-from recjax.evaluate.scored import Rules
 from recjax.evaluate.text_transition import TextTransitions, text_prior
 from tests.evaluate import toy
 
