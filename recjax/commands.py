@@ -49,7 +49,7 @@ from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
 from recjax.train.alignment import align as align_encoder
 from recjax.train.catalogs import CODES
-from recjax.train.folder import CONFIG
+from recjax.train.folder.run_folder import CONFIG
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW

@@ -16,8 +16,8 @@ from recjax.data.store import prepared
 from recjax.evaluate.report import Report
 from recjax.files import exclusive, finish_replacing, replacing, replacing_together
 from recjax.train.ablation import Cell
-from recjax.train.folder import check_config
-from recjax.train.lock import LOCK, Lock
+from recjax.train.folder.lock import LOCK, Lock
+from recjax.train.folder.run_folder import check_config
 from recjax.train.outcome import read_outcome
 from recjax.typing import InputError
 from tests.train.toy import toy_config

@@ -18,7 +18,7 @@ from recjax.files import read_json, replacing
 from recjax.limits import require
 from recjax.recipes import Recipe
 from recjax.track.rows import Comparison, Row
-from recjax.train import folder
+from recjax.train.folder import run_folder
 from recjax.train.outcome import EVALUATION, compare_runs, differing, read_outcome
 from recjax.typing import InputError
 
@@ -190,7 +190,7 @@ def plan(
             except InputError as error:
                 raise InputError(f"row {name!r}: {error}") from None
             cell = Cell(name, seed, out / CELLS / f"{name}-seed{seed}", recipe.path, own, config)
-            folder.check_config(cell.folder, config)
+            run_folder.check_config(cell.folder, config)
             cells.append(cell)
     return cells
 

@@ -10,7 +10,7 @@ from recjax.config import RunConfig
 from recjax.text.hub import MADE, find_folder
 from recjax.train.encoder_task import open_encoder_task
 from recjax.train.loop import Result, fit
-from recjax.train.start import begun
+from recjax.train.warm_start import begun
 from recjax.typing import InputError
 
 

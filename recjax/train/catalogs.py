@@ -21,7 +21,7 @@ from recjax.text.array_cache import cached
 from recjax.text.space import Channel, SpaceVectors, TextSpace, density
 from recjax.tokenizers.item_codes import TOKENIZER, State, load_state
 from recjax.tokenizers.tokenizer import Tokenized, tokenize
-from recjax.train.folder import CHECKPOINTS
+from recjax.train.folder.run_folder import CHECKPOINTS
 from recjax.typing import InputError
 
 CODES = "codes"

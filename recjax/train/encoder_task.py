@@ -30,8 +30,8 @@ from recjax.text.folder import EncoderFolder
 from recjax.text.hub import MADE, find_folder
 from recjax.text.items import ItemText
 from recjax.text.whiten import whitened
-from recjax.train.checkpoint import Checkpoints
-from recjax.train.folder import CHECKPOINTS
+from recjax.train.folder.checkpoint import Checkpoints
+from recjax.train.folder.run_folder import CHECKPOINTS
 from recjax.train.run import read_record
 from recjax.train.task import Task
 from recjax.typing import InputError, Params

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from recjax import config as configs
 from recjax.config import RunConfig
-from recjax.train import folder
-from recjax.train.checkpoint import Checkpoints
-from recjax.train.progress import Progress
+from recjax.train.folder import run_folder
+from recjax.train.folder.checkpoint import Checkpoints
+from recjax.train.folder.progress import Progress
 from recjax.train.state import TrainState, abstract_state
 from recjax.train.task import open_task
 from recjax.typing import InputError, Params
@@ -21,7 +21,7 @@ STEP = 1
 
 def check_free(run_dir: Path) -> None:
     """Raises InputError where the folder holds a run already."""
-    if (run_dir / folder.CONFIG).exists() or (run_dir / folder.CHECKPOINTS).exists():
+    if (run_dir / run_folder.CONFIG).exists() or (run_dir / run_folder.CHECKPOINTS).exists():
         raise InputError(f"{run_dir} holds a run already. Give the import another folder")
 
 
@@ -51,12 +51,12 @@ def write_run(run_dir: Path, config: RunConfig, params: Params) -> None:
         state: Any = start(jax.tree.map(jnp.asarray, params))
         target: Any = abstract_state(state, mesh, task.model)
         state = jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, target))
-        folder.claim(run_dir, config)
+        run_folder.claim(run_dir, config)
         record = {
             "config": configs.to_json(config),
             "dataset": {"name": task.dataset, "fingerprint": task.fingerprint},
             "progress": Progress().to_json(),
         }
-        with Checkpoints(run_dir / folder.CHECKPOINTS) as checkpoints:
+        with Checkpoints(run_dir / run_folder.CHECKPOINTS) as checkpoints:
             checkpoints.save(STEP, state, record)
             checkpoints.wait()

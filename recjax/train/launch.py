@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recjax.train.ablation import Cell, State
-from recjax.train.folder import check_config
+from recjax.train.folder.run_folder import check_config
 from recjax.train.outcome import EVALUATION
 from recjax.typing import InputError
 

@@ -20,22 +20,22 @@ from recjax.track.goodput import Goodput
 from recjax.track.metrics import MetricLog
 from recjax.track.model_table import model_table
 from recjax.track.plots import plot_curves
-from recjax.train import folder
-from recjax.train.checkpoint import Checkpoints
 from recjax.train.encoder_task import open_encoder_task
 from recjax.train.errors import TrainingError
+from recjax.train.folder import run_folder
+from recjax.train.folder.checkpoint import Checkpoints
+from recjax.train.folder.lock import Lock
+from recjax.train.folder.progress import Progress
+from recjax.train.folder.recovery import damaged_records, first_sound
 from recjax.train.interrupt import Interrupt
-from recjax.train.journal import Journal, NonFiniteError
-from recjax.train.lock import Lock
-from recjax.train.progress import Progress
-from recjax.train.recovery import damaged_records, first_sound
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
 from recjax.train.stages import Part, parts, resolved
-from recjax.train.start import StartingPoint, begun, starting_point
 from recjax.train.state import TrainState, abstract_start, initial_state, overlaid
 from recjax.train.step import TrainStep, make_train_step
+from recjax.train.step_log import Journal, NonFiniteError
 from recjax.train.task import Task, open_task
+from recjax.train.warm_start import StartingPoint, begun, starting_point
 from recjax.typing import DATA_AXIS, InputError, Params
 
 __all__ = ["Result", "Train", "TrainingError", "fit"]
@@ -76,7 +76,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     """
     *stages, last = whole = parts(config, run_dir)
     if stages:
-        folder.check_config(run_dir, config)
+        run_folder.check_config(run_dir, config)
     reached = max((number for number, part in enumerate(whole) if begun(part.folder)), default=0)
     for stage in stages[reached:]:
         result = _fit(stage, None)
@@ -89,9 +89,9 @@ def _fit(part: Part, task: Task | None) -> Result:
     """Trains one of the runs that make a run of stages."""
     config, run_dir = part.config, part.folder
     goodput, mesh = Goodput(), config.mesh.build()
-    with jax.set_mesh(mesh), Interrupt() as interrupt, Lock(run_dir), folder.written(run_dir), ExitStack() as stack:
+    with jax.set_mesh(mesh), Interrupt() as interrupt, Lock(run_dir), run_folder.written(run_dir), ExitStack() as stack:
         # --- what to train, and how far it is
-        folder.check_config(run_dir, config)
+        run_folder.check_config(run_dir, config)
         source = starting_point(config, run_dir, part.origin)
         if source is not None:
             source.adopt_tokenizer(run_dir)
@@ -101,12 +101,12 @@ def _fit(part: Part, task: Task | None) -> Result:
         refresher = Refresher(task, config.train.freeze)
         if source is not None:
             source.check_dataset(config, task.dataset, task.fingerprint, task.model.per_item)
-        checkpoints = stack.enter_context(Checkpoints(run_dir / folder.CHECKPOINTS, config.train.keep))
+        checkpoints = stack.enter_context(Checkpoints(run_dir / run_folder.CHECKPOINTS, config.train.keep))
 
         # --- the state and the step
         beginning, train_step = _prepare(config, run_dir, task, calendar.total, mesh, checkpoints, source)
         start, state, progress = beginning.step, beginning.state, beginning.progress
-        folder.claim(run_dir, config)
+        run_folder.claim(run_dir, config)
 
         # --- what the user sees
         main = jax.process_index() == 0
@@ -245,7 +245,7 @@ def _resume(run_dir: Path, task: Task, checkpoints: Checkpoints, steps: list[int
 
     def read(step: int) -> tuple[Progress, TrainState]:
         record = checkpoints.record(step)
-        folder.check_dataset(run_dir, record, task.dataset, task.fingerprint)
+        run_folder.check_dataset(run_dir, record, task.dataset, task.fingerprint)
         return Progress(**record["progress"]), checkpoints.restore(step, target)
 
     step, (progress, state), damaged = first_sound(reversed(steps), read)

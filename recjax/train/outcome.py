@@ -17,10 +17,10 @@ from recjax.nn.groups import is_frozen
 from recjax.track.memory import DEVICE, HOST
 from recjax.track.metrics import read_metrics
 from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
-from recjax.train.checkpoint import Checkpoints
-from recjax.train.folder import CHECKPOINTS, CONFIG
-from recjax.train.journal import SECONDS
+from recjax.train.folder.checkpoint import Checkpoints
+from recjax.train.folder.run_folder import CHECKPOINTS, CONFIG
 from recjax.train.stages import stage_folders
+from recjax.train.step_log import SECONDS
 from recjax.typing import InputError
 
 EVALUATION = "evaluation.json"

@@ -20,9 +20,9 @@ from recjax.data.splits import Split
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
-from recjax.train.checkpoint import Checkpoints, DamagedError, Record
-from recjax.train.folder import CHECKPOINTS, CONFIG, check_dataset
-from recjax.train.recovery import first_sound
+from recjax.train.folder.checkpoint import Checkpoints, DamagedError, Record
+from recjax.train.folder.recovery import first_sound
+from recjax.train.folder.run_folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.stages import resolved
 from recjax.train.state import sharding_rules
 from recjax.train.task import check_ranks, device_items, item_stats

@@ -12,8 +12,8 @@ from recjax.data.dataset import Dataset
 from recjax.text.space import SpaceVectors
 from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER, load_description
 from recjax.tokenizers.tokenizer import Tokenized
-from recjax.train import folder
 from recjax.train.catalogs import CODES, codes_of, space_vectors, tokenizer_state
+from recjax.train.folder import run_folder
 from recjax.train.stages import resolved
 from recjax.typing import InputError
 
@@ -54,7 +54,7 @@ def tokenize_catalogs(
     if config.text is None:
         raise InputError("the recipe has a `tokenizer` but no `text` to make vectors of")
     if run_dir is not None:
-        folder.check_config(run_dir, config)
+        run_folder.check_config(run_dir, config)
         _check_kept(config, run_dir / CODES)
         config = resolved(config, run_dir)
     data = config.data

@@ -40,7 +40,7 @@ from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.rq_kmeans import RQKMeans
-from recjax.train.folder import CHECKPOINTS
+from recjax.train.folder.run_folder import CHECKPOINTS
 from recjax.train.loop import fit
 from recjax.train.optimiser import Adam
 from recjax.train.run import Run, load_run, read_record

@@ -16,7 +16,7 @@ from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.preparation import prepared
 from recjax.tokenizers.tokenizer import tokenize
 from recjax.tokenizers.training import VectorBatch, VectorBatches, train_plainly
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import Train, fit
 from recjax.train.optimiser import Adam
 from recjax.train.state import abstract_state, initial_state

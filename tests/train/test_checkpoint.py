@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recjax.parallel.mesh import MeshShape
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.optimiser import Adam
 from recjax.train.state import TrainState, abstract_state, initial_state
 from recjax.typing import InputError

@@ -10,7 +10,7 @@ import pytest
 
 from recjax.nn.groups import FROZEN, filled, is_frozen, split_frozen
 from recjax.parallel.mesh import MeshShape
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import fit
 from recjax.train.optimiser import Adam, AdamW
 from recjax.train.state import abstract_start, initial_state

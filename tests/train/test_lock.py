@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from recjax.train import lock as locks
-from recjax.train.lock import LOCK, Lock
+from recjax.train.folder import lock as locks
+from recjax.train.folder.lock import LOCK, Lock
 from recjax.train.loop import fit
 from recjax.typing import InputError
 from tests.train.toy import toy_config, toy_task
@@ -29,7 +29,7 @@ def test_the_second_job_is_refused_and_told_of_the_first(tmp_path):
 
 
 def test_a_killed_job_on_this_machine_is_taken_over_at_once(tmp_path, capfd):
-    hold = f"from pathlib import Path; from recjax.train.lock import Lock; Lock(Path({str(tmp_path)!r})).__enter__()"
+    hold = f"from pathlib import Path; from recjax.train.folder.lock import Lock; Lock(Path({str(tmp_path)!r})).__enter__()"
     subprocess.run([sys.executable, "-c", f"{hold}; import os; os.kill(os.getpid(), 9)"], check=False)
     left = json.loads((tmp_path / LOCK).read_text())
     began = time.monotonic()

@@ -11,7 +11,7 @@ from experiments.benchmarks.kill_resume import TIMINGS
 from recjax.parallel.mesh import MeshShape
 from recjax.track.metrics import read_metrics
 from recjax.train import loop
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import TrainingError, fit
 from recjax.train.optimiser import AdamW
 from recjax.typing import InputError

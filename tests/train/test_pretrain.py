@@ -15,7 +15,7 @@ from recjax.data.splits import Histories
 from recjax.models.bert4rec import BERT4Rec
 from recjax.parallel.mesh import MeshShape
 from recjax.train import loop
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.interrupt import Interrupt
 from recjax.train.loop import fit
 from recjax.train.outcome import read_outcome

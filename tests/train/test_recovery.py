@@ -9,8 +9,8 @@ import pytest
 
 from recjax.models.model import ItemStats
 from recjax.parallel.mesh import MeshShape
-from recjax.train.checkpoint import Checkpoints, DamagedError
-from recjax.train.checksum import checksum, checksums
+from recjax.train.folder.checkpoint import Checkpoints, DamagedError
+from recjax.train.folder.checksum import checksum, checksums
 from recjax.train.loop import fit
 from recjax.train.run import load_run, read_record
 from recjax.typing import InputError

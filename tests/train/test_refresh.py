@@ -14,7 +14,7 @@ from recjax.data.splits import Histories
 from recjax.nn.groups import FROZEN
 from recjax.parallel.mesh import MeshShape
 from recjax.track.metrics import read_metrics
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.interrupt import Interrupt
 from recjax.train.loop import fit
 from recjax.train.refresh import EpochSweep

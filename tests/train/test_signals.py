@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.kill_resume import live, metrics
-from recjax.train.lock import LOCK
+from recjax.train.folder.lock import LOCK
 from recjax.train.loop import fit
 from tests.train.toy import saved, toy_config, toy_task
 

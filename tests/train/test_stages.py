@@ -15,7 +15,7 @@ from recjax import recipes
 from recjax.data.batches.views import Cloze
 from recjax.text.encoder import SentenceEncoder
 from recjax.train import loop
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
 from recjax.train.outcome import read_outcome

@@ -19,7 +19,7 @@ from recjax.data.items import bare_items, on_devices
 from recjax.models.model import ItemStats, Model
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
-from recjax.train.checkpoint import Checkpoints
+from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
 from recjax.train.state import abstract_state, initial_state

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from recjax.train.checkpoint import DamagedError
+from recjax.train.folder.checkpoint import DamagedError
 from recjax.typing import InputError
 
 Read = TypeVar("Read")

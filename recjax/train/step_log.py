@@ -12,7 +12,7 @@ from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
 from recjax.track.memory import peak_memory
 from recjax.track.metrics import MetricLog
-from recjax.train.progress import Progress
+from recjax.train.folder.progress import Progress
 from recjax.train.schedule import Calendar
 
 SECONDS = "train_seconds"

@@ -19,8 +19,8 @@ from orbax.checkpoint.experimental import v1 as ocp  # the wheels of 0.12 have v
 
 from recjax.nn.groups import filled, path_name
 from recjax.parallel.processes import barrier, problems, share
-from recjax.train.checksum import checksums
 from recjax.train.errors import TrainingError
+from recjax.train.folder.checksum import checksums
 from recjax.train.state import TrainState
 from recjax.typing import InputError, Params
 

@@ -17,8 +17,8 @@ from recjax.parallel.processes import barrier
 from recjax.tokenizers.item_codes import CODES as CODES_FILE
 from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER
 from recjax.train.catalogs import CODES
-from recjax.train.checkpoint import Checkpoints, Record
-from recjax.train.folder import CHECKPOINTS
+from recjax.train.folder.checkpoint import Checkpoints, Record
+from recjax.train.folder.run_folder import CHECKPOINTS
 from recjax.train.run import read_record
 from recjax.typing import InputError, Params
 
