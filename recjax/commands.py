@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from recjax import recipes
+from recjax.compare.run_results import EVALUATION, ONLINE
 from recjax.config import RunConfig, diff, keys, load, override_all
 from recjax.config import to_json as config_to_json
 from recjax.data.batches.loader import Data
@@ -53,7 +54,6 @@ from recjax.train.folder.run_folder import CONFIG
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
-from recjax.train.outcome import EVALUATION, ONLINE
 from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.tokenization import tokenize_catalogs

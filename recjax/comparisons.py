@@ -11,17 +11,17 @@ from pathlib import Path
 from rich.console import Console
 
 from recjax import recipes
+from recjax.compare.ablation import gather, plan, question_of, seeds_of
+from recjax.compare.comparison import Comparison
+from recjax.compare.page import write_page
+from recjax.compare.run_cells import locked, probe, run_cells, slices
+from recjax.compare.run_results import Outcome, compare_runs, read_outcome
+from recjax.compare.tables import comparison_tables
 from recjax.config import diff
 from recjax.files import replacing
 from recjax.parallel.startup import launched_with_others
 from recjax.track.console import PLAIN_WIDTH
 from recjax.track.machine import commit, processor
-from recjax.track.page import write_page
-from recjax.track.row_table import comparison_tables
-from recjax.track.rows import Comparison
-from recjax.train.ablation import gather, plan, question_of, seeds_of
-from recjax.train.launch import locked, probe, run_cells, slices
-from recjax.train.outcome import Outcome, compare_runs, read_outcome
 from recjax.typing import InputError
 
 RESULTS, PAGE = "results.json", "index.html"

@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 
 from recjax import config as configs
+from recjax.compare.ablation import Cell
+from recjax.compare.run_results import read_outcome
 from recjax.data.store import prepared
 from recjax.evaluate.report import Report
 from recjax.files import exclusive, finish_replacing, replacing, replacing_together
-from recjax.train.ablation import Cell
 from recjax.train.folder.lock import LOCK, Lock
 from recjax.train.folder.run_folder import check_config
-from recjax.train.outcome import read_outcome
 from recjax.typing import InputError
 from tests.train.toy import toy_config
 

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from recjax import recipes
+from recjax.compare.ablation import plan
 from recjax.config import from_json, override, override_all, to_json
 from recjax.data.batches.mixture import Mixture
 from recjax.models.alignment import Alignment
-from recjax.train.ablation import plan
 from recjax.train.alignment import align
 from recjax.train.loop import fit
 from recjax.typing import InputError

@@ -12,6 +12,7 @@ over users (t).
 import argparse
 from pathlib import Path
 
+from recjax.compare.run_results import EVALUATION
 from recjax.data.splits import LeaveOneOut
 from recjax.data.store.locate import cache_folder
 from recjax.data.store.prepared import find
@@ -23,7 +24,6 @@ from recjax.evaluate.report import Report
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.vectors import item_vectors
 from recjax.text.whiten import whitened
-from recjax.train.outcome import EVALUATION
 
 TEMPLATE = "{title}. {categories}"
 

@@ -6,12 +6,12 @@ import json
 import pytest
 
 from recjax import cli
+from recjax.compare.run_results import compare_runs, read_outcome
+from recjax.compare.tables import quality_grid
 from recjax.evaluate.options import Options
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.report import Report
-from recjax.track.row_table import quality_grid
 from recjax.train.loop import fit
-from recjax.train.outcome import compare_runs, read_outcome
 from recjax.train.run import read_record
 from recjax.typing import InputError
 from tests.train.real import real_config, write_datasets

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from recjax.compare.run_results import read_outcome
 from recjax.data.batches.denoising import Corrupted, denoising_view
 from recjax.data.batches.loader import Loader
 from recjax.data.batches.views import Cloze, Shifted
@@ -18,7 +19,6 @@ from recjax.train import loop
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.interrupt import Interrupt
 from recjax.train.loop import fit
-from recjax.train.outcome import read_outcome
 from recjax.train.pretrain import PRETRAIN, Pretrain
 from recjax.train.schedule import Train
 from recjax.train.stages import STAGES, parts

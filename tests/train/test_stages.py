@@ -12,13 +12,13 @@ import pytest
 
 from recjax import config as configs
 from recjax import recipes
+from recjax.compare.run_results import read_outcome
 from recjax.data.batches.views import Cloze
 from recjax.text.encoder import SentenceEncoder
 from recjax.train import loop
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
-from recjax.train.outcome import read_outcome
 from recjax.train.pretrain import Pretrain
 from recjax.train.run import load_run
 from recjax.train.schedule import Train

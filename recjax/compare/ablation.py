@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recjax.compare.comparison import Comparison, Row
+from recjax.compare.run_results import EVALUATION, compare_runs, differing, read_outcome
 from recjax.config import RunConfig, override_all
 from recjax.files import read_json, replacing
 from recjax.limits import require
 from recjax.recipes import Recipe
-from recjax.track.rows import Comparison, Row
 from recjax.train.folder import run_folder
-from recjax.train.outcome import EVALUATION, compare_runs, differing, read_outcome
 from recjax.typing import InputError
 
 CELLS = "cells"

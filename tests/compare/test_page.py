@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recjax.track.page import page, write_page
-from recjax.track.page_plots import mean_curve
-from recjax.track.row_table import NONE, below_floor, comparison_tables, cost_grid, quality_grid, settings_grid
-from recjax.track.rows import Curve, Row
-from tests.track.sample import comparison
+from recjax.compare.comparison import Curve, Row
+from recjax.compare.page import page, write_page
+from recjax.compare.page_plots import mean_curve
+from recjax.compare.tables import NONE, below_floor, comparison_tables, cost_grid, quality_grid, settings_grid
+from tests.compare.sample import comparison
 
 VOID = {"meta", "img", "br"}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

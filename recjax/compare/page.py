@@ -5,10 +5,10 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from recjax.files import replacing
-from recjax.track.page_plots import Picture, pictures
-from recjax.track.page_style import STYLE
-from recjax.track.row_table import (
+from recjax.compare.comparison import Comparison, Row, best_floor
+from recjax.compare.page_plots import Picture, pictures
+from recjax.compare.page_style import STYLE
+from recjax.compare.tables import (
     Grid,
     below_floor,
     cost_grid,
@@ -20,7 +20,7 @@ from recjax.track.row_table import (
     slice_grid,
     verdict,
 )
-from recjax.track.rows import Comparison, Row, best_floor
+from recjax.files import replacing
 
 
 def write_page(comparison: Comparison, path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recjax.track.row_table import duration
-from recjax.track.rows import Comparison, Curve, Row
+from recjax.compare.comparison import Comparison, Curve, Row
+from recjax.compare.tables import duration
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#56B4E9", "#444444", "#882255")
 """Told apart by the colour-blind too (Okabe & Ito), the yellow darkened to stand on white."""

@@ -2,7 +2,7 @@
 
 import math
 
-from recjax.track.rows import Comparison, Cost, Curve, Estimate, Row
+from recjax.compare.comparison import Comparison, Cost, Curve, Estimate, Row
 
 LENGTHS = ((1, 2), (3, 4), (5, 9), (10, 19), (20, 49), (50, None))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recjax import config as configs
+from recjax.compare.comparison import MATCHED, Comparison, Cost, Curve, Estimate, Row
 from recjax.evaluate.history_lengths import by_history_length
 from recjax.evaluate.intervals import holm, paired_values, spread
 from recjax.evaluate.report import Report, compare, mean_values
@@ -16,7 +17,6 @@ from recjax.files import read_json
 from recjax.nn.groups import is_frozen
 from recjax.track.memory import DEVICE, HOST
 from recjax.track.metrics import read_metrics
-from recjax.track.rows import MATCHED, Comparison, Cost, Curve, Estimate, Row
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.folder.run_folder import CHECKPOINTS, CONFIG
 from recjax.train.stages import stage_folders

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from recjax.track.rows import Comparison, Estimate, Row, best_floor, size_note
+from recjax.compare.comparison import Comparison, Estimate, Row, best_floor, size_note
 
 SIGNIFICANT = 0.05
 LEADING = ("ndcg@10", "hr@10")

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from recjax.train.ablation import Cell, State
+from recjax.compare.ablation import Cell, State
+from recjax.compare.run_results import EVALUATION
 from recjax.train.folder.run_folder import check_config
-from recjax.train.outcome import EVALUATION
 from recjax.typing import InputError
 
 LOG = "output.log"

@@ -1,0 +1,1 @@
+"""Ablations, results of runs, tables, the report page."""
