@@ -28,6 +28,21 @@ RECIPE = "recipe"
 _MODULE = re.compile(rf"{PACKAGE}(\.[a-z]\w*)*", re.ASCII)
 """Modules that a tag may name; those whose names begin with an underscore, such as `__main__`, do things."""
 
+_MOVED = {
+    "data.alterations": "data.batches.alterations",
+    "data.denoising": "data.batches.denoising",
+    "data.derived": "data.batches.derived",
+    "data.loader": "data.batches.loader",
+    "data.mixture": "data.batches.mixture",
+    "data.pairs": "data.batches.pairs",
+    "data.partners": "data.batches.partners",
+    "data.preparation": "data.prepare.preparation",
+    "data.views": "data.batches.views",
+    "mixers.state_space": "mixers.parts.state_space",
+    "models.objectives": "models.parts.objectives",
+}
+"""Modules of configurations by the name that older run folders know them by; `_today` reads their tags."""
+
 __all__ = ["RunConfig", "completed", "diff", "from_json", "keys", "load", "override", "override_all", "save", "to_json"]
 
 
@@ -143,7 +158,15 @@ def from_json(tree: Any, recipe: ModuleType | None = None, key: str = "") -> Any
         raise InputError(f"{tree[TAG]}: {error}") from None
 
 
+def _today(tag: Any) -> Any:
+    """A tag with the module's name of today."""
+    place, colon, name = str(tag).partition(":")
+    moved = _MOVED.get(place.removeprefix(f"{PACKAGE}."))
+    return f"{PACKAGE}.{moved}{colon}{name}" if moved else tag
+
+
 def _resolve(tag: Any, recipe: ModuleType | None) -> type:
+    tag = _today(tag)
     place, _, name = str(tag).partition(":")
     if not name.isidentifier():
         raise InputError(f"{tag!r} is not the type of a configuration, expected 'module:Class'")
@@ -195,9 +218,9 @@ def completed(tree: Any, config: Any) -> Any:
     if isinstance(tree, list):
         alike = isinstance(config, tuple) and len(tree) == len(config)
         return [completed(*pair) for pair in zip(tree, config, strict=True)] if alike else tree
-    if not (isinstance(tree, Mapping) and is_config(config) and tree.get(TAG) == _tag(type(config))):
+    if not (isinstance(tree, Mapping) and is_config(config) and _today(tree.get(TAG)) == _tag(type(config))):
         return tree
-    result = dict(tree)
+    result = dict(tree) | {TAG: _tag(type(config))}
     for field in dataclasses.fields(config):
         if field.name in tree:
             result[field.name] = completed(tree[field.name], getattr(config, field.name))

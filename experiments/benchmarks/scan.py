@@ -5,8 +5,8 @@
 
 Each side computes the states of h_t = a h_{t-1} + b_t for complex decays that never change (LRU, S5), and the gradients
 of what is read from them: of a `scan` alone, or of an LRU's whole `layer` with its matrices. `associative` and `scan`
-are what JAX offers, differentiated by JAX; `associative + adjoint` and `sequential` are `recjax.ops.scan.elementwise`; `fft` is a
-convolution by Fourier transforms of twice the length.
+are what JAX offers, differentiated by JAX; `associative + adjoint` and `sequential` are
+`recjax.ops.scan.elementwise`; `fft` is a convolution by Fourier transforms of twice the length.
 
 All sides are compiled first; then they take turns in one process, each round beginning with another one. A ratio is
 taken within a round; the tables show its median and, in brackets, the least and the most. CPU time depends less than

@@ -1,6 +1,5 @@
 """What is shown of systems that are compared: plain numbers, from which tables, pictures and the page are made."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -98,13 +97,6 @@ class Row:
     commands: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-
-
-def best_floor(floors: Mapping[str, Mapping[str, float] | None], metric: str) -> tuple[str, float] | None:
-    """The floor with the highest value of a metric, and that value; None where no floor has it."""
-    known = {name: figures[metric] for name, figures in floors.items() if figures and metric in figures}
-    name = max(known, key=known.__getitem__, default=None)
-    return None if name is None else (name, known[name])
 
 
 def size_note(row: Row, first: Row) -> str:

@@ -5,7 +5,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from recjax.compare.comparison import Comparison, Row, best_floor
+from recjax.compare.comparison import Comparison, Row
 from recjax.compare.page_plots import Picture, pictures
 from recjax.compare.page_style import STYLE
 from recjax.compare.tables import (
@@ -20,6 +20,7 @@ from recjax.compare.tables import (
     slice_grid,
     verdict,
 )
+from recjax.evaluate.floors import best_floor
 from recjax.files import replacing
 
 

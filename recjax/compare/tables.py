@@ -9,7 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from recjax.compare.comparison import Comparison, Estimate, Row, best_floor, size_note
+from recjax.compare.comparison import Comparison, Estimate, Row, size_note
+from recjax.evaluate.floors import best_floor
 
 SIGNIFICANT = 0.05
 LEADING = ("ndcg@10", "hr@10")

@@ -184,3 +184,10 @@ class TextNeighbours:
         profile = recency_weights(histories, vectors.shape[0], RECENT) @ vectors
         scores = profile.astype(np.float32) @ vectors.T
         return (scores.toarray() if sparse.issparse(scores) else scores).astype(np.float64)
+
+
+def best_floor(floors: Mapping[str, Mapping[str, float] | None], metric: str) -> tuple[str, float] | None:
+    """The floor with the highest value of a metric, and that value; None where no floor has it."""
+    known = {name: figures[metric] for name, figures in floors.items() if figures and metric in figures}
+    name = max(known, key=known.__getitem__, default=None)
+    return None if name is None else (name, known[name])

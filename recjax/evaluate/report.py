@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from recjax.compare.comparison import best_floor
 from recjax.data.dataset import Dataset
+from recjax.evaluate.floors import best_floor
 from recjax.evaluate.intervals import holm, paired_values, spread
 from recjax.evaluate.metrics import MISS, user_metrics
 from recjax.files import read_json, replacing

@@ -36,8 +36,8 @@ class Attention:
         window: events that an event sees, itself among them, to each side it may see; None for all. The state is then
             as large as the window, however long the history.
         first: events at the beginning of a history that all its events see, whatever the window (the global tokens of
-            Longformer, Beltagy et al. 2020). In rows of `recjax.ops.attention.dense.LONG` positions and more, dropout spares
-            the ones that the window hides.
+            Longformer, Beltagy et al. 2020). In rows of `recjax.ops.attention.dense.LONG` positions and more, dropout
+            spares the ones that the window hides.
     """
 
     heads: int = 1

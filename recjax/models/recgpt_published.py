@@ -1,8 +1,8 @@
 """RecGPT as published (Jiang et al., EMNLP 2025), weight for weight: a small GPT-2 over four code tokens an item.
 
-The parameter tree follows the published state dict; `recjax.models.parts.published_checkpoint` fills it from one. Tokens are
-numbered as published: a code is its own token, and the last of the vocabulary is padding, which the head predicts like
-any other although it never is a target.
+The parameter tree follows the published state dict; `recjax.models.parts.published_checkpoint` fills it from one.
+Tokens are numbered as published: a code is its own token, and the last of the vocabulary is padding, which the head
+predicts like any other although it never is a target.
 
 What differs is around the network. Histories are packed, and positions count from the first item of a history, so they
 need a view with `align="left"`, as the published training has it (its inference does not: a user's scores there depend

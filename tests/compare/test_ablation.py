@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from recjax import cli, comparisons, recipes
-from recjax.compare import run_cells
+from recjax.compare import run_cells as launching
 from recjax.compare.ablation import gather, plan, question_of, seeds_of, sweep_of
 from recjax.compare.run_cells import Devices, locked, run_cells, slices
 from recjax.compare.run_results import compare_runs, read_outcome
@@ -69,7 +69,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     start = Here()
     monkeypatch.setattr(comparisons, "probe", lambda: Devices("cpu", "cpu", 2))
     monkeypatch.setattr(comparisons, "run_cells", lambda *args, **kwargs: run_cells(*args, start=start, **kwargs))
-    monkeypatch.setattr(run_cells, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.0)
     return start
 
 
@@ -92,7 +92,7 @@ def finished(shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
         start = Here()
         patch.setattr(comparisons, "probe", lambda: Devices("cpu", "cpu", 2))
         patch.setattr(comparisons, "run_cells", lambda *args, **kwargs: run_cells(*args, start=start, **kwargs))
-        patch.setattr(run_cells, "POLL_SECONDS", 0.0)
+        patch.setattr(launching, "POLL_SECONDS", 0.0)
         with pytest.MonkeyPatch.context() as stopping:
             stopping.setattr(Interrupt, "asked", lambda self, step: step == 2)
             assert cli.main(command(recipe, out, "--only", "half")) == 0
@@ -196,7 +196,7 @@ def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
         os.kill(process.pid, signal.SIGKILL)
 
     def start_and_kill(*args) -> Any:
-        process = run_cells.start_process(*args)
+        process = launching.start_process(*args)
         threading.Thread(target=kill, args=(process,)).start()
         return process
 
@@ -213,7 +213,7 @@ def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
 
 
 def test_cells_run_side_by_side_and_a_signal_stops_them(finished: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(run_cells, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.001)
     cells = plan(recipes.read(str(finished / "shares.py")), [], [0, 1, 2], tmp_path)
     running, most, places = set(), [], []
 

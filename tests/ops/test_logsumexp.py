@@ -49,7 +49,7 @@ def _run(x, z0, initial):
 
 @pytest.mark.parametrize(("form", "initial"), [("_loop", NOTHING), ("_tree", 0.0)])
 def test_equals_the_definition_in_value_and_gradient(form, initial, monkeypatch):
-    monkeypatch.setattr(running_logsumexp, "_local", getattr(logsumexp, form))
+    monkeypatch.setattr(running_logsumexp, "_local", getattr(running_logsumexp, form))
     got = _graded(partial(_run, initial=initial))(*_inputs())
     expected = _graded(partial(_dense, initial=initial))(*_inputs())
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4), got, expected)

@@ -29,7 +29,8 @@ def test_the_second_job_is_refused_and_told_of_the_first(tmp_path):
 
 
 def test_a_killed_job_on_this_machine_is_taken_over_at_once(tmp_path, capfd):
-    hold = f"from pathlib import Path; from recjax.train.folder.lock import Lock; Lock(Path({str(tmp_path)!r})).__enter__()"
+    use = "from pathlib import Path; from recjax.train.folder.lock import Lock"
+    hold = f"{use}; Lock(Path({str(tmp_path)!r})).__enter__()"
     subprocess.run([sys.executable, "-c", f"{hold}; import os; os.kill(os.getpid(), 9)"], check=False)
     left = json.loads((tmp_path / LOCK).read_text())
     began = time.monotonic()

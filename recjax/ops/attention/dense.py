@@ -1,9 +1,9 @@
 """Attention over packed rows: a position sees only its own segment, and with `causal` only its past.
 
 An event may be one position or several tokens (`slots`: bidirectional inside an event, causal between events). Masks
-and relative biases are made block by block (`recjax.ops.attention.blocks`), rows of `LONG` positions and more by blocks of keys,
-too, so that no `[l, l]` array is made of them. On a mesh whose `seq` axis is longer than 1 each device keeps its
-queries and gathers the keys and values of the whole row.
+and relative biases are made block by block (`recjax.ops.attention.blocks`), rows of `LONG` positions and more by
+blocks of keys, too, so that no `[l, l]` array is made of them. On a mesh whose `seq` axis is longer than 1 each device
+keeps its queries and gathers the keys and values of the whole row.
 """
 
 import math
