@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (status := faults.flushed("--help")) and not ended.code:
             return status
         raise
+    if arguments is None and not options.debug:
+        faults.without_echoes()
     try:
         status = _run(options, whole=arguments is None)
     except (SystemExit, GeneratorExit):

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import TracebackType
 
 BAD_PATHS = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
@@ -98,6 +100,20 @@ def any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced by something else, or closed
             stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def without_echoes() -> None:
+    """Silences what Orbax prints beside the errors that it raises, which have their own message here: its log, and the
+    reads of a damaged checkpoint that come back to an event loop that is closed by then."""
+    show = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            show(kind, error, trace)
+
+    sys.excepthook = hook
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def _first_line(error: BaseException) -> str:

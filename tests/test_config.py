@@ -1,5 +1,6 @@
 """Configurations: types, overrides, JSON."""
 
+import importlib.util
 import json
 import re
 import sys
@@ -331,3 +332,26 @@ def test_entries_of_a_tuple_are_set_by_number_or_all_at_once():
     ):
         with pytest.raises(InputError, match=message):
             override_all(SEVERAL, [setting])
+
+
+def test_run_folders_written_before_modules_moved_load_and_are_the_same():
+    config = recipes.read("sasrec_synthetic").config
+    old = json.dumps(to_json(config)).replace("recjax.data.batches.", "recjax.data.")
+    old = old.replace("recjax.models.parts.objectives", "recjax.models.objectives")
+    old = old.replace("recjax.data.prepare.preparation", "recjax.data.preparation")
+    assert json.loads(old) != to_json(config)
+    assert from_json(json.loads(old)) == config
+    assert not diff(completed(json.loads(old), config), config)
+
+
+@pytest.mark.parametrize("place", configs._MOVED)
+def test_the_moved_modules_are_where_they_are_said_to_be(place):
+    name = f"recjax.{configs._MOVED[place]}"
+    assert importlib.util.find_spec(name) and not _exists(f"recjax.{place}")
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

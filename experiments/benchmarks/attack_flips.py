@@ -93,6 +93,11 @@ def trained(folder: Path) -> dict[Path, Reader]:
         histories = config.data.split.split(found).train.take(range(5))
         return digest((histories.items, histories.timestamps)) + found.fingerprint.encode()
 
+    def report() -> bytes:
+        found = Report.load(run / "evaluation.json")
+        assert found.users is not None
+        return repr((found.metrics, found.floors, found.interval)).encode() + found.users.write_csv().encode()
+
     def log() -> bytes:
         with MetricLog(run, 2):  # a log has no digest: it opens, whatever stands in it
             return b""
@@ -103,8 +108,8 @@ def trained(folder: Path) -> dict[Path, Reader]:
         inside = path.relative_to(folder).parts
         if inside[0] == "run" and inside[1] in ("config.json", "checkpoints", "codes", "items"):
             readers[path] = whole_run
-        elif inside[:2] == ("run", "evaluation.json"):
-            readers[path] = lambda: repr(Report.load(run / "evaluation.json").metrics).encode()
+        elif inside[0] == "run" and inside[1].startswith("evaluation."):
+            readers[path] = report
         elif inside[:2] == ("run", "metrics.jsonl"):
             readers[path] = log
         elif inside[0] == "cache" and inside[1] in ("vectors", "features"):
@@ -169,24 +174,27 @@ def attacked(readers: dict[Path, Reader], flips: int, only: set[str]) -> Iterato
 
 
 def main() -> int:
+    from recjax import faults
+
+    faults.without_echoes()
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--flips", type=int, default=12, help="bits flipped in each file")
     options.add_argument("--files", default="", help="names of files, separated by commas; all by default")
     chosen = options.parse_args()
     counts: Counter[tuple[str, str]] = Counter()
-    faults = []
+    wrong = []
     with tempfile.TemporaryDirectory() as folder:
         only = {name for name in chosen.files.split(",") if name}
         for name, found, which in attacked(trained(Path(folder)), chosen.flips, only):
             counts[name, found] += 1
             if found in ("silent", "traceback"):
-                faults.append(f"{found}: {which}")
+                wrong.append(f"{found}: {which}")
     print(f"{'file':<28}" + "".join(f"{found:>13}" for found in OUTCOMES))
     for name in dict.fromkeys(name for name, _ in counts):
         print(f"{name:<28}" + "".join(f"{counts[name, found]:>13}" for found in OUTCOMES))
-    for fault in faults:
+    for fault in wrong:
         print(fault)
-    return 1 if faults else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

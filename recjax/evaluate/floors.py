@@ -19,7 +19,7 @@ Baselines that learn in seconds are ranked beside them where asked for:
 | vector_transition | text_transition by the vectors that the model reads; of a model that reads none it is absent |
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any

@@ -16,13 +16,16 @@ from recjax.data.dataset import Dataset
 from recjax.evaluate.floors import best_floor
 from recjax.evaluate.intervals import holm, paired_values, spread
 from recjax.evaluate.metrics import MISS, user_metrics
-from recjax.files import read_json, replacing
+from recjax.files import file_digest, read_json, replacing, sealed, unsealed
 from recjax.typing import InputError
 
 RANK = "rank"
 """Column of the users' ranks; those of a floor stand in `rank_FLOOR`."""
 
 TIES = "equal scores rank by item id"
+
+USERS = "users_sha256"
+"""Digests of the files of users beside `evaluation.json`, by name."""
 
 LEADING = "ndcg@10"
 """What is compared with the floors."""
@@ -101,26 +104,35 @@ class Report:
         Users go to `<stem>.users.parquet`, those of a task to `<stem>.TASK.users.parquet`.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        users = {}
         for name, report in {"": self, **self.tasks}.items():
             if report.users is not None:
-                with replacing(_users_path(path, name)) as temporary:
+                with replacing(file := _users_path(path, name)) as temporary:
                     report.users.write_parquet(temporary)
+                    users[file.name] = file_digest(temporary)
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+            content = sealed(self.to_json() | {USERS: users})
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @staticmethod
     def load(path: Path) -> "Report":
         """Reads what `save` wrote.
 
         Raises:
-            InputError: there is no such file, or it is no report.
+            InputError: there is no such file, it is no report, or it or a file of users is damaged.
         """
         content = read_json(path, "which `recjax evaluate` writes")
         try:
-            tasks = content.pop("tasks", {}) if isinstance(content, dict) else {}
+            content = unsealed(content, path)
+            for name, expected in content.pop(USERS, {}).items():
+                if (file := path.with_name(name)).exists() and file_digest(file) != expected:
+                    raise InputError(f"{file} is damaged: its content is not what was written")
+            tasks = content.pop("tasks", {})
             shared = {"name": content["name"], "dataset": content["dataset"], "audit": None} if tasks else {}
             found = {name: Report(**shared, **task, users=_users_of(path, name)) for name, task in tasks.items()}
             report = Report(**content, users=_users_of(path), tasks=found)
+        except InputError:
+            raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{path} is no evaluation report: {error}") from None
         tables = (

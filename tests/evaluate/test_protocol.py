@@ -93,10 +93,25 @@ def test_json_has_the_promised_keys_and_survives_the_disk(tmp_path):
     assert set(content["interval"]) == keys - {"coverage@10"}
     path = tmp_path / "run" / "evaluation.json"
     report.save(path)
-    assert json.loads(path.read_text()) == content
+    written = json.loads(path.read_text())
+    assert written.keys() - content.keys() == {"digest", "users_sha256"} and content.items() <= written.items()
     assert Report.load(path).to_json() == content
     np.testing.assert_array_equal(Report.load(path).ranks(), report.ranks())
     assert sorted(file.name for file in path.parent.iterdir()) == ["evaluation.json", "evaluation.users.parquet"]
+
+
+def test_a_changed_figure_or_rank_is_refused(tmp_path):
+    run(floors=False).save(path := tmp_path / "evaluation.json")
+    text = path.read_text()
+    digit = text.index('"ndcg@10": 0.') + len('"ndcg@10": 0.')
+    path.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+    with pytest.raises(InputError, match=r"evaluation\.json is damaged"):
+        Report.load(path)
+    path.write_text(text)
+    users = tmp_path / "evaluation.users.parquet"
+    users.write_bytes(users.read_bytes()[:-9] + b"x" + users.read_bytes()[-8:])
+    with pytest.raises(InputError, match=r"users\.parquet is damaged"):
+        Report.load(path)
 
 
 def test_a_file_that_is_no_report_is_refused(tmp_path):
