@@ -1,96 +1,67 @@
 """Any causal encoder as a next-item model: the ground on which mixers are compared."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
-from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, refuse, require, within
+from recjax.limits import WIDEST, Limit, refuse, within
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.pattern import pattern
-from recjax.mixers.stack import Encoder, Norm, Stack
-from recjax.models.model import ItemStats, ModelConfig
+from recjax.mixers.stack import Encoder, Stack
+from recjax.models.model import ItemStats
 from recjax.models.parts.dot_product import DotProductModel, ItemSequenceEncoder
-from recjax.models.parts.objectives import FullSoftmax, Objective
+from recjax.models.parts.encoder_config import EncoderConfig
 from recjax.nn.feed_forward import Activation
-from recjax.typing import Dtype, InputError
+from recjax.typing import InputError
 
 Positions = Literal["auto", "learned", "none"]
 
 
 @dataclass(frozen=True)
-class NextItem(ModelConfig):
+class NextItem(EncoderConfig):
     """Item embeddings, a stack of mixers, and the dot product with the (tied) item vectors.
 
     Everything around the mixers is the same whatever they are, so two runs that differ in `mixer` alone differ in how
     information moves along time and in nothing else.
 
-    Attributes:
+    Attributes, beside those of `EncoderConfig`:
         mixer: pattern of mixers, see `recjax.mixers.pattern.pattern`; repeated over the layers.
         mixers: the mixers of the pattern as configs, in place of `mixer`.
-        width: model width.
-        layers: blocks.
-        heads: heads of the mixers that have heads.
         inner: width inside the feed-forward network, or None for four times the width; 0 for blocks without one.
         activation: of the feed-forward network.
-        norm: "pre" or "post", or "sasrec" where every mixer has a separate query; see `recjax.mixers.stack.Stack`.
-        dropout: rate on embeddings, mixer and feed-forward outputs, and inside mixers that have it.
-        max_length: rows of the position table; at least the view's `max_length`.
         positions: "learned" adds a position table; "none" does not; "auto" adds one only where no mixer of the stack
             knows the order of events by itself.
         input_norm: normalise embeddings before the first block.
         bias: a learned bias per item.
         scale: multiply embeddings by sqrt(width).
-        loss: training objective.
-        dtype: compute type, "float32" or "bfloat16"; parameters stay float32.
-        remat: recompute blocks in the backward pass to save memory.
         scan: compile one period of the pattern and repeat it; see `recjax.mixers.stack.Stack`.
     """
 
     mixer: str = "attention"
     mixers: tuple[Any, ...] = ()
-    width: int = 64
-    layers: int = 2
-    heads: int = 1
     inner: int | None = None
     activation: Activation = "gelu"
-    norm: Norm = "pre"
-    dropout: float = 0.1
-    max_length: int = 200
     positions: Positions = "auto"
     input_norm: bool = False
     bias: bool = False
     scale: bool = True
-    loss: Objective = field(default_factory=FullSoftmax)
-    dtype: Dtype = "float32"
-    remat: bool = False
     scan: bool = False
 
+    INNER: ClassVar[Limit] = within(0, WIDEST)
+
     def __post_init__(self) -> None:
-        require(self, width=SIZE, layers=LAYERS, heads=COUNT, inner=within(0, WIDEST), dropout=RATE, max_length=SIZE)
-        stack = self.stack()
-        stack.check()
-        if self.positions == "none" and not stack.positional:
+        super().__post_init__()
+        if self.positions == "none" and not self.stack().positional:
             refuse(self, "positions", f"a table, for no mixer ({self.mixer}) knows the order of events by itself")
 
     def stack(self) -> Stack:
-        """The encoder."""
-        return Stack(
-            pattern=self.mixers or pattern(self.mixer, heads=self.heads, dropout=self.dropout),
-            layers=self.layers,
-            width=self.width,
-            causal=True,
-            norm=self.norm,
-            inner=4 * self.width if self.inner is None else self.inner,
-            activation=self.activation,
-            dropout=self.dropout,
-            remat=self.remat,
-            scan=self.scan,
-            dtype=self.dtype,
-        )
+        mixers = self.mixers or pattern(self.mixer, heads=self.heads, dropout=self.dropout)
+        inner = 4 * self.width if self.inner is None else self.inner
+        return self.blocks(mixers, inner, activation=self.activation, scan=self.scan)
 
     @property
     def longest(self) -> int | None:
