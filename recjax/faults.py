@@ -14,7 +14,7 @@ BAD_PATHS = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
 )
-"""What is wrong with a path that was named, rather than with the disk under it."""
+"""Error numbers of a bad path, rather than of the disk under it."""
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Statuses of a shell for what SIGINT and SIGPIPE have ended."""

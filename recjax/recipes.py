@@ -60,7 +60,7 @@ class Recipe:
 
 
 def folders() -> list[Path]:
-    """Where a recipe is looked for by name: `experiments/` here, beside the package, and where `pip` put them.
+    """Folders of recipes by name: `experiments/` here, beside the package, and where `pip` put them.
 
     Ablations stand in a folder of their own inside each.
     """

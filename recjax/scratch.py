@@ -49,7 +49,7 @@ def machine() -> str:
 
 
 def start_ticks(pid: int) -> str:
-    """When a process started, in ticks since the boot; nothing for one that is not, or is a zombie."""
+    """Start time of a process, in ticks since the boot; nothing for one that is not, or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

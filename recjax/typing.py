@@ -21,7 +21,7 @@ Params: TypeAlias = Any
 """A Flax parameter tree: nested dicts of arrays."""
 
 Dtype = Literal["float32", "bfloat16"]
-"""What a model computes in; parameters are float32."""
+"""Compute types of a model; parameters are float32."""
 
 DATA_AXIS = "data"
 MODEL_AXIS = "model"

@@ -30,7 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 
 @dataclass(frozen=True)
 class State:
-    """What is known of a cell's past, kept in its folder.
+    """Record of a cell's past, in its folder.
 
     Attributes:
         status: "new", "finished" (trained and evaluated), "failed" or "stopped".
@@ -229,7 +229,7 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def question_of(recipe: Recipe) -> str:
-    """What the recipe's docstring says beside its command and the figures under it."""
+    """Question in the recipe's docstring: its text without the command and the figures."""
     text = (recipe.module.__doc__ or "").strip()
     parts = [" ".join(part.split()) for part in text.split("\n\n")]
     return "\n\n".join(part for part in parts if not part.startswith(("recjax ", "Expected:")))

@@ -1,4 +1,4 @@
-"""What is shown of systems that are compared: plain numbers, from which tables, pictures and the page are made."""
+"""Systems compared, as plain numbers from which tables, pictures and the page are made."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -41,7 +41,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a system costs; a mean over its runs, None where it is not known.
+    """Cost of a system; a mean over its runs, None where it is not known.
 
     Attributes:
         parameters: numbers trained.
@@ -100,7 +100,7 @@ class Row:
 
 
 def size_note(row: Row, first: Row) -> str:
-    """How the size compares with the first row's: "" where it is the same, "+3 %", or "+12 %, not matched"."""
+    """Size against the first row's: "" where it is the same, "+3 %", or "+12 %, not matched"."""
     ours, theirs = row.cost.parameters, first.cost.parameters
     if not ours or not theirs or ours == theirs:
         return ""

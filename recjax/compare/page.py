@@ -117,7 +117,7 @@ _FAIR = {
     "learning rate": ("optim.learning_rate",),
     "training data": ("data.dataset", "data.split", "data.user_share"),
 }
-"""What should not differ if only the question is asked -> the settings that decide it."""
+"""Properties that should not differ between rows -> the settings that decide them."""
 
 
 def _data(comparison: Comparison) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ print(json.dumps({"platform": found[0].platform, "kind": found[0].device_kind, "
 
 @dataclass(frozen=True)
 class Devices:
-    """What this host offers.
+    """Devices of this host.
 
     Attributes:
         platform: "cpu", "gpu" or "tpu".

@@ -1,4 +1,4 @@
-"""What run folders say of how their runs went, gathered into rows to compare."""
+"""Results of runs, gathered from their folders into rows to compare."""
 
 import math
 import statistics
@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def metric(self) -> str:
-        """What validation looks at."""
+        """Metric of validation."""
         return self.config["train"]["metric"]
 
     def validation(self) -> Curve:
@@ -82,7 +82,7 @@ class Outcome:
         return Curve([step for step, _ in points], None, [value for _, value in points])
 
     def cost(self, target: float | None) -> Cost:
-        """What the run has cost."""
+        """Cost of the run."""
         curve, speeds = self.validation(), self._values("interactions_per_second")
         online = {} if self.report is None else self.report.notes.get(ONLINE, {})
         reached = None

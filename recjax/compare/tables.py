@@ -85,7 +85,7 @@ def _test_cells(test: dict[str, Any] | None) -> list[str]:
 
 
 def verdict(test: dict[str, Any]) -> str:
-    """What the corrected test allows to say of a row against the first."""
+    """Verdict of the corrected test on a row against the first."""
     p = test["p_holm"]
     if p >= SIGNIFICANT:
         return f"no difference shown\n(p = {p:.2g})"
@@ -109,7 +109,7 @@ def below_floor(comparison: Comparison) -> list[str]:
 
 
 def cost_grid(comparison: Comparison) -> Grid:
-    """What each row costs; the least of each column is stressed."""
+    """Cost of each row; the least of each column is stressed."""
     rows = comparison.rows
     target = NONE if comparison.target is None else f"time to\n{comparison.metric} {comparison.target:.4f}"
     columns = {
@@ -223,7 +223,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def explanations(comparison: Comparison) -> list[str]:
-    """What the brackets and verdicts mean, where there are any."""
+    """Legend of brackets and verdicts, where there are any."""
     over = {found.over for row in comparison.rows for found in row.metrics.values() if found.over}
     lines = []
     if "seeds" in over:

@@ -88,7 +88,7 @@ def beam_topk(
 
 
 class Agreement(NamedTuple):
-    """How much of the exact lists a beam finds; means over queries whose exact list is not empty.
+    """Share of the exact lists that a beam finds; means over queries whose exact list is not empty.
 
     Attributes:
         overlap: share of the first k exact items that are among the first k of the beam.

@@ -203,7 +203,7 @@ def gathered(cache: Any, parents: Int[Array, "q w"]) -> Any:
 
 
 def _restricted(trie: Trie, candidates: Bool[Array, " m"]) -> tuple[tuple[Array, ...], Trie]:
-    """Which nodes of each level lead to a candidate, and the same nodes with candidates alone below the last level."""
+    """Nodes of each level that lead to a candidate, and the same nodes with candidates alone below the last level."""
     open_ = is_among(trie.items, jnp.asarray(candidates)) & (trie.items > 0)
     before = _before(open_)
     place = jnp.where(open_, before[:-1], trie.capacity)
@@ -218,7 +218,7 @@ def _restricted(trie: Trie, candidates: Bool[Array, " m"]) -> tuple[tuple[Array,
 
 
 def _before(mask: Bool[Array, " n"]) -> Int[Array, " m"]:
-    """How many are true before each place, and before the end."""
+    """Number of true entries before each place, and before the end."""
     return jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(mask, dtype=jnp.int32)])
 
 

@@ -249,7 +249,7 @@ def _only(trie: Trie, allowed: Array) -> Trie:
 
 
 def _kept(mask: Array, *arrays: Array) -> tuple[Array, ...]:
-    """How many entries before each place (and the end) are kept, and the arrays without the others, 0-padded."""
+    """Number of true entries before each place (and the end), and the arrays without the others, 0-padded."""
     keep = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(mask, dtype=jnp.int32)])
     place = jnp.where(mask, keep[:-1], len(mask))
     return keep, *(jnp.zeros_like(x).at[place].set(x, mode="drop") for x in arrays)

@@ -24,7 +24,7 @@ from recjax.typing import InputError, Params
 
 @dataclass(frozen=True, eq=False)
 class EvaluationData:
-    """What models are evaluated on.
+    """Data that models are evaluated on.
 
     Attributes:
         dataset: the catalog and the users' names.
@@ -63,7 +63,7 @@ class Evaluator(ABC):
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
         return type(self).__name__
 
     def check(self, data: EvaluationData) -> None:

@@ -20,7 +20,7 @@ FLOORS = ("popularity", "transition")
 
 @dataclass(frozen=True)
 class Exposure(Evaluator):
-    """How often lists hold the given items: t_hr@k and t_ndcg@k, as the literature on attacks has them.
+    """Exposure of given items in lists: t_hr@k and t_ndcg@k, as the literature on attacks has them.
 
     For each item, over the users who do not have it in their history, t_hr@k is the share whose best k unseen items
     hold it, t_ndcg@k the mean of 1 / log2(1 + rank) there; then the mean over the items. An attacker wants much, the

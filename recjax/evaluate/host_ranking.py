@@ -22,7 +22,7 @@ GROUP = 32
 
 @dataclass(frozen=True)
 class Rules:
-    """What competes with a target.
+    """Items that compete with a target.
 
     Attributes:
         mask_seen: items of the history leave the ranking, and a target among them is a miss.

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap over users, spread over seeds, paired tests."""
+"""Uncertainty of figures: bootstrap over users, spread over seeds, paired tests."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -101,7 +101,7 @@ def novelty(lists: np.ndarray, counts: np.ndarray) -> float:
 def popularity_lift(
     lists: np.ndarray, profile_items: np.ndarray, profile_lengths: np.ndarray, counts: np.ndarray
 ) -> float:
-    """How much more popular recommended items are than those users chose themselves (Abdollahpouri et al. 2020).
+    """Popularity lift of recommended items over those that users chose themselves (Abdollahpouri et al. 2020).
 
     (mean over users of the mean training count in their lists) / (the same in their histories) - 1: 0 is no bias, 1 is
     twice as popular. Users without a list or a history are left out.

@@ -1,4 +1,4 @@
-"""What one more event of a user costs, through the state that a model keeps of the user."""
+"""Cost of one more event of a user, through the state that a model keeps of the user."""
 
 import statistics
 import time

@@ -34,7 +34,7 @@ from recjax.evaluate.report import Report
 from recjax.typing import InputError, shorten
 
 ORDERS = {"rank": ("rank",), "score": ("score", "prediction")}
-"""What orders a list, and how files call it; users and items are called as in logs."""
+"""Columns that order a list, with their names in files; users and items are called as in logs."""
 
 FEWEST_LISTS = 20
 """From so many lists on, a target in each of them is no luck."""

@@ -1,4 +1,4 @@
-"""How a model is evaluated: which users, which items compete, what is masked."""
+"""The ranking protocol: users, competing items, masked items."""
 
 import time
 from dataclasses import dataclass, replace
@@ -182,7 +182,7 @@ def evaluate(
 
 
 def examples_of(config: Evaluate, dataset: Dataset, split: Split) -> Examples:
-    """What is asked: the histories as the protocol shows them, and their targets."""
+    """The examples: histories as the protocol shows them, and their targets."""
     examples = split.examples(config.split)
     if config.max_history is None:
         return examples
@@ -190,7 +190,7 @@ def examples_of(config: Evaluate, dataset: Dataset, split: Split) -> Examples:
 
 
 def rules_of(config: Evaluate, dataset: Dataset, split: Split) -> Rules:
-    """What competes with each target; sampled candidates are the same for every model and floor."""
+    """Items that compete with each target; sampled candidates are the same for every model and floor."""
     masked = config.mask_seen == "history"
     if config.candidates == "full":
         return Rules(masked, config.k)

@@ -48,7 +48,7 @@ class NonFiniteScoresError(ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class Rankings:
-    """What is known of the ranking of each user, in the order of the examples.
+    """Results of ranking, user by user, in the order of the examples.
 
     Attributes:
         ranks: int64 [n], rank of the target, or `metrics.MISS`.
@@ -237,7 +237,7 @@ def score_items(
 
 
 def few_shapes(examples: Examples) -> int:
-    """How many shapes of batches are worth their compilation."""
+    """Number of batch shapes that are worth their compilation."""
     return 3 if len(examples) < MANY_USERS else 5
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: as JSON, as a table, as a file."""
+"""Results of an evaluation: as JSON, as a table, as a file."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ USERS = "users_sha256"
 """Digests of the files of users beside `evaluation.json`, by name."""
 
 LEADING = "ndcg@10"
-"""What is compared with the floors."""
+"""Metric that is compared with the floors."""
 
 COLUMNS = (
     *("hr@1", "hr@5", "hr@10", "hr@20", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr"),
@@ -41,7 +41,7 @@ FEW = 5
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """What a report says of the dataset."""
+    """Description of the dataset in a report."""
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -153,7 +153,7 @@ class Report:
         return self.users[RANK].fill_null(int(MISS)).to_numpy()
 
     def values(self, metric: str, floor: str | None = None) -> np.ndarray | None:
-        """What each user has of a metric, by the model or by a floor: float64 [n], or None where it is not stored."""
+        """Values of a metric by user, of the model or of a floor: float64 [n], or None where they are not stored."""
         task, _, rest = metric.partition(".")
         if task in self.tasks:
             return self.tasks[task].values(rest, floor)
@@ -320,7 +320,7 @@ def compare(groups: Mapping[str, Sequence[Report]], metric: str | None = None) -
 
 
 def mean_values(reports: Sequence[Report], metric: str, floor: str | None = None) -> np.ndarray:
-    """What each user has of a metric, averaged over reports of the same users (seeds of one system), float64 [n].
+    """Values of a metric user by user, averaged over reports of the same users (seeds of one system), float64 [n].
 
     Raises:
         InputError: a report was stored without its users, or does not know the metric of each.

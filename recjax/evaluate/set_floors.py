@@ -1,4 +1,4 @@
-"""What a system that recommends the next basket must beat: counts of the user's own purchases.
+"""Floors of next-basket recommendation: counts of the user's own purchases.
 
 | floor           | score of an item                                                                               |
 |-----------------|------------------------------------------------------------------------------------------------|

@@ -59,7 +59,7 @@ class TargetSets:
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Where the targets of some examples are in `items`, example after example."""
+        """Places of the targets of some examples in `items`, example after example."""
         return ranges(self.offsets[rows], self.lengths[rows])
 
 

@@ -40,7 +40,7 @@ def asked_items(histories: Histories) -> np.ndarray:
 def text_prior(
     vectors: np.ndarray | sparse.csr_array, items: np.ndarray | None = None, neighbours: int = NEIGHBOURS
 ) -> sparse.csr_array:
-    """Where each text points: squared cosines with the nearest texts, divided by their sum; float64 [v, v] sparse.
+    """Prior of each text: squared cosines with the nearest texts, divided by their sum; float64 [v, v] sparse.
 
     Args:
         vectors: float [v, d], dense or sparse, rows of length 1, or zeros where an item has no text.

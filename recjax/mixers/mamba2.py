@@ -63,7 +63,7 @@ class Mamba2:
                 refuse(self, low, f"at most {high}, which is {getattr(self, high)}")
 
     def heads(self, width: int) -> int:
-        """How many there are.
+        """Number of heads.
 
         Raises:
             InputError: heads that do not fill the values, or groups that do not divide the heads.
@@ -79,7 +79,7 @@ class Mamba2:
         return min(self.head_width, self.expand * width)
 
     def channels(self, width: int) -> int:
-        """What the convolution runs over: x, B and C."""
+        """Channels of the convolution: x, B and C."""
         return self.expand * width + 2 * self.groups * self.states
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "Mamba2Mixer":
@@ -93,7 +93,7 @@ class Mamba2:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Mamba2State:
-    """What a row keeps.
+    """State of a row.
 
     Attributes:
         products: S, float32.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 State = Any
-"""What a mixer keeps of the past of each row: a tree of arrays whose first axis is the row."""
+"""State of a mixer: a tree of arrays whose first axis is the row."""
 
 Memory = Literal["none", "constant", "history"]
 
@@ -17,7 +17,7 @@ Memory = Literal["none", "constant", "history"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SeqContext:
-    """What every mixer of a stack needs to know of the batch, computed once.
+    """Context that every mixer of a stack needs of the batch, computed once.
 
     Attributes:
         segments: which history a position belongs to; 0 = padding.
@@ -34,7 +34,7 @@ class SeqContext:
 
     @property
     def valid(self) -> Bool[Array, "b l"]:
-        """Where there is an event; what a recurrence passes over elsewhere."""
+        """Mask of events; a recurrence passes over the other positions."""
         return self.segments > 0
 
     @property
@@ -59,7 +59,7 @@ class SeqContext:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a mixer can do; a stack refuses a composition its mixers cannot serve.
+    """Capabilities of a mixer; a stack refuses a composition its mixers cannot serve.
 
     Attributes:
         causal: may be restricted to the past.

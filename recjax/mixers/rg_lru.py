@@ -70,7 +70,7 @@ class RGLRU:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RGLRUState:
-    """What the block keeps of the past.
+    """State of the block.
 
     Attributes:
         hidden: the recurrence's state.

@@ -83,7 +83,7 @@ class S5:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class S5State:
-    """What S5 keeps of the past.
+    """State of S5.
 
     Attributes:
         hidden: the system's state.
@@ -162,7 +162,7 @@ class S5Mixer(nn.Module):
 
 @dataclass(frozen=True)
 class Start:
-    """What the parameters of a system of `blocks` HiPPO-N blocks, with `size` kept eigenvalues each, begin as.
+    """Initial parameters of a system of `blocks` HiPPO-N blocks with `size` eigenvalues each.
 
     HiPPO-N is the normal part of HiPPO-LegS (Gu et al. 2022, theorem 1).
     """

@@ -61,7 +61,7 @@ class Toeplitz:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ToeplitzState:
-    """What a row keeps.
+    """State of a row.
 
     Attributes:
         sums: the decayed sums of the past, [axes x heads] of them.

@@ -129,7 +129,7 @@ class Model(ABC):
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What reports say of how the model ranks, as JSON values by label, such as the width of a search."""
+        """Notes for reports on how the model ranks, as JSON values by label, such as the width of a search."""
         return {}
 
     @property

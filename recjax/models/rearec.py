@@ -126,7 +126,7 @@ class ReaRecModel(DotProductModel):
         return steps
 
     def pooled(self, steps: list[Float[Array, "b d"]]) -> Float[Array, "b d"]:
-        """What items are scored by."""
+        """State that items are scored by."""
         return (jnp.mean(jnp.stack(steps), axis=0) if self.config.way == "erl" else steps[-1]).astype(jnp.float32)
 
     def users(self, params: Params, queries: Queries) -> Float[Array, "q d"]:

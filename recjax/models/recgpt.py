@@ -45,7 +45,7 @@ REPRESENTED = "represented"
 """Name of the prepared vectors that user states are multiplied with to rank the items."""
 
 TRAINED = "trained"
-"""Which items have training events, beside the parameters that `represent` uses."""
+"""Column of items with training events, beside the parameters that `represent` uses."""
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ class RecGPTModel(Model):
         return total / len(sizes)
 
     def represent(self, weights: Any, rows: Any) -> Array:
-        """What user states are multiplied with: text vectors, embeddings of the codes, own vectors, side by side."""
+        """Vectors that user states meet: text vectors, embeddings of the codes, own vectors, side by side."""
         parts = [rows["vectors"] * (rows["density"] ** -weights["density_power"])[:, None]]
         if self.module.sizes:
             codes = jnp.take(weights["codes"], rows["codes"] + offsets(self.module.sizes), axis=0)

@@ -24,7 +24,7 @@ def squared_distances(vectors: Float[Array, "n d"], centroids: Float[Array, "k d
 def balancing_prices(
     distances: Float[Array, "n k"], *, epsilon: float = 0.003, rounds: int = 100
 ) -> Float[Array, " k"]:
-    """What to take off the distances to each cluster so that nearest ones are nearly equally frequent.
+    """Offsets to take off the distances to each cluster so that nearest ones are nearly equally frequent.
 
     The softness falls from 1 to `epsilon` over most of the rounds: from the start at a small one the prices would move
     too slowly, and a large one balances the plan but not its hard assignments.

@@ -17,7 +17,7 @@ from recjax.typing import Array, Float, InputError, Int, shorten
 Bound = Literal["tanh", "sigmoid"]
 
 MARGIN = 1e-3
-"""How far the outermost values of the tanh stay from the outermost rounding borders, as a share of the range."""
+"""Distance of the outermost values of the tanh from the outermost rounding borders, as a share of the range."""
 
 
 def check_levels(levels: tuple[int, ...]) -> None:
@@ -29,7 +29,7 @@ def check_levels(levels: tuple[int, ...]) -> None:
 
 
 def place_values(levels: tuple[int, ...]) -> tuple[int, ...]:
-    """What a step of each digit adds to the code."""
+    """Place values: a step of each digit adds so much to the code."""
     return tuple(math.prod(levels[:place]) for place in range(len(levels)))
 
 

@@ -1,4 +1,4 @@
-"""How the processes of a launch exchange words and wait for each other.
+"""Messages and barriers between the processes of a launch.
 
 All of it goes over the coordination service that `jax.distributed` starts on process 0, not over the devices, so that a
 process that is late or gone can be named.
@@ -101,7 +101,7 @@ def share(name: str, text: str = "") -> str:
 
 
 def problems(name: str, text: str | None) -> dict[int, str]:
-    """What went wrong on which process; every process calls this after the same attempt and gets the same answer.
+    """Errors by process; every process calls this after the same attempt and gets the same answer.
 
     Args:
         name: of the attempt.
@@ -122,7 +122,7 @@ def announce_host() -> None:
 
 
 def hosts() -> dict[int, str]:
-    """Where each process runs that has said so."""
+    """Host of each process that has named it."""
     return _entries("recjax/hosts")
 
 

@@ -1,4 +1,4 @@
-"""Where arrays live on the mesh: parameters and optimiser state by rules, batches by rows."""
+"""Layout of arrays on the mesh: parameters and optimiser state by rules, batches by rows."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""How a process finds out how it was launched, and joins the others."""
+"""Start-up of the processes of a launch: how each was launched, and joining the others."""
 
 import contextlib
 import ipaddress
@@ -24,7 +24,7 @@ _PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCE
 
 @dataclass(frozen=True)
 class Launch:
-    """How the processes of a launch find each other. What is None is left for JAX to find out.
+    """Coordinates by which the processes of a launch find each other. What is None is left for JAX to find out.
 
     Attributes:
         launcher: what started them, as it is shown.
@@ -83,7 +83,7 @@ def launched_with_others() -> bool:
 
 
 def detect() -> Launch | None:
-    """How this process was launched, or None where it is alone."""
+    """The launch of this process, or None where it is alone."""
     explicit = _explicit_launch()
     if explicit is not None:
         return explicit
@@ -178,7 +178,7 @@ def _not_joined(launch: Launch, limit: float) -> str:
 
 
 def _found(launch: Launch) -> str:
-    """What was joined, in a line."""
+    """The launch that was joined, in a line."""
     from jax._src import distributed  # JAX has no public name for the address that it found out
 
     count = jax.process_count()

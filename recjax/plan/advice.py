@@ -31,7 +31,7 @@ def nearest(config: RunConfig, attempt: Attempt) -> tuple[list[str], Estimate] |
 
 
 def _changes(config: RunConfig) -> Iterator[list[str]]:
-    """What to try: first what changes no result, then rows over fewer bits, then fewer rows."""
+    """Settings to try: first those that change no result, then rows over fewer bits, then fewer rows."""
     parts, model, rows = config.train.accumulate, config.mesh.model, config.data.rows
     yield from ([f"train.accumulate={parts * factor}"] for factor in (2, 4))
     yield ["model.remat=true"]

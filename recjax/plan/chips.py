@@ -1,4 +1,4 @@
-"""What devices can do at best: the figures that a plan holds a program against."""
+"""Peak figures of devices, against which a plan holds a program."""
 
 from dataclasses import dataclass
 

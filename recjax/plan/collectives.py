@@ -1,4 +1,4 @@
-"""What devices send each other in a compiled program: kind, bytes, axis of the mesh, link."""
+"""Collectives of a compiled program: kind, bytes, axis of the mesh, link."""
 
 import math
 import re

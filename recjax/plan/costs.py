@@ -1,4 +1,4 @@
-"""What one call of a compiled program costs a device: products and memory traffic, with loops counted."""
+"""Cost of one call of a compiled program on a device: products and memory traffic, with loops counted."""
 
 import math
 import re
@@ -128,7 +128,7 @@ def _pieces(line: Instruction, operands: list[Instruction]) -> int:
 
 
 def _written(program: Program, inner: Computation, line: Instruction) -> int:
-    """What a fused instruction writes: of arrays that it updates in place, the update."""
+    """Bytes that a fused instruction writes: of arrays that it updates in place, the update."""
     root = inner.root
     if root.opcode == "tuple":
         shapes = zip(inner.operands(root), line.shapes, strict=False)
@@ -153,7 +153,7 @@ def _put(program: Program, inner: Computation, part: Instruction, shape: Shape) 
 
 
 def _read(program: Program, inner: Computation, place: int, operand: Instruction) -> int:
-    """What a fused instruction reads of its operand number `place`."""
+    """Bytes that a fused instruction reads of its operand number `place`."""
     whole = _in_memory(operand.shapes)
     taken = _taken(program, inner, place) if whole else 0
     return whole if taken is None else min(taken, whole)

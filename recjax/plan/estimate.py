@@ -1,4 +1,4 @@
-"""What a compiled program needs of a device, and how long it would take at best and at worst."""
+"""Needs of a compiled program on a device, and its time at best and at worst."""
 
 import math
 import re
@@ -101,7 +101,7 @@ def estimate(lowered: jax.stages.Lowered, held: dict[str, Any], mesh: Mesh, chip
 
 
 def _divided(memory: dict[str, int], total: int, arguments: int, chip: Chip) -> Estimate:
-    """What is held besides the arguments, as gradients and the rest."""
+    """Memory besides the arguments, as gradients and the rest."""
     memory = dict(memory)
     rest = max(total - arguments, 0)
     if "gradients" in memory:

@@ -153,7 +153,7 @@ def read(text: str) -> Program:
 
 
 def _closed(rest: str) -> tuple[str, str]:
-    """What is before the parenthesis that closes, and after it."""
+    """The texts before the parenthesis that closes, and after it."""
     depth = 1
     for place, letter in enumerate(rest):
         depth += (letter == "(") - (letter == ")")
@@ -179,7 +179,7 @@ def _run(computations: dict[str, Computation], name: str, times: int, fused: boo
 
 
 def _length(loop: Instruction, computations: dict[str, Computation]) -> int | None:
-    """How often a loop runs, or None."""
+    """Iterations of a loop, or None."""
     if (known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)) is not None:
         return int(known[1])
     condition = re.search(r"condition=%([\w.\-]+)", loop.attributes)

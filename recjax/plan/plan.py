@@ -16,7 +16,7 @@ from recjax.typing import MESH_AXES, InputError
 
 @dataclass(frozen=True)
 class Advice:
-    """What would fit.
+    """The advice that would fit.
 
     Attributes:
         settings: to change; none where nothing that was tried fits.
@@ -29,7 +29,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would need.
+    """Needs of a run.
 
     Attributes:
         name: of the configuration.

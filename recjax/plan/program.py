@@ -38,7 +38,7 @@ STEPS = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the programs take, as shapes with layouts.
+    """Arguments of the programs, as shapes with layouts.
 
     Attributes:
         model: of the catalog.

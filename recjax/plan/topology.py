@@ -29,7 +29,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """What a program is compiled for.
+    """Target of a compilation.
 
     Attributes:
         name: as asked for.

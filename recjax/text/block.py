@@ -26,7 +26,7 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What both families have in common.
+    """Sizes that both families have in common.
 
     Attributes:
         vocabulary: rows of the word table.

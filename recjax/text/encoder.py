@@ -59,7 +59,7 @@ class SentenceEncoder:
         ItemText(self.template)
 
     def fingerprint(self) -> str:
-        """What the vectors depend on besides the texts."""
+        """Identity of the vectors besides the texts."""
         return f"sentence {folder.fingerprint(find_folder(self.folder))} {self.max_tokens} {self.dtype}"
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:

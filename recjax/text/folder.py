@@ -40,7 +40,7 @@ POOLINGS: dict[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls"}
 """Pooling modes by their names in a pooling module's configuration."""
 
 OLD_NAMES = {"weight": "gamma", "bias": "beta"}
-"""How the oldest files call the tensors of a normalisation."""
+"""Names of the tensors of a normalisation in the oldest files."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ class Hashed:
         ItemText(self.template)
 
     def fingerprint(self) -> str:
-        """What the vectors depend on besides the texts."""
+        """Identity of the vectors besides the texts."""
         return f"hashed 1 {self.width} {self.seed}"
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:

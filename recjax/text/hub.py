@@ -1,4 +1,4 @@
-"""Where the folders of sentence encoders are: a path, a name under `$RECJAX_ENCODERS`, or the Hugging Face hub."""
+"""Folders of sentence encoders: by path, by name under `$RECJAX_ENCODERS`, or from the Hugging Face hub."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from recjax.typing import InputError, shorten
 VARIABLE = "RECJAX_ENCODERS"
 CONFIG = "config.json"
 WANTED = ("*.json", "*/config.json", "model.safetensors", "*/model.safetensors")
-"""What is fetched from the hub: no pickle, no weights of other frameworks."""
+"""Files that are fetched from the hub: no pickle, no weights of other frameworks."""
 
 LONGEST = 4096
 """Characters of a name: what file systems take."""

@@ -42,7 +42,7 @@ class Sketch:
         ItemText(self.template)
 
     def fingerprint(self) -> str:
-        """What the vectors depend on besides the texts."""
+        """Identity of the vectors besides the texts."""
         return f"sketch 1 {self.width} {self.leading}"
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:

@@ -105,7 +105,7 @@ def density(
     neighbours: int = NEIGHBOURS,
     sample: int = SAMPLE,
 ) -> np.ndarray:
-    """How crowded it is around each item: its mean similarity to the items nearest to it, float32 [n].
+    """Density around each item: its mean similarity to the items nearest to it, float32 [n].
 
     An item amid many alike is near to everything that is near to them, and would stand in every list; dividing by a
     power of the density takes that back (hubness reduction by local scaling; Radovanovic et al. 2010). In catalogs

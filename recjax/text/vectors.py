@@ -22,7 +22,7 @@ class TextEncoder(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """What the vectors depend on besides the texts."""
+        """Identity of the vectors besides the texts."""
         ...
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What happens to items that share a tuple of codes: two items never silently become one.
+"""Policies for items that share a tuple of codes: two items never silently become one.
 
 * `none`: they keep it, and a model cannot tell them apart; the diagnostics say how many they are.
 * `suffix`: one more slot holds the number of an item among those of its tuple (TIGER's extra digit).

@@ -1,4 +1,4 @@
-"""What can be wrong with item codes, as numbers: items that share a tuple, slots of which few codes are used."""
+"""Diagnostics of item codes: items that share a tuple, slots of which few codes are used."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What the codes of a catalog look like; padding is not counted.
+    """Statistics of the codes of a catalog; padding is not counted.
 
     Attributes:
         items: of the catalog.

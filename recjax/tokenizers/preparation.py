@@ -21,7 +21,7 @@ Prepare = dict[str, np.ndarray]
 
 
 def fit_preparation(vectors: np.ndarray, kind: Preparation, seed: int = 0) -> Prepare:
-    """What to do with vectors [n, d] of items that are known.
+    """Transformation of vectors [n, d], fitted on items that are known.
 
     Args:
         vectors: of the items with text only.

@@ -180,7 +180,7 @@ class RQVAE:
             raise InputError(f"the vector of behaviour of item {item} has a number that is not finite")
 
     def _refresh(self, model: RQVAEModel, ready: np.ndarray, epoch: int, key: Array) -> Refresh | None:
-        """What is done once an epoch, if anything."""
+        """Work done once an epoch, if any."""
         if not (self.revive or self.diversity):
             return None
         rows = np.random.default_rng(0).permutation(len(ready))[:REFRESH_ROWS]

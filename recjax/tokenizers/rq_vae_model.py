@@ -70,7 +70,7 @@ class RQAutoencoder(nn.Module):
         return _through(self.decoder, latents)
 
     def compared(self, latents: Float[Array, "b w"]) -> Float[Array, "b e"]:
-        """What is compared with vectors of behaviour."""
+        """Representation that is compared with vectors of behaviour."""
         return self.project(latents) if self.behaviour else latents
 
 

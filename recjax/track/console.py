@@ -1,4 +1,4 @@
-"""What a run prints: a progress bar on a terminal, plain lines elsewhere."""
+"""Output of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Where the wall time of a run went, over all the processes that have worked on it one after the other."""
+"""Wall time of a run by purpose, over all the processes that have worked on it one after the other."""
 
 import os
 import time
@@ -17,7 +17,7 @@ KINDS = {
     "checkpoint": "the part of saving that training waits for",
     "restart": "steps, and what went with them, that were lost with a process and done again",
 }
-"""What time is spent on; each second of a process on one of them."""
+"""Purposes that time is spent on; each second of a process on one of them."""
 
 _REDONE = ("step", "data", "evaluation", "refresh", "checkpoint")
 _PREFIX = "goodput/"

@@ -1,4 +1,4 @@
-"""Where and with which code something ran."""
+"""Machine and commit of a run."""
 
 import os
 import platform

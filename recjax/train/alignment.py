@@ -16,7 +16,7 @@ from recjax.typing import InputError
 
 @dataclass(frozen=True)
 class Aligned:
-    """What came of it.
+    """Results of the alignment.
 
     Attributes:
         result: of the training.

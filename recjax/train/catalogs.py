@@ -130,7 +130,7 @@ def _text_parts(
 def _state(
     config: RunConfig, name: str, feature: Feature, sources: Sequence[Source], run_dir: Path | None
 ) -> FeatureState:
-    """What a feature learned: the state in the run's folder, or fitted on these catalogs and saved there."""
+    """State of a feature: from the run's folder, or fitted on these catalogs and saved there."""
     if not isinstance(feature, Feature):
         raise InputError(f"items.{name} is {type(feature).__name__}, expected a feature of items")
     path = None if run_dir is None else run_dir / ITEMS / f"{name}.safetensors"
@@ -172,7 +172,7 @@ def _made(feature: Feature, source: Source, state: FeatureState) -> np.ndarray |
 
 
 def tokenizer_input(space: SpaceVectors) -> np.ndarray:
-    """What codes are made of: the first channel, whose coordinates mean the same in every catalog."""
+    """Vectors that codes are made of: the first channel, whose coordinates mean the same in every catalog."""
     return space.vectors[:, : space.widths[0]]
 
 

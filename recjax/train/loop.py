@@ -43,7 +43,7 @@ __all__ = ["Result", "Train", "TrainingError", "fit"]
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
         step: steps taken; of a run of stages, those of the stage in which it ended.
@@ -182,7 +182,7 @@ def _calendar(train: Train, task: Task) -> Calendar:
 
 @dataclass(frozen=True)
 class _Beginning:
-    """Where a run begins or goes on.
+    """Starting point of a run: its beginning, or the checkpoint that it resumes from.
 
     Attributes:
         state: of the arrays.
@@ -265,7 +265,7 @@ def check_parts(rows: int, accumulate: int, mesh: Mesh) -> None:
 
 
 def _record(config: RunConfig, task: Task, progress: Progress) -> dict[str, Any]:
-    """What is saved beside the arrays."""
+    """Record that is saved beside the arrays."""
     return {
         "config": configs.to_json(config),
         "dataset": {"name": task.dataset, "fingerprint": task.fingerprint},

@@ -91,7 +91,7 @@ class Adam:
         return optax.join_schedules([rise, after], [self.warmup_steps])
 
     def build(self, total_steps: int, tables: tuple[str, ...] = ()) -> optax.GradientTransformation | RowwiseAdam:
-        """What turns gradients into updates, for a run of `total_steps` steps.
+        """Transformation of gradients into updates, for a run of `total_steps` steps.
 
         Args:
             total_steps: length of the run.

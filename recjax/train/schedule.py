@@ -1,4 +1,4 @@
-"""When a run validates, saves and ends, in steps."""
+"""Calendar of a run in steps: validation, saving, end."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from recjax.typing import InputError
 
 @dataclass(frozen=True)
 class Train:
-    """How long to train, and what is done on the way.
+    """Length of training, and what is done on the way.
 
     Attributes:
         steps: optimiser steps; give this or `epochs`.

@@ -1,4 +1,4 @@
-"""What a step reports, read one step late so that the device never waits for the host."""
+"""Log of step metrics, read one step late so that the device never waits for the host."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a run trains: the model, its batches and how it is validated, made from a run configuration."""
+"""The task of a run: model, batches and validation, made from a run configuration."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Batches(Protocol):
-    """What the loop needs of a loader; `recjax.data.batches.loader.Loader` is one."""
+    """Interface of a loader, as the loop needs it; `recjax.data.batches.loader.Loader` is one."""
 
     def steps(self, epochs: float) -> int: ...
 

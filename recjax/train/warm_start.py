@@ -1,4 +1,4 @@
-"""Where the parameters of a new run come from when they are those of another run."""
+"""Warm start: parameters of a new run that come from another run."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What a model is pre-trained on: histories with noise in them, to be restored."""
+"""Denoising views for pre-training: histories with noise in them, to be restored."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -24,7 +24,7 @@ from recjax.typing import InputError
 
 @dataclass(frozen=True)
 class Data:
-    """What to train on and how it is cut.
+    """Training data: dataset, preparation, split, view and packing.
 
     Attributes:
         dataset: a name or a folder, see `recjax.data.store.prepared.find`.
@@ -303,7 +303,7 @@ def _queries(histories: Histories, view: View, n_items: int, width: int, seen_wi
 
 
 SEEN_COST = 0.125
-"""What a column of `seen` costs beside a position of a query, which goes through the encoder."""
+"""Cost of a column of `seen` beside a position of a query, which goes through the encoder."""
 
 
 def _widths(view: View, longest: np.ndarray, with_seen: bool, shapes: int) -> list[tuple[int, int]]:

@@ -62,7 +62,7 @@ class Mixture:
         return Data(dataset, self.view, self.split, self.prepare, self.rows, self.row_length)
 
     def ranked(self, dataset: str) -> str:
-        """What to say of lists of items of one of the datasets, as the catalog is not plain."""
+        """Note for lists of items of one of the datasets, as the catalog is not plain."""
         others = ", ".join(name for name in self.datasets if name != dataset)
         return f"the items are those of {dataset}, on which the run was validated; it was trained on {others} too"
 
@@ -71,7 +71,7 @@ class Mixture:
         return [open_data(self.on(name)) for name in self.datasets]
 
     def weights(self, datasets: Sequence[Dataset]) -> list[float]:
-        """How often steps draw from each of the training datasets, up to a factor."""
+        """Frequency with which steps draw from each of the training datasets, up to a factor."""
         return [float(dataset.n_interactions) ** self.temperature for dataset in datasets]
 
 
@@ -108,7 +108,7 @@ class MixedLoader:
         return max(1, int(np.ceil(epochs * sum(loader.steps(1) for loader in self.loaders))))
 
     def source(self, step: int) -> tuple[int, int]:
-        """Which loader step `step` draws from, and the number of its batch there."""
+        """The loader that step `step` draws from, and the number of its batch there."""
         if step < 0:
             raise InputError(f"step is {step}, expected 0 or more")
         if step >= len(self._order):

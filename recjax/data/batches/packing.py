@@ -1,4 +1,4 @@
-"""Which histories share a row, planned ahead from lengths alone.
+"""Packing: histories that share a row, laid out ahead from lengths alone.
 
 Lengths are small integers, so bins are packed by the histogram of lengths, not history by history: the work does not
 grow with the number of histories (the idea of Krell et al., "Efficient Sequence Packing without Cross-contamination",
@@ -123,7 +123,7 @@ def plan(lengths: np.ndarray, row_length: int, *, seed: int = 0, epoch: int = 0)
 
 
 Shape = tuple[tuple[int, int], ...]
-"""What a row holds: (length, how many) pairs."""
+"""Content of a row: (length, how many) pairs."""
 
 
 def _best_fit(histogram: np.ndarray, row_length: int) -> list[tuple[int, Shape]]:

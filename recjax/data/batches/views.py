@@ -1,4 +1,4 @@
-"""What one training sample is, and what the model is asked at evaluation time."""
+"""Views: training samples of histories, and the queries of evaluation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ Align = Literal["right", "left"]
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where samples stand in a block of packed rows.
+    """Places of samples in a block of packed rows.
 
     Attributes:
         samples: int [k], index of each sample.

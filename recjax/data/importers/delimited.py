@@ -27,12 +27,12 @@ LONGEST_HEADER, MOST_COLUMNS = 1 << 20, 10_000
 """Characters of a header line, and its names: what comes after looks at each name more than once."""
 
 UNREADABLE = (EOFError, OSError, zlib.error)
-"""What reading a damaged file raises."""
+"""Errors of reading a damaged file."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a delimited file is written.
+    """Dialect of a delimited file.
 
     Attributes:
         separator: between fields; longer than one character only without quotes.

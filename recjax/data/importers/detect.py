@@ -1,4 +1,4 @@
-"""Which format a file or folder is in, and reading it."""
+"""Format of a file or folder, and its reader."""
 
 import difflib
 from collections.abc import Mapping

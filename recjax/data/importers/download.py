@@ -116,7 +116,7 @@ SOURCES: dict[str, tuple[RemoteFile, ...]] = {
     for year, categories in _CATEGORIES.items()
     for short, category in categories.items()
 }
-"""What can be downloaded: names to files."""
+"""Downloads by name, and their files."""
 
 
 def download(name: str, into: Path, sources: Mapping[str, tuple[RemoteFile, ...]] = SOURCES) -> Path:

@@ -1,4 +1,4 @@
-"""What every importer returns, and the account of the rows that it could not use."""
+"""Result of every importer, with the account of the rows that it could not use."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from recjax.data.store.remote import Place, size
 from recjax.typing import InputError, shorten
 
 SHOWN = 5
-"""How many refused rows are quoted."""
+"""Number of refused rows that are quoted."""
 
 ANONYMOUS = "no user id"
 """The one reason that is no damage: logs of real shops are full of visitors who did not sign in."""
@@ -41,7 +41,7 @@ class RawLogs:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may say about the files.
+    """Hints of a user about the files.
 
     Attributes:
         columns: our column names to the file's, e.g. `{"user_id": "CustomerID"}`; tables only.

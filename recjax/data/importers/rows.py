@@ -28,7 +28,7 @@ _SCIENTIFIC = r"^-?\d(\.\d+)?[eE]\+\d+$"
 """A long number as spreadsheets write it."""
 
 ENGINE_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What Polars raises on damaged files; a panic is no Exception to Python, and would pass by everything else."""
+"""Errors of Polars on damaged files; a panic is no Exception to Python, and would pass by everything else."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _float_counts(column: str, dtype: pl.DataType) -> list[pl.Expr]:
-    """How many ids of a column are whole numbers written as floats, and how many of them have lost digits."""
+    """Counts of the ids of a column that are whole numbers written as floats, and of those that have lost digits."""
     value, lost = (pl.col(column) if dtype == pl.String else pl.lit("")).str.strip_chars(), pl.lit(0)
     if dtype == pl.String:
         lost = value.str.contains(_SCIENTIFIC).sum()

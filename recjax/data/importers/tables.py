@@ -45,7 +45,7 @@ ITEM_COLUMNS = {
 
 
 def suffix(path: Place) -> str | None:
-    """Which of `SUFFIXES` a file has."""
+    """The one of `SUFFIXES` that a file has."""
     return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(suffix)), None)
 
 
@@ -244,7 +244,7 @@ def match(
     required: Sequence[str],
     preferred: Collection[str] = (),
 ) -> dict[str, str]:
-    """Which column of a file is which of ours.
+    """Columns of a file by our names.
 
     A column that is called exactly as ours is that one, whatever looks like it. Otherwise there must be one column that
     goes by one of the usual names.

@@ -1,4 +1,4 @@
-"""What makes a split doubtful: ties, leaks from the future, repeats, order that says nothing, cold targets."""
+"""Audit of a split: ties, leaks from the future, repeats, order that says nothing, cold targets."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any

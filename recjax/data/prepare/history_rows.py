@@ -105,7 +105,7 @@ def deduplicated(row: Row, options: Preparation) -> Row:
 
 
 def repeats(row: Row, options: Preparation) -> int:
-    """How many events `deduplicated` would drop."""
+    """Number of events that `deduplicated` would drop."""
     return length(row) - len(without_duplicates(to_events(row), options.duplicates))
 
 

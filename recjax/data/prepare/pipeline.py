@@ -54,7 +54,7 @@ _EQUAL, _FINER = -1, -2  # beside the numbers of steps: events of equal time, us
 
 @dataclass(frozen=True)
 class Runner:
-    """Where pipelines run: a runner by name, and Beam's own options as on its command lines."""
+    """Runner of pipelines: by name, with Beam's own options as on its command lines."""
 
     name: str
     options: str = ""

@@ -1,4 +1,4 @@
-"""What is done to raw events before they become histories: filters, duplicates, k-core, and the counts of each step."""
+"""Steps from raw events to histories: filters, duplicates, k-core, and the counts of each step."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -14,7 +14,7 @@ TIE_ORDER = "file"
 
 @dataclass(frozen=True)
 class Preparation:
-    """How raw logs become a dataset. Every option is recorded in the dataset's description.
+    """Options of preparing raw logs. Every option is recorded in the dataset's description.
 
     Events are sorted by (user, time) with a stable sort, so events of one user at the same time keep the order of the
     file; this is the only tie order, because any other one silently moves the held-out item of four users in ten. Times
@@ -42,7 +42,7 @@ class Preparation:
         return self.k_core > 1 or self.min_length > 1
 
     def step(self, name: str) -> str:
-        """How the account of the steps calls the one that `name`, an option, asks for."""
+        """Name in the account of the step that `name`, an option, asks for."""
         return {
             "min_rating": f"min_rating {self.min_rating:g}" if self.min_rating is not None else "",
             "duplicates": f"duplicates {self.duplicates}",
@@ -98,7 +98,7 @@ def sort(events: Events) -> Events:
 
 
 def ties(events: Events) -> int:
-    """How many sorted events have the same user and time, as the log has it, as the event before."""
+    """Number of sorted events with the same user and time, as the log has it, as the event before."""
     same = (np.diff(events.users) == 0) & (np.diff(events.times) == 0)
     return int((same if events.nanoseconds is None else same & (np.diff(events.nanoseconds) == 0)).sum())
 

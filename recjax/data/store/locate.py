@@ -1,4 +1,4 @@
-"""Where datasets live: `$RECJAX_DATA`, the cache, and the message when a name is not there."""
+"""Lookup of datasets: `$RECJAX_DATA`, the cache, and the message when a name is not there."""
 
 import difflib
 import hashlib
@@ -15,11 +15,11 @@ CACHE_VARIABLE = "RECJAX_CACHE"
 LONGEST_NAME = 200
 """Bytes of a dataset's name: a file's may have 255, and those beside a dataset have longer names."""
 _INTERNAL = ("prepared", "downloads", "compiled", "vectors", "remote")
-"""What the cache holds beside datasets that have a name."""
+"""Folders of the cache beside datasets that have a name."""
 
 
 def cache_folder() -> Path:
-    """Where prepared datasets are kept: `$RECJAX_CACHE`, or `~/.cache/recjax`."""
+    """Folder of prepared datasets: `$RECJAX_CACHE`, or `~/.cache/recjax`."""
     name = os.environ.get(CACHE_VARIABLE) or "~/.cache/recjax"
     if is_remote(name):
         raise InputError(f"${CACHE_VARIABLE} is {name}, expected a local folder: it is where copies are kept")
@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 
 def place_of_name(name: str) -> Path:
-    """Where a dataset of that name is kept in the cache.
+    """Folder of a dataset of that name in the cache.
 
     Raises:
         InputError: it is no name but a path, or one that the cache uses itself, or no file system could hold it.

@@ -173,7 +173,7 @@ def load_unread(folder: Place) -> Dataset:
 
 
 def header(folder: Place) -> dict[str, Any]:
-    """What a prepared dataset says of itself: its name, fingerprint, sizes and description.
+    """Header of a prepared dataset: its name, fingerprint, sizes and description.
 
     Raises:
         InputError: damaged, or of another format.

@@ -19,7 +19,7 @@ from recjax.typing import InputError
 
 SPLIT = "users"
 OFFSETS = "offsets.i64"
-"""Where each history begins and the last ends, little-endian int64 [users + 1]: known without reading a record."""
+"""Offsets of the histories, little-endian int64 [users + 1]: known without reading a record."""
 
 _NAME = "recjax"
 _COLUMNS = {"items": np.dtype("<i4"), "timestamps": np.dtype("<i8"), "values": np.dtype("<f4")}
@@ -78,7 +78,7 @@ def write(records: Records, folder: Place) -> None:
 
 
 def shard_bounds(users: int, size: int) -> list[int]:
-    """Where each shard ends, in users, by TFDS's rule: 64 MiB to 1 GiB a shard.
+    """End of each shard, in users, by TFDS's rule: 64 MiB to 1 GiB a shard.
 
     Args:
         users: records in all.

@@ -24,7 +24,7 @@ Place = Path | epath.Path
 """A local path, or one behind a URL: the operations that both have are the same."""
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
-"""What fsspec needs for a scheme; the first two are the extra `cloud`."""
+"""Packages that fsspec needs for a scheme; the first two are the extra `cloud`."""
 
 _KEYS = ".keys.json"
 _THREADS = 8
@@ -132,7 +132,7 @@ def _mirror(files: list[epath.Path], folder: Path) -> None:
 
 
 def _key(file: epath.Path) -> str:
-    """What changes when the file does: the store's tag, or size and time."""
+    """Version of a file: the store's tag, or size and time."""
     import fsspec
 
     system, name = fsspec.core.url_to_fs(str(file))
@@ -146,7 +146,7 @@ def _copy(file: epath.Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _beside(path: epath.Path) -> Iterator[Path]:
-    """Where a local copy of `path` may stand for a while."""
+    """Temporary local place for a copy of `path`."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / path.name
 

@@ -1,4 +1,4 @@
-"""What mixers with complex diagonal states share: their runs, and the matrices that write and read them."""
+"""Shared part of mixers with complex diagonal states: their recurrence, and the matrices that write and read it."""
 
 import jax.numpy as jnp
 from jaxtyping import Complex

@@ -1,4 +1,4 @@
-"""What the mixers share whose state is a sum of outer products of keys and values."""
+"""Shared part of mixers whose state is a sum of outer products of keys and values."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def read(
     context: SeqContext,
     state: Array | None,
 ) -> tuple[Float[Array, "b h l v"], Float[Array, "b h k v"]]:
-    """What each query reads from S_t = a_t S_{t-1} + k_t v_t^T within its history, and the last state of each row.
+    """Values that queries read from S_t = a_t S_{t-1} + k_t v_t^T within their history, and the last state of each row.
 
     The logarithm of a_t is [b, h, l] or [b, h, l, k]; None = nothing is forgotten.
     """

@@ -89,7 +89,7 @@ class ItemSequenceEncoder(nn.Module):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class StreamState:
-    """What a model keeps of users whose events come one by one; the first axis of every array is the user.
+    """State of users whose events come one by one; the first axis of every array is the user.
 
     Attributes:
         length: events so far.
@@ -152,7 +152,7 @@ class DotProductModel(Model):
         return loss, {"loss": (loss * weight, weight), "objective": (total, weight), **sums}
 
     def terms(self, params: Params, batch: Batch, hidden: Float[Array, "b l d"], key: Array | None) -> Terms:
-        """What a system adds to its objective: by default nothing.
+        """Terms that a system adds to its objective: by default none.
 
         A term that is left out, as one of factor 0 should be, leaves no trace in the loss or in the other terms.
         Under train.accumulate a batch is here one of its parts.

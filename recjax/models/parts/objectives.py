@@ -52,7 +52,7 @@ class FullSoftmax:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Where the negatives of a position come from.
+    """Source of the negatives of a position.
 
     Attributes:
         count: negatives per position; for "in-batch" they are the targets of `count` random positions.

@@ -25,7 +25,7 @@ LONGEST_PICKLE = 1 << 26
 """Bytes of a pickled state dict; that of a model of a thousand layers is a hundredth of it."""
 
 SHARES = 4
-"""How often the tensors may use what is stored: tied weights are stored once."""
+"""Most uses of what is stored by tensors: tied weights are stored once."""
 
 DTYPES = {
     "DoubleStorage": "<f8",
@@ -52,7 +52,7 @@ class _Storage:
 
 
 def _tensor(storage: np.ndarray, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
-    """What `torch._utils._rebuild_tensor_v2` means: a strided view of a storage. Never reads outside of it."""
+    """Counterpart of `torch._utils._rebuild_tensor_v2`: a strided view of a storage. Never reads outside of it."""
     numbers = (offset, *size, *stride)
     if (
         not isinstance(storage, np.ndarray)

@@ -11,7 +11,7 @@ from recjax.typing import Array, Bool, Float, Int
 
 
 class Reach(NamedTuple):
-    """What a query sees of the past, in events.
+    """The part of the past that a query sees, in events.
 
     Attributes:
         initial: first of the history.

@@ -88,7 +88,7 @@ def _mixed(scores: Array, allowed: Array, v: Array, key: Array | None, plan: Pla
 
 
 class Keys(NamedTuple):
-    """What a query is compared with, and what it then reads: all of a row's."""
+    """Keys and values of a row, with what masks and biases need of them."""
 
     k: Float[Array, "b h m c"]
     v: Float[Array, "b h m e"]

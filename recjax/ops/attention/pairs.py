@@ -1,4 +1,4 @@
-"""Which pairs of events attention lets through, and what it adds to a pair's score for the gap between the two.
+"""Masks over pairs of events, and relative biases by the gap between the two.
 
 Both are computed for a block of queries and a block of keys at a time; no `[l, l]` array is made of them.
 """
@@ -23,7 +23,7 @@ TIMES = 64
 
 
 class Visible(NamedTuple):
-    """Which keys a query may see by their places in a row, besides being of its segment.
+    """Keys that a query may see by their places in a row, besides being of its segment.
 
     Attributes:
         causal: forbid the future.

@@ -51,7 +51,7 @@ def segment_product(
 
 
 def _beyond(q: Array, k: Array, v: Array, part: Array, reverse: bool) -> Array:
-    """What positions read of their segment from the chunks before theirs, or from those after it."""
+    """Sums of their segment that positions read from the chunks before theirs, or from those after it."""
     near, far = (-1, 0) if reverse else (0, -1)  # the positions next to those chunks and away from them
     towards, away = (part == part[..., i : i + 1 or None] for i in (near, far))
     towards, away = towards & (part > 0), away & (part > 0)

@@ -214,7 +214,7 @@ class _Tokens(NamedTuple):
 
 
 class _Chunks(NamedTuple):
-    """How many chunks of tokens hold an active one, how many there are, and tokens of one."""
+    """Chunks of tokens with an active one, all chunks, and tokens of one."""
 
     active: Array
     most: int

@@ -28,7 +28,7 @@ ITEM_CHUNK = 16_384
 
 
 class Scorer(NamedTuple):
-    """How queries score the rows of a table; both are pytrees of arrays with a common leading axis.
+    """A function that scores rows of a table for queries; both are pytrees of arrays with a common leading axis.
 
     Attributes:
         rows: (queries [q, ...], rows [c, ...]) -> float32 [q, c].
@@ -295,7 +295,7 @@ class _Scored(NamedTuple):
         return jnp.all(jnp.isfinite(self.scores) | ~self.items, axis=1)
 
     def unmasked(self, seen: Array) -> Bool[Array, "q c"]:
-        """Where an item competes for a query: open and not in `seen` [q, s]."""
+        """Mask of the items that compete for a query: open and not in `seen` [q, s]."""
         size = self.ids.shape[0]
         index = seen - self.ids[0]
         index = jnp.where((seen > 0) & (index >= 0) & (index < size), index, size)  # others fall off the end
@@ -304,7 +304,7 @@ class _Scored(NamedTuple):
 
 
 def _chunks(users: Any, rows: _Rows, chunk: int) -> tuple[int, Callable[[Array | int], _Scored]]:
-    """How many chunks the rows fall into, and a function that scores chunk number i."""
+    """Number of chunks that the rows fall into, and a function that scores chunk number i."""
     size = rows.length
     count = max(1, -(-size // max(chunk, 1)))
     width = -(-size // count)

@@ -179,7 +179,7 @@ def _where(flags: Array | None, x: Array) -> Array:
 
 
 def _kept(starts: Array | None, valid: Array | None) -> Array | None:
-    """Where a state depends on a decay."""
+    """Mask of the states that depend on a decay."""
     if starts is None or valid is None:
         return valid if starts is None else ~starts
     return valid & ~starts
@@ -232,7 +232,7 @@ def _backward_loop(reverse, a, states, h_in, starts, valid, d, carry) -> tuple[A
 
 
 def _maps(a, b, starts, valid) -> AffineMaps:
-    """What each position does to the state before it. A decay that never changes has one row unless rows differ."""
+    """Factors of each position on the state before it. A decay that never changes has one row unless rows differ."""
     flagged = starts is not None or valid is not None
     if a.ndim < b.ndim:
         a = jnp.broadcast_to(a, (b.shape if flagged else (1, *b.shape[1:])))
@@ -272,12 +272,12 @@ def _moved(x: Array, first: Array, reverse: bool) -> Array:
 
 
 def _summary(a, b, starts, valid, reverse) -> AffineMaps:
-    """What all positions together do to the state before them."""
+    """Factor of all positions together on the state before them."""
     return _folded(_maps(a, b, starts, valid), reverse)
 
 
 def _adjoint_summary(a, d, starts, valid, reverse) -> AffineMaps:
-    """What all positions together do to the gradient that comes to them from behind."""
+    """Factor of all positions together on the gradient that comes to them from behind."""
     maps = _maps(a, d, starts, valid)
     through = _decayed(a, d, starts, valid)
     return _folded(maps._replace(offset=through.astype(maps.offset.dtype)), not reverse)

@@ -251,12 +251,12 @@ def _chunk(state: Array, x: _Inputs) -> tuple[Array, Array]:
 
 
 def _passage(x: _Inputs) -> AffineMaps:
-    """What all positions together do to the state before them."""
+    """Factor of all positions together on the state before them."""
     return _through(*_prepared(x)[1:])
 
 
 def _adjoint_passage(x: _Inputs, d: Array) -> AffineMaps:
-    """What all positions together do to the gradient of the state after them."""
+    """Factor of all positions together on the gradient of the state after them."""
     q, k, v, log_a, run = _prepared(x)
     first = None if run is None else run == 0
     offset = _product("bhtk,bhtc->bhkc", _entering(q, log_a, first), _select(first, d))
@@ -278,7 +278,7 @@ def _prepared(x: _Inputs) -> tuple[Array, Array, Array, Array, Array | None]:
 
 
 def _through(k: Array, v: Array, log_a: Array, run: Array | None) -> AffineMaps:
-    """What positions [b, h, t, ...] do to the state before them."""
+    """Factors of positions [b, h, t, ...] on the state before them."""
     final = None if run is None else run == run[:, -1:]
     offset = _product("bhtk,bhtc->bhkc", *_leaving(k, v, log_a, final))
     cut = None if run is None else run[:, -1] > 0

@@ -104,7 +104,7 @@ def _tree(x: Array, z0: Array, starts: Array) -> Array:
 
 
 class _Sums(NamedTuple):
-    """What stretches of a row do to the z before them: they forget it where `cut`."""
+    """Maps of stretches of a row on the z before them: it is forgotten where `cut`."""
 
     total: Array
     cut: Array

@@ -71,7 +71,7 @@ def _mixed(x: Array, kernel: Array, bias: Array | None, starts: Array, before: A
 
 
 def _from_the_left(arrays: Any) -> Any:
-    """What the device with the positions before these has; zeros on the first."""
+    """Positions of the device before this one; zeros on the first."""
     pairs = [(device, device + 1) for device in range(axis_size(SEQ_AXIS) - 1)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, SEQ_AXIS, pairs), arrays)
 

@@ -12,7 +12,7 @@ from recjax.typing import DATA_AXIS, SEQ_AXIS, Array
 
 
 class TimeLayout(NamedTuple):
-    """How arrays of rows and positions are laid out on the ambient mesh.
+    """Layout of arrays of rows and positions on the ambient mesh.
 
     Attributes:
         sharded: whether positions are divided among devices.

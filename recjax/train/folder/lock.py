@@ -176,7 +176,7 @@ class Lock:
             return None
 
     def _touched(self) -> float | None:
-        """When the holder last gave a sign of life, by the file system's clock; opened, for NFS to look anew."""
+        """Time of the holder's last heartbeat, by the file system's clock; opened, for NFS to look anew."""
         try:
             with self._path.open("rb") as file:
                 return os.fstat(file.fileno()).st_mtime
@@ -193,7 +193,7 @@ class Lock:
 
 
 def _parse(text: str) -> _Holder:
-    """What a lock says; a file that is damaged (a full disk) is that of an unknown job, which gives signs or not."""
+    """Content of a lock; a damaged file (a full disk) is that of an unknown job, with a heartbeat or without."""
     try:
         return _Holder(**json.loads(text))
     except (ValueError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a run remembers between steps besides its arrays: the best validation, patience, sums not yet logged."""
+"""Progress of a run besides its arrays: the best validation, patience, sums not yet logged."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

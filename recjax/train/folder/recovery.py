@@ -1,4 +1,4 @@
-"""Which checkpoint to read when the newest is damaged."""
+"""Choice of the checkpoint to read when the newest is damaged."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -35,7 +35,7 @@ def first_sound(steps: Iterable[int], read: Callable[[int], Read]) -> tuple[int,
 
 
 def damaged_records(steps: Iterable[int], read: Callable[[int], Read]) -> list[DamagedError]:
-    """What is wrong with those of some checkpoints that are damaged."""
+    """Damage of some checkpoints, by step."""
     damaged: list[DamagedError] = []
     for step in steps:
         try:

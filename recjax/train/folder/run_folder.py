@@ -21,7 +21,7 @@ FREE_SETTINGS = ("mesh", "train.log_every", "train.save_every", "train.keep")
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
-"""What is wrong with a disk rather than with the program: full, read-only, not ours, broken, gone."""
+"""Error numbers of a disk rather than of the program: full, read-only, not ours, broken, gone."""
 
 
 @contextmanager
