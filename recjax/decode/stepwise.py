@@ -84,8 +84,8 @@ def stepwise_topk(
     for level in range(trie.slots):
         wanted = beam + (spare if level + 1 == trie.slots else 0)
         keep = None if leads is None else leads[level]
-        prefixes, sound = _grown(step, prefixes, trie, level, wanted, keep, normalise)
-        finite &= sound
+        prefixes, is_finite = _grown(step, prefixes, trie, level, wanted, keep, normalise)
+        finite &= is_finite
     items, scores = jax.vmap(lambda s, n, hidden: listed(s, n, hidden, lists, k))(prefixes.scores, prefixes.nodes, seen)
     return jnp.where(finite[:, None], items, 0), jnp.where(finite[:, None], scores, jnp.nan)
 
@@ -145,14 +145,14 @@ def _grown(
     gained, child, cache = gains(step, prefixes, trie, level, normalise)
     live = prefixes.scores > -jnp.inf
     exists = (child >= 0) & live[:, :, None]
-    sound = jnp.all(jnp.isfinite(gained) | ~exists, axis=(1, 2))
+    is_finite = jnp.all(jnp.isfinite(gained) | ~exists, axis=(1, 2))
     eligible = exists if keep is None else exists & keep[child]
     scores = jnp.where(eligible, prefixes.scores[:, :, None] + gained, -jnp.inf)
     rows, width, size = scores.shape
     scores, place = jax.lax.top_k(scores.reshape(rows, -1), min(wanted, width * size, trie.codes[level].shape[0]))
     nodes = jnp.maximum(jnp.take_along_axis(child.reshape(rows, -1), place, axis=1), 0)
     # top_k orders NaN above all else: the query is lost, and says so.
-    return Prefixes(scores, nodes, place % size, gathered(cache, place // size)), sound
+    return Prefixes(scores, nodes, place % size, gathered(cache, place // size)), is_finite
 
 
 def gains(

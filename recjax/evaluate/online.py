@@ -33,10 +33,10 @@ def online_cost(model: Model, params: Params, view: View) -> dict[str, float]:
     items = np.random.default_rng(0).integers(1, model.n_items + 1, min(view.max_length, before + EVENTS))
 
     def push(items: np.ndarray) -> float:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         stream.push(["user"] * len(items), items)
         stream.wait()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     push(items[: before - 1])
     push(items[before - 1 : before])  # the shape of those that are timed is compiled here

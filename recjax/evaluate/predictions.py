@@ -127,7 +127,7 @@ def _table(path: Path, mapping: dict[str, str]) -> pl.DataFrame:
             raise InputError(f"{path}: the column {mapping[name]} holds {schema[name]}, expected numbers")
         columns.append(pl.col(name).cast(pl.Float64, strict=False))
         columns.append(pl.col(name).cast(pl.String).alias(f"found {name}"))
-    rows, table = rows.sound(lambda frame: frame.select(columns))
+    rows, table = rows.collect(lambda frame: frame.select(columns))
     if rows.refusals.total:
         rows.refusals.check(table.height + rows.refusals.total, 0.0, path)
     return table

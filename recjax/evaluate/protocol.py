@@ -95,7 +95,7 @@ class Evaluate(Evaluator):
         check_baselines(self.baselines, dataset.n_items)
         examples = examples_of(self, dataset, split)
         rules = rules_of(self, dataset, split)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         rankings = rank_users(
             model,
             params,
@@ -109,7 +109,7 @@ class Evaluate(Evaluator):
             candidates=rules.candidates,
             progress=progress,
         )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         return report(
             rankings,
             dataset,

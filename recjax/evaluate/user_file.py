@@ -68,7 +68,7 @@ def _users(path: Path) -> pl.DataFrame:
             user = identifier("user_id", schema["user_id"])
             item, time = identifier("item_id", schema["item_id"]), text("timestamp")
             bare = user.is_not_null() & item.is_null() & time.is_null()
-            found.append(rows.sound(lambda frame, user=user, bare=bare: frame.select(user, bare.alias("bare")))[1])
+            found.append(rows.collect(lambda frame, user=user, bare=bare: frame.select(user, bare.alias("bare")))[1])
     return pl.concat(found)
 
 

@@ -114,6 +114,6 @@ class AlignmentModel(Model):
 
 def _cross_entropy(similar: Array, anchors: Array, partners: Array, readable: Array) -> Float[Array, " b"]:
     """Of the diagonal in each row. A partner that is the anchor or its partner in another pair is no negative."""
-    barred = (partners == partners[:, None]) | (partners == anchors[:, None]) | ~readable
-    barred &= ~jnp.eye(len(similar), dtype=bool)
-    return -jnp.diagonal(jax.nn.log_softmax(jnp.where(barred, EXCLUDED, similar), axis=-1))
+    masked = (partners == partners[:, None]) | (partners == anchors[:, None]) | ~readable
+    masked &= ~jnp.eye(len(similar), dtype=bool)
+    return -jnp.diagonal(jax.nn.log_softmax(jnp.where(masked, EXCLUDED, similar), axis=-1))

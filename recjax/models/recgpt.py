@@ -53,7 +53,7 @@ class RecGPT(ModelConfig):
     """RecGPT's network and objective.
 
     The catalog term of the loss is the cross-entropy over the whole catalog of the batch, without the items that the
-    user has already had (they are not ranked either), against a background: with probability `1 - p` the next item is
+    user has already seen (they are not ranked either), against a background: with probability `1 - p` the next item is
     any item, `p` learned. What text cannot explain is left to the background; without it, such targets, which are
     most, pull the similarity away from the ones that it can.
 
@@ -262,21 +262,21 @@ class RecGPTModel(Model):
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         dropout, drawing, others = jax.random.split(jax.random.key(0) if key is None else key, 3)
         rngs = None if key is None else {"dropout": dropout}
-        at, place = self._asked(batch, drawing), jnp.arange(batch.items.shape[1])
+        at, place = self._loss_positions(batch, drawing), jnp.arange(batch.items.shape[1])
         inputs = self._inputs(batch, items)
         hidden: Any = self.module.apply({"params": params}, *inputs, batch.segments, batch.positions, at, rngs=rngs)
         pick = lambda array: array if at is None else take_position(array, at)  # noqa: E731
         targets = pick(batch.targets)
         same = pick(batch.segments)[..., None] == batch.segments[:, None, :]
         past = place <= (place[None] if at is None else at)[..., None]
-        had = jnp.where(same & past, batch.items[:, None, :], 0)
+        seen = jnp.where(same & past, batch.items[:, None, :], 0)
         # What the user has had is not ranked, so it is no target either.
-        repeated = jnp.any(had == targets[..., None], axis=-1)
+        repeated = jnp.any(seen == targets[..., None], axis=-1)
         weights = jnp.where(repeated, 0.0, pick(batch.weights))
         flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
-        return self._objective(params, items, others, *map(flat, (hidden, targets, had, weights)))
+        return self._objective(params, items, others, *map(flat, (hidden, targets, seen, weights)))
 
-    def _asked(self, batch: Batch, key: Array) -> Int[Array, "b s"] | None:
+    def _loss_positions(self, batch: Batch, key: Array) -> Int[Array, "b s"] | None:
         """Places of the predictions that the loss looks at: some of each row, so that a row's stay on its device; None
         for all."""
         if self.config.positions >= batch.items.shape[1]:
@@ -284,17 +284,17 @@ class RecGPTModel(Model):
         priority = jax.random.uniform(key, batch.weights.shape) * (batch.weights > 0)
         return jax.lax.top_k(priority, self.config.positions)[1]
 
-    def _objective(self, params, items: Items, key, hidden, targets, had, weights) -> tuple[Array, WeightedSums]:
+    def _objective(self, params, items: Items, key, hidden, targets, seen, weights) -> tuple[Array, WeightedSums]:
         width = hidden.shape[1] - self._code_width
         state, out = hidden[:, :width], hidden[:, width:]
-        used = self._used(params)
-        target = _chosen(items, items.rows(targets))
-        score = jnp.sum(state * self.represent(used, target), axis=-1)
+        scoring = self._scoring_weights(params)
+        target = _rows(items, items.rows(targets))
+        score = jnp.sum(state * self.represent(scoring, target), axis=-1)
         if self.config.negatives:
-            normaliser = self._sampled_normaliser(used, items, key, state, score, targets, had)
+            normaliser = self._sampled_normaliser(scoring, items, key, state, score, targets, seen)
         else:
             normaliser = log_partition(
-                self.represent, used, _columns(items), state, had, items.start, items.size, chunk=self.config.chunk
+                self.represent, scoring, _columns(items), state, seen, items.start, items.size, chunk=self.config.chunk
             )
         likelihood = score - normaliser
         if self.config.background < 1.0:
@@ -310,13 +310,13 @@ class RecGPTModel(Model):
             loss = loss + self.config.code_weight * codes
         return loss / jnp.maximum(weight, 1.0), {"loss": (loss, weight), **sums}
 
-    def _sampled_normaliser(self, used, items: Items, key, state, score, targets, had) -> Array:
+    def _sampled_normaliser(self, scoring, items: Items, key, state, score, targets, seen) -> Array:
         """The normaliser estimated from the target and uniform draws, each standing for its share of the others."""
         drawn = jax.random.randint(key, (self.config.negatives,), 1, jnp.maximum(items.size, 1) + 1)
-        scores = state @ self.represent(used, _chosen(items, items.rows(drawn))).T
+        scores = state @ self.represent(scoring, _rows(items, items.rows(drawn))).T
         share = jnp.log(jnp.maximum(items.size, 1) / self.config.negatives)
-        barred = (targets[:, None] == drawn) | jnp.any(had[:, :, None] == drawn, axis=1)
-        return jnp.logaddexp(score, jax.nn.logsumexp(jnp.where(barred, EXCLUDED, scores + share), axis=-1))
+        excluded = (targets[:, None] == drawn) | jnp.any(seen[:, :, None] == drawn, axis=1)
+        return jnp.logaddexp(score, jax.nn.logsumexp(jnp.where(excluded, EXCLUDED, scores + share), axis=-1))
 
     def _code_loss(self, params: Params, out: Array, codes: Array, weights: Array) -> Array:
         """Weighted sum of the cross-entropies of the next item's codes, slot by slot (mean over slots)."""
@@ -354,13 +354,13 @@ class RecGPTModel(Model):
 
     def prepare(self, params: Params, items: Items) -> dict[str, Array]:
         """Representations of all items, which do not depend on the query."""
-        return {REPRESENTED: by_rows(self.represent(self._used(params), _columns(items)))}
+        return {REPRESENTED: by_rows(self.represent(self._scoring_weights(params), _columns(items)))}
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> DotProduct:
         states = self._states(params, queries, items)
         vectors = items.prepared.get(REPRESENTED)
         if vectors is None:
-            vectors = self.represent(self._used(params), _columns(items))
+            vectors = self.represent(self._scoring_weights(params), _columns(items))
         return DotProduct(states[:, : states.shape[1] - self._code_width], vectors, items.size, start=items.start)
 
     def _states(self, params: Params, queries: Queries, items: Items) -> Float[Array, "q d"]:
@@ -374,12 +374,12 @@ class RecGPTModel(Model):
     def _code_width(self) -> int:
         return len(self.module.sizes) * self.module.stack.width
 
-    def _used(self, params: Params) -> Any:
-        used = {name: params[name] for name in ("density_power", "codes", OWN) if name in params}
+    def _scoring_weights(self, params: Params) -> Any:
+        scoring = {name: params[name] for name in ("density_power", "codes", OWN) if name in params}
         # An item without a training event is only ever a negative: its vector would learn that nobody wants it.
-        if OWN in used and self.stats.counts[1:].min(initial=1) == 0:
-            used[TRAINED] = jnp.asarray(self.stats.counts > 0)
-        return used
+        if OWN in scoring and self.stats.counts[1:].min(initial=1) == 0:
+            scoring[TRAINED] = jnp.asarray(self.stats.counts > 0)
+        return scoring
 
     def _inputs(self, batch: Batch | Queries, items: Items) -> tuple[Array, Array, Array, Array]:
         rows = items.rows(batch.items)
@@ -407,7 +407,7 @@ def _columns(items: Items) -> dict[str, Array]:
     return {"vectors": items[VECTORS], "codes": items[CODES], "density": items[DENSITY], "places": places}
 
 
-def _chosen(items: Items, rows: Int[Array, " n"]) -> dict[str, Array]:
+def _rows(items: Items, rows: Int[Array, " n"]) -> dict[str, Array]:
     """The same of some rows."""
     vectors, density = lookup(items[VECTORS], rows[:, None])[:, 0], jnp.take(items[DENSITY], rows, mode="clip")
     return {"vectors": vectors, "codes": _codes(items, rows), "density": density, "places": rows}

@@ -10,7 +10,7 @@ from recjax.config import RunConfig
 from recjax.text.hub import MADE, find_folder
 from recjax.train.encoder_task import open_encoder_task
 from recjax.train.loop import Result, fit
-from recjax.train.warm_start import begun
+from recjax.train.warm_start import has_checkpoint
 from recjax.typing import InputError
 
 
@@ -50,7 +50,7 @@ def align(
         task = open_encoder_task(config, out)
         if out.resolve() == find_folder(config.model.encoder).resolve():
             raise InputError(f"{out} holds the encoder to begin with, which would be lost: name another folder")
-        before = None if task.validate is None or begun(run_dir) else task.validate(task.params)
+        before = None if task.validate is None or has_checkpoint(run_dir) else task.validate(task.params)
     if before is not None and jax.process_index() == 0:
         tell(before)
     result = fit(config, run_dir, task)

@@ -23,7 +23,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.armed = False
-        self._asked = False
+        self._requested = False
         self._previous: dict[signal.Signals, Any] = {}
         self._terminals: list[int] = []
 
@@ -41,10 +41,10 @@ class Interrupt:
             signal.signal(number, handler)
         self._previous = {}
 
-    def asked(self, step: int) -> bool:
+    def requested(self, step: int) -> bool:
         """Whether to stop now; every process calls this once after every step and gets the same answer."""
         if jax.process_count() == 1:
-            return self._asked
+            return self._requested
         return multihost_utils.reached_preemption_sync_point(step)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
@@ -52,7 +52,7 @@ class Interrupt:
             signal.default_int_handler(number, frame)
         if number == signal.SIGHUP:
             self._leave_terminal()
-        self._asked = True
+        self._requested = True
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and not self.armed:

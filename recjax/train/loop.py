@@ -35,7 +35,7 @@ from recjax.train.state import TrainState, abstract_start, initial_state, overla
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.step_log import Journal, NonFiniteError
 from recjax.train.task import Task, open_task
-from recjax.train.warm_start import StartingPoint, begun, starting_point
+from recjax.train.warm_start import StartingPoint, has_checkpoint, starting_point
 from recjax.typing import DATA_AXIS, InputError, Params
 
 __all__ = ["Result", "Train", "TrainingError", "fit"]
@@ -77,7 +77,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     *stages, last = whole = parts(config, run_dir)
     if stages:
         run_folder.check_config(run_dir, config)
-    reached = max((number for number, part in enumerate(whole) if begun(part.folder)), default=0)
+    reached = max((number for number, part in enumerate(whole) if has_checkpoint(part.folder)), default=0)
     for stage in stages[reached:]:
         result = _fit(stage, None)
         if result.preempted:
@@ -121,7 +121,7 @@ def _fit(part: Part, task: Task | None) -> Result:
 
         # --- steps
         interrupt.armed = True
-        step, preempted = start, interrupt.asked(start)
+        step, preempted = start, interrupt.requested(start)
         batches = task.loader.iterate(start, calendar.total)
         goodput.spent("init")
         while step < calendar.total and not (progress.stopped or preempted):
@@ -134,7 +134,7 @@ def _fit(part: Part, task: Task | None) -> Result:
                     batch = next(batches)
                 state, sums = train_step(state, batch, task.items[task.loader.catalog(step)])
                 step += 1
-                preempted = interrupt.asked(step)
+                preempted = interrupt.requested(step)
                 due = preempted or calendar.anything(step)
                 journal.push(step, sums, last=due)
             if not due:

@@ -10,7 +10,7 @@ import optax
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
 from recjax.models.model import Model, WeightedSums
-from recjax.ops.items.embedding import TappedTable
+from recjax.ops.items.embedding import RowGradientTable
 from recjax.ops.items.row_gradients import joined_rows, update_rows
 from recjax.ops.norms import global_norm
 from recjax.typing import Array, Params
@@ -60,7 +60,9 @@ class RowwiseAdam:
         dense, tables = self.split(params)
 
         def found(dense: Params, taps: Any) -> tuple[Array, tuple[WeightedSums, Any]]:
-            tapped = {name: TappedTable(table, None if taps is None else taps[name]) for name, table in tables.items()}
+            tapped = {
+                name: RowGradientTable(table, None if taps is None else taps[name]) for name, table in tables.items()
+            }
             loss, sums = model.loss({**dense, **tapped}, batch, items, key)
             return loss, (sums, {name: table.ids for name, table in tapped.items()})
 

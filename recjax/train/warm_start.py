@@ -128,7 +128,7 @@ def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> Sta
     Raises:
         InputError: there is no such run, it has no checkpoint, or its items are read in another way.
     """
-    if source is None or begun(run_dir):
+    if source is None or has_checkpoint(run_dir):
         return None
     try:
         latest, record = read_record(source)
@@ -144,7 +144,7 @@ def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> Sta
     return StartingPoint(source, config.train.take, record["progress"]["best_step"] or latest, record)
 
 
-def begun(run_dir: Path) -> bool:
+def has_checkpoint(run_dir: Path) -> bool:
     """Whether the folder has a checkpoint to go on from."""
     if not (run_dir / CHECKPOINTS).is_dir():
         return False

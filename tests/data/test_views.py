@@ -50,7 +50,7 @@ def test_cloze_masks_some_items_and_predicts_just_those():
         assert positions[-1] == 9
 
 
-def placed(lengths, epochs, start=0):
+def atomic_folder(lengths, epochs, start=0):
     """A placement that only tells `masks` which samples there are."""
     count = len(lengths)
     index = np.arange(start, start + count)
@@ -59,21 +59,21 @@ def placed(lengths, epochs, start=0):
 
 def test_cloze_masks_the_stated_share_and_never_nothing():
     lengths = np.full(2000, 50)
-    share = Cloze(50, mask_prob=0.2, last_copy=False).masks(placed(lengths, 0), seed=0).mean()
+    share = Cloze(50, mask_prob=0.2, last_copy=False).masks(atomic_folder(lengths, 0), seed=0).mean()
     assert share == pytest.approx(0.2, abs=0.01)
     lengths = np.full(2000, 3)
-    masks = Cloze(50, mask_prob=0.05, last_copy=False).masks(placed(lengths, 0), seed=0).reshape(-1, 3)
+    masks = Cloze(50, mask_prob=0.05, last_copy=False).masks(atomic_folder(lengths, 0), seed=0).reshape(-1, 3)
     assert masks.any(axis=1).all()
     assert masks.mean(axis=0) == pytest.approx(np.full(3, 1 / 3), abs=0.05)
 
 
 def test_cloze_masks_depend_on_seed_epoch_and_history_alone():
     view, lengths = Cloze(20), np.full(100, 20)
-    masks = view.masks(placed(lengths, 3), seed=1)
-    apart = [view.masks(placed([20], 3, start=history), seed=1) for history in range(100)]
+    masks = view.masks(atomic_folder(lengths, 3), seed=1)
+    apart = [view.masks(atomic_folder([20], 3, start=history), seed=1) for history in range(100)]
     assert (masks == np.concatenate(apart)).all()
-    assert (masks != view.masks(placed(lengths, 4), seed=1)).any()
-    assert (masks != view.masks(placed(lengths, 3), seed=2)).any()
+    assert (masks != view.masks(atomic_folder(lengths, 4), seed=1)).any()
+    assert (masks != view.masks(atomic_folder(lengths, 3), seed=2)).any()
     rows = np.unique(masks.reshape(100, 20), axis=0)
     assert len(rows) > 80
 
@@ -112,7 +112,7 @@ def test_each_history_has_one_last_only_sample_for_ten_random_ones():
 def test_without_last_copy_no_sample_is_forced():
     view = Cloze(50, mask_prob=0.5, last_copy=False)
     lengths = np.full(22, 50)
-    assert view.masks(placed(lengths, 0), seed=0).reshape(22, 50).sum(axis=1).min() > 5
+    assert view.masks(atomic_folder(lengths, 0), seed=0).reshape(22, 50).sum(axis=1).min() > 5
 
 
 @pytest.mark.parametrize("align", ["right", "left"])

@@ -90,7 +90,7 @@ def test_the_task_starts_from_the_parameters_of_the_denoising(unbroken):
 def test_a_stop_in_either_phase_resumes(unbroken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls = []
 
-    def asked(self, step):
+    def requested(self, step):
         calls.append(step)
         return len(calls) in stops
 

@@ -72,7 +72,7 @@ def collect(rows: Rows, options: Options, notes: dict[str, Any]) -> pl.DataFrame
     Raises:
         InputError: more rows are refused than `options.max_refused`.
     """
-    rows, frame = rows.sound()
+    rows, frame = rows.collect()
     if total := frame.height + rows.refusals.total:
         rows.refusals.check(total, options.max_refused, rows.path)
     notes["catalog_rows_refused"] = rows.refusals.to_json()

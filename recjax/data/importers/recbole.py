@@ -118,7 +118,7 @@ def _from_histories(
     for path, header in zip(paths, headers, strict=True):
         names = match(list(header), usual, {}, path, required=tuple(usual))
         read_rows = renamed(delimited.read(path, _LAYOUT), {ours: header[base] for ours, base in names.items()})
-        rows, frame = read_rows.sound()
+        rows, frame = read_rows.collect()
         total = frame.height + rows.refusals.total
         for number, (user, history, item) in enumerate(frame.select("user_id", "history", "item_id").iter_rows()):
             if user and item:

@@ -56,7 +56,9 @@ class Rows:
         again = self.again
         return replace(self, frame=change(self.frame), again=again and (lambda: again().mapped(change)))
 
-    def sound(self, frame: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda frame: frame) -> tuple["Rows", pl.DataFrame]:
+    def collect(
+        self, frame: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda frame: frame
+    ) -> tuple["Rows", pl.DataFrame]:
         """Collects `frame(self.frame)`; the rows are those read carefully where the fast way fails."""
         try:
             return self, frame(self.frame).collect()
@@ -167,7 +169,7 @@ def to_events(rows: Rows, options: Options, notes: dict[str, Any], names: dict[s
         *(_rating(schema["rating"]) if rated else []),
         *(count for column in ("user_id", "item_id") for count in _float_counts(column, schema[column])),
     ]
-    rows, events = rows.sound(lambda frame: frame.select(wanted))
+    rows, events = rows.collect(lambda frame: frame.select(wanted))
     notes |= rows.notes
     _note_floats(events, notes, names)
     times, reason, notes["timestamps"] = _times(events, rows, schema["timestamp"], names["timestamp"])

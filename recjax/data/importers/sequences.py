@@ -67,7 +67,7 @@ def read(paths: Sequence[Path], options: Options) -> RawLogs:
 def _words(path: Path) -> tuple[Rows, pl.DataFrame]:
     rows = delimited.read(path, Layout("\x01", quoted=False, header=("line",)))
     words = pl.col("line").str.extract_all(r"\S+").alias("words")
-    return rows.sound(lambda frame: frame.select(words))
+    return rows.collect(lambda frame: frame.select(words))
 
 
 def _attributes(path: Path) -> pl.DataFrame:

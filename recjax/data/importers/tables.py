@@ -185,7 +185,7 @@ def _items_of_events(log: Log) -> pl.DataFrame:
     frames = []
     for place in log.parts:
         with fetched(place) as part:
-            frames.append(load(part, [item, *log.texts.values()]).sound(lambda frame: frame.select(columns))[1])
+            frames.append(load(part, [item, *log.texts.values()]).collect(lambda frame: frame.select(columns))[1])
     return catalog.from_events(pl.concat(frames))
 
 

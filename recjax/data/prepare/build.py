@@ -42,7 +42,7 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
     item_ids = ["", *item_names.gather(kept_items).to_list()]
     offsets = np.zeros(len(user_ids) + 1, np.int64)
     np.cumsum(np.bincount(user_codes, minlength=len(user_ids)), out=offsets[1:])
-    catalog, catalog_counts = kept_catalog(raw.catalog, item_ids[1:], raw.name)
+    catalog, catalog_counts = catalog_of_items(raw.catalog, item_ids[1:], raw.name)
     content = {
         "user_ids": user_ids,
         "item_ids": item_ids,
@@ -70,7 +70,7 @@ def describe(
         notes: of the importer.
         options: filters.
         steps: users, items and interactions after each.
-        catalog: counts of `kept_catalog`.
+        catalog: counts of `catalog_of_items`.
         equal: of a log with times below a second, events read whose whole time is that of the user's event before.
     """
     source = json.loads(json.dumps(notes, default=str))
@@ -131,7 +131,7 @@ def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.cumsum(used) - 1)[codes], np.flatnonzero(used)
 
 
-def kept_catalog(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.DataFrame, dict[str, int]]:
+def catalog_of_items(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.DataFrame, dict[str, int]]:
     """One row a kept item, in item order; items that the catalog lacks get empty text and are counted."""
     if "item_id" not in catalog.columns:
         found = ", ".join(catalog.columns)

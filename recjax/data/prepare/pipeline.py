@@ -33,13 +33,13 @@ from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import RawLogs
 from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.prepare import history_rows
-from recjax.data.prepare.build import describe, kept_catalog, validated
+from recjax.data.prepare.build import catalog_of_items, describe, validated
 from recjax.data.prepare.fingerprint import Content, canonical_values, encode_texts, fingerprint_of_pieces
 from recjax.data.prepare.history_rows import Row
 from recjax.data.prepare.preparation import Preparation, check_rated, check_steps, sort, ties
 from recjax.data.store import records
 from recjax.data.store.locate import cache_folder
-from recjax.data.store.prepared import placed, write_header
+from recjax.data.store.prepared import atomic_folder, write_header
 from recjax.data.store.remote import Place, fetched, local, remove, written
 from recjax.typing import InputError
 
@@ -107,7 +107,7 @@ def prepare(
         InputError: as `recjax.data.prepare.build.build` and `save`, and where the runner cannot be.
     """
     runner.pipeline()  # told before anything is read
-    with placed(out) as scratch:
+    with atomic_folder(out) as scratch:
         work = scratch / "work"
         if isinstance(work, Path):  # stores have no folders to make
             work.mkdir()
@@ -413,7 +413,7 @@ def _finish(
         json.loads((work / f"{label}.json").read_text()) for label in ("kept", "size", "bounds", "shards")
     )
     ids = [item_ids[number] for number in kept]
-    catalog, counts = kept_catalog(logs.catalog, ids, name)
+    catalog, counts = catalog_of_items(logs.catalog, ids, name)
     users, events = bounds[-1], sum(shard["events"] for shard in shards)
 
     def pieces(*columns: str) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from recjax.data.store.remote import Place, is_remote, local, place, told
+from recjax.data.store.remote import Place, errors_named, is_remote, local, place
 from recjax.typing import InputError
 
 DATA_VARIABLE = "RECJAX_DATA"
@@ -64,7 +64,7 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
     is_name = os.sep not in name_or_path and name_or_path not in (".", "..")
     folders = [*data_folders(), cache_folder()] if is_name else []
     for candidate in [*(folder / name_or_path for folder in folders), path]:
-        with told(candidate):
+        with errors_named(candidate):
             if candidate.exists():
                 return local(candidate, cache_folder())
     raise InputError(_not_found(name_or_path, is_name, folders, list(embedded)))

@@ -17,7 +17,7 @@ from recjax.data.prepare.preparation import Preparation
 from recjax.data.store import records
 from recjax.data.store.columns import Shards, StoredColumn, StoredIds
 from recjax.data.store.locate import cache_folder, content_key, locate
-from recjax.data.store.remote import Place, local, place, remove, told
+from recjax.data.store.remote import Place, errors_named, local, place, remove
 from recjax.files import file_digest, read_json, sealed, unsealed
 from recjax.scratch import scratch_beside
 from recjax.typing import InputError
@@ -41,7 +41,7 @@ def save(dataset: Dataset, folder: Place) -> None:
     Raises:
         InputError: `folder` holds something that is not a prepared dataset.
     """
-    with placed(place(folder)) as scratch:
+    with atomic_folder(place(folder)) as scratch:
         records.write(
             records.Records(dataset.user_ids, dataset.offsets, dataset.items, dataset.timestamps, dataset.values),
             scratch,
@@ -51,7 +51,7 @@ def save(dataset: Dataset, folder: Place) -> None:
 
 
 @contextlib.contextmanager
-def placed(folder: Place) -> Iterator[Place]:
+def atomic_folder(folder: Place) -> Iterator[Place]:
     """An empty folder beside `folder` that takes its place when all is written, and disappears when that fails.
 
     Behind a URL, where folders cannot be moved, it is `folder` itself, and an older dataset goes first: what is half
@@ -63,7 +63,7 @@ def placed(folder: Place) -> Iterator[Place]:
     if folder.exists() and not is_prepared(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a prepared dataset: it will not be overwritten")
     if not isinstance(folder, Path):
-        with told(folder):
+        with errors_named(folder):
             remove(folder)
         try:
             yield folder

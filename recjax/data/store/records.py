@@ -164,7 +164,7 @@ def open_source(folder: Path) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.decode import DeserializeMethod
 
-    with _damage_told(folder):
+    with _damage_named(folder):
         builder: Any = tfds.builder_from_directory(str(folder))
         # The raw records, because TFDS's own decoding works feature by feature and takes three times as long.
         return builder.as_data_source(split=SPLIT, deserialize_method=DeserializeMethod.RAW_BYTES)
@@ -184,7 +184,7 @@ def take(folder: Path, source: Any, users: Sequence[int] | np.ndarray) -> Record
     example, step = _example(), 65_536
     user_ids: list[str] = []
     buffers: dict[str, list[bytes]] = {name: [] for name in _COLUMNS}
-    with _damage_told(folder):
+    with _damage_named(folder):
         for start in range(0, len(users), step):
             for record in source.__getitems__([int(user) for user in users[start : start + step]]):
                 feature = example.FromString(record).features.feature
@@ -199,7 +199,7 @@ def take(folder: Path, source: Any, users: Sequence[int] | np.ndarray) -> Record
 
 
 @contextlib.contextmanager
-def _damage_told(folder: Path) -> Iterator[None]:
+def _damage_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever TFDS, ArrayRecord or protobuf raise on missing or damaged files

@@ -48,13 +48,13 @@ def place(name: str | Place) -> Place:
         known = ", ".join(f"{known}://" for known in PACKAGES)
         raise InputError(f"{name}: paths are local or begin with one of {known}; mount other storage as a folder")
     path = epath.Path(str(name))
-    with told(path):
+    with errors_named(path):
         path.exists()
     return path
 
 
 @contextlib.contextmanager
-def told(path: Place) -> Iterator[None]:
+def errors_named(path: Place) -> Iterator[None]:
     """Says where it happened when a store fails: packages, credentials, network."""
     try:
         yield
@@ -99,7 +99,7 @@ def local(path: Place, cache: Path) -> Path:
     """
     if isinstance(path, Path):
         return path
-    with told(path):
+    with errors_named(path):
         if not path.exists():
             raise InputError(f"there is no file or folder {path}")
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
@@ -158,7 +158,7 @@ def fetched(path: Place) -> Iterator[Path]:
         yield path
         return
     with _beside(path) as copy:
-        with told(path):
+        with errors_named(path):
             _copy(path, copy)
         try:
             yield copy
@@ -174,6 +174,6 @@ def written(path: Place) -> Iterator[Path]:
         return
     with _beside(path) as copy:
         yield copy
-        with told(path), copy.open("rb") as source, path.open("wb") as target:
+        with errors_named(path), copy.open("rb") as source, path.open("wb") as target:
             stream: Any = target
             shutil.copyfileobj(source, stream, 1 << 20)

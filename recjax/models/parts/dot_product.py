@@ -16,7 +16,7 @@ from recjax.models.model import ItemStats, Model, Rules, WeightedSums
 from recjax.models.parts.objectives import Objective
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
-from recjax.ops.items.embedding import TappedTable, lookup, table_rows
+from recjax.ops.items.embedding import RowGradientTable, lookup, table_rows
 from recjax.typing import Array, Float, InputError, Int, Params
 
 
@@ -188,7 +188,7 @@ class DotProductModel(Model):
             key: of the dropout, or None for none.
             options: more of what `ItemSequenceEncoder` takes.
         """
-        plain = {name: leaf.table if isinstance(leaf, TappedTable) else leaf for name, leaf in params.items()}
+        plain = {name: leaf.table if isinstance(leaf, RowGradientTable) else leaf for name, leaf in params.items()}
         vectors = lookup(params["items"], items)
         return self._apply(plain, items, positions, segments, timestamps, key=key, vectors=vectors, **options)
 

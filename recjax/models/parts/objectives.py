@@ -14,7 +14,7 @@ import numpy as np
 from recjax.data.batches.views import Batch
 from recjax.limits import COUNT, SIZE, require, within
 from recjax.models.model import ItemStats
-from recjax.ops.items.embedding import TappedTable, lookup, lookup_shared
+from recjax.ops.items.embedding import RowGradientTable, lookup, lookup_shared
 from recjax.ops.items.sampled_losses import bpr, gbce, gbce_beta, sampled_softmax
 from recjax.ops.items.softmax import full_softmax
 from recjax.typing import Array, Bool, Float, InputError, Int
@@ -37,7 +37,7 @@ class FullSoftmax:
         require(self, chunk_elements=COUNT)
 
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
-        if isinstance(table, TappedTable):
+        if isinstance(table, RowGradientTable):
             raise InputError("optim.sparse updates the items of a sampled loss, but FullSoftmax looks at every item")
         return full_softmax(
             hidden,

@@ -54,10 +54,10 @@ def direct(
         stop = min(start + size, length)
         low, high = visible.span(start, stop, length)
         low = 0 if always is not None else low // visible.slots * visible.slots
-        asking, asked = visible.events(start, stop - start), visible.events(low, high - low)
-        allowed = visible.pairs(asking, asked)[None]
+        queries_at, keys_at = visible.events(start, stop - start), visible.events(low, high - low)
+        allowed = visible.pairs(queries_at, keys_at)[None]
         if always is not None:
-            allowed |= always[:, None, low:high] & visible._replace(window=None).pairs(asking, asked)[None]
+            allowed |= always[:, None, low:high] & visible._replace(window=None).pairs(queries_at, keys_at)[None]
         allowed &= segments[:, start:stop, None] == segments[:, None, low:high]
         keys = k[:, :, low:high]
         scores = jnp.einsum("bhlc,bhmc->bhlm", q[:, :, start:stop], keys, preferred_element_type=jnp.float32)
@@ -65,7 +65,7 @@ def direct(
         if bias is not None:
             seconds = bias.seconds
             times = () if seconds is None else (seconds[:, start:stop], seconds[:, low:high])
-            scores = scores + bias.pairs(asking, asked, *times)
+            scores = scores + bias.pairs(queries_at, keys_at, *times)
         fold = None if key is None else jax.random.fold_in(key, number)
         outputs.append(_mixed(scores, allowed[:, None], v[:, :, low:high], fold, plan))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)

@@ -77,7 +77,7 @@ def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: in
     chunk = min(chunk, count)
     first_row = jax.lax.axis_index(MODEL_AXIS) * count if joined else 0
     tokens = jnp.arange(hidden.shape[0])[:, None]
-    barred = jnp.where(excluded > 0, start + excluded, -1)
+    masked = jnp.where(excluded > 0, start + excluded, -1)
 
     def scores(number: Array, weights: Any, hidden: Array) -> Array:
         """Scores [t, chunk] of one chunk; the last one overlaps its neighbour and leaves out what that one had."""
@@ -87,7 +87,7 @@ def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: in
         row = first_row + local
         competes = (local >= number * chunk) & (row > start) & (row <= start + size)
         products = jnp.einsum("td,cd->tc", hidden, represent(weights, part), preferred_element_type=jnp.float32)
-        place = barred - first_row - begin
+        place = masked - first_row - begin
         place = jnp.where((place >= 0) & (place < chunk), place, chunk)
         return jnp.where(competes, products, EXCLUDED).at[tokens, place].set(EXCLUDED, mode="drop")
 

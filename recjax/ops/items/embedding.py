@@ -21,7 +21,7 @@ def table_rows(ids: int) -> int:
     return -(-ids // multiple) * multiple
 
 
-class TappedTable:
+class RowGradientTable:
     """A table whose gradient is wanted by rows: see `recjax.ops.items.row_gradients`. It lives inside one trace.
 
     Attributes:
@@ -40,7 +40,7 @@ class TappedTable:
         return found if self.taps is None else found + self.taps[len(self.ids) - 1]
 
 
-def lookup(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+def lookup(table: Float[Array, "n d"] | RowGradientTable, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
     """Rows of `table` at `ids`.
 
     With a mesh whose model axis is longer than 1, each device looks up the rows it owns and the sum over the axis
@@ -48,7 +48,7 @@ def lookup(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, "b l"]) -> 
     sequence axis. Where the model axis divides a device's rows of the batch, each device of it gets a part of them, so
     that what follows is computed once, and not by all of them alike; else all get all.
     """
-    if isinstance(table, TappedTable):
+    if isinstance(table, RowGradientTable):
         return table.look_up(ids)
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
     if model == 1:
@@ -67,9 +67,9 @@ def lookup(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, "b l"]) -> 
     return jax.shard_map(local, in_specs=specs, out_specs=found)(table, ids)
 
 
-def lookup_shared(table: Float[Array, "n d"] | TappedTable, ids: Int[Array, " k"]) -> Float[Array, "k d"]:
+def lookup_shared(table: Float[Array, "n d"] | RowGradientTable, ids: Int[Array, " k"]) -> Float[Array, "k d"]:
     """Rows of `table` at ids that are the same on all devices, on all devices; the table is never gathered."""
-    if isinstance(table, TappedTable):
+    if isinstance(table, RowGradientTable):
         return table.look_up(ids)
     if axis_size(MODEL_AXIS) == 1:
         return jnp.take(table, ids, axis=0, mode="clip")

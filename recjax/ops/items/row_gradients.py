@@ -2,9 +2,9 @@
 
 A sampled loss looks up a few thousand rows of a table that may have a hundred million. Its dense gradient is as large
 as the table and nearly all zeros, and an optimiser that walks over it reads and writes the table and all its moments.
-Here a lookup adds a tap, an array of zeros, to what it finds (`TappedTable`): the gradient with respect to the tap is
-that of the rows looked up. Rows looked up several times are joined, and only their slots of table and moments are read
-and written.
+Here a lookup adds a tap, an array of zeros, to what it finds (`RowGradientTable`): the gradient with respect to the tap
+is that of the rows looked up. Rows looked up several times are joined, and only their slots of table and moments are
+read and written.
 
 With a mesh, table and moments are sharded by rows over the model axis. Ids and gradients are gathered over the data
 axis, a few rows of each device instead of an all-reduce of the table, and each device updates the rows that it owns.

@@ -34,7 +34,7 @@ def prepared(path: Path, **options):
     return build(read(path), Preparation(**options))
 
 
-def told(path: Path) -> str:
+def errors_named(path: Path) -> str:
     """All that `prepare` prints of a dataset."""
     dataset = prepared(path)
     return "\n".join([*_account(dataset), *audit(dataset, LeaveOneOut().split(dataset)).lines()])
@@ -97,7 +97,7 @@ def test_units_mixed_in_one_column_are_converted_and_counted(tmp_path: Path) -> 
     whole = prepared(table(tmp_path, rows, header=HEADER))
     found = prepared(table(tmp_path, mixed, header=HEADER))
     assert found.fingerprint == whole.fingerprint
-    assert "times  300 in milliseconds, 180 in seconds" in told(tmp_path)
+    assert "times  300 in milliseconds, 180 in seconds" in errors_named(tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["NA", "N/A", r"\N", "none", "n/a", "NULL", "NaN", "nil"])
@@ -105,13 +105,13 @@ def test_users_without_a_name_are_no_user(tmp_path: Path, missing: str) -> None:
     rows = [row if place % 24 < 16 else f"{missing},{row.partition(',')[2]}" for place, row in enumerate(usual())]
     table(tmp_path, rows, header=HEADER)
     assert prepared(tmp_path).n_users == 40
-    assert "rows refused  160 (no user id: 160)" in told(tmp_path)
+    assert "rows refused  160 (no user id: 160)" in errors_named(tmp_path)
 
 
 def test_a_user_who_is_a_crowd_is_named(tmp_path: Path) -> None:
     rows = [row if place % 24 < 16 else f"guest,{row.partition(',')[2]}" for place, row in enumerate(usual())]
-    assert "warning: user 'guest' has 160 events" in told(table(tmp_path, rows, header=HEADER))
-    assert "guest" not in told(table(tmp_path, usual(), header=HEADER))
+    assert "warning: user 'guest' has 160 events" in errors_named(table(tmp_path, rows, header=HEADER))
+    assert "guest" not in errors_named(table(tmp_path, usual(), header=HEADER))
 
 
 @pytest.mark.parametrize(("log", "catalog", "known"), [("{}.0", "{}", 30), ("{}", "{}.0", 30), ("{:05}", "{}", 10)])
@@ -124,7 +124,7 @@ def test_ids_of_log_and_catalog_that_are_written_otherwise(tmp_path: Path, log: 
     dataset = prepared(tmp_path)
     assert dataset.catalog["title"].count() == known
     assert dataset.description["catalog"]["items_without_row"] == 30 - known
-    text = told(tmp_path)
+    text = errors_named(tmp_path)
     if known == 30:
         assert "ids written as floats (27.0 for 27) in item_id: 300" in text or log == "{}"
         assert dataset.item_ids[1] == "27" and "have a row" not in text
@@ -135,10 +135,10 @@ def test_ids_of_log_and_catalog_that_are_written_otherwise(tmp_path: Path, log: 
 
 def test_ids_that_a_spreadsheet_has_shortened_are_named(tmp_path: Path) -> None:
     rows = [f"u{n % 9},{'1.23457E+11' if n % 3 else n},{START + n}" for n in range(300)]
-    assert "warning: 200 ids in item_id are floats" in told(table(tmp_path, rows, header=HEADER))
+    assert "warning: 200 ids in item_id are floats" in errors_named(table(tmp_path, rows, header=HEADER))
     columns = {"user_id": ["u", "v", "w"] * 9, "item_id": [1e17, 2.0, 3.0] * 9, "timestamp": range(START, START + 27)}
     pl.DataFrame(columns).write_parquet(tmp_path / "log.parquet")
-    assert "warning: 9 ids in item_id are floats" in told(tmp_path / "log.parquet")
+    assert "warning: 9 ids in item_id are floats" in errors_named(tmp_path / "log.parquet")
 
 
 def test_id_sequences_are_not_split_in_time(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_refused_rows_of_a_catalog_are_printed(tmp_path: Path) -> None:
     items = [f"i{number:02},Film {number}" for number in range(299)]
     items[3] = 'i03,"Best" film 3'
     table(tmp_path, items, header="item_id,title", name="items.csv")
-    text = told(tmp_path)
+    text = errors_named(tmp_path)
     assert (
         "catalog rows refused  1 (misplaced quote" in text
         and "\n  line 5: misplaced quote" in text
@@ -210,7 +210,7 @@ def test_nothing_is_said_of_times_that_are_none(tmp_path: Path, name: str) -> No
     else:
         path = tmp_path / name
         path.write_text("".join(f"{user} {' '.join(str((user + n) % 30) for n in range(8))}\n" for user in range(40)))
-    text = told(path)
+    text = errors_named(path)
     assert "future" not in text and "later" not in text and "same time" not in text and "their time" not in text
     assert "times  place" in text
 
@@ -219,7 +219,7 @@ def test_rows_of_parquet_are_rows(tmp_path: Path) -> None:
     times = [None, *range(START, START + 300)]
     frame = pl.DataFrame({"user_id": ["a"] * 301, "item_id": ["x"] * 301, "timestamp": times})
     frame.write_parquet(tmp_path / "log.parquet")
-    assert "\n  row 1: no timestamp" in told(tmp_path)
+    assert "\n  row 1: no timestamp" in errors_named(tmp_path)
 
 
 def test_columns_of_a_catalog_that_are_no_text(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_columns_of_a_catalog_that_are_no_text(tmp_path: Path) -> None:
         "colour": "red",
     }  # fmt: skip
     assert "columns of items.parquet that hold no text, left out: picture (Binary), vector (List(Float64)), place " in (
-        told(tmp_path)
+        errors_named(tmp_path)
     )
     pl.DataFrame({"item_id": [["a"]], "title": ["x"]}).write_parquet(tmp_path / "items.parquet")
     with pytest.raises(InputError, match=r"items.parquet: the column item_id holds List\(String\), expected ids"):
@@ -301,6 +301,6 @@ def test_refused_rows_of_recbole_parts_are_printed(tmp_path: Path) -> None:
         rows = [f"u{n % 9}\ti{n % 7}\t{time}" for n, time in enumerate(times)]
         rows[5] = "u1\ti1\tsoon" if part == "valid" else rows[5]
         (tmp_path / f"x.{part}.inter").write_text("\n".join([header, *rows]) + "\n")
-    text = told(tmp_path)
+    text = errors_named(tmp_path)
     assert "rows refused  1 (unreadable timestamp: 1) x.valid.inter\n  line 7: unreadable timestamp" in text
     assert "times  399 in seconds" in text
