@@ -76,7 +76,7 @@ def _tell_others(error: BaseException, status: int, shown: bool = False) -> None
 
 
 def _keep_compiled_programs() -> None:
-    """Lets jax keep what it compiles in `$RECJAX_CACHE`, so that a run that goes on starts in half the time.
+    """Lets jax keep what it compiles in `$RECJAX_CACHE`, so that a resumed run starts in half the time.
 
     The folder is named after the processor: XLA compiles for the one it runs on, and a cache may be shared by several.
     """
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", parents=[shared])
 
     _prepare(command("prepare", "turn raw logs into a dataset; print counts, fingerprint and an audit"))
-    _train(command("train", "train a recipe, or go on where its run folder has a checkpoint; then evaluate"))
+    _train(command("train", "train a recipe, or resume where its run folder has a checkpoint; then evaluate"))
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
     _recommend(command("recommend", "recommend items for a history, or for a file of users"))
     _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))

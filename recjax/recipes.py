@@ -134,7 +134,7 @@ def tiny(recipe: Recipe) -> Recipe:
 
 
 def default_run(name: str, settings: Sequence[str]) -> Path:
-    """The run folder of a recipe and its overrides: the same command always names the same one, and so goes on."""
+    """The run folder of a recipe and its overrides: the same command always names the same one, and so resumes."""
     if not settings:
         return RUNS / name
     digest = hashlib.sha256("\n".join(setting.replace(" ", "") for setting in settings).encode()).hexdigest()

@@ -113,7 +113,7 @@ def live(command: list[str], folder: Path, advance: float = float("inf"), delay:
     text = output.read_text()
     if done and process.returncode:
         raise SystemExit(f"the run failed after {before} steps:\n{text[-4000:]}")
-    resumed = re.search(r"goes on after the checkpoint of step (\d+)", text)
+    resumed = re.search(r"resumes from the checkpoint of step (\d+)", text)
     reached = max(logged_steps(output), default=0)
     half_written = sum(not name.isdecimal() for name in checkpoints(folder))
     return Life(before, int(resumed[1]) if resumed else 0, reached, seconds, half_written, done)

@@ -2,7 +2,7 @@
 
 A cell is the command `recjax train RECIPE --set ... --online --run DIR/cells/NAME-seedK`, in a process of its own: what
 it costs in memory is then its own, whatever ends it ends it alone, and anybody can repeat it by hand. A cell that is
-done is not touched again; one that was stopped or killed goes on from its checkpoint, as the command does.
+done is not touched again; one that was stopped or killed resumes from its checkpoint, as the command does.
 """
 
 import json
@@ -79,7 +79,7 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """As somebody would type it."""
+        """The command as typed."""
         return shlex.join(["recjax", *self.arguments])
 
     def state(self) -> State:

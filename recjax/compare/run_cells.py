@@ -254,7 +254,7 @@ def _told(cell: Cell, state: State) -> str:
     if state.status == "failed":
         return f"failed: {state.message} ({cell.folder / LOG})"
     if state.status == "stopped":
-        return "stopped, goes on with the same command"
+        return "stopped, resumes with the same command"
     metrics = json.loads((cell.folder / EVALUATION).read_text())["metrics"]["all"]
     shown = [name for name in ("ndcg@10", "hr@10") if name in metrics] or list(metrics)[:2]
     return f"finished in {state.seconds:.0f} s, {', '.join(f'{name} {metrics[name]:.4f}' for name in shown)}"

@@ -23,7 +23,7 @@ def online_cost(model: Model, params: Params, view: View) -> dict[str, float]:
         view: of training.
 
     Returns:
-        `ms`, the median of some events, and `bytes_per_user`; empty where the model cannot go on event by event.
+        `ms`, the median of some events, and `bytes_per_user`; empty where the model cannot be advanced event by event.
     """
     try:
         stream = Stream(model, params, view, users_per_batch=1)

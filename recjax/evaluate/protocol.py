@@ -213,7 +213,7 @@ def report(
     progress: bool = False,
     notes: dict[str, Any] | None = None,
 ) -> Report:
-    """The report of rankings, whoever made them. Arguments as in `evaluate`."""
+    """The report of rankings, of a model or of a file. Arguments as in `evaluate`."""
     examples = examples_of(config, dataset, split)
     counts = item_counts(split.train.items, dataset.n_items)
     groups = {"all": np.ones(len(examples), bool)} | slices(examples, counts)

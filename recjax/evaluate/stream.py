@@ -48,7 +48,7 @@ class Stream:
     """States of users, advanced by their events.
 
     Args:
-        model: one that can go on event by event.
+        model: one that can be advanced event by event.
         params: its parameters.
         view: of training; its `max_length` is the room for a history where a mixer keeps one.
         users_per_batch: users whose events are read together.
@@ -56,8 +56,8 @@ class Stream:
         seen_items: distinct items of a user that are remembered, so that they are not recommended again; the last ones.
 
     Raises:
-        InputError: the model cannot go on event by event, or counts positions from the end of a history, where each
-            event would move all that came before.
+        InputError: the model cannot be advanced event by event, or counts positions from the end of a history, where
+            each event would move all that came before.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Stream:
         items: Items | None = None,
     ):
         if not model.streams:
-            raise InputError("this model cannot go on event by event; recommend from whole histories instead (--users)")
+            raise InputError("this model cannot be advanced event by event; recommend from whole histories (--users)")
         if model.learned_positions and getattr(view, "align", "left") != "left":
             raise InputError(
                 "the model counts positions from the end of a history (data.view.align = 'right'), so a new event "

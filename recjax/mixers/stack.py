@@ -107,12 +107,12 @@ class Stack:
             max_length: events that a mixer with memory "history" has room for.
 
         Raises:
-            InputError: a mixer cannot go on event by event, or the encoder is not causal.
+            InputError: a mixer cannot be advanced event by event, or the encoder is not causal.
         """
         unable = [type(mixer).__name__ for mixer in self.used if mixer.capabilities.memory == "none"]
         if unable or not self.causal:
             who = f"{', '.join(dict.fromkeys(unable))} cannot" if unable else "an encoder that sees both sides cannot"
-            raise InputError(f"{who} go on event by event; causal mixers with a memory can")
+            raise InputError(f"{who} be advanced event by event; causal mixers with a memory can")
         dtype = jnp.dtype(self.dtype)
         return tuple(
             self.mixer(layer).init_state(width=self.width, rows=rows, max_length=max_length, dtype=dtype)

@@ -93,7 +93,7 @@ def _silent(heard: dict[str, tuple[str, float]], limit: float) -> list[int]:
 
 def _stop(reason: str, me: int, period: float) -> None:
     print(
-        f"recjax: process {me} stops, because the launch cannot go on: {reason}. The same command goes on after the "
+        f"recjax: process {me} stops, because the launch cannot go on: {reason}. The same command resumes after the "
         "last checkpoint",
         file=sys.stderr,
         flush=True,

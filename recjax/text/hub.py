@@ -37,7 +37,7 @@ def find_folder(name: str) -> Path:
         )
     try:
         given = Path(name).expanduser()
-    except RuntimeError as error:  # ~ of somebody who is not there
+    except RuntimeError as error:  # ~ of a user who does not exist
         raise InputError(f"no sentence encoder at {name!r}: {error}") from None
     places = [given, *(root / part for root in roots for part in dict.fromkeys((name, given.name)))]
     for place in places:

@@ -46,7 +46,7 @@ class Goodput:
 
         Args:
             folder: of the run.
-            step: step at which it goes on: what was done after it was lost.
+            step: step from which it resumes: what was done after it was lost.
         """
         last, kept = _read(folder), _read(folder, step)
         for kind in KINDS:

@@ -33,7 +33,7 @@ class Aligned:
 def align(
     config: RunConfig, run_dir: Path, out: Path | None = None, tell: Callable[[dict[str, float]], None] = print
 ) -> Aligned:
-    """Trains a sentence encoder on what users have one after another, or goes on, and writes it as a folder.
+    """Trains a sentence encoder on what users have one after another, or resumes, and writes it as a folder.
 
     Args:
         config: its model is an `Alignment`, its data a `Mixture`.

@@ -50,7 +50,7 @@ class Result:
         total: steps that this was to take.
         best_step: step of the best validation, or None without validation.
         best_value: the validation metric there.
-        preempted: a signal ended it; the same call goes on.
+        preempted: a signal ended it; calling again resumes.
         stopped: why it ended before `total` otherwise, or None.
     """
 
@@ -63,11 +63,11 @@ class Result:
 
 
 def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
-    """Trains, or goes on training, in a run folder.
+    """Trains, or resumes training, in a run folder.
 
     Args:
         config: of the run; its stages, runs of their own inside the folder, come first.
-        run_dir: its folder; made if absent. Where it has checkpoints, training goes on after the latest.
+        run_dir: its folder; made if absent. Where it has checkpoints, training resumes after the latest.
         task: what to train, by default what `config` says; stages always train what theirs say.
 
     Raises:
@@ -251,7 +251,7 @@ def _resume(run_dir: Path, task: Task, checkpoints: Checkpoints, steps: list[int
     step, (progress, state), damaged = first_sound(reversed(steps), read)
     damaged += damaged_records(steps[: steps.index(step)], checkpoints.record)  # Orbax reads them before it saves
     notes = [f"{error}; set aside as {checkpoints.set_aside(error.step)}" for error in damaged]
-    return _Beginning(state, step, progress, (*notes, f"goes on after the checkpoint of step {step}"))
+    return _Beginning(state, step, progress, (*notes, f"resumes from the checkpoint of step {step}"))
 
 
 def check_parts(rows: int, accumulate: int, mesh: Mesh) -> None:
@@ -319,7 +319,7 @@ def _every(calendar: Calendar) -> str:
 def _farewell(result: Result, metric: str) -> str:
     if result.preempted:
         saved = "saved" if result.step else "nothing to save"
-        return f"stopped by a signal after step {result.step} of {result.total}, {saved}; the same command goes on"
+        return f"stopped by a signal after step {result.step} of {result.total}, {saved}; the same command resumes"
     ended = f"trained {result.step} steps" + (f": {result.stopped}" if result.stopped else "")
     best = "" if result.best_value is None else f"; best {metric} {result.best_value:.4f} at step {result.best_step}"
     return ended + best

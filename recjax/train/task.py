@@ -43,7 +43,7 @@ class Task:
 
     Attributes:
         dataset: its name.
-        fingerprint: of the dataset; a run never goes on with another one.
+        fingerprint: of the dataset; a run never resumes with another one.
         model: to be trained.
         loader: its batches.
         items: of each catalog that batches are of, on the devices.

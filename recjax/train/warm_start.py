@@ -118,7 +118,7 @@ class StartingPoint:
 
 
 def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> StartingPoint | None:
-    """The run to start from; None where there is none, or the folder has a checkpoint to go on from.
+    """The run to start from; None where there is none, or the folder has a checkpoint to resume from.
 
     Args:
         config: of the new run.
@@ -145,7 +145,7 @@ def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> Sta
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """Whether the folder has a checkpoint to go on from."""
+    """Whether the folder has a checkpoint to resume from."""
     if not (run_dir / CHECKPOINTS).is_dir():
         return False
     with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:

@@ -99,7 +99,7 @@ def finished(shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert json.loads((out / "cells" / "half-seed0" / "cell.json").read_text())["status"] == "stopped"
         assert cli.main(command(recipe, out, "--seeds", "2")) == 0
         assert start.started == ["half-seed0", "all-seed0", "all-seed1", "half-seed0", "half-seed1"]
-    assert "goes on after the checkpoint of step 2" in (out / "cells" / "half-seed0" / "output.log").read_text()
+    assert "resumes from the checkpoint of step 2" in (out / "cells" / "half-seed0" / "output.log").read_text()
     return out
 
 
@@ -207,7 +207,7 @@ def test_a_killed_process_goes_on(shop, finished: Path, tmp_path: Path):
     assert "1 x cpu" in printed and "trained 60 steps" not in printed
 
     assert run_cells([cell], [{}], start=Here(), **arguments)
-    assert "goes on after the checkpoint of step" in (cell.folder / "output.log").read_text()
+    assert "resumes from the checkpoint of step" in (cell.folder / "output.log").read_text()
     assert cell.state().status == "finished" and cell.state().seconds > 0
     assert gather([cell], "killed").rows[0].metrics["ndcg@10"].over == "users"
 

@@ -229,7 +229,7 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
 @pytest.mark.parametrize("name", [name for name in MIXERS if name not in REMEMBERING])
 def test_what_keeps_no_state_says_so(name):
     stack = Stack((MIXERS[name],), 1, WIDTH, name in CAUSAL, "pre", WIDTH)
-    with pytest.raises(InputError, match="go on event by event"):
+    with pytest.raises(InputError, match="be advanced event by event"):
         stack.init_state(2, LENGTH)
 
 

@@ -325,7 +325,7 @@ def test_a_subclass_that_scores_or_learns_otherwise_has_to_say_that_it_streams(m
     assert type("Declared", (DotProductModel,), {**changed, "streams": True}).streams
     other = type("Other", (DotProductModel,), changed)(run.model.module, run.model.objective, run.model.stats)
     assert not other.streams
-    with pytest.raises(InputError, match="cannot go on event by event"):
+    with pytest.raises(InputError, match="cannot be advanced event by event"):
         Stream(other, run.params, run.config.data.view)
 
 

@@ -72,6 +72,6 @@ def test_the_script_trains_and_goes_on(tmp_path):
     stopped = re.findall(r"stopped by a signal after step (\d+) of 1000000, saved", first)
     assert stopped == [str(latest(tmp_path / RUN))]  # once, for the other process is silent
     second = submit(tmp_path, str(tmp_path / "cache"))
-    assert f"goes on after the checkpoint of step {stopped[0]}" in second
+    assert f"resumes from the checkpoint of step {stopped[0]}" in second
     assert re.search(r"^goodput \d+\.\d% of \d+ s: .*init", second, re.MULTILINE)
     assert sorted(path.name for path in (tmp_path / RUN).iterdir() if "lock" in path.name) == []

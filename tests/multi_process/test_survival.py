@@ -40,7 +40,7 @@ def test_a_run_survives(tmp_path):
         assert time.monotonic() - killed < LIMIT + 30  # a loaded machine; the watch itself needs 4 s above the limit
         silent = f"no sign of life from process 1 on {host_name()} for 6 s: killed, hanging or cut off"
         assert silent in outputs[0], outputs[0]
-        assert "The same command goes on after the last checkpoint" in outputs[0]
+        assert "The same command resumes after the last checkpoint" in outputs[0]
 
     before = latest(run)
     with start(4) as launched:
@@ -48,7 +48,7 @@ def test_a_run_survives(tmp_path):
         launched.processes[3].send_signal(signal.SIGINT)  # which it hands on to itself as SIGTERM
         launched.processes[1].send_signal(signal.SIGHUP)  # likewise; another one of the same launch changes nothing
         outputs = launched.finish()
-        assert f"goes on after the checkpoint of step {before}" in outputs[0]
+        assert f"resumes from the checkpoint of step {before}" in outputs[0]
         ends = set(re.findall(r"^process \d: (\d+) True$", "\n".join(outputs), re.MULTILINE))
         assert ends == {str(latest(run))}, "the processes stopped at different steps"
         stopped = latest(run)
@@ -56,7 +56,7 @@ def test_a_run_survives(tmp_path):
 
     with start(2, pause=0.0) as launched:
         outputs = launched.finish()
-        assert f"goes on after the checkpoint of step {stopped}" in outputs[0]
+        assert f"resumes from the checkpoint of step {stopped}" in outputs[0]
 
     config = toy_config(steps=STEPS, ema=0.9, log_every=1, save_every=4, evaluate_every=0)
     fit(config, tmp_path / "unbroken", toy_task())

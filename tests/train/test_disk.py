@@ -57,5 +57,5 @@ def test_full_and_read_only(tmp_path, capsys):
     assert "InputError: cannot write to the run folder" in ended.stderr and "Permission denied" in ended.stderr
 
     result = fit(toy_config(**CONFIG), run, toy_task())
-    assert f"goes on after the checkpoint of step {kept}" in capsys.readouterr().out
+    assert f"resumes from the checkpoint of step {kept}" in capsys.readouterr().out
     assert result.step == latest(run) == STEPS

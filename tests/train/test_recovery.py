@@ -107,7 +107,7 @@ def test_training_goes_on_after_the_checkpoint_before(unbroken, tmp_path, capsys
     output = capsys.readouterr().out
     assert "the checkpoint of step 12 is damaged" in output and "set aside as" in output
     assert "the checkpoint of step 6 is damaged: its record is missing" in output
-    assert "goes on after the checkpoint of step 10" in output
+    assert "resumes from the checkpoint of step 10" in output
     assert (result.step, result.best_step) == (12, 6)
     assert (run / "checkpoints/12.damaged").is_dir()
     expected, actual = saved(unbroken), saved(run)

@@ -80,7 +80,7 @@ def test_sigterm_saves_and_ends_with_status_0_and_the_same_command_goes_on(tmp_p
     stopped = int(saved(folder, total=16)[0].step)
     assert 0 < stopped < 16
 
-    assert f"goes on after the checkpoint of step {stopped}" in ended(start(folder, pause=0.0))
+    assert f"resumes from the checkpoint of step {stopped}" in ended(start(folder, pause=0.0))
     unbroken = tmp_path / "unbroken"
     fit(toy_config(steps=16, log_every=1, save_every=2), unbroken, toy_task())
     expected, actual = (saved(path, total=16) for path in (unbroken, folder))

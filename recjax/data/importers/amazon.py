@@ -100,7 +100,7 @@ def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     if not found and start:
         raise InputError(f"{path}, line {line}: expected a JSON object, found {start[:80]!r}")
     if not found:
-        raise InputError(f"the metadata {path} has no rows: fill it, or remove it to go on without item texts")
+        raise InputError(f"the metadata {path} has no rows: fill it, or remove it to continue without item texts")
     if not {"asin", "parent_asin"} & set(found):
         shown = shorten(", ".join(found), 500)
         raise InputError(f"{path} has no product id: expected the key asin or parent_asin, found {shown}")

@@ -41,7 +41,7 @@ def finish(
         note: dict[str, Any] = {"file": None, "rows": 0}
     else:
         if not catalog.height:
-            raise InputError(f"the catalog {path} has no rows: fill it, or remove it to go on without item texts")
+            raise InputError(f"the catalog {path} has no rows: fill it, or remove it to continue without item texts")
         rows, note = _cleaned(catalog, path)
         note = {"file": path.name if path else None} | note
         if not rows.height:

@@ -89,7 +89,7 @@ def _movies(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame
         kept.append((fields[0], fields[1], genres))
     total = len(kept) + refusals.total
     if not total:
-        raise InputError(f"the catalog {path} has no rows: fill it, or remove it to go on without item texts")
+        raise InputError(f"the catalog {path} has no rows: fill it, or remove it to continue without item texts")
     refusals.check(total, options.max_refused, path)
     notes["catalog_rows_refused"] = refusals.to_json()
     schema = {"item_id": pl.String, "title": pl.String, "categories": pl.String}

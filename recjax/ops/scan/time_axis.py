@@ -42,8 +42,8 @@ class TimeLayout(NamedTuple):
         return jax.lax.psum(x, self.axes)
 
     def island(self, local: Any, in_specs: Any, out_specs: Any) -> Any:
-        """`local`, on each device's own part where positions are sharded. It does its own communication, and whoever
-        calls it its own gradient.
+        """`local`, on each device's own part where positions are sharded. It does its own communication, and
+        its caller its own gradient.
         """
         if not self.sharded:
             return local

@@ -153,7 +153,7 @@ class Checkpoints:
         reason = " ".join(str(error).split())
         return TrainingError(
             f"a checkpoint could not be written to {self.folder}{free}: {reason[:600]}; {kept}. "
-            "Once it can be written, the same command goes on"
+            "Once it can be written, the same command resumes"
         )
 
     def record(self, step: int) -> Record:

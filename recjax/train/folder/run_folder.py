@@ -17,7 +17,7 @@ from recjax.typing import InputError
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 FREE_SETTINGS = ("mesh", "train.log_every", "train.save_every", "train.keep")
-"""Settings that may change when a run goes on, for they change nothing of what is computed."""
+"""Settings that may change when a run resumes, for they change nothing of what is computed."""
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
@@ -35,7 +35,7 @@ def written(run_dir: Path) -> Iterator[None]:
         where = error.filename or f"{run_dir}, or to standard output"
         raise TrainingError(
             f"cannot write to {where}: {error.strerror}. The checkpoints in "
-            f"{run_dir / CHECKPOINTS} are complete; once it can be written to, the same command goes on after the last"
+            f"{run_dir / CHECKPOINTS} are complete; once it can be written to, the same command resumes after the last"
         ) from error
 
 
@@ -70,7 +70,7 @@ def _free(key: str) -> bool:
 
 
 def check_dataset(run_dir: Path, record: dict[str, Any], name: str, fingerprint: str) -> None:
-    """Raises InputError where a checkpoint's record names another dataset than the one to go on with."""
+    """Raises InputError where a checkpoint's record names another dataset than the one to resume with."""
     held = record["dataset"]
     if held["fingerprint"] != fingerprint:
         raise InputError(
