@@ -56,12 +56,17 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
         else:
             from recjax import commands
         from recjax.parallel.startup import initialize
+        from recjax.typing import COMMAND
 
     if whole:
         _keep_compiled_programs()
     if options.command not in COMPARING:  # those look at no device: it belongs to the runs that they start
         initialize()
-    return getattr(commands, options.command.replace("-", "_"))(options)
+    in_use = COMMAND.set(options.command)
+    try:
+        return getattr(commands, options.command.replace("-", "_"))(options)
+    finally:
+        COMMAND.reset(in_use)
 
 
 def _tell_others(error: BaseException, status: int, shown: bool = False) -> None:
@@ -140,6 +145,12 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="file or folder of raw logs, here or at gs:// or s3://; without it a known dataset is downloaded",
     )
+    command.add_argument(
+        "--items",
+        metavar="PATH",
+        help="table of the catalog, or a folder of its parts, where it is not beside the logs as items.*; without "
+        "--raw the catalog alone is the dataset",
+    )
     command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
     command.add_argument(
         "--column",
@@ -147,7 +158,32 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OURS=THEIRS",
         dest="columns",
-        help="what a table calls a column, e.g. user_id=CustomerID; may be repeated",
+        help="what a table calls a column, e.g. user_id=CustomerID, of the catalog alone items.item_id=SKU, order=NAME "
+        "for what orders events of one time; rating= for none; may be repeated",
+    )
+    command.add_argument("--header", metavar="NAME,...", help="names of the columns of a log without a header line")
+    command.add_argument(
+        "--time-format",
+        metavar="TEXT",
+        help="of the log's times, e.g. '%%d/%%m/%%Y %%H:%%M' (found out by itself for ISO-8601)",
+    )
+    command.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="which rows of the log count, e.g. event=view,buy or event!=view or Quantity>0; may be repeated",
+    )
+    command.add_argument(
+        "--weights",
+        metavar="COLUMN:KIND=NUMBER,...",
+        help="ratings by kinds of events, e.g. event:view=1,buy=3; no others count",
+    )
+    command.add_argument(
+        "--returns",
+        choices=("keep", "drop", "cancel"),
+        default="keep",
+        help="rows with a quantity below 0: events like any other (default), left out, or left out with what they undo",
     )
     command.add_argument(
         "--out",
@@ -165,6 +201,12 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         help="keep repeats (default), drop an item that directly follows itself, or keep each user-item pair once",
     )
     command.add_argument("--min-rating", type=float, metavar="X", help="drop events rated below this")
+    command.add_argument(
+        "--unseen",
+        choices=("auto", "keep", "drop"),
+        help="items of the catalog without events: kept where a shop's own tables are not filtered (default), always, "
+        "or never",
+    )
     command.add_argument(
         "--beam",
         metavar="RUNNER",

@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import jax
 from rich.console import Console
 
 from recjax import recipes
-from recjax.compare.ablation import gather, plan, question_of, seeds_of
+from recjax.compare.ablation import Cell, gather, plan, question_of, seeds_of
 from recjax.compare.comparison import Comparison
 from recjax.compare.page import write_page
 from recjax.compare.run_cells import locked, probe, run_cells, slices
@@ -39,6 +40,7 @@ def ablate(options: Namespace) -> int:
     say = partial(console.print, soft_wrap=True)
     with locked(out, say):
         if any(cell.state().status != "finished" for cell in cells):
+            _check([cell for cell in cells if cell.state().status != "finished"])
             devices = probe()
             environments = slices(devices, options.devices_per_cell)
             count = options.devices_per_cell or devices.count
@@ -62,6 +64,22 @@ def ablate(options: Namespace) -> int:
         console.print(comparison_tables(comparison))
         console.print(f"written to {out / PAGE} and {out / RESULTS}", highlight=False, markup=False)
     return failed
+
+
+def _check(cells: Sequence[Cell]) -> None:
+    """Raises InputError where cells could not start, before any does; a second or so a row."""
+    from recjax.plan.check import check_start  # late: `report` needs no model
+
+    jax.config.update("jax_platforms", "cpu")  # the accelerators belong to the cells
+    found: dict[str, list[str]] = {}
+    for cell in {cell.row: cell for cell in cells}.values():
+        try:
+            check_start(cell.config)
+        except InputError as error:
+            found.setdefault(str(error), []).append(cell.row)
+    if found:
+        rows = [f"row{'s' * (len(names) > 1)} {', '.join(map(repr, names))}: {error}" for error, names in found.items()]
+        raise InputError(f"no cell was started; {'; '.join(rows)}")
 
 
 def _command(options: Namespace) -> str:

@@ -5,9 +5,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recjax.data.dataset import Dataset
 from recjax.data.embedded.generate import NAMES
-from recjax.data.importers import download, read
+from recjax.data.importers import RawLogs, download, read
+from recjax.data.importers.logs import Reading
 from recjax.data.prepare.audit import audit
 from recjax.data.prepare.build import build
 from recjax.data.prepare.preparation import Preparation
@@ -19,40 +22,92 @@ from recjax.files import read_json
 from recjax.recipes import RUNS
 from recjax.typing import InputError
 
+SHORTEST = 3
+"""Events of a user that leave-one-out needs."""
+
+SHOWN_FILES = 4
+"""Files of a dataset up to which their number is not worth a line."""
+
 AUDITED = 100_000_000
 """Events of a dataset prepared by Beam, beyond which the audit is one of its first users."""
 
 
 def prepare(options: Namespace) -> int:
     """Raw logs to a dataset on disk."""
-    filters = {name: getattr(options, name) for name in ("k_core", "min_length", "duplicates", "min_rating")}
+    filters = {name: getattr(options, name) for name in ("k_core", "min_length", "duplicates", "min_rating", "unseen")}
     preparation = Preparation(**{name: value for name, value in filters.items() if value is not None})
     if options.beam_options and options.beam is None:
         raise InputError("--beam-options goes with --beam RUNNER")
     raw = None if options.raw is None else place(options.raw)
+    reading = _reading(options)
+    told = bool(options.columns) or reading != Reading()
+    if raw is None and told and options.dataset not in NAMES and _is_here(options.dataset):
+        raw = locate(options.dataset, NAMES)
+        if is_prepared(raw):
+            raise InputError(f"{raw} is already prepared; give the raw logs: --raw PATH")
     out = None if options.out is None else place(options.out)
     if options.beam is not None:
         out = out or place_of_name(options.dataset)
         if not options.replace:
             _check_free(out)
         dataset = _prepared_by_beam(options, raw, preparation, out)
-    elif raw is None and _is_here(options.dataset):
+    elif raw is None and not told and _is_here(options.dataset):
         dataset = find(options.dataset, preparation)
     else:
         out = out or place_of_name(options.dataset)
         if not options.replace:
             _check_free(out, preparation)
-        source = local(raw or download(options.dataset, cache_folder() / "downloads"), cache_folder())
-        dataset = build(read(source, options.format, _columns(options), name=options.dataset), preparation)
+        dataset = build(_read(options, raw, reading), preparation)
         if not options.replace:
             _check_free(out, preparation, dataset.fingerprint)
-    for line in [*_account(dataset), *audit(dataset, LeaveOneOut().split(dataset)).lines()]:
+    for line in [*_account(dataset), *_audited(dataset)]:
         print(line)
     if out is not None:
         if options.beam is None:
             save(dataset, out)
         print(f"written to {out}")
     return 0
+
+
+def _reading(options: Namespace) -> Reading:
+    """How the tables are read, as the command line says."""
+    return Reading(
+        items=None if options.items is None else place(options.items),
+        header=tuple(name.strip() for name in (options.header or "").split(",") if name.strip()),
+        time_format=options.time_format,
+        where=tuple(options.where),
+        weights=options.weights,
+        returns=options.returns,
+    )
+
+
+def _read(options: Namespace, raw: Place | None, reading: Reading) -> RawLogs:
+    """The raw logs, or the catalog alone where there are none."""
+    columns = _columns(options)
+    if raw is None and reading.items is not None:
+        if reading != Reading(items=reading.items):
+            raise InputError(
+                "--header, --time-format, --where, --weights and --returns say how logs are read: give --raw"
+            )
+        return read(local(reading.items, cache_folder()), "catalog", columns, name=options.dataset)
+    source = local(raw or download(options.dataset, cache_folder() / "downloads"), cache_folder())
+    return read(source, options.format, columns, name=options.dataset, reading=reading)
+
+
+def _audited(dataset: Dataset) -> list[str]:
+    """The audit of leave-one-out, or why there is none."""
+    if not dataset.n_interactions:
+        return ["a catalog without events: models of texts that are trained elsewhere can rank it"]
+    short = int((np.diff(dataset.offsets) < SHORTEST).sum())
+    lines = []
+    if short:
+        lines.append(
+            f"users with fewer than {SHORTEST} events, on whom leave-one-out trains but does not test: {short:,} of "
+            f"{dataset.n_users:,}"
+        )
+    if short == dataset.n_users:
+        return [*lines, "no audit: nobody has the events that leave-one-out needs for a test"]
+    return [*lines, *audit(dataset, LeaveOneOut().split(dataset)).lines()]
 
 
 def _check_free(out: Place, preparation: Preparation | None = None, fingerprint: str | None = None) -> None:
@@ -101,6 +156,8 @@ def _prepared_by_beam(options: Namespace, raw: Place | None, preparation: Prepar
             f"--beam needs Apache Beam ({error}): pip install 'recjax[beam]', or pip install -r requirements-beam.txt "
             "in an environment of its own"
         ) from error
+    if raw is None and options.items is not None:
+        raise InputError("a catalog alone is prepared without --beam")
     if raw is None:
         here = _is_here(options.dataset) and options.dataset not in NAMES
         raw = locate(options.dataset, NAMES) if here else download(options.dataset, cache_folder() / "downloads")
@@ -108,7 +165,14 @@ def _prepared_by_beam(options: Namespace, raw: Place | None, preparation: Prepar
         raise InputError(f"{raw} is already prepared; give the raw logs: --raw PATH")
     runner = pipeline.Runner(options.beam, options.beam_options)
     pipeline.prepare(
-        raw, out, preparation, runner, name=options.dataset, format=options.format, columns=_columns(options)
+        raw,
+        out,
+        preparation,
+        runner,
+        name=options.dataset,
+        format=options.format,
+        columns=_columns(options),
+        reading=_reading(options),
     )
     return load(out, most=AUDITED)
 
@@ -134,8 +198,12 @@ def _is_here(dataset: str) -> bool:
 def _account(dataset: Dataset) -> list[str]:
     """Counts of a dataset: rows refused, what each filter left, text, fingerprint."""
     source = dataset.description.get("source", {})
-    lines = _refused("rows refused", source.get("rows_refused", {}))
+    lines = []
+    if (files := len(source.get("files", ()))) > SHOWN_FILES:
+        lines.append(f"read from {files:,} files")
+    lines += _refused("rows refused", source.get("rows_refused", {}))
     lines += _refused("catalog rows refused", source.get("catalog_rows_refused", {}))
+    lines += _left_out(source)
     lines += _times(source.get("timestamps", {}))
     for column, count in source.get("ids_written_as_floats", {}).items():
         lines.append(f"ids written as floats (27.0 for 27) in {column}: {count:,}")
@@ -144,7 +212,7 @@ def _account(dataset: Dataset) -> list[str]:
             f"warning: {count:,} ids in {column} are floats that have not all their digits, as in 1.23E+11: "
             "different ones may have become one"
         )
-    lines += _catalog(source.get("catalog", {}))
+    lines += _catalog(source.get("catalog", {})) + _unseen(dataset)
     for step in dataset.description.get("steps", []):
         counts = ", ".join(f"{step[noun]:,} {noun}" for noun in ("users", "items", "interactions"))
         lines.append(f"after {step['step']}: {counts}")
@@ -170,6 +238,31 @@ def _refused(label: str, found: dict[str, Any]) -> list[str]:
         unit = refused.get("unit", "line")
         lines += [f"  {unit} {row['line']}: {row['reason']}, found {row['found']!r}" for row in refused["first"]]
     return lines
+
+
+def _left_out(source: dict[str, Any]) -> list[str]:
+    """Rows that do not count, and returns."""
+    lines = [f"rows left out  {count:,} ({label})" for label, count in source.get("rows_left_out", {}).items()]
+    lines += [f"rows left out  {count:,} ({label})" for label, count in source.get("returns_cancelled", {}).items()]
+    negative, policy = source.get("negative_quantities", 0), source.get("reading", {}).get("returns", "keep")
+    if negative and policy == "keep":
+        lines.append(
+            f"warning: {negative:,} events have a quantity below 0: are they returns? --returns drop leaves them out, "
+            "--returns cancel also the purchases that they undo"
+        )
+    return lines
+
+
+def _unseen(dataset: Dataset) -> list[str]:
+    """The rows of the catalog that have no event, and whether they are items of the dataset."""
+    counts = dataset.description.get("catalog", {})
+    without = counts.get("rows_without_events", 0)
+    if not without or not dataset.n_interactions:
+        return []
+    what = f"{without:,} of {counts['rows']:,} rows of the catalog are items without events"
+    if dataset.n_unseen:
+        return [f"{what}, kept: models of texts rank them, models of item ids do not (--unseen drop leaves them out)"]
+    return [f"{what}, left out (--unseen keep keeps them, for models of texts)"]
 
 
 def _times(note: dict[str, Any]) -> list[str]:

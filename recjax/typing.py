@@ -11,6 +11,7 @@ Dimension letters used in shape annotations throughout the package:
 Item 0 is padding everywhere; a catalog of `items` items uses ids 1..items.
 """
 
+from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -29,6 +30,7 @@ SEQ_AXIS = "seq"
 MESH_AXES = (DATA_AXIS, MODEL_AXIS, SEQ_AXIS)
 
 __all__ = [
+    "COMMAND",
     "DATA_AXIS",
     "MESH_AXES",
     "MODEL_AXIS",
@@ -42,6 +44,10 @@ __all__ = [
     "Params",
     "shorten",
 ]
+
+
+COMMAND: ContextVar[str] = ContextVar("command", default="")
+"""The `recjax` command in use, in whose words advice is given; "" in Python."""
 
 
 class InputError(ValueError):

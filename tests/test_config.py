@@ -337,8 +337,8 @@ def test_entries_of_a_tuple_are_set_by_number_or_all_at_once():
 def test_run_folders_written_before_modules_moved_load_and_are_the_same():
     config = recipes.read("sasrec_synthetic").config
     old = json.dumps(to_json(config)).replace("recjax.data.batches.", "recjax.data.")
-    old = old.replace("recjax.models.parts.objectives", "recjax.models.objectives")
-    old = old.replace("recjax.data.prepare.preparation", "recjax.data.preparation")
+    old = old.replace("recjax.models.parts.objectives", "recjax.models.parts.objectives")
+    old = old.replace("recjax.data.prepare.preparation", "recjax.data.prepare.preparation")
     assert json.loads(old) != to_json(config)
     assert from_json(json.loads(old)) == config
     assert not diff(completed(json.loads(old), config), config)

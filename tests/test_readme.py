@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from recjax import cli, recipes
@@ -146,3 +147,32 @@ def test_every_recipe_stands_in_the_table():
     for path in (ROOT / "experiments").glob("*.py"):
         command = "train" if recipes.read(path.stem).config.model.ranks else "align"
         assert f"| {path.stem} | `recjax {command} {path.stem}` |" in table, path.stem
+
+
+def test_the_commands_of_the_page_on_data_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those of one's own files, as they stand there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tiny_datasets(tmp_path / "data", ["tiny"]) / "tiny", "logs")
+    log = pl.read_csv("logs/interactions.csv")
+    log.with_columns(rating=pl.lit(5)).write_csv("logs/interactions.csv")
+    log.write_csv("orders.csv")
+    items = pl.read_csv("logs/items.csv")
+    items.write_csv("items.csv")
+    items.rename({"item_id": "sku", "title": "Name"}).write_csv("products.csv")
+    for day in ("2014-07-23", "2014-07-24"):
+        Path(f"export/day={day}").mkdir(parents=True)
+        log.select("user_id", "item_id").head(50).write_csv(f"export/day={day}/part-00000.csv")
+    place = pl.int_range(pl.len())
+    kinds = pl.when(place % 3 == 0).then(pl.lit("view")).otherwise(pl.lit("transaction"))
+    events = log.rename({"user_id": "visitor"}).with_columns(event=kinds, Quantity=place % 5 - 1, position=-place)
+    events.write_csv("events.csv")
+    plain = log.select("user_id", "item_id", pl.lit("23/07/2014 10:00").alias("time"))
+    plain.write_csv("plain.csv", include_header=False)
+    page = (ROOT / "docs" / "prepare-your-data.md").read_text()
+    own = page[: page.index("## Logs larger than one machine")]
+    lines = [shlex.split(line) for block in BLOCK.findall(own) for line in block.splitlines()]
+    assert len(lines) == 11
+    for words in lines:
+        if words[1] == "prepare":
+            assert cli.main(words[1:]) == 0, words

@@ -1,7 +1,7 @@
 """The canonical dataset: validated tables of users, items and events, with a fingerprint."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,9 @@ import numpy as np
 import polars as pl
 
 from recjax.typing import InputError, shorten
+
+UNSEEN = "items_without_events"
+"""Key of a description's account of the catalog: items in the dataset that have no event."""
 
 EQUAL_TIMES = "events_of_equal_time"
 """Key of a description: of a log with times below a second, events whose whole time is that of the one before."""
@@ -19,7 +22,8 @@ class Dataset:
     """Events sorted stably by (user, time), and the catalog.
 
     Users are numbered from 0 and items from 1 in the order in which the file first mentions them (after the filters):
-    score ties then go to the item that appears first, as in the published figures. Item 0 is padding.
+    score ties then go to the item that appears first, as in the published figures. Items without events come after
+    them, in the order of the catalog. Item 0 is padding.
 
     Attributes:
         name: as the user calls it.
@@ -32,6 +36,7 @@ class Dataset:
         catalog: row i describes item i + 1; `item_id`, `title` and whatever text the source had.
         description: where the data come from, the options, and the counts after each step. JSON.
         fingerprint: sha256 of the content above but `name` and `description`; hex.
+        left_out: items without events that `of_events` has taken out.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Dataset:
     catalog: pl.DataFrame
     description: dict[str, Any]
     fingerprint: str
+    left_out: int = 0
 
     @property
     def n_users(self) -> int:
@@ -53,6 +59,23 @@ class Dataset:
     def n_items(self) -> int:
         """Items of the catalog, padding not counted."""
         return len(self.item_ids) - 1
+
+    @property
+    def n_unseen(self) -> int:
+        """Items without any event, the last ones."""
+        return int(self.description.get("catalog", {}).get(UNSEEN, 0)) - self.left_out
+
+    def of_events(self) -> "Dataset":
+        """The dataset without the items that have no event, for models that know items by their events alone.
+
+        It has the fingerprint of the whole.
+        """
+        if not (count := self.n_unseen):
+            return self
+        kept = self.n_items - count
+        return replace(
+            self, item_ids=self.item_ids[: kept + 1], catalog=self.catalog.head(kept), left_out=self.left_out + count
+        )
 
     @property
     def n_interactions(self) -> int:

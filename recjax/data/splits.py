@@ -82,6 +82,8 @@ class Split:
         """The examples named `which`."""
         if which not in ("validation", "test"):
             raise InputError(f"no split part named {which!r}, expected 'validation' or 'test'")
+        if self.name == NO_SPLIT:
+            raise InputError(f"there is nothing to evaluate on: {self.notes['reason']}")
         return self.validation if which == "validation" else self.test
 
 
@@ -172,6 +174,24 @@ class LeaveOneOut:
             ),
             "leave-one-out needs users with three events or more",
         )
+
+
+def unsplit(dataset: Dataset, reason: str) -> Split:
+    """All events to learn from and none to evaluate on: of a dataset that can be ranked but not evaluated.
+
+    Args:
+        dataset: perhaps without events.
+        reason: why it has no other split, for those who ask for its targets.
+    """
+    everyone = np.arange(dataset.n_users)
+    nobody = _examples(dataset, everyone[:0], everyone[:0])
+    return Split(
+        NO_SPLIT, first_events(dataset, everyone, np.diff(dataset.offsets)), nobody, nobody, {"reason": reason}
+    )
+
+
+NO_SPLIT = "none"
+"""Name of a split without targets."""
 
 
 TIME = Limit(-62_135_596_800, 253_402_300_799)

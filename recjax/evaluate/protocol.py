@@ -26,6 +26,9 @@ from recjax.limits import COUNT, SEED, SIZE, require, within
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
 
+NOT_RANKED = "items without events, which the model cannot rank"
+"""Note of a report: how many there are."""
+
 
 @dataclass(frozen=True)
 class Evaluate(Evaluator):
@@ -178,7 +181,8 @@ def evaluate(
         evaluator.evaluate(model, params, data, floors=floors, name=name, progress=progress)
         for evaluator in evaluators.values()
     )
-    return replace(first, tasks=dict(zip(list(evaluators)[1:], others, strict=True)))
+    notes = first.notes | ({NOT_RANKED: dataset.left_out} if dataset.left_out else {})
+    return replace(first, notes=notes, tasks=dict(zip(list(evaluators)[1:], others, strict=True)))
 
 
 def examples_of(config: Evaluate, dataset: Dataset, split: Split) -> Examples:

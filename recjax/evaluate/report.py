@@ -46,7 +46,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "users": dataset.n_users,
-        "items": dataset.n_items,
+        "items": dataset.n_items + dataset.left_out,
     }
 
 

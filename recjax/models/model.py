@@ -218,9 +218,12 @@ class ModelConfig(ABC):
 
     Attributes:
         ranks: whether the model ranks items. One that does not is trained by a command of its own.
+        ranks_unseen: whether it ranks items without any event, by what else is known of them. Others, such as models
+            of item ids, never see those: their catalog is the items with events.
     """
 
     ranks: ClassVar[bool] = True
+    ranks_unseen: ClassVar[bool] = False
 
     @property
     def longest(self) -> int | None:

@@ -17,7 +17,7 @@ The published model, weight for weight, is `recjax.models.recgpt_published`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -83,6 +83,8 @@ class RecGPT(ModelConfig):
         dtype: compute type; parameters stay float32.
         remat: recompute blocks in the backward pass to save memory.
     """
+
+    ranks_unseen: ClassVar[bool] = True
 
     width: int = 128
     layers: int = 2

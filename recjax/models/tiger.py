@@ -11,7 +11,7 @@ score of an item is its log-likelihood.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,8 @@ class TIGER(ModelConfig):
         beam: prefixes kept after each code; None expands every prefix of the catalog: exact, for a few users at a time.
         dtype: compute type; parameters are float32.
     """
+
+    ranks_unseen: ClassVar[bool] = True
 
     width: int = 128
     layers: int = 4

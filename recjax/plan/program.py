@@ -30,6 +30,7 @@ from recjax.train.catalogs import text_space
 from recjax.train.loop import check_parts
 from recjax.train.state import TrainState, abstract_start
 from recjax.train.step import make_train_step
+from recjax.train.task import ranked_part
 from recjax.typing import DATA_AXIS, MODEL_AXIS, InputError
 
 STEPS = 100_000
@@ -63,7 +64,7 @@ def count_items(config: RunConfig) -> int:
     """Items of the recipe's datasets, which must be there for that."""
     data = config.data
     opened = data.open() if isinstance(data, Mixture) else [open_data(data)]
-    return sum(dataset.n_items for dataset, _ in opened)
+    return sum(ranked_part(config, dataset).n_items for dataset, _ in opened)
 
 
 def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int | None = None) -> Inputs:

@@ -8,11 +8,13 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from recjax import config as configs
 from recjax.config import RunConfig
-from recjax.data.batches.loader import Data, Loader, open_data
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.loader import Data, Loader, open_for_ranking
 from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
 from recjax.data.items import Items
@@ -25,7 +27,7 @@ from recjax.train.folder.recovery import first_sound
 from recjax.train.folder.run_folder import CHECKPOINTS, CONFIG, check_dataset
 from recjax.train.stages import resolved
 from recjax.train.state import sharding_rules
-from recjax.train.task import check_ranks, device_items, item_stats
+from recjax.train.task import check_ranks, device_items, item_stats, ranked_part
 from recjax.typing import InputError, Params
 
 
@@ -85,7 +87,8 @@ def load_run(
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:
         _, record, damaged = first_sound(_order(checkpoints, step), checkpoints.record)
-        opened, split = open_data(data)
+        opened, split = open_for_ranking(data)
+        opened = ranked_part(config, opened)
         if config.text is None:
             check_dataset(run_dir, record, opened.name, opened.fingerprint)
         mesh = mesh or _mesh(config)
@@ -97,7 +100,7 @@ def load_run(
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
             relations = None if catalogs is None else catalogs.relations[0]
             loader = Loader(
-                split.train,
+                split.train if len(split.train) else _somebody(),
                 data.view,
                 mesh.shape["data"] * config.train.accumulate,
                 data.row_length,
@@ -157,6 +160,12 @@ def _mesh(config: RunConfig) -> Mesh:
         return config.mesh.build()
     except InputError:  # trained on another number of devices
         return MeshShape().build()
+
+
+def _somebody() -> Histories:
+    """A history that gives batches their shapes where a dataset has none."""
+    events = np.ones(4, np.int32)
+    return Histories.concatenated(np.array([4]), events, events.astype(np.int64), np.zeros(1, np.int64))
 
 
 def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from recjax.config import RunConfig
-from recjax.data.batches.loader import Loader, open_data
+from recjax.data.batches.loader import Data, Loader, open_data
 from recjax.data.batches.mixture import MixedLoader, Mixture, joint_identity
 from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
@@ -80,9 +80,17 @@ def _features(catalogs: Catalogs | None) -> tuple[Shapes, tuple[int, ...], Shape
     return catalogs.items.row_shapes, catalogs.sizes.get(CODES, ()), catalogs.sizes
 
 
-def device_items(catalogs: Catalogs | None, datasets: Sequence[Dataset]) -> tuple[Items, ...]:
-    """Items of each of the catalogs on the devices; without columns where the run reads no text."""
-    sizes = [dataset.n_items for dataset in datasets]
+def ranked_part(config: RunConfig, dataset: Dataset) -> Dataset:
+    """The dataset with the items that the configured model can rank."""
+    return dataset if getattr(config.model, "ranks_unseen", False) else dataset.of_events()
+
+
+def device_items(catalogs: Catalogs | None, datasets: Sequence[Dataset], *, unseen: bool = True) -> tuple[Items, ...]:
+    """Items of each of the catalogs on the devices; without columns where the run reads no text.
+
+    Without `unseen`, items that have no event are behind the catalog's end: they are no negatives in training.
+    """
+    sizes = [dataset.n_items - (0 if unseen else dataset.n_unseen) for dataset in datasets]
     if catalogs is None:
         return tuple(on_devices(bare_items(size)) for size in sizes)
     return by_catalog(catalogs.items, catalogs.starts, sizes)
@@ -99,15 +107,12 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     if isinstance(config.data, Mixture):
         return _open_mixture(config, config.data, run_dir)
     dataset, split = open_data(config.data)
+    dataset = ranked_part(config, dataset)
     catalogs = open_catalogs(config, [(dataset, split)], run_dir)
     model: Model = config.model.build(item_stats(dataset, split, catalogs))
-    items = device_items(catalogs, [dataset])
+    items, trained = device_items(catalogs, [dataset]), device_items(catalogs, [dataset], unseen=False)
     data = config.data
-    if data.pack and not model.packing:
-        raise InputError(
-            "the model, or one of its mixers, cannot keep the histories of a packed row apart: set data.pack=false, "
-            "which gives each history a row of its own, or choose mixers that can"
-        )
+    check_packing(data, model)
     loader = Loader(
         split.train,
         data.view,
@@ -119,7 +124,16 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         relations=None if catalogs is None else catalogs.relations[0],
     )
     validate = _validation(config, model, dataset, split, items[0]) if len(split.validation) else None
-    return Task(dataset.name, dataset.fingerprint, model, loader, items, validate)
+    return Task(dataset.name, dataset.fingerprint, model, loader, trained, validate)
+
+
+def check_packing(data: Data, model: Model) -> None:
+    """Raises InputError where histories share rows and the model cannot keep them apart."""
+    if data.pack and not model.packing:
+        raise InputError(
+            "the model, or one of its mixers, cannot keep the histories of a packed row apart: set data.pack=false, "
+            "which gives each history a row of its own, or choose mixers that can"
+        )
 
 
 def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Task:
@@ -131,7 +145,7 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
         raise InputError(
             "several catalogs share no item ids: a mixture needs a model of texts, so the recipe needs `text`"
         )
-    items = device_items(catalogs, datasets)
+    items = device_items(catalogs, datasets, unseen=False)
     counts = [np.bincount(split.train.items, minlength=dataset.n_items + 1)[1:] for dataset, split in opened]
     stats = ItemStats(sum(map(len, counts)), np.concatenate([[0], *counts]), *_features(catalogs))
     loaders = [

@@ -309,3 +309,20 @@ def test_seeds():
     for wrong in ("0", "x", "1,1", "", "-1"):
         with pytest.raises(InputError, match="--seeds"):
             seeds_of(wrong)
+
+
+def test_every_row_is_looked_at_before_a_cell_starts(
+    here: Here, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    sweep = """
+
+def sweep():
+    return {"all": {}, "gone": ["data.dataset=shopp"], "other": ["data.dataset=shopp"]}
+"""
+    assert cli.main(command(recipe_file(tmp_path, sweep), tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert (
+        "no cell was started; rows 'gone', 'other': no dataset named 'shopp'" in error
+        and "did you mean 'shop'" in error
+    )
+    assert not here.started

@@ -103,7 +103,7 @@ def test_k_core_and_min_length_reach_a_fixed_point_that_is_as_large_as_possible(
 
 
 def test_description_records_every_option():
-    options = Preparation(k_core=2, min_length=3, duplicates="consecutive", min_rating=None)
+    options = Preparation(k_core=2, min_length=3, duplicates="consecutive", min_rating=None, unseen="drop")
     dataset = build(random_logs(1), options)
     assert dataset.description["options"] == dataclasses.asdict(options) | {"tie_order": "file"}
     assert [step["step"] for step in dataset.description["steps"]] == [

@@ -15,7 +15,7 @@ from recjax.data.batches.views import Batch, Placement, Queries, Relations, Samp
 from recjax.data.dataset import Dataset
 from recjax.data.prepare.preparation import Preparation
 from recjax.data.ranges import exclusive_sum, ranges
-from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot
+from recjax.data.splits import Examples, Histories, LeaveOneOut, Split, few_shot, unsplit
 from recjax.data.store.prepared import find
 from recjax.limits import SIZE, above, require
 from recjax.parallel.sharding import batch_sharding, data_size, local_rows, row_sharding, to_devices
@@ -62,8 +62,26 @@ class Data:
 def open_data(data: Data) -> tuple[Dataset, Split]:
     """The dataset, found or prepared, and its split."""
     dataset = find(data.dataset, data.prepare, data.resident)
+    return dataset, _cut(data, dataset)
+
+
+def open_for_ranking(data: Data) -> tuple[Dataset, Split]:
+    """The dataset, and a split of it even where none of its users has the events for targets."""
+    dataset = find(data.dataset, data.prepare, data.resident)
+    try:
+        return dataset, _cut(data, dataset)
+    except InputError as error:
+        return dataset, unsplit(dataset, str(error))
+
+
+def _cut(data: Data, dataset: Dataset) -> Split:
+    if not dataset.n_interactions:
+        raise InputError(
+            f"dataset {dataset.name!r} is a catalog without events: a model of texts that was trained elsewhere can "
+            "rank it, but nothing can be trained or evaluated on it"
+        )
     split = data.split.split(dataset)
-    return dataset, split if data.user_share == 1.0 else few_shot(split, data.user_share)
+    return split if data.user_share == 1.0 else few_shot(split, data.user_share)
 
 
 Rows = TypeVar("Rows")

@@ -10,7 +10,6 @@ Reviews that the publisher has twice are kept: dropping them is a choice of the 
 parent products, which is what its metadata describe.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,10 +112,10 @@ def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     frame = frame.select(
         first("parent_asin", "asin").alias("item_id"),
         first("title").alias("title"),
-        _joined(first("categories", "category"), "|").alias("categories"),
+        catalog.joined_lists(first("categories", "category"), "|").alias("categories"),
         first("brand", "store").alias("brand"),
         first("price").str.strip_chars().alias("price"),
-        _joined(first("description"), " ").alias("description"),
+        catalog.joined_lists(first("description"), " ").alias("description"),
         first("main_category").alias("main_category"),
     )
     return frame.select(
@@ -127,29 +126,3 @@ def _items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
         pl.when(pl.col("price").str.contains(_PRICE)).then(pl.col("price")).alias("price"),
         catalog.unescape("description"),
     )
-
-
-def _joined(value: pl.Expr, separator: str) -> pl.Expr:
-    """JSON lists as one text; of a list of lists (the category paths of 2014) the first; other text as it is."""
-
-    def join(entry: str) -> str | None:
-        parts = json.loads(entry)
-        if parts and isinstance(parts[0], list):
-            parts = parts[0]
-        return separator.join(part.strip() for part in parts if isinstance(part, str) and part.strip()) or None
-
-    is_list = value.str.starts_with("[")
-    return pl.when(is_list).then(pl.when(is_list).then(value).map_elements(_guarded(join), return_dtype=pl.String)
-                                 ).otherwise(value)  # fmt: skip
-
-
-def _guarded(join: Any) -> Any:
-    """`join`, leaving text that only looks like a list as it is."""
-
-    def safe(entry: str) -> str | None:
-        try:
-            return join(entry)
-        except (ValueError, RecursionError):
-            return entry
-
-    return safe

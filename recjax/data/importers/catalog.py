@@ -6,6 +6,7 @@ left out and named.
 """
 
 import html
+import json
 from typing import Any
 
 import polars as pl
@@ -164,3 +165,29 @@ def unescape(column: str) -> pl.Expr:
     has_entity = plain.str.contains("&", literal=True)
     decoded = plain.map_elements(lambda entry: html.unescape(html.unescape(entry)), return_dtype=pl.String)
     return pl.when(has_entity).then(decoded).otherwise(plain).alias(column)
+
+
+def joined_lists(value: pl.Expr, separator: str) -> pl.Expr:
+    """JSON lists as one text; of a list of lists (the category paths of 2014) the first; other text as it is."""
+
+    def join(entry: str) -> str | None:
+        parts = json.loads(entry)
+        if parts and isinstance(parts[0], list):
+            parts = parts[0]
+        return separator.join(part.strip() for part in parts if isinstance(part, str) and part.strip()) or None
+
+    is_list = value.str.starts_with("[")
+    return pl.when(is_list).then(pl.when(is_list).then(value).map_elements(_guarded(join), return_dtype=pl.String)
+                                 ).otherwise(value)  # fmt: skip
+
+
+def _guarded(join: Any) -> Any:
+    """`join`, leaving text that only looks like a list as it is."""
+
+    def safe(entry: str) -> str | None:
+        try:
+            return join(entry)
+        except (ValueError, RecursionError):
+            return entry
+
+    return safe

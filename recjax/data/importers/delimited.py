@@ -1,4 +1,4 @@
-"""Delimited text, with or without quotes, plain or gzipped: Polars for sound files, line by line for the others.
+"""Delimited text, with or without quotes, plain, gzipped or zst: Polars for sound files, line by line for the others.
 
 Polars reads a sound file in a fraction of the time, but on a ragged row it stops, and it knows no line numbers. So a
 file that it refuses is read again by Python, which refuses single rows and knows where they stand.
@@ -48,9 +48,15 @@ class Layout:
 
 
 def open_binary(path: Place) -> IO[bytes]:
-    """A file's bytes, decompressed when it is gzipped (by content, not by name)."""
+    """A file's bytes, decompressed when it is gzipped or of Zstandard (by content, not by name)."""
     with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
+        magic = stream.read(4)
+    if magic == b"\x28\xb5\x2f\xfd":
+        import pyarrow  # late: few files are such, and Python 3.11 cannot read them
+
+        stream = pyarrow.input_stream(path.open("rb"), compression="zstd")
+        return io.BufferedReader(stream)  # pyright: ignore[reportArgumentType]
+    packed = magic[:2] == b"\x1f\x8b"
     if isinstance(path, Path):
         return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
     stream: Any = path.open("rb")
@@ -119,6 +125,10 @@ def not_utf8(path: Place, line: int, error: UnicodeDecodeError) -> InputError:
         f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x} in {shorten(around)!r}); "
         f"convert the file, e.g. with iconv -f {source} -t utf-8"
     )
+
+
+class NoHeaderError(InputError):
+    """A file whose first line is no header."""
 
 
 class Broken(NamedTuple):
@@ -198,7 +208,9 @@ def header(path: Place, layout: Layout) -> list[str]:
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise InputError(f"{path}: the column {repeated[0]!r} is there {counts[repeated[0]]} times")
     if 2 * sum(name.replace(".", "", 1).isdigit() for name in names) >= len(names):
-        raise InputError(f"{path}: the first line ({shorten(','.join(names))}) looks like data, expected column names")
+        raise NoHeaderError(
+            f"{path}: the first line ({shorten(','.join(names))}) looks like data, expected column names"
+        )
     return [name or f"(column {number})" for number, name in enumerate(names, 1)]
 
 

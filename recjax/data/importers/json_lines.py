@@ -1,4 +1,4 @@
-"""JSON lines, plain or gzipped: Polars, streaming; line by line where it stops, and for Python's own notation."""
+"""JSON lines, plain, gzipped or zst: Polars, streaming; line by line where it stops, and for Python's own notation."""
 
 import ast
 import json
@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from recjax.data.importers.delimited import UNREADABLE, encoding, open_binary
+from recjax.data.importers.delimited import UNREADABLE, encoding, first_line, open_binary
 from recjax.data.importers.logs import Refusals
 from recjax.data.importers.rows import Rows
+from recjax.data.store.remote import Place
 from recjax.typing import InputError, shorten
 
 
@@ -25,7 +26,7 @@ def read(path: Path, keys: Sequence[str]) -> Rows:
     return Rows(path, frame, partial(_locate, path), again=partial(_careful, path, list(keys)))
 
 
-def first_keys(path: Path, lines: int = 100) -> list[str]:
+def first_keys(path: Place, lines: int = 100) -> list[str]:
     """The keys of the objects in the first few lines, in order; empty when the first is no object."""
     keys: dict[str, None] = {}
     try:
@@ -39,6 +40,20 @@ def first_keys(path: Path, lines: int = 100) -> list[str]:
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return list(keys)
+
+
+def header(path: Place) -> list[str]:
+    """The keys of a table's objects, those of its first thousands of lines.
+
+    Raises:
+        InputError: the first line is no object.
+    """
+    if keys := first_keys(path, 10_000):
+        return keys
+    line, start = first_line(path)
+    if not line:
+        raise InputError(f"{path} is empty, expected JSON lines")
+    raise InputError(f"{path}, line {line}: expected an object a line, found {shorten(start)!r}")
 
 
 def _parse(line: str) -> tuple[dict[str, Any] | None, bool]:

@@ -3,16 +3,24 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
+from recjax.data.importers.conditions import RETURNS, Condition, Weights
 from recjax.data.store.remote import Place, size
-from recjax.typing import InputError, shorten
+from recjax.typing import COMMAND, InputError, shorten
 
 SHOWN = 5
 """Number of refused rows that are quoted."""
+
+NOTHING = ("", "nan", "NaN", "null", "NULL", "None", "<NA>", "NA", "N/A", "\\N")
+"""Text that stands for a missing value."""
+
+NO_ID = ("", "nan", "null", "none", "<na>", "na", "n/a", "#n/a", "nat", "nil", "undefined", "\\n")
+"""The same of ids, times and ratings, in small letters."""
 
 ANONYMOUS = "no user id"
 """The one reason that is no damage: logs of real shops are full of visitors who did not sign in."""
@@ -25,8 +33,8 @@ class RawLogs:
     Attributes:
         name: of the dataset, from its file or folder.
         interactions: `user_id` str, `item_id` str, `timestamp` int64 (unix seconds) and, where the source has ratings,
-            `rating` float32 (null = not rated), and where it has times below a second `nanosecond` int32; rows in file
-            order, which is the order of ties.
+            `rating` float32 (null = not rated), and where it has times below a second, or a column that orders events
+            of one time, `nanosecond` int32; rows in file order, which is the order of ties.
         catalog: `item_id` str, `title` str or null, then further text columns; one row an item. Items of
             `interactions` may have none.
         notes: JSON-ready account: format, files, rows read, rows refused and why, how timestamps were read, what was
@@ -40,16 +48,84 @@ class RawLogs:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How tables are read that do not say enough of themselves.
+
+    Attributes:
+        items: table of the catalog, or a folder of its parts, wherever it is; None = the one beside the log.
+        header: names of the columns of a log that has no line with them.
+        time_format: of times, as `strptime` and Polars have it, e.g. "%d/%m/%Y %H:%M"; UTC where it has no offset.
+        where: conditions that events must meet to count, see `conditions`.
+        weights: weights of the kinds of events, which become their ratings: "event:view=1,transaction=3"; events of
+            other kinds do not count.
+        returns: what is done with rows whose quantity is below 0: "keep" takes them for events like any other; "drop"
+            leaves them out; "cancel" leaves out the purchases that they undo as well.
+    """
+
+    items: Place | None = None
+    header: tuple[str, ...] = ()
+    time_format: str | None = None
+    where: tuple[str, ...] = ()
+    weights: str | None = None
+    returns: Literal["keep", "drop", "cancel"] = "keep"
+
+    def __post_init__(self) -> None:
+        if self.returns not in RETURNS:
+            raise InputError(f"returns is {self.returns!r}, expected one of {', '.join(RETURNS)}")
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions of `where`."""
+        return tuple(map(Condition.parse, self.where))
+
+    @cached_property
+    def kinds(self) -> Weights | None:
+        """The weights of `weights`."""
+        return None if self.weights is None else Weights.parse(self.weights)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that conditions and weights read."""
+        return list(dict.fromkeys(found.column for found in [*self.conditions, *filter(None, [self.kinds])]))
+
+    @staticmethod
+    def column(ours: str, theirs: str) -> str:
+        """Words of the command in use that say what a file calls a column of ours; "" where it has none."""
+        words = {"": f"columns={{{ours!r}: {theirs!r}}}", "prepare": f"--column {ours}={theirs}"}
+        return words.get(
+            COMMAND.get(), f"prepare it with --column {ours}={theirs}" if COMMAND.get() in OF_DATASETS else ""
+        )
+
+    @staticmethod
+    def option(name: str, value: str | tuple[str, ...]) -> str:
+        """How to give an attribute of this class, likewise."""
+        if not COMMAND.get():
+            return f"Reading({name}={value!r})"
+        shown = f"--{name.replace('_', '-')} '{value if isinstance(value, str) else ','.join(value)}'"
+        return (
+            shown if COMMAND.get() == "prepare" else f"prepare it with {shown}" if COMMAND.get() in OF_DATASETS else ""
+        )
+
+
+OF_DATASETS = ("train", "tokenize", "align", "ablate", "plan")
+"""Commands that read raw logs by the name of a dataset."""
+
+
+@dataclass(frozen=True)
 class Options:
     """Hints of a user about the files.
 
     Attributes:
         columns: our column names to the file's, e.g. `{"user_id": "CustomerID"}`; tables only.
         max_refused: share of rows that may be refused; above it reading is an error.
+        reading: how tables are read.
+        beside: whether a catalog beside the log belongs to it.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     max_refused: float = 0.01
+    reading: Reading = Reading()
+    beside: bool = True
 
 
 class Refusals:

@@ -9,16 +9,15 @@ from typing import Any
 import polars as pl
 
 from recjax.data.importers import timestamps
-from recjax.data.importers.logs import ANONYMOUS, SHOWN, Options, Refusals
+from recjax.data.importers.extras import extra, rated, unreadable_number
+from recjax.data.importers.logs import ANONYMOUS, NO_ID, NOTHING, SHOWN, Options, Reading, Refusals
 from recjax.data.importers.timestamps import NANOSECOND
 from recjax.typing import InputError, shorten
 
-NOTHING = ("", "nan", "NaN", "null", "NULL", "None", "<NA>", "NA", "N/A", "\\N")
-"""Text that stands for a missing value."""
+WRITTEN = "timestamp as written"
+"""Column of times whose format the user gives, before they are read."""
 
-NO_ID = ("", "nan", "null", "none", "<na>", "na", "n/a", "#n/a", "nat", "nil", "undefined", "\\n")
-"""The same of ids, times and ratings, in small letters."""
-
+_LEFT = "left out"
 _TIME, _RATING = "unreadable timestamp", "unreadable rating"
 _NO_ITEM, _NO_TIME = "no item id", "no timestamp"
 _FLOAT = r"^-?\d+\.0+$"
@@ -143,59 +142,96 @@ def has_text(dtype: pl.DataType) -> bool:
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
-def to_events(rows: Rows, options: Options, notes: dict[str, Any], names: dict[str, str]) -> pl.DataFrame:
+def to_events(
+    rows: Rows, options: Options, notes: dict[str, Any], names: dict[str, str], may_be_empty: bool = False
+) -> pl.DataFrame:
     """Events from rows with the columns `user_id`, `item_id`, `timestamp` and perhaps `rating`, of any type.
 
-    Adds `rows_read`, `rows_refused` and `timestamps` to `notes`.
+    Adds `rows_read`, `rows_refused` and `timestamps` to `notes`, and `rows_left_out` where conditions leave rows out.
 
     Args:
-        rows: with our column names.
+        rows: with our column names; those that conditions read are called `EXTRA` and the file's name.
         options: how many rows may be refused.
         notes: extended in place.
         names: what the file calls the columns, for messages.
+        may_be_empty: whether no row at all, or none that counts, is well.
 
     Returns:
-        See `RawLogs.interactions`.
+        See `RawLogs.interactions`; with the columns `order` and `quantity`, float64, of rows that have them.
 
     Raises:
         InputError: more rows are refused than `options.max_refused`, or none is left.
     """
-    rows, schema = _plain(rows, names)
-    rated = "rating" in schema
+    rows, schema = _plain(rows, names, options.reading)
+    ratings = rated(schema, options.reading)
     wanted = [
         identifier("user_id", schema["user_id"]),
         identifier("item_id", schema["item_id"]),
         *timestamps.expressions("timestamp", schema["timestamp"]),
-        *(_rating(schema["rating"]) if rated else []),
+        *ratings,
+        *extra(rows.path, schema, names, options.reading),
         *(count for column in ("user_id", "item_id") for count in _float_counts(column, schema[column])),
     ]
     rows, events = rows.collect(lambda frame: frame.select(wanted))
     notes |= rows.notes
     _note_floats(events, notes, names)
+    if (found := unreadable_number(events, options.reading)) is not None:
+        raise _no_number(rows, *found, names)
     times, reason, notes["timestamps"] = _times(events, rows, schema["timestamp"], names["timestamp"])
     nanosecond = (times["below"] * 1e9).round().cast(pl.Int32).fill_null(0)
     finer = [nanosecond.alias(NANOSECOND)] if (nanosecond > 0).any() else []
     events = events.with_columns(times["timestamp"], reason.alias("reason"), *finer).with_columns(
-        pl.when(pl.col("user_id").is_null()).then(pl.lit(ANONYMOUS))
+        pl.when(pl.col("left").is_not_null()).then(pl.lit(_LEFT))
+        .when(pl.col("user_id").is_null()).then(pl.lit(ANONYMOUS))
         .when(pl.col("item_id").is_null()).then(pl.lit(_NO_ITEM))
         .when(pl.col("reason").is_not_null()).then(pl.col("reason"))
-        .when(pl.col("unreadable") if rated else pl.lit(False)).then(pl.lit(_RATING))
+        .when(pl.col("unreadable") if ratings else pl.lit(False)).then(pl.lit(_RATING))
         .alias("reason")
     )  # fmt: skip
-    columns = ["user_id", "item_id", "timestamp", *["rating"] * rated, *[NANOSECOND] * bool(finer)]
-    kept = events.filter(pl.col("reason").is_null()).select(columns)
-    total = events.height + rows.refusals.total
-    if kept.height < events.height:
-        _refuse(rows, events["reason"], names)
-    notes["rows_read"], notes["rows_refused"] = total, rows.refusals.to_json()
-    rows.refusals.check(total, options.max_refused, rows.path)
-    if rated:
+    finer = [NANOSECOND] if finer else []
+    more = ["rating"] if ratings else []
+    more += [*finer, *(column for column in ("order", "quantity") if column in events.columns)]
+    kept = events.filter(pl.col("reason").is_null()).select("user_id", "item_id", "timestamp", *more)
+    if "quantity" in kept.columns and (negative := int((kept["quantity"] < 0).sum())):
+        notes["negative_quantities"] = negative
+    if ratings:
         notes["unrated"] = kept["rating"].null_count()
+    _account(rows, events, kept.height, options, notes, names, may_be_empty)
     return kept
 
 
-def _plain(rows: Rows, names: dict[str, str]) -> tuple[Rows, pl.Schema]:
-    """Rows with categories as text, and the types of their columns.
+def _account(
+    rows: Rows,
+    events: pl.DataFrame,
+    kept: int,
+    options: Options,
+    notes: dict[str, Any],
+    names: dict[str, str],
+    may_be_empty: bool,
+) -> None:
+    """Adds to the notes how many rows were read, left out and refused; InputError where too many were."""
+    left = int((events["reason"] == _LEFT).sum())
+    total = events.height - left + rows.refusals.total
+    if left:
+        notes["rows_left_out"] = dict(events["left"].drop_nulls().value_counts(sort=True).iter_rows())
+    if kept + left < events.height:
+        _refuse(rows, events["reason"].replace(_LEFT, None), names, options.reading)
+    notes["rows_read"], notes["rows_refused"] = total, rows.refusals.to_json()
+    if total or not may_be_empty:
+        rows.refusals.check(total, options.max_refused, rows.path)
+
+
+def _no_number(rows: Rows, column: str, row: int, names: dict[str, str]) -> InputError:
+    """The error for a column of numbers that holds something else, first in row number `row`."""
+    found = rows.collected(rows.frame.select(pl.col(column).slice(row, 1))).item()
+    place = f"{rows.refusals.unit} {rows.lines([row])[0]}"
+    return InputError(
+        f"{rows.path}, {place}: the column {names[column]} holds {shorten(str(found))!r}, expected a number"
+    )
+
+
+def _plain(rows: Rows, names: dict[str, str], reading: Reading) -> tuple[Rows, pl.Schema]:
+    """Rows with categories as text and times of a known format as times, and the types of their columns.
 
     Raises:
         InputError: a column holds what it cannot hold.
@@ -205,17 +241,35 @@ def _plain(rows: Rows, names: dict[str, str]) -> tuple[Rows, pl.Schema]:
     if categories:
         rows = rows.mapped(lambda frame: frame.with_columns(pl.col(categories).cast(pl.String)))
         schema = rows.schema()
+    if reading.time_format is not None:
+        rows = _with_times(rows, reading.time_format)
+        schema = rows.schema()
     time, rating = schema["timestamp"], schema.get("rating", pl.Null())
     if not (time.is_numeric() or time in (pl.String, pl.Date) or isinstance(time, pl.Datetime)):
-        raise InputError(f"{rows.path}: the column {names['timestamp']} holds {time}; {timestamps.FIX}")
-    if not (rating.is_numeric() or rating in (pl.String, pl.Boolean, pl.Null)):
-        raise InputError(f"{rows.path}: the column {names['rating']} holds {rating}, expected numbers")
+        fix = timestamps.advice(reading)
+        raise InputError(f"{rows.path}: the column {names['timestamp']} holds {time}; {fix}")
+    if reading.kinds is None and not (rating.is_numeric() or rating in (pl.String, pl.Boolean, pl.Null)):
+        advice = f"; if it is no rating: {said}" if (said := reading.column("rating", "")) else ""
+        raise InputError(f"{rows.path}: the column {names['rating']} holds {rating}, expected numbers{advice}")
     for column in ("user_id", "item_id"):
         try:
             identifier(column, schema[column])
         except InputError as error:
             raise InputError(f"{rows.path}: {error}") from None
     return rows, schema
+
+
+def _with_times(rows: Rows, format: str) -> Rows:
+    """Rows whose times, texts of a format, are times; the texts are in `WRITTEN`."""
+    times = timestamps.formatted("timestamp", format)
+    if "%" not in format:
+        raise InputError(f"time_format {format!r} is no format of times, expected one such as {timestamps.FORMAT}")
+    try:
+        pl.DataFrame({"timestamp": ["x"]}).select(times)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"time_format {format!r} is no format of times: {reason}") from None
+    return rows.mapped(lambda frame: frame.with_columns(pl.col("timestamp").alias(WRITTEN), times))
 
 
 def _note_floats(events: pl.DataFrame, notes: dict[str, Any], names: dict[str, str]) -> None:
@@ -228,28 +282,17 @@ def _note_floats(events: pl.DataFrame, notes: dict[str, Any], names: dict[str, s
             notes[key] = {column: count for column, count in counts.items() if count}
 
 
-def _rating(dtype: pl.DataType) -> list[pl.Expr]:
-    """Expressions `rating` (float32, null = not rated) and `unreadable` (bool)."""
-    value = pl.col("rating")
-    if dtype == pl.String:
-        value = value.str.strip_chars()
-        value = pl.when(~value.str.to_lowercase().is_in(NO_ID)).then(value)
-    number = value.cast(pl.Float32, strict=False)
-    missing = value.is_null() if dtype == pl.String else number.is_nan().fill_null(True)
-    return [
-        pl.when(number.is_finite()).then(number).alias("rating"),
-        (~missing & ~number.is_finite().fill_null(False)).alias("unreadable"),
-    ]
-
-
 def _times(
     events: pl.DataFrame, rows: Rows, dtype: pl.DataType, name: str
 ) -> tuple[pl.DataFrame, pl.Series, dict[str, Any]]:
     """Columns `timestamp` (unix seconds) and `below` (the rest, in seconds); why there are none; the note."""
     note: dict[str, Any] = {"column": name}
+    written = rows.frame.collect_schema().names()
     found = events.select("timestamp", "below" if "below" in events.columns else pl.lit(0.0).alias("below"))
     iso = pl.DataFrame(schema=found.schema)
     given = found["timestamp"].is_not_null()
+    if WRITTEN in written:
+        given = rows.collected(rows.frame.select(_time_text(WRITTEN))).to_series().is_not_null()
     if dtype == pl.String and not given.all():
         # Only files with something else than whole numbers are read a second time, and only this column.
         rest = (~given).arg_true()
@@ -281,8 +324,8 @@ def _times(
     return found, reason, note
 
 
-def _time_text() -> pl.Expr:
-    value = pl.col("timestamp").str.strip_chars()
+def _time_text(column: str = "timestamp") -> pl.Expr:
+    value = pl.col(column).cast(pl.String).str.strip_chars()
     return pl.when(~value.str.to_lowercase().is_in(NO_ID)).then(value)
 
 
@@ -291,7 +334,7 @@ def _scattered(frame: pl.DataFrame, rows: pl.Series, values: pl.DataFrame) -> pl
     return frame.with_columns(frame[column].scatter(rows, values[column]) for column in frame.columns)
 
 
-def _refuse(rows: Rows, reason: pl.Series, names: dict[str, str]) -> None:
+def _refuse(rows: Rows, reason: pl.Series, names: dict[str, str], reading: Reading) -> None:
     """Adds the rows that have a reason to `rows.refusals`, quoting the first of them."""
     counts = reason.drop_nulls().value_counts()
     bad = reason.is_not_null().arg_true()
@@ -304,7 +347,10 @@ def _refuse(rows: Rows, reason: pl.Series, names: dict[str, str]) -> None:
     for number, line, row in zip(first, rows.lines(first), quoted.iter_rows(named=True), strict=True):
         key = column.get(reason[number], "timestamp")
         why = f"{reason[number]} (column {names.get(key, key)})"
-        details.append({"line": line, "reason": why, "found": "" if row[key] is None else str(row[key])})
+        found = row[WRITTEN if key == "timestamp" and WRITTEN in row else key]
+        details.append({"line": line, "reason": why, "found": "" if found is None else str(found)})
     by_reason = dict(zip(*counts.to_dict(as_series=False).values(), strict=True))
-    hint = f"Timestamps: {timestamps.FIX}" if _TIME in by_reason else ""
+    hint = f"Timestamps: {timestamps.advice(reading)}" if _TIME in by_reason else ""
+    if _RATING in by_reason and reading.column("rating", ""):
+        hint = f"{hint}{'. ' * bool(hint)}If {names['rating']} is no rating: {reading.column('rating', '')}"
     rows.refusals.add_many(by_reason, details, hint)

@@ -1,17 +1,14 @@
-"""Tables with named columns: csv, tsv (plain or gzipped) and parquet. recjax's own uniform form is one of them.
+"""Tables with named columns: csv, tsv, JSON lines (plain, gzipped or zst) and parquet; the uniform form is one of them.
 
 The uniform form is a folder with `interactions.csv.gz` (`user_id`, `item_id`, `timestamp` and perhaps `rating`) and
-`items.csv.gz` (`item_id`, `title` and any further texts). A log in several files is `interactions-*.csv.gz` or the
-like: they are read in the order of their names, as if they were one. Other tables need their columns named only where
-the names are not among the usual ones:
+`items.csv.gz` (`item_id`, `title` and any further texts). Which files are parts of one table is said in `table_files`.
+Other tables need their columns named only where the names are not among the usual ones:
 
     read(Path("online_retail.parquet"), columns={"item_id": "Description", "timestamp": "InvoiceDate"})
 """
 
-import difflib
-import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +16,38 @@ from typing import Any
 import polars as pl
 
 from recjax.data.importers import catalog, delimited, timestamps
-from recjax.data.importers.logs import Options, RawLogs, Refusals, files_note
-from recjax.data.importers.rows import ENGINE_ERRORS, Rows, to_events, unreadable
+from recjax.data.importers.conditions import cancelled
+from recjax.data.importers.extras import EXTRA
+from recjax.data.importers.logs import Options, RawLogs, Reading, files_note
+from recjax.data.importers.matching import match
+from recjax.data.importers.rows import to_events
+from recjax.data.importers.table_files import (
+    CATALOG,
+    LOG,
+    files_of,
+    grouped,
+    is_json,
+    kind,
+    label,
+    load,
+    names,
+    parts_of,
+    renamed,
+    root,
+    stem,
+    tables_in,
+)
 from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.store.remote import Place, fetched
-from recjax.typing import InputError, shorten
+from recjax.typing import COMMAND, InputError
+
+__all__ = ["EVENT_COLUMNS", "ITEM_COLUMNS", "NAME", "Log", "load", "match", "names", "read", "renamed"]
 
 NAME = "table"
-EXPECTED = "csv, tsv (or .gz) or parquet with columns for user, item and time; optionally items.csv or items.parquet"
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+EXPECTED = (
+    "csv, tsv, JSON lines (or .gz, .zst) or parquet with columns for user, item and time, in one file or in parts; "
+    "optionally items.csv or the like"
+)
 
 EVENT_COLUMNS = {
     "user_id": ("user_id", "user", "uid", "userid", "customer_id", "reviewerid", "visitorid"),
@@ -37,20 +57,20 @@ EVENT_COLUMNS = {
 }
 """Our columns and the names, in order of preference, by which files call them; case, spaces, `_` and `-` aside."""
 
+EXTRA_COLUMNS = {"quantity": ("quantity", "qty"), "order": ()}
+"""The same of columns that say more of an event: how many there were, and its place among those of one time."""
+
 ITEM_COLUMNS = {
     "item_id": EVENT_COLUMNS["item_id"],
     "title": ("title", "name", "movie_title", "product_name"),
     "categories": ("categories", "category", "genres", "genre"),
 }
 
+TEXTS = ("", ".txt", ".dat", ".data", ".log", ".tab", ".psv")
+"""Suffixes of tables that are taken for such where the user says so."""
 
-def suffix(path: Place) -> str | None:
-    """The one of `SUFFIXES` that a file has."""
-    return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(suffix)), None)
-
-
-def stem(path: Place) -> str:
-    return path.name.removesuffix(suffix(path) or "")
+OF_ITEMS = "items."
+"""Before a column of ours that is named for the catalog alone."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,7 @@ class Log:
 
     Attributes:
         parts: its files; events of equal time keep this order, then that of the rows.
-        items: the table of the catalog beside them.
+        items: the table of the catalog, in one file or several; none where there is no catalog.
         mapping: our columns of events to the files'.
         texts: further columns, which become texts of the items.
         options: what the user says.
@@ -67,7 +87,7 @@ class Log:
     """
 
     parts: tuple[Place, ...]
-    items: Place | None
+    items: tuple[Place, ...]
     mapping: Mapping[str, str]
     texts: Mapping[str, str]
     options: Options
@@ -75,25 +95,30 @@ class Log:
 
 
 def find(files: Sequence[Path], sure: bool) -> list[tuple[Path, ...]]:
-    """The tables of events in a folder: `interactions.*`, `interactions-*`, or else any but `items.*`."""
-    del sure
-    tables = [file for file in files if suffix(file)]
-    parts = tuple(file for file in tables if stem(file).startswith("interactions-"))
-    if parts:
-        return [parts, *((file,) for file in tables if stem(file) == "interactions")]
-    others = [file for file in tables if stem(file) != "items"]
-    return [(file,) for file in [file for file in tables if stem(file) == "interactions"] or others]
+    """The tables of events: those called `interactions`, or else any that are not called `items`.
+
+    One file of text alone is one whatever it is called, where the user is `sure`.
+    """
+    if sure and len(files) == 1 and files[0].suffix in TEXTS:
+        return [tuple(files)]
+    return parts_of(files, LOG) or grouped([file for file in files if kind(file) != CATALOG])
 
 
 def read(paths: Sequence[Path], options: Options) -> RawLogs:
-    """Reads a table of events, and the table `items.*` beside it when the events are called `interactions`.
+    """Reads a table of events and the catalog that belongs to it.
 
     Raises:
         InputError: a column is missing, or see `recjax.data.importers.rows.to_events`.
     """
     log = open_log(paths, options)
-    events, notes = zip(*(read_part(log, number) for number in range(len(log.parts))), strict=True)
-    return finish(log, stem(log.parts[0]), joined(events), merged(log, notes))
+    parts, notes = zip(*(read_part(log, number) for number in range(len(log.parts))), strict=True)
+    account = merged(log, notes)
+    events = arranged(joined(parts), options.reading, account)
+    if not events.height:
+        labels = {**account.get("rows_left_out", {}), **account.get("returns_cancelled", {})}
+        shown = "".join(f"; {count:,} left out ({what})" for what, count in labels.items())
+        raise InputError(f"{paths[0].parent if len(paths) > 1 else paths[0]} holds no rows that count{shown}")
+    return finish(log, stem(log.parts[0]), events, account)
 
 
 def open_log(paths: Sequence[Place], options: Options) -> Log:
@@ -102,34 +127,97 @@ def open_log(paths: Sequence[Place], options: Options) -> Log:
     Raises:
         InputError: a column is missing, the parts differ in their columns, or there are several catalogs.
     """
-    path, items = paths[0], None
-    if stem(path).partition("-")[0] == "interactions":
-        beside = [file for file in sorted(path.parent.iterdir()) if suffix(file) and stem(file) == "items"]
-        if len(beside) > 1:
-            raise InputError(f"{path.parent} has several catalogs: {', '.join(file.name for file in beside)}; keep one")
-        items = beside[0] if beside else None
+    reading, items = options.reading, catalog_of(paths[0], options)
+    further = {EXTRA + column: column for column in reading.columns}
+    usual = EVENT_COLUMNS | EXTRA_COLUMNS
+    given = {ours: theirs for ours, theirs in options.columns.items() if ours in usual}
+    texts = {
+        ours: theirs for ours, theirs in options.columns.items() if ours not in usual and not ours.startswith(OF_ITEMS)
+    }
+    if items:
+        known = names(items[0])
+        if given.get("item_id") in known and given["item_id"] not in names(paths[0], reading.header):
+            del given["item_id"]
+        texts = {}
+    _check_log(paths, reading, options)
     mapping: dict[str, str] = {}
     for part in paths:
-        found = names(part)
-        other = match(found, EVENT_COLUMNS, options.columns, part, required=("user_id", "item_id", "timestamp"))
+        other = match(
+            names(part, reading.header),
+            usual,
+            given,
+            part,
+            required=("user_id", "item_id", "timestamp"),
+            preferred=("quantity",),
+            further=further | {f"text {ours}": theirs for ours, theirs in texts.items()},
+        )
+        other = {ours: theirs for ours, theirs in other.items() if not ours.startswith("text ")}
         mapping = mapping or other
         if other != mapping:
             shown = " and ".join(", ".join(sorted(columns.values())) for columns in (mapping, other))
-            raise InputError(f"{path.name} and {part.name} are parts of one log but differ in their columns: {shown}")
-    texts = {ours: theirs for ours, theirs in options.columns.items() if ours not in EVENT_COLUMNS}
-    found = names(path)
-    if unknown := {ours: theirs for ours, theirs in texts.items() if theirs not in found}:
-        raise missing(unknown, found, path)
-    notes = {"format": NAME, "files": files_note(*paths, items), "columns": mapping | texts}
-    return Log(tuple(paths), items, mapping, texts, options, notes)
+            raise InputError(
+                f"{label(paths[0])} and {label(part)} are parts of one log but differ in their columns: {shown}"
+            )
+    if reading.returns != "keep" and "quantity" not in mapping:
+        raise InputError(
+            f"{paths[0]} has no column of quantities, which tell returns: say {reading.column('quantity', 'NAME')}"
+        )
+    columns = {ours: theirs for ours, theirs in mapping.items() if not ours.startswith(EXTRA)} | texts
+    notes: dict[str, Any] = {"format": NAME, "files": files_note(*paths, *items), "columns": columns}
+    said = {name: value for name, value in vars(reading).items() if name in _SAID and value != getattr(Reading, name)}
+    return Log(tuple(paths), items, mapping, texts, options, notes | ({"reading": said} if said else {}))
+
+
+def _check_log(paths: Sequence[Place], reading: Reading, options: Options) -> None:
+    """Raises InputError where a table has no header, or is a catalog by all its columns."""
+    try:
+        found = names(paths[0], reading.header)
+    except delimited.NoHeaderError as error:
+        columns = ("user_id", "item_id", "timestamp")
+        said = reading.option("header", columns)
+        raise InputError(f"{error}; name its columns: {said}" if said else str(error)) from None
+    users = match(found, {"user_id": EVENT_COLUMNS["user_id"]}, {}, paths[0], (), preferred=("user_id",))
+    items = match(found, ITEM_COLUMNS, {}, paths[0], (), preferred=tuple(ITEM_COLUMNS))
+    if not users and "user_id" not in options.columns and {"item_id", "title"} <= set(items):
+        raise InputError(
+            f"{paths[0]} has no column of users, and looks like a catalog: {_CATALOG_ADVICE[bool(COMMAND.get())]}"
+        )
+
+
+_CATALOG_ADVICE = ('read it with format="catalog"', "give it as --items")
+
+_SAID = ("header", "time_format", "where", "weights", "returns")
+"""Attributes of `Reading` that a description of a dataset has."""
+
+
+def catalog_of(path: Place, options: Options) -> tuple[Place, ...]:
+    """The files of the catalog of a log: the one the user names, or the one beside the log.
+
+    Raises:
+        InputError: there are several, or the one that is named is not there.
+    """
+    if (given := options.reading.items) is not None:
+        if not given.exists():
+            raise InputError(f"there is no catalog {given}")
+        if not (found := tuple(tables_in(given))):
+            raise InputError(f"{given} holds no table: expected a catalog as {EXPECTED.partition(' with')[0]}")
+        return found
+    if not options.beside:
+        return ()
+    beside = parts_of(files_of(root(path)), CATALOG)
+    if len(beside) > 1:
+        shown = ", ".join(files[0].name for files in beside)
+        raise InputError(f"{root(path)} has several catalogs: {shown}; keep one")
+    return beside[0] if beside else ()
 
 
 def read_part(log: Log, number: int) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The events of file `number` of a log, and the account of reading them."""
     notes: dict[str, Any] = {}
     with fetched(log.parts[number]) as part:
-        rows = renamed(load(part, list(log.mapping.values())), log.mapping)
-        return to_events(rows, log.options, notes, dict(log.mapping)), notes
+        rows = renamed(load(part, list(log.mapping.values()), log.options.reading.header), log.mapping)
+        empty = len(log.parts) > 1 or bool(log.options.reading.columns)
+        return to_events(rows, log.options, notes, dict(log.mapping), empty), notes
 
 
 def merged(log: Log, notes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -141,24 +229,42 @@ def merged(log: Log, notes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     account = dict(log.notes) | notes[0]
     if len(notes) == 1:
         return account
-    times = timestamps.merged([note["timestamps"] for note in notes], [part.name for part in log.parts])
-    account["timestamps"] = times
+    filled = [
+        (note["timestamps"], label(part)) for note, part in zip(notes, log.parts, strict=True) if note["rows_read"]
+    ]
+    if filled:
+        account["timestamps"] = timestamps.merged(*zip(*filled, strict=True))
     refused = {
-        part.name: note["rows_refused"]
+        label(part): note["rows_refused"]
         for part, note in zip(log.parts, notes, strict=True)
         if note["rows_refused"]["total"]
     }
     account["rows_refused"] = refused or notes[0]["rows_refused"]
-    for key in ("ids_written_as_floats", "ids_without_all_digits"):
+    for key in ("ids_written_as_floats", "ids_without_all_digits", "rows_left_out"):
         if counts := [note[key] for note in notes if key in note]:
             account[key] = dict(sum(map(Counter, counts), Counter()))
-    return account | {key: sum(note[key] for note in notes) for key in ("rows_read", "unrated") if key in notes[0]}
+    summed = ("rows_read", "unrated", "negative_quantities")
+    return account | {key: sum(note.get(key, 0) for note in notes) for key in summed if any(key in n for n in notes)}
 
 
 def joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The events of several files, one after another."""
     events = pl.concat(parts, how="diagonal")
     return events.with_columns(pl.col(NANOSECOND).fill_null(0)) if NANOSECOND in events.columns else events
+
+
+def arranged(events: pl.DataFrame, reading: Reading, notes: dict[str, Any]) -> pl.DataFrame:
+    """The events of a whole log without its returns, where they cancel purchases, and ordered within one time.
+
+    A column `order` becomes part of `nanosecond`: the place of (nanosecond, order) among all that there are.
+    """
+    keys = [column for column in (NANOSECOND, "order") if column in events.columns]
+    if reading.returns == "cancel":
+        events, notes["returns_cancelled"] = cancelled(events, ["timestamp", *keys])
+    if "order" in keys:
+        place = pl.struct(keys).rank("dense").cast(pl.Int32) - 1
+        events = events.with_columns(place.alias(NANOSECOND))
+    return events.drop("order", "quantity", strict=False)
 
 
 def finish(log: Log, name: str, events: pl.DataFrame, notes: dict[str, Any]) -> RawLogs:
@@ -170,12 +276,12 @@ def finish(log: Log, name: str, events: pl.DataFrame, notes: dict[str, Any]) -> 
         events: its events; for the catalog the column `item_id` is enough.
         notes: extended in place.
     """
-    if log.items is not None:
-        with fetched(log.items) as items:
-            texts = read_items(items, log.options, notes)
-    else:
-        texts = _items_of_events(log) if log.texts else None
-    return RawLogs(name, events, catalog.finish(texts, log.items or log.parts[0], events, notes), notes)
+    texts = None
+    if log.items:
+        texts = read_catalog(log.items, log.options, notes)
+    elif log.texts:
+        texts = _items_of_events(log)
+    return RawLogs(name, events, catalog.finish(texts, (*log.items, log.parts[0])[0], events, notes), notes)
 
 
 def _items_of_events(log: Log) -> pl.DataFrame:
@@ -185,133 +291,60 @@ def _items_of_events(log: Log) -> pl.DataFrame:
     frames = []
     for place in log.parts:
         with fetched(place) as part:
-            frames.append(load(part, [item, *log.texts.values()]).collect(lambda frame: frame.select(columns))[1])
+            rows = load(part, [item, *log.texts.values()], log.options.reading.header)
+            frames.append(rows.collect(lambda frame: frame.select(columns))[1])
     return catalog.from_events(pl.concat(frames))
 
 
-def names(path: Place) -> list[str]:
-    """Column names of a table."""
-    if path.name.endswith(".parquet"):
-        try:
-            if isinstance(path, Path):
-                return pl.scan_parquet(path).collect_schema().names()
-            stream: Any = path.open("rb")
-            with stream:
-                return list(pl.read_parquet_schema(stream))
-        except ENGINE_ERRORS as error:
-            raise unreadable(path, error, "is not a readable parquet file") from error
-    return delimited.header(path, layout(path))
+def read_catalog(places: Sequence[Place], options: Options, notes: dict[str, Any]) -> pl.DataFrame:
+    """The tables of a catalog, one after another; accounts of several files are told apart by their names."""
+    frames, accounts = [], []
+    for place in places:
+        account: dict[str, Any] = {}
+        with fetched(place) as file:
+            frames.append(_read_items(file, options, account))
+        accounts.append(account)
+    notes |= accounts[0]
+    if len(places) > 1:
+        found = {label(place): account["catalog_rows_refused"] for place, account in zip(places, accounts, strict=True)}
+        first = accounts[0]["catalog_rows_refused"]
+        notes["catalog_rows_refused"] = {name: part for name, part in found.items() if part["total"]} or first
+    try:
+        return pl.concat(frames, how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{places[0].parent}: the parts of the catalog differ in their columns: {reason}") from error
 
 
-def layout(path: Place) -> delimited.Layout:
-    """Tabs in `.tsv`, and in `.csv` what the header has most of: commas, semicolons or tabs."""
-    if ".tsv" in path.name:
-        return delimited.Layout("\t")
-    line = delimited.first_line(path)[1]
-    return delimited.Layout(max(",;\t", key=line.count))
+def _of_catalog(options: Options, found: Sequence[str]) -> dict[str, str]:
+    """Our columns of a catalog to those that the user says, of which `found` are there."""
+    given = {}
+    for ours, theirs in options.columns.items():
+        if ours.startswith(OF_ITEMS):
+            given[ours.removeprefix(OF_ITEMS)] = theirs
+        elif ours not in EVENT_COLUMNS | EXTRA_COLUMNS or (ours == "item_id" and theirs in found):
+            given.setdefault(ours, theirs)
+    return given
 
 
-def load(path: Path, columns: Sequence[str]) -> Rows:
-    """Rows of a table with the columns `columns` (of the file)."""
-    columns = list(dict.fromkeys(columns))
-    if path.name.endswith(".parquet"):
-        frame = pl.scan_parquet(path).select(columns)
-        return Rows(path, frame, lambda rows: [row + 1 for row in rows], Refusals("row"))
-    return delimited.read(path, layout(path), columns)
-
-
-def renamed(rows: Rows, mapping: Mapping[str, str]) -> Rows:
-    """Rows with our column names instead of the file's."""
-    chosen = [pl.col(theirs).alias(ours) for ours, theirs in mapping.items()]
-    return rows.mapped(lambda frame: frame.select(chosen))
-
-
-def read_items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
+def _read_items(path: Path, options: Options, notes: dict[str, Any]) -> pl.DataFrame:
     """A catalog's table, `item_id` first, with the usual names for its title and categories and all other columns."""
-    found = names(path)
-    mapping = match(found, ITEM_COLUMNS, {}, path, required=("item_id",), preferred=("title", "categories"))
+    try:
+        found = names(path)
+    except delimited.NoHeaderError as error:
+        raise InputError(f"{error} in a catalog: write a first line such as item_id,title") from None
+    given = _of_catalog(options, found)
+    usual = ITEM_COLUMNS | {ours: () for ours in given if ours not in ITEM_COLUMNS}
+    mapping = match(found, usual, given, path, required=("item_id",), preferred=("title", "categories"))
     others = [name for name in found if name not in mapping.values()]
+    if twice := [name for name in others if name in mapping]:
+        others.remove(twice[0])  # the user calls another column so
     columns = [pl.col(theirs).alias(ours) for ours, theirs in mapping.items()]
     rows = load(path, found).mapped(lambda frame: frame.select(*columns, *others))
-    return catalog.collect(rows, options, notes)
-
-
-def match(
-    found: Sequence[str],
-    usual: Mapping[str, Sequence[str]],
-    given: Mapping[str, str],
-    path: Place,
-    required: Sequence[str],
-    preferred: Collection[str] = (),
-) -> dict[str, str]:
-    """Columns of a file by our names.
-
-    A column that is called exactly as ours is that one, whatever looks like it. Otherwise there must be one column that
-    goes by one of the usual names.
-
-    Args:
-        found: the file's columns.
-        usual: our columns and how files call them.
-        given: our columns to the file's, as the user says.
-        path: for messages.
-        required: our columns that must be there.
-        preferred: our columns of which a file may have several, the first of the usual names being the better one.
-
-    Raises:
-        InputError: required or given columns are missing, all of them named, or several columns may be one of ours.
-    """
-    plain: dict[str, list[str]] = {}
-    for name in found:
-        plain.setdefault(_plain(name), []).append(name)
-    mapping: dict[str, str] = {}
-    absent: dict[str, str] = {}
-    for ours, aliases in usual.items():
-        theirs = given.get(ours)
-        if theirs is not None and theirs not in found:
-            absent[ours] = theirs
-        elif theirs is not None or ours in found:
-            mapping[ours] = theirs or ours
-        elif candidates := _candidates(plain, aliases, ours in preferred):
-            if len(candidates) > 1:
-                shown = " and ".join(map(repr, candidates))
-                raise InputError(f"{path}: {shown} may each be the column {ours}; {_advice(ours, candidates[0])}")
-            mapping[ours] = candidates[0]
-        elif ours in required:
-            absent[ours] = ours
-    if absent:
-        raise missing(absent, found, path)
-    for theirs in mapping.values():
-        if len(users := [ours for ours, column in mapping.items() if column == theirs]) > 1:
-            raise InputError(f"{path}: the column {theirs!r} is named as {' and as '.join(users)}; name another")
-    return mapping
-
-
-def _candidates(plain: Mapping[str, Sequence[str]], aliases: Sequence[str], first: bool) -> list[str]:
-    """Columns that go by one of the names, by the first that any goes by if `first`; exact names before look-alikes."""
-    candidates: list[str] = []
-    for group in dict.fromkeys(_plain(alias) for alias in aliases):
-        alike = plain.get(group, ())
-        candidates += [name for name in alike if name in aliases] or alike
-        if first and candidates:
-            break
-    return candidates
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]", "", name).lower()
-
-
-def _advice(ours: str, theirs: str) -> str:
-    return f"call it {ours}, or prepare with --column {ours}={theirs}"
-
-
-def missing(wanted: Mapping[str, str], found: Sequence[str], path: Place) -> InputError:
-    """The error for columns that are not there: ours, and the file's that they should be."""
-    hints = []
-    for ours, column in wanted.items():
-        near = difflib.get_close_matches(_plain(column), [_plain(name) for name in found], n=1, cutoff=0.7)
-        if nearest := next((name for name in found if near and _plain(name) == near[0]), None):
-            hints.append(f"; the nearest to {column!r} is {nearest!r}: if it is that one, {_advice(ours, nearest)}")
-    noun = "column" if len(wanted) == 1 else "columns"
-    there = shorten(", ".join(found), 500)
-    return InputError(f"{path} has no {noun} {', '.join(map(repr, wanted.values()))}; found: {there}{''.join(hints)}")
+    frame = catalog.collect(rows, options, notes)
+    if not is_json(path):
+        return frame
+    texts = [name for name in frame.columns if name != "item_id"]
+    return frame.with_columns(
+        catalog.joined_lists(pl.col(name), "|" if name == "categories" else " ").alias(name) for name in texts
+    )

@@ -7,7 +7,8 @@ The policy, recorded in the notes:
 * numbers that mostly read as calendar stamps (20140723, 2014072310, 201407231000, 20140723100000, with milliseconds
   behind) are such stamps, in UTC;
 * numbers too small for times (the median below 100 million, or all below 500 million) are places in an order;
-* ISO-8601 text ("2014-07-23", "2014-07-23T10:00:00+02:00") is parsed and counted; without an offset it is UTC;
+* ISO-8601 text ("2014-07-23", "2014-07-23T10:00:00+02:00", "2014-07-23 10:00:00 UTC") is parsed and counted; without
+  an offset it is UTC; text of another format is parsed where the user gives the format;
 * fractions of a second order events and are stored nowhere;
 * a time outside the years 1971 to 2099, and any other text, refuses its row.
 """
@@ -20,9 +21,12 @@ from typing import Any
 
 import polars as pl
 
+from recjax.data.importers.logs import Reading
 from recjax.typing import InputError
 
 FIX = "expected unix seconds or milliseconds, or ISO-8601 as in 2014-07-23 or 2014-07-23T10:00:00+02:00"
+FORMAT = "%d/%m/%Y %H:%M"
+"""Example of a format."""
 NANOSECOND = "nanosecond"
 """Column of the part of a time below a second, int32; only in logs that have such parts."""
 
@@ -36,6 +40,7 @@ FIRST, LAST = 31_536_000, 4_102_444_799
 _UNITS = (("nanoseconds", 10**17, 10**9), ("microseconds", 10**14, 10**6), ("milliseconds", 10**11, 10**3),
           ("seconds", 0, 1))  # fmt: skip
 # Thresholds between units: 1e11 s is the year 5138 and 1e11 ms is 1973, so no plausible time is read in a wrong unit.
+_ZONE = re.compile(r"\s*(UTC|GMT)$")
 _ORDER_MEDIAN, _ORDER_MOST = 10**8, 5 * 10**8  # 1973 and 1985 in seconds
 _STAMPS = (
     ("calendar days (YYYYMMDD)", 8, 10**6),
@@ -67,6 +72,18 @@ def expressions(column: str, dtype: pl.DataType) -> list[pl.Expr]:
     return [value.cast(pl.Int64, strict=False).alias("timestamp")]
 
 
+def advice(reading: Reading) -> str:
+    """How times may be written, and what to say of others."""
+    said = reading.option("time_format", FORMAT)
+    return f"{FIX}; others by their format, {said}" if said else FIX
+
+
+def formatted(column: str, format: str) -> pl.Expr:
+    """Times of a format of the user's; null where the text is not of it."""
+    value = pl.col(column).cast(pl.String).str.strip_chars()
+    return value.str.to_datetime(format, time_unit="us", strict=False).alias(column)
+
+
 def parse(texts: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Times that are no whole numbers.
 
@@ -96,7 +113,7 @@ def parse(texts: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _iso(text: str) -> tuple[int, float] | None:
     """Unix seconds, and the part below a second."""
     try:
-        time = datetime.fromisoformat(text.strip())
+        time = datetime.fromisoformat(_ZONE.sub("+00:00", text.strip()))
         seconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() // 1)
     except (ValueError, OverflowError):
         return None

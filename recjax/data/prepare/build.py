@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from recjax.data.dataset import EQUAL_TIMES, Dataset
+from recjax.data.dataset import EQUAL_TIMES, UNSEEN, Dataset
 from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.prepare.fingerprint import fingerprint
 from recjax.data.prepare.preparation import Events, Preparation, prepare, sort, ties
@@ -20,7 +20,7 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
     """Validates raw logs, applies `options` and numbers users and items.
 
     Args:
-        raw: what an importer read.
+        raw: what an importer read; without events it is a catalog alone, a dataset of items without users.
         options: filters.
 
     Raises:
@@ -33,19 +33,21 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
     values = interactions["rating"].to_numpy() if "rating" in interactions.columns else None
     finer = interactions[NANOSECOND].to_numpy() if NANOSECOND in interactions.columns else None
     read = Events(users, items, interactions["timestamp"].to_numpy(), values, finer)
-    events, steps = prepare(read, options)
+    alone = not len(read) and raw.catalog.height > 0
+    events, steps = (read, [{"step": "read"} | read.counts()]) if alone else prepare(read, options)
 
     # Codes follow first appearance in the file, so dropping the unused ones keeps that order.
     user_codes, kept_users = _compact(events.users, len(user_names))
     item_codes, kept_items = _compact(events.items, len(item_names))
     user_ids = user_names.gather(kept_users).to_list()
-    item_ids = ["", *item_names.gather(kept_items).to_list()]
     offsets = np.zeros(len(user_ids) + 1, np.int64)
     np.cumsum(np.bincount(user_codes, minlength=len(user_ids)), out=offsets[1:])
-    catalog, catalog_counts = catalog_of_items(raw.catalog, item_ids[1:], raw.name)
+    seen = item_names.gather(kept_items).to_list()
+    unseen = alone or options.keeps_unseen(raw.notes)
+    catalog, catalog_counts = catalog_of_items(raw.catalog, seen, raw.name, unseen)
     content = {
         "user_ids": user_ids,
-        "item_ids": item_ids,
+        "item_ids": ["", *catalog["item_id"].to_list()],
         "offsets": offsets,
         "items": (item_codes + 1).astype(np.int32),
         "timestamps": events.times,
@@ -131,8 +133,20 @@ def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.cumsum(used) - 1)[codes], np.flatnonzero(used)
 
 
-def catalog_of_items(catalog: pl.DataFrame, item_ids: list[str], name: str) -> tuple[pl.DataFrame, dict[str, int]]:
-    """One row a kept item, in item order; items that the catalog lacks get empty text and are counted."""
+def catalog_of_items(
+    catalog: pl.DataFrame, item_ids: list[str], name: str, unseen: bool = False
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """One row an item, in item order; items that the catalog lacks get empty text and are counted.
+
+    Args:
+        catalog: `item_id`, and texts.
+        item_ids: the items with events, in their order.
+        name: of the dataset.
+        unseen: whether the other items of the catalog follow, in its order.
+
+    Raises:
+        InputError: the catalog has no ids, or one of them twice.
+    """
     if "item_id" not in catalog.columns:
         found = ", ".join(catalog.columns)
         raise InputError(f"dataset {name!r}: the catalog lacks the column item_id (found: {found})")
@@ -146,10 +160,13 @@ def catalog_of_items(catalog: pl.DataFrame, item_ids: list[str], name: str) -> t
     kept = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
     rows = kept.join(catalog, on="item_id", how="left", maintain_order="left")
     known = kept.join(catalog, on="item_id", how="semi").height
+    if unseen:
+        others = catalog.join(kept, on="item_id", how="anti", maintain_order="left")
+        rows = pl.concat([rows, others.select(rows.columns)])
     counts = {
         "rows": catalog.height,
         "items_without_row": len(item_ids) - known,
         "rows_without_events": catalog.height - known,
         "items_without_title": rows["title"].null_count(),
     }
-    return rows, counts
+    return rows, counts | ({UNSEEN: catalog.height - known} if unseen else {})

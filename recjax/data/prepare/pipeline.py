@@ -30,7 +30,7 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput  # pyright: ignore[repo
 from apache_beam.runners.runner import create_runner  # pyright: ignore[reportMissingImports]
 
 from recjax.data.importers import open_table, read, tables
-from recjax.data.importers.logs import RawLogs
+from recjax.data.importers.logs import RawLogs, Reading
 from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.prepare import history_rows
 from recjax.data.prepare.build import catalog_of_items, describe, validated
@@ -88,6 +88,7 @@ def prepare(
     name: str,
     format: str | None = None,
     columns: dict[str, str] | None = None,
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
 ) -> None:
     """Raw logs to a prepared dataset.
 
@@ -102,6 +103,7 @@ def prepare(
         name: of the dataset.
         format: of the logs; None = found out.
         columns: our column names to the file's.
+        reading: how tables are read; not with what looks at several files at once, `order` and cancelled returns.
 
     Raises:
         InputError: as `recjax.data.prepare.build.build` and `save`, and where the runner cannot be.
@@ -111,15 +113,21 @@ def prepare(
         work = scratch / "work"
         if isinstance(work, Path):  # stores have no folders to make
             work.mkdir()
-        log = open_table(raw, format, columns)
-        if log is not None and log.texts and log.items is None:
+        log = open_table(raw, format, columns, reading=reading)
+        if log is not None and log.texts:
             raise InputError("texts of items from a table of events cannot be read by --beam: give them as items.csv")
-        logs = None if log is not None else read(local(raw, cache_folder()), format, columns, name=name)
+        if log is not None and ("order" in log.mapping or reading.returns == "cancel"):
+            raise InputError("an order within one time, and cancelled returns, cannot be read by --beam")
+        logs = None if log is not None else read(
+            local(raw, cache_folder()), format, columns, name=name, reading=reading)  # fmt: skip
+        if logs is not None and not logs.interactions.height:
+            raise InputError(f"{raw} is a catalog alone, which --beam does not prepare: leave it out")
         if logs is not None:
             with written(work / "events.parquet") as file:
                 logs.interactions.write_parquet(file)
         source: tables.Log | Place = log if log is not None else work / "events.parquet"
         rated = "rating" in (log.mapping if log is not None else logs.interactions.columns)  # pyright: ignore
+        rated = rated or reading.kinds is not None
         check_rated(options, rated)
         steps, equal = _read(runner, source, name, options, work)
         item_ids = json.loads((work / "items.json").read_text())
@@ -413,7 +421,8 @@ def _finish(
         json.loads((work / f"{label}.json").read_text()) for label in ("kept", "size", "bounds", "shards")
     )
     ids = [item_ids[number] for number in kept]
-    catalog, counts = catalog_of_items(logs.catalog, ids, name)
+    unseen = options.keeps_unseen(logs.notes)
+    catalog, counts = catalog_of_items(logs.catalog, ids, name, unseen)
     users, events = bounds[-1], sum(shard["events"] for shard in shards)
 
     def pieces(*columns: str) -> Iterator[bytes]:
@@ -434,8 +443,8 @@ def _finish(
             stream.write(piece)
     records.write_info(folder, bounds, size, rated)
     description = describe(logs.notes, options, steps, counts, equal)
-    print_ = fingerprint_of_pieces(columns, ["", *ids], catalog)
-    write_header(folder, name, print_, (users, len(ids), events), catalog, description)
+    print_ = fingerprint_of_pieces(columns, ["", *catalog["item_id"].to_list()], catalog)
+    write_header(folder, name, print_, (users, catalog.height, events), catalog, description)
 
 
 def _offsets(lengths: Iterable[bytes]) -> Iterator[bytes]:

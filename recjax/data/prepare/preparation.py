@@ -1,5 +1,6 @@
 """Steps from raw events to histories: filters, duplicates, k-core, and the counts of each step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -9,7 +10,11 @@ from recjax.limits import COUNT, at_least, require
 from recjax.typing import InputError
 
 Duplicates = Literal["keep", "consecutive", "pair"]
+Unseen = Literal["auto", "keep", "drop"]
 TIE_ORDER = "file"
+
+OWN = ("table", "catalog", "frame")
+"""Formats of a shop's own files, whose catalogs say what there is to recommend; publishers' say what was ever there."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,16 @@ class Preparation:
         duplicates: "keep" leaves repeats alone; "consecutive" drops an event whose item is also the user's previous
             one; "pair" keeps only the earliest event of each user and item.
         min_rating: events rated below this, or not rated at all, are dropped; None = off.
+        unseen: items of the catalog that have no event: "keep" puts them behind the items with events, so that models
+            which read texts rank them; "drop" leaves them out; "auto" keeps those of a shop's own tables where no
+            filter drops users, items or events, and else drops them.
     """
 
     k_core: int = 0
     min_length: int = 1
     duplicates: Duplicates = "keep"
     min_rating: float | None = None
+    unseen: Unseen = "auto"
 
     def __post_init__(self) -> None:
         require(self, k_core=at_least(0), min_length=COUNT)
@@ -40,6 +49,17 @@ class Preparation:
     def has_core(self) -> bool:
         """Whether rare users or items are dropped."""
         return self.k_core > 1 or self.min_length > 1
+
+    def keeps_unseen(self, notes: Mapping[str, Any]) -> bool:
+        """Whether items without events stay in a dataset; `notes` are the importer's.
+
+        Not by themselves where most items of the log have no row: ids are then written in two ways, and items with and
+        without events would be the same ones.
+        """
+        if self.unseen != "auto":
+            return self.unseen == "keep"
+        filtered = self.has_core or self.k_core > 0 or self.min_rating is not None
+        return notes.get("format") in OWN and not filtered and "few_items_known" not in notes.get("catalog", {})
 
     def step(self, name: str) -> str:
         """Name in the account of the step that `name`, an option, asks for."""
@@ -50,7 +70,10 @@ class Preparation:
         }[name]
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"tie_order": TIE_ORDER}
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.unseen == "auto":  # descriptions from before there was the option lack it
+            del found["unseen"]
+        return found | {"tie_order": TIE_ORDER}
 
 
 @dataclass(frozen=True)

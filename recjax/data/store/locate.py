@@ -71,15 +71,20 @@ def locate(name_or_path: str, embedded: Iterable[str] = ()) -> Path:
 
 
 def content_key(path: Path, settings: list[str]) -> str:
-    """16 hex digits that stand for the content of a raw file or folder (its top-level files) and for `settings`.
+    """16 hex digits that stand for the content of a raw file or folder and for `settings`.
+
+    Of a folder that is its files and those of its folders that importers look into.
 
     Beside a single file lie others that its importer may read, such as metadata: their names, sizes and times count.
     """
-    files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.is_file())
+    from recjax.data.importers.table_files import files_of  # late: Polars, for those who only ask for a folder
+
+    files = [path] if path.is_file() else sorted(map(Path, files_of(path)))
     digest = hashlib.sha256(repr(settings).encode())
     for file in files:
         with file.open("rb") as stream:
-            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()};".encode())
+            name = file.name if path.is_file() else file.relative_to(path).as_posix()
+            digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()};".encode())
     if path.is_file():
         for sibling in sorted(path.parent.iterdir()):
             if sibling.is_file() and sibling != path:

@@ -25,7 +25,7 @@ from recjax.typing import InputError
 DESCRIPTION = "dataset.json"
 CATALOG = "catalog.parquet"
 FORMAT = "recjax dataset 1"
-READING = "reading 2"
+READING = "reading 3"
 """Of the importers: another one where they read the same files otherwise, so that no older copy is taken for theirs."""
 
 _HEADER = {"name": str, "fingerprint": str, "users": int, "items": int, "interactions": int, "description": dict}
@@ -124,7 +124,7 @@ def load(folder: Place, most: int | None = None) -> Dataset:
     """
     folder = local(place(folder), cache_folder())
     about, catalog = _read_header(folder)
-    share = 1.0 if most is None else min(1.0, most / about["interactions"])
+    share = 1.0 if most is None else min(1.0, most / max(about["interactions"], 1))
     columns = records.read(folder, share)
     content = {
         "user_ids": columns.user_ids,
@@ -154,6 +154,8 @@ def load_unread(folder: Place) -> Dataset:
     """
     folder = local(place(folder), cache_folder())
     about, catalog = _read_header(folder)
+    if not about["users"]:
+        return load(folder)
     _check_file(folder, records.OFFSETS, about)
     shards = Shards(folder)
     items, timestamps = (

@@ -66,14 +66,16 @@ def _example() -> Any:
 
 
 def write(records: Records, folder: Place) -> None:
-    """Writes the shards and TFDS's description of them into the existing, empty `folder`."""
+    """Writes the shards and TFDS's description of them into the existing, empty `folder`; no shards without users."""
+    (folder / OFFSETS).write_bytes(records.offsets.astype("<i8").tobytes())
+    if not records.user_ids:
+        return
     size = sum(map(len, records.serialized()))
     bounds = shard_bounds(len(records.user_ids), size)
     serialized, start = records.serialized(), 0
     for shard, stop in enumerate(bounds):
         write_shard(folder / shard_name(shard, len(bounds)), islice(serialized, stop - start))
         start = stop
-    (folder / OFFSETS).write_bytes(records.offsets.astype("<i8").tobytes())
     write_info(folder, bounds, size, rated=records.values is not None)
 
 
@@ -151,6 +153,10 @@ def read(folder: Path, share: float = 1.0) -> Records:
     Raises:
         InputError: the shards are missing or damaged.
     """
+    file = folder / OFFSETS
+    if file.is_file() and file.stat().st_size == 8:  # a catalog alone has no shards
+        nothing = {name: np.zeros(0, kind) for name, kind in _COLUMNS.items()}
+        return Records([], np.zeros(1, np.int64), nothing["items"], nothing["timestamps"], None)
     source = open_source(folder)
     return take(folder, source, range(max(1, round(share * len(source)))))
 

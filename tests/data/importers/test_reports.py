@@ -184,7 +184,7 @@ def test_exact_names_win_and_two_candidates_are_an_error(tmp_path: Path) -> None
     for other in ("userid", "visitorid"):
         path = table(tmp_path, rows, header=f"{other},customer_id,item_id,timestamp")
         with pytest.raises(
-            InputError, match=r"may each be the column user_id; call it user_id, or prepare with --column user_id="
+            InputError, match=r"may each be the column user_id; call it user_id, or say columns=\{'user_id': '"
         ):
             read(path)
         assert read(path, columns={"user_id": "customer_id"}).interactions["user_id"].n_unique() == 60

@@ -119,7 +119,7 @@ def test_missing_column_names_those_found_and_the_nearest(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"no columns 'item_id', 'timestamp'; found: user_id, article, timestamps"):
         read(path)
     with pytest.raises(
-        InputError, match=r"no column 'timestamp'; .* call it timestamp, or prepare with --column timestamp=timestamps"
+        InputError, match=r"no column 'timestamp'; .* call it timestamp, or say columns=\{'timestamp': 'timestamps'\}"
     ):
         read(path, columns={"item_id": "article"})
     with pytest.raises(InputError, match=r"no column 'artcle'; .*the nearest to 'artcle' is 'article'"):
