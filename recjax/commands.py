@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from recjax import recipes
@@ -22,8 +21,6 @@ from recjax.config import to_json as config_to_json
 from recjax.data.batches.loader import Data
 from recjax.data.batches.mixture import Mixture
 from recjax.data.batches.views import Shifted
-from recjax.data.dataset import Dataset
-from recjax.data.items import VECTORS
 from recjax.data.prepare.preparation import Preparation
 from recjax.data.splits import LeaveOneOut
 from recjax.data.store.prepared import find
@@ -54,7 +51,7 @@ from recjax.train.folder.run_folder import CONFIG
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
-from recjax.train.run import Run, load_run
+from recjax.train.run import Run, load_alone, load_run
 from recjax.train.schedule import Train
 from recjax.train.tokenization import tokenize_catalogs
 from recjax.typing import InputError
@@ -120,10 +117,14 @@ def _load(
 ) -> Run:
     """A run; says on standard error which checkpoints were damaged."""
     run = load_run(folder, dataset, recipe=recipe, settings=settings)
+    _tell(folder, run)
+    return run
+
+
+def _tell(folder: Path, run: Run) -> None:
     if jax.process_index() == 0:
         for note in run.notes:
             print(f"{folder}: {note}", file=sys.stderr)
-    return run
 
 
 def _report(run: Run, name: str, evaluate: Any, floors: bool = True) -> Report:
@@ -138,14 +139,8 @@ def _report(run: Run, name: str, evaluate: Any, floors: bool = True) -> Report:
             run.items,
             floors=floors,
             name=name,
-            vectors=_text_vectors(run),
+            vectors=run.text_vectors(),
         )
-
-
-def _text_vectors(run: Run) -> np.ndarray | None:
-    """The space in which the run's model compares items, for the text floor to use the same."""
-    vectors = run.items.columns.get(VECTORS)
-    return None if vectors is None else np.asarray(vectors)[: run.dataset.n_items + 1]
 
 
 def _changes(options: Namespace) -> list[str]:
@@ -185,7 +180,8 @@ def recommend(options: Namespace) -> int:
     """A run and histories to lists of items."""
     one_user = options.history is not None
     _check_files(options)
-    run = _load(options.run, recipe=_recipe(options))
+    run = load_alone(options.run, recipe=_recipe(options))
+    _tell(options.run, run)
     console = _console()
     trained = load(options.run / CONFIG, _recipe(options)).data
     if isinstance(trained, Mixture):
@@ -194,7 +190,7 @@ def recommend(options: Namespace) -> int:
         found = _streamed(run, options) if options.stream else _from_histories(run, options)
     if options.out is not None and options.state is None and jax.process_index() == 0:
         lists.write(found.table, options.out)
-    for line in [*found.notes, *_left_out(found, run.dataset, one_user)]:
+    for line in found.lines(run.dataset, one_user):
         console.print(line, markup=False, highlight=False)
     if options.out is None:
         console.print(lists.shown(found.table, one_user))
@@ -255,22 +251,6 @@ def _streamed(run: Run, options: Namespace) -> Recommendations:
         if first:
             file.write(stream, found.table, options.out)
     return found
-
-
-def _left_out(found: Recommendations, dataset: Dataset, typed: bool) -> list[str]:
-    """What could not be used, by name."""
-    lines = []
-    if unknown := found.unknown:
-        try:
-            dataset.item_index(list(unknown))
-        except InputError as error:  # its message names the ids and the nearest ones that there are
-            lines.append(f"{error}; events left out: {sum(unknown.values()):,}")
-    if users := found.fallbacks:
-        shown = ", ".join(map(repr, users[:5])) + (", ..." if len(users) > 5 else "")
-        of = f"the histories of {len(users):,} users" if len(users) > 1 else "the history of user"
-        who = "nothing of the history is left" if typed else f"nothing is left of {of}: {shown}"
-        lines.append(f"{who}; these are the most popular items")
-    return lines
 
 
 def tokenize(options: Namespace) -> int:

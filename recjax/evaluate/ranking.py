@@ -111,16 +111,21 @@ def lower_ranking(
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))
-def _listed(identity: SameModel, params: Params, queries: Queries, items: Items, k: int) -> tuple[Array, Array]:
-    return jax.tree.map(replicated, identity.model.scoring(params, queries, items).topk(queries.seen, k))
+def _listed(
+    identity: SameModel, params: Params, queries: Queries, items: Items, candidates: Any, k: int
+) -> tuple[Array, Array]:
+    scoring = identity.model.scoring(params, queries, items)
+    return jax.tree.map(replicated, scoring.topk(queries.seen, k, candidates))
 
 
-def best_items(model: Model, params: Params, queries: Queries, items: Items, k: int) -> tuple[np.ndarray, np.ndarray]:
+def best_items(
+    model: Model, params: Params, queries: Queries, items: Items, k: int, candidates: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The best `k` items of a batch of queries and their scores, on the host: int32 [q, k], float32 [q, k].
 
-    The items are those that `prepared` gives.
+    The items are those that `prepared` gives; with `candidates`, bool [items + 1], no others are listed.
     """
-    best, scores = _listed(SameModel(model), params, queries, items, k)
+    best, scores = _listed(SameModel(model), params, queries, items, candidates, k)
     return np.asarray(best), np.asarray(scores)
 
 

@@ -39,9 +39,9 @@ def _advance(identity, params, store, hidden, rows, items, times):
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))
-def _rank(identity, params, hidden, rows, items, seen, k):
+def _rank(identity, params, hidden, rows, items, seen, candidates, k):
     states = jnp.take(hidden, rows, axis=0, mode="clip")
-    return identity.model.state_scoring(params, states, items).topk(seen, k)
+    return identity.model.state_scoring(params, states, items).topk(seen, k, candidates)
 
 
 class Stream:
@@ -179,8 +179,16 @@ class Stream:
         """Returns when all events taken are in the states: `push` hands them to the device and goes on."""
         jax.block_until_ready((self._store, self._hidden))
 
-    def recommend(self, users: Sequence[str], k: int, *, mask_seen: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def recommend(
+        self, users: Sequence[str], k: int, *, mask_seen: bool = True, candidates: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The best `k` items of each user and their scores, best first: int32 [q, k], float32 [q, k].
+
+        Args:
+            users: names.
+            k: length of the lists.
+            mask_seen: leave out items that have been seen.
+            candidates: bool [items + 1], the only items that may be listed, by item number; None for all.
 
         Raises:
             InputError: a user without events.
@@ -193,7 +201,7 @@ class Stream:
         for start in range(0, len(rows), self._rows):
             part = rows[start : start + self._rows]
             filled, seen = _filled(part, self._rows), self._seen.items(part if mask_seen else part[:0], self._rows)
-            found = _rank(self._identity, self.params, self._hidden, filled, self._catalog, seen, k)
+            found = _rank(self._identity, self.params, self._hidden, filled, self._catalog, seen, candidates, k)
             lists[start : start + len(part)], scores[start : start + len(part)] = (
                 np.asarray(x)[: len(part)] for x in found
             )

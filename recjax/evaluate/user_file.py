@@ -1,5 +1,6 @@
 """Events of the users in a table file, for recommendations; users of whom no row can be used are among the users."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from recjax.data.store.remote import fetched
 from recjax.typing import InputError
 
 
-def read_users(path: Path) -> tuple[pl.DataFrame, pl.Series, tuple[str, ...]]:
+def read_users(path: Path, columns: Mapping[str, str] | None = None) -> tuple[pl.DataFrame, pl.Series, tuple[str, ...]]:
     """The events of a table file.
 
     Args:
         path: csv, tsv or parquet with user, item and time.
+        columns: our column names to the file's, where it calls them otherwise.
 
     A row with a user alone, without item and time, is that of a user without events, and does not count as damaged.
 
@@ -28,22 +30,22 @@ def read_users(path: Path) -> tuple[pl.DataFrame, pl.Series, tuple[str, ...]]:
         InputError: the file cannot be read, or too many of its rows cannot be used.
     """
     try:
-        logs = read(path, "table")
+        logs = read(path, "table", columns)
     except InputError as error:
-        logs = _with_bare_users(path, error)
+        logs = _with_bare_users(path, columns, error)
     accounts = _accounts(logs)
-    users = _users(path)["user_id"].drop_nulls() if accounts else logs.interactions["user_id"]
+    users = _users(path, columns)["user_id"].drop_nulls() if accounts else logs.interactions["user_id"]
     notes = tuple(_line(path, account) for account in accounts)
     return logs.interactions, users.unique(maintain_order=True), notes
 
 
-def _with_bare_users(path: Path, error: InputError) -> RawLogs:
+def _with_bare_users(path: Path, columns: Mapping[str, str] | None, error: InputError) -> RawLogs:
     """The logs of a file that was refused, if for its rows of users without an event alone; else raises `error`."""
-    users = _users(path)
+    users = _users(path, columns)
     bare = int(users["bare"].sum())
     if not bare:
         raise error
-    logs = read(path, "table", max_refused=1.0)
+    logs = read(path, "table", columns, max_refused=1.0)
     damaged = sum(account["total"] - account["reasons"].get(ANONYMOUS, 0) for account in _accounts(logs)) - bare
     if damaged > Options().max_refused * (users.height - bare):
         raise error
@@ -56,14 +58,14 @@ def _accounts(logs: RawLogs) -> list[dict[str, Any]]:
     return [account for account in ([refused] if "total" in refused else refused.values()) if account["total"]]
 
 
-def _users(path: Path) -> pl.DataFrame:
+def _users(path: Path, columns: Mapping[str, str] | None) -> pl.DataFrame:
     """Of each row its user, and whether that is `bare`, without an item and a time."""
-    log, found = open_table(path, "table"), []
+    log, found = open_table(path, "table", columns), []
     assert log is not None
-    columns = {ours: theirs for ours, theirs in log.mapping.items() if ours != "rating"}
+    wanted = {ours: theirs for ours, theirs in log.mapping.items() if ours != "rating"}
     for part in log.parts:
         with fetched(part) as file:
-            rows = tables.renamed(tables.load(file, list(columns.values())), columns)
+            rows = tables.renamed(tables.load(file, list(wanted.values())), wanted)
             schema = rows.frame.collect_schema()
             user = identifier("user_id", schema["user_id"])
             item, time = identifier("item_id", schema["item_id"]), text("timestamp")

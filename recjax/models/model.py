@@ -146,6 +146,14 @@ class Model(ABC):
         return ()
 
     @property
+    def item_rows(self) -> tuple[str, ...]:
+        """Top-level parameters whose row i belongs to item i, row 0 to padding, and rows behind the items to tokens.
+
+        By them a run starts from one of another catalog: rows of items that both have are taken over.
+        """
+        return ()
+
+    @property
     def refresh_every(self) -> int | Literal["epoch"] | None:
         """Steps between refreshes of frozen parameters, "epoch" for one before each epoch, None for never."""
         return None

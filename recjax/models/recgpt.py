@@ -390,6 +390,10 @@ class RecGPTModel(Model):
         return lookup(items[VECTORS], rows), codes, known.astype(jnp.float32), rows
 
     @property
+    def item_rows(self) -> tuple[str, ...]:
+        return (OWN,) if self.config.own_width else ()
+
+    @property
     def per_item(self) -> tuple[str, ...]:
         return (OWN, f"{OWN}_in", f"{OWN}_out") if self.config.own_width else ()
 

@@ -41,12 +41,14 @@ class Catalogs:
         sizes: vocabulary size of each slot of the columns that hold numbers of entries, by name.
         relations: linked items, int32 [items + 1, k] by name on the host, of each catalog: for views that draw from
             them.
+        parts: items of each catalog alone, on the host.
     """
 
     items: Items
     starts: tuple[int, ...]
     sizes: dict[str, tuple[int, ...]]
     relations: tuple[dict[str, np.ndarray], ...]
+    parts: tuple[Items, ...]
 
 
 def text_space(config: RunConfig) -> TextSpace | None:
@@ -98,7 +100,7 @@ def open_catalogs(config: RunConfig, opened: Sequence[tuple[Dataset, Split]], ru
             sizes[name] = found
     items, starts = joined(parts)
     relations = tuple({name: np.asarray(x.ids) for name, x in part.relations.items()} for part in parts)
-    return Catalogs(on_devices(items), tuple(starts.tolist()), sizes, relations)
+    return Catalogs(on_devices(items), tuple(starts.tolist()), sizes, relations, tuple(parts))
 
 
 def _text_parts(

@@ -52,6 +52,8 @@ def write_run(run_dir: Path, config: RunConfig, params: Params) -> None:
         target: Any = abstract_state(state, mesh, task.model)
         state = jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, target))
         run_folder.claim(run_dir, config)
+        if task.keep is not None:
+            task.keep(run_dir)
         record = {
             "config": configs.to_json(config),
             "dataset": {"name": task.dataset, "fingerprint": task.fingerprint},

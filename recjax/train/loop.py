@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ from recjax.train.state import TrainState, abstract_start, initial_state, overla
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.step_log import Journal, NonFiniteError
 from recjax.train.task import Task, open_task
-from recjax.train.warm_start import StartingPoint, has_checkpoint, starting_point
+from recjax.train.warm_start import KnownItems, StartingPoint, has_checkpoint, starting_point
 from recjax.typing import DATA_AXIS, InputError, Params
+
+NEWER = ". Give the run another folder; with train.start_from it begins there with what this one has learned"
 
 __all__ = ["Result", "Train", "TrainingError", "fit"]
 
@@ -76,7 +78,7 @@ def fit(config: RunConfig, run_dir: Path, task: Task | None = None) -> Result:
     """
     *stages, last = whole = parts(config, run_dir)
     if stages:
-        run_folder.check_config(run_dir, config)
+        run_folder.check_config(run_dir, config, longer=True)
     reached = max((number for number, part in enumerate(whole) if has_checkpoint(part.folder)), default=0)
     for stage in stages[reached:]:
         result = _fit(stage, None)
@@ -91,22 +93,25 @@ def _fit(part: Part, task: Task | None) -> Result:
     goodput, mesh = Goodput(), config.mesh.build()
     with jax.set_mesh(mesh), Interrupt() as interrupt, Lock(run_dir), run_folder.written(run_dir), ExitStack() as stack:
         # --- what to train, and how far it is
-        run_folder.check_config(run_dir, config)
+        longer = run_folder.check_config(run_dir, config, longer=True)
         source = starting_point(config, run_dir, part.origin)
         if source is not None:
-            source.adopt_tokenizer(run_dir)
+            source.adopt_features(config, run_dir)
         task = task or _open(part)
         barrier("data prepared")  # from here on they meet on the devices, where nobody is named
         calendar = _calendar(config.train, task)
         refresher = Refresher(task, config.train.freeze)
-        if source is not None:
-            source.check_dataset(config, task.dataset, task.fingerprint, task.model.per_item)
+        known = None if source is None else source.known_items(config, task)
         checkpoints = stack.enter_context(Checkpoints(run_dir / run_folder.CHECKPOINTS, config.train.keep))
 
         # --- the state and the step
-        beginning, train_step = _prepare(config, run_dir, task, calendar.total, mesh, checkpoints, source)
+        beginning, train_step = _prepare(config, run_dir, task, calendar.total, mesh, checkpoints, source, known)
         start, state, progress = beginning.step, beginning.state, beginning.progress
+        progress.reconsider(config.train.patience)
         run_folder.claim(run_dir, config)
+        if task.keep is not None and not part.title:
+            task.keep(run_dir)
+        task = replace(task, keep=None)  # lets go of what it holds on the host
 
         # --- what the user sees
         main = jax.process_index() == 0
@@ -118,6 +123,10 @@ def _fit(part: Part, task: Task | None) -> Result:
         if part.title:
             reporter.line(part.title)
         _announce(reporter, task, mesh, beginning, calendar, source, config.train.freeze)
+        for line in longer:
+            reporter.line(f"{line}: from here on the learning rate is that of the longer run")
+        if known is not None:
+            reporter.line(known.line())
 
         # --- steps
         interrupt.armed = True
@@ -205,6 +214,7 @@ def _prepare(
     mesh: Mesh,
     checkpoints: Checkpoints,
     source: StartingPoint | None,
+    known: KnownItems | None,
 ) -> tuple[_Beginning, TrainStep]:
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
     train, optimiser = config.train, config.optim.build(total, task.model.row_tables)
@@ -225,7 +235,7 @@ def _prepare(
         places = dict(jax.tree.leaves_with_path(shardings.params))
         held = jax.tree.map_with_path(lambda path, leaf: jax.device_put(leaf, places[path]), task.params)
         if source is not None:
-            held = overlaid(held, source.params(target.params, task.model.per_item))
+            held = overlaid(held, source.params(target.params, task.model.per_item, known))
         beginning = _Beginning(jax.jit(start, out_shardings=shardings)(key, batch, items, held))
     step = make_train_step(
         task.model,
@@ -245,7 +255,7 @@ def _resume(run_dir: Path, task: Task, checkpoints: Checkpoints, steps: list[int
 
     def read(step: int) -> tuple[Progress, TrainState]:
         record = checkpoints.record(step)
-        run_folder.check_dataset(run_dir, record, task.dataset, task.fingerprint)
+        run_folder.check_dataset(run_dir, record, task.dataset, task.fingerprint, NEWER)
         return Progress(**record["progress"]), checkpoints.restore(step, target)
 
     step, (progress, state), damaged = first_sound(reversed(steps), read)
@@ -320,6 +330,8 @@ def _farewell(result: Result, metric: str) -> str:
     if result.preempted:
         saved = "saved" if result.step else "nothing to save"
         return f"stopped by a signal after step {result.step} of {result.total}, {saved}; the same command resumes"
-    ended = f"trained {result.step} steps" + (f": {result.stopped}" if result.stopped else "")
+    ended = f"trained {result.step} steps"
+    if result.stopped:
+        ended += f" of {result.total}: {result.stopped} (a larger train.patience lets it go on)"
     best = "" if result.best_value is None else f"; best {metric} {result.best_value:.4f} at step {result.best_step}"
     return ended + best

@@ -17,10 +17,12 @@ from recjax.data.batches.histories import Histories
 from recjax.data.batches.loader import Data, Loader, open_for_ranking
 from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
-from recjax.data.items import Items
+from recjax.data.items import VECTORS, Items, on_devices
 from recjax.data.splits import Split
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
+from recjax.parallel.sharding import ShardingRules
+from recjax.train import own_items
 from recjax.train.catalogs import open_catalogs
 from recjax.train.folder.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder.recovery import first_sound
@@ -41,10 +43,11 @@ class Run:
         items: of that dataset, on the devices.
         params: parameters, laid out over `mesh`; the moving average where the run kept one.
         dataset: the one asked for.
-        split: of that dataset.
+        events: the split of that dataset; None where the dataset is without its events.
         step: of the checkpoint.
         mesh: to be current (`jax.set_mesh`) where the model is used.
         notes: damaged checkpoints that were passed over, and what is used instead; empty if all is well.
+        popularity: int64 [items + 1], events of each item, where the dataset is without its events; else None.
     """
 
     config: RunConfig
@@ -52,10 +55,24 @@ class Run:
     items: Items
     params: Params
     dataset: Dataset
-    split: Split
+    events: Split | None
     step: int
     mesh: Mesh
     notes: tuple[str, ...] = ()
+    popularity: np.ndarray | None = None
+
+    @property
+    def split(self) -> Split:
+        """Of the dataset; InputError where that is without its events."""
+        if self.events is None:
+            raise InputError(f"the run has been read without the events of dataset {self.dataset.name!r}")
+        return self.events
+
+    def text_vectors(self) -> np.ndarray | None:
+        """The space in which the model compares items, float32 [items + 1, d], for the text floor to use the same; None
+        for a model that reads no texts."""
+        found = self.items.columns.get(VECTORS)
+        return None if found is None else np.asarray(found)[: self.dataset.n_items + 1]
 
 
 def load_run(
@@ -121,6 +138,47 @@ def load_run(
     return Run(config, model, items, params, opened, split, chosen, mesh, _notes([*damaged, *passed], best, chosen))
 
 
+def load_alone(
+    run_dir: Path, *, step: int | None = None, recipe: ModuleType | None = None, mesh: Mesh | None = None
+) -> Run:
+    """Reads a run folder without its dataset, for recommendation: by the catalog that the folder has.
+
+    The dataset is read, as `load_run` does, only where the folder has no catalog (a run of an earlier version).
+
+    Args:
+        run_dir: the folder.
+        step: see `load_run`.
+        recipe: see `load_run`.
+        mesh: see `load_run`.
+
+    Raises:
+        InputError: no run, no checkpoint, or a damaged file.
+    """
+    if (run_dir / CONFIG).exists() and (own := own_items.read(run_dir)) is not None:
+        config = resolved(configs.load(run_dir / CONFIG, recipe), run_dir)
+    else:
+        return load_run(run_dir, step=step, recipe=recipe, mesh=mesh)
+    check_ranks(config)
+    mesh = mesh or _mesh(config)
+    with _open(run_dir) as checkpoints, jax.set_mesh(mesh):
+        model: Model = config.model.build(own.stats)
+        rules, averaged = sharding_rules(model), config.train.ema is not None
+
+        def read(step: int) -> Params:
+            checkpoints.record(step)
+            target = _laid_out(checkpoints.abstract_params(step), rules, mesh)
+            return checkpoints.restore_params(step, target, averaged)
+
+        _, record, damaged = first_sound(_order(checkpoints, step), checkpoints.record)
+        best = None if step is not None else record["progress"]["best_step"]
+        chosen, params, passed = first_sound(_order(checkpoints, step, best), read)
+        items = on_devices(own.items)
+    data = config.data.on(config.data.dataset)
+    notes = _notes([*damaged, *passed], best, chosen)
+    config = dataclasses.replace(config, data=data)
+    return Run(config, model, items, params, own.dataset, None, chosen, mesh, notes, own.popularity)
+
+
 def read_record(run_dir: Path, step: int | None = None) -> tuple[int, Record]:
     """The step and the record (configuration, dataset, progress) of a checkpoint, by default the latest sound one."""
     with _open(run_dir) as checkpoints:
@@ -171,8 +229,10 @@ def _somebody() -> Histories:
 def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch, items)
+    return _laid_out(shapes, sharding_rules(model), mesh)
+
+
+def _laid_out(shapes: Params, rules: ShardingRules, mesh: Mesh) -> Params:
     return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        shapes,
-        sharding_rules(model).shard(shapes, mesh),
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, rules.shard(shapes, mesh)
     )

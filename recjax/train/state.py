@@ -18,7 +18,7 @@ from recjax.nn.groups import filled, is_frozen, path_name, split_frozen
 from recjax.parallel.mesh import ShardState
 from recjax.parallel.sharding import ShardingRules, over_data
 from recjax.train.rowwise import RowwiseAdam
-from recjax.typing import Array, InputError, Params
+from recjax.typing import Array, Float, InputError, Int, Params
 
 
 @jax.tree_util.register_dataclass
@@ -81,10 +81,31 @@ def initial_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(trained), average, jax.random.key_data(step_key))
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TakenRows:
+    """Rows of an older table for a parameter that has a row for each item.
+
+    Attributes:
+        table: the older one.
+        places: which row of it each row of the parameter continues; -1 leaves that as it is.
+    """
+
+    table: Float[Array, "n ..."]
+    places: Int[Array, " rows"]
+
+    def over(self, params: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
+        """A parameter with the rows that are continued replaced."""
+        taken = jnp.take(self.table, jnp.maximum(self.places, 0), axis=0)
+        return jnp.where(self.places.reshape(-1, *[1] * (params.ndim - 1)) >= 0, taken, params)
+
+
 def overlaid(params: Any, held: Any) -> Any:
-    """A tree of mappings with a part of it replaced; None replaces nothing."""
+    """A tree of mappings with a part of it replaced; None replaces nothing, `TakenRows` some rows."""
     if held is None:
         return params
+    if isinstance(held, TakenRows) and params is not None:
+        return held.over(params)
     if not (isinstance(params, Mapping) and isinstance(held, Mapping)):
         return held
     return {**params, **{name: overlaid(params.get(name), part) for name, part in held.items()}}

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import polars as pl
 
 from recjax.config import RunConfig
 from recjax.data.batches.loader import Data, Loader, open_data
@@ -17,6 +19,7 @@ from recjax.data.splits import Split
 from recjax.data.transitions import item_counts
 from recjax.evaluate.evaluator import EvaluationData, validation
 from recjax.models.model import ItemStats, Model
+from recjax.train import own_items
 from recjax.train.catalogs import Catalogs, open_catalogs
 from recjax.typing import InputError, Params
 
@@ -50,6 +53,8 @@ class Task:
         validate: parameters -> metrics, or None for no validation.
         params: to begin with, on the host, or any part of them; the rest is what the model's `init` makes.
         finish: run folder -> what a run that is done leaves beside its checkpoints is written there.
+        keep: run folder -> the catalog that the run ranks is written there, see `recjax.train.own_items`.
+        catalog: `item_id` and `title` of the items, where batches are of one catalog; else None.
     """
 
     dataset: str
@@ -60,6 +65,8 @@ class Task:
     validate: Callable[[Params], dict[str, float]] | None
     params: Params | None = None
     finish: Callable[[Path], None] | None = None
+    keep: Callable[[Path], None] | None = None
+    catalog: pl.DataFrame | None = None
 
 
 def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None) -> ItemStats:
@@ -109,7 +116,8 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     dataset, split = open_data(config.data)
     dataset = ranked_part(config, dataset)
     catalogs = open_catalogs(config, [(dataset, split)], run_dir)
-    model: Model = config.model.build(item_stats(dataset, split, catalogs))
+    stats = item_stats(dataset, split, catalogs)
+    model: Model = config.model.build(stats)
     items, trained = device_items(catalogs, [dataset]), device_items(catalogs, [dataset], unseen=False)
     data = config.data
     check_packing(data, model)
@@ -124,7 +132,9 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         relations=None if catalogs is None else catalogs.relations[0],
     )
     validate = _validation(config, model, dataset, split, items[0]) if len(split.validation) else None
-    return Task(dataset.name, dataset.fingerprint, model, loader, trained, validate)
+    keep = partial(own_items.write, dataset=dataset, stats=stats, items=catalogs and catalogs.parts[0])
+    titles = dataset.catalog.select("item_id", "title")
+    return Task(dataset.name, dataset.fingerprint, model, loader, trained, validate, keep=keep, catalog=titles)
 
 
 def check_packing(data: Data, model: Model) -> None:
@@ -160,15 +170,16 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
         )
         for number, (dataset, split) in enumerate(opened)
     ]
-    validate = None
-    if config.train.evaluate_every != 0:
-        target, split = open_data(data.on(data.dataset))
-        theirs = catalogs if data.held_out is None else open_catalogs(config, [(target, split)], run_dir)
-        if len(split.validation):
-            model: Model = config.model.build(item_stats(target, split, theirs))
-            validate = _validation(config, model, target, split, device_items(theirs, [target])[0])
+    # The catalog that lists are of: beside the checkpoints it makes the folder enough to recommend by.
+    target, split = opened[0] if data.held_out is None else open_data(data.on(data.held_out))
+    theirs = catalogs if data.held_out is None else open_catalogs(config, [(target, split)], run_dir)
+    theirs_stats, validate = item_stats(target, split, theirs), None
+    if config.train.evaluate_every != 0 and len(split.validation):
+        model: Model = config.model.build(theirs_stats)
+        validate = _validation(config, model, target, split, device_items(theirs, [target])[0])
+    keep = partial(own_items.write, dataset=target, stats=theirs_stats, items=theirs and theirs.parts[0])
     loader = MixedLoader(loaders, data.weights(datasets))
-    return Task(*joint_identity(datasets), config.model.build(stats), loader, items, validate)
+    return Task(*joint_identity(datasets), config.model.build(stats), loader, items, validate, keep=keep)
 
 
 def check_ranks(config: RunConfig) -> None:

@@ -4,10 +4,14 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import polars as pl
+from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax import config as configs
 from recjax.config import RunConfig
@@ -16,10 +20,13 @@ from recjax.nn.groups import path_name
 from recjax.parallel.processes import barrier
 from recjax.tokenizers.item_codes import CODES as CODES_FILE
 from recjax.tokenizers.item_codes import DESCRIPTION, TOKENIZER
-from recjax.train.catalogs import CODES
+from recjax.train import own_items
+from recjax.train.catalogs import CODES, ITEMS
 from recjax.train.folder.checkpoint import Checkpoints, Record
 from recjax.train.folder.run_folder import CHECKPOINTS
 from recjax.train.run import read_record
+from recjax.train.state import TakenRows
+from recjax.train.task import Task
 from recjax.typing import InputError, Params
 
 SHOWN = 3
@@ -42,24 +49,27 @@ class StartingPoint:
     step: int
     record: Record
 
-    def adopt_tokenizer(self, run_dir: Path) -> None:
-        """Copies the run's tokenizer, if it has one, to the folder of the new run, which then uses it."""
-        theirs, ours = self.run_dir / CODES, run_dir / CODES
-        if (theirs / TOKENIZER).is_file() and jax.process_index() == 0:
-            ours.mkdir(parents=True, exist_ok=True)
-            for name in (CODES_FILE, DESCRIPTION, TOKENIZER):
-                with replacing(ours / name) as new:
-                    shutil.copyfile(theirs / name, new)
-        barrier("tokenizer adopted")
+    def adopt_features(self, config: RunConfig, run_dir: Path) -> None:
+        """Copies what the run's tokenizer and its features have learned to the folder of the new run, which uses it."""
+        copied = [(CODES, name) for name in (CODES_FILE, DESCRIPTION, TOKENIZER)]
+        copied = copied if (self.run_dir / CODES / TOKENIZER).is_file() else []
+        copied += [(ITEMS, f"{name}.safetensors") for name in config.items]
+        for folder, name in copied:
+            if (self.run_dir / folder / name).is_file() and jax.process_index() == 0:
+                (run_dir / folder).mkdir(parents=True, exist_ok=True)
+                with replacing(run_dir / folder / name) as new:
+                    shutil.copyfile(self.run_dir / folder / name, new)
+        barrier("features adopted")
 
-    def params(self, target: Params, own: Sequence[str] = ()) -> Params:
+    def params(self, target: Params, own: Sequence[str] = (), known: "KnownItems | None" = None) -> Params:
         """The run's parameters (their average where it kept one), laid out as `target`, which has their shapes.
 
-        What is not taken over is None in the result.
+        What is not taken over is None in the result, and what is taken over by rows is `TakenRows`.
 
         Args:
             target: abstract parameters of the new run.
             own: names at the top of the tree that the run may lack.
+            known: the items that both runs have, where their catalogs differ.
 
         Raises:
             InputError: an array to take is of another shape, or only in one of the two (names the first ones); or a
@@ -80,6 +90,9 @@ class StartingPoint:
                 return leaf if self._takes(name) and not absent else None
 
             target = jax.tree.map_with_path(wanted, target)
+            sizes = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(target)}
+            if known is not None:
+                target = jax.tree.map_with_path(partial(_with_rows_of, theirs, known.names), target)
             ours = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(target)}
             names = list(ours) + [name for name in theirs if name not in ours]
             wrong = [name for name in names if ours.get(name) != theirs.get(name)]
@@ -91,30 +104,120 @@ class StartingPoint:
                     f"cannot start from {self.run_dir}: {len(wrong)} of {len(names)} arrays are not as the model wants "
                     f"them: {shown}"
                 )
-            return checkpoints.restore_params(self.step, target, averaged)
+            found = checkpoints.restore_params(self.step, target, averaged)
+
+        def by_rows(path: Any, leaf: Any) -> Any:
+            name = path_name(path)
+            if known is None or name not in known.names:
+                return leaf
+            return TakenRows(leaf, known.places(sizes[name][0], leaf.shape[0]))  # pyright: ignore[reportArgumentType]
+
+        return jax.tree.map_with_path(by_rows, found)
 
     def _takes(self, name: str) -> bool:
         return any(re.search(pattern, name) for pattern in self.take)
 
-    def check_dataset(self, config: RunConfig, name: str, fingerprint: str, own: Sequence[str] = ()) -> None:
-        """Raises InputError where a model of item ids would take those of another dataset for its own.
+    def known_items(self, config: RunConfig, task: Task) -> "KnownItems | None":
+        """The items that the run has in common with a new one; None where parameters do not depend on which they are.
 
         Args:
             config: of the new run.
-            name: of its dataset.
-            fingerprint: of its dataset.
-            own: parameters of the model that know a catalog's items.
+            task: of the new run.
+
+        Raises:
+            InputError: a model of item ids would take those of another catalog for its own, and cannot be told which
+                of them are which.
         """
-        held = self.record["dataset"]
+        held, model = self.record["dataset"], task.model
         with Checkpoints(self.run_dir / CHECKPOINTS, writes=False) as checkpoints:
             theirs = checkpoints.shapes(self.step, self.record["config"]["train"]["ema"] is not None)
-        by_id = config.text is None or any(path.partition("/")[0] in own for path in theirs)
-        if by_id and held["fingerprint"] != fingerprint:
+        taken = {path.partition("/")[0] for path in theirs if self._takes(path)}
+        names = tuple(name for name in model.item_rows if name in taken)
+        by_id = bool(names) or not (model.item_rows or config.text) or not taken.isdisjoint(model.per_item)
+        if not by_id or held["fingerprint"] == task.fingerprint:
+            return None
+        old, why = own_items.read_table(self.run_dir), "only a model of texts can be carried to another dataset"
+        if names and old is None:
+            why = "the folder of that run, which an earlier version made, does not say which items it had"
+        if not names or old is None or task.catalog is None:
             raise InputError(
                 f"{self.run_dir} was trained on dataset {held['name']!r} with fingerprint {held['fingerprint']}, but "
-                f"{name!r} has fingerprint {fingerprint}, and the model knows items by their ids: only a model of "
-                "texts can be carried to another dataset"
+                f"{task.dataset!r} has fingerprint {task.fingerprint}, and the model knows items by their ids: {why}"
             )
+        return KnownItems(names, task.catalog, old).checked(self.run_dir, task.dataset)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownItems:
+    """Which items of a new run the run that it starts from knows, by their raw ids.
+
+    Attributes:
+        names: parameters with a row for each item.
+        new: `item_id` and `title` of the new run's items; row i is item i + 1.
+        old: those of the other run.
+    """
+
+    names: tuple[str, ...]
+    new: pl.DataFrame
+    old: pl.DataFrame
+
+    @cached_property
+    def common(self) -> pl.DataFrame:
+        """The items that both have, with both their titles."""
+        return self.new.join(self.old, on="item_id", how="inner", suffix="_old")
+
+    def checked(self, run_dir: Path, dataset: str) -> "KnownItems":
+        """The same; InputError where the ids do not mean the same items in both."""
+        titled = self.common.filter(pl.col("title").is_not_null() & pl.col("title_old").is_not_null())
+        other = titled.filter(pl.col("title") != pl.col("title_old"))
+        if not self.common.height:
+            ids = f"there {self.old['item_id'][0]!r}, in the dataset {self.new['item_id'][0]!r}"
+            raise InputError(
+                f"{run_dir} and dataset {dataset!r} have no item in common (the first is {ids}), and the model knows "
+                "items by their ids: it has nothing to start from"
+            )
+        if 2 * other.height > titled.height:
+            item, ours, theirs = other.select("item_id", "title", "title_old").row(0)
+            raise InputError(
+                f"{run_dir} and dataset {dataset!r} have the same ids for different items: of {titled.height:,} "
+                f"{other.height:,} have another title (item {item!r} is {theirs!r} there and {ours!r} here), and the "
+                "model knows items by their ids"
+            )
+        return self
+
+    def places(self, rows: int, old_rows: int) -> np.ndarray:
+        """Which row of a table of the other run each row of one of the new run continues: int32 [rows], -1 for none.
+
+        Args:
+            rows: of the new table: padding, items, special tokens, and rows that nothing reads.
+            old_rows: of the older one.
+        """
+        numbers = self.old.select("item_id").with_row_index("number", 1)
+        found = self.new.select("item_id").join(numbers, on="item_id", how="left", maintain_order="left")["number"]
+        items = found.cast(pl.Int64).fill_null(-1).to_numpy()
+        behind = 1 + self.old.height + np.arange(rows - 1 - len(items))
+        return np.concatenate([[0], items, np.where(behind < old_rows, behind, -1)]).astype(np.int32)
+
+    def line(self) -> str:
+        """The counts, in words."""
+        both = self.common.height
+        fresh, gone = self.new.height - both, self.old.height - both
+        words = f"{both:,} of {self.new.height:,} items are known there by their ids and go on from their rows"
+        words += f"; {fresh:,} new ones start afresh" if fresh else ""
+        return words + (f"; {gone:,} of its items are no longer in the dataset" if gone else "")
+
+
+def _with_rows_of(theirs: Mapping[str, tuple[int, ...]], names: Sequence[str], path: Any, leaf: Any) -> Any:
+    """An abstract parameter with as many rows as another run's, where it has a row for each item."""
+    name = path_name(path)
+    if name not in names or name not in theirs:
+        return leaf
+    shape, sharding = (theirs[name][0], *leaf.shape[1:]), leaf.sharding
+    try:
+        sharding.shard_shape(shape)
+    except ValueError:  # so many rows cannot be divided over the devices: all have all
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
 
 
 def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> StartingPoint | None:
@@ -134,8 +237,12 @@ def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> Sta
         latest, record = read_record(source)
     except InputError as error:
         raise InputError(f"train.start_from: {error}") from None
-    for part in ("text", "tokenizer"):
-        held, wanted = (_readable(tree) for tree in (record["config"][part], configs.to_json(getattr(config, part))))
+    theirs, ours = record["config"], configs.to_json(config)
+    parts = {part: (theirs[part], ours[part]) for part in ("text", "tokenizer")}
+    had = theirs.get("items", {})
+    parts |= {f"items.{name}": (had[name], ours["items"][name]) for name in config.items if name in had}
+    for part, trees in parts.items():
+        held, wanted = map(_readable, trees)
         if held != wanted:
             raise InputError(
                 f"cannot start from {source}: its `{part}` is {held}, but this run's is {wanted}, so its parameters "

@@ -40,7 +40,7 @@ def test_typed_histories():
         assert rows["rank"].to_list() == [1, 2, 3, 4]
         assert rows["title"].to_list() == [TITLES[item] for item in rows["item_id"]]
         assert rows["score"].is_sorted(descending=True)
-    assert not found.table["fallback"].any() and not found.unknown and not found.fallbacks
+    assert found.table["fallback"].is_null().all() and not found.unknown and not found.fallbacks
 
 
 def test_unknown_items_are_named_and_left_out():
@@ -55,9 +55,11 @@ def test_a_history_of_which_nothing_is_left_gets_the_most_popular_items(history)
     assert found.fallbacks == ["1"]
     rows = found.table.filter(pl.col("user_id") == "1")
     counts = np.bincount(DATA.items, minlength=DATA.n_items + 1)
-    assert rows["fallback"].all() and rows["score"].is_null().all()
+    assert set(rows["fallback"]) == {"popularity"} and rows["score"].is_null().all()
     assert DATA.item_ids[int(counts.argmax())] == rows["item_id"][0]
-    assert not found.table.filter(pl.col("user_id") == "2")["fallback"].any()
+    assert found.table.filter(pl.col("user_id") == "2")["fallback"].is_null().all()
+    without = lists([history, ["i1"]], k=3, fallback="none")
+    assert set(without.table["user_id"]) == {"2"} and without.fallbacks == ["1"] and not without.notes
 
 
 def test_lists_longer_than_what_is_left_are_short():

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import recjax
 from recjax.config import RunConfig, from_json, to_json
 from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.views import Batch, Cloze, Queries, Shifted
@@ -281,14 +282,20 @@ def test_it_survives_json(name):
 
 
 @every
-def test_it_recommends_from_its_run_folder(name):
-    run = load_run(folder_of(name)) if trained(name) else None
-    assert run is not None and run.step == STEPS
-    with jax.set_mesh(run.mesh):
-        histories = [["i1", "i2", "i3"], ["i7"]]
-        found = recommend(run.model, run.params, run.dataset, run.config.data.view, histories, run.items, k=4).table
-    assert found["rank"].to_list() == [1, 2, 3, 4] * 2 and not found["fallback"].any()
-    for user, history in zip(("1", "2"), histories, strict=True):
+def test_it_recommends_from_its_run_folder_alone(name, monkeypatch, tmp_path):
+    """In a copy of the folder, where there is no dataset; the lists are those of the run with its dataset."""
+    whole, copy, histories = trained(name), tmp_path / "copy", [["i1", "i2", "i3"], ["i7"], []]
+    shutil.copytree(folder_of(name), copy)
+    with jax.set_mesh(whole.mesh):
+        given = (whole.model, whole.params, whole.dataset, whole.config.data.view, histories, whole.items)
+        expected = recommend(*given, k=4).table
+    monkeypatch.setenv("RECJAX_DATA", str(tmp_path))
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
+    found = recjax.load(copy).recommend(histories, k=4)
+    assert found.equals(expected) and set(found.filter(pl.col("user_id") == "3")["fallback"]) == {"popularity"}
+    found = found.filter(pl.col("user_id") != "3")
+    assert found["rank"].to_list() == [1, 2, 3, 4] * 2 and found["fallback"].is_null().all()
+    for user, history in zip(("1", "2"), histories, strict=False):
         rows = found.filter(pl.col("user_id") == user)
         assert set(rows["item_id"]).isdisjoint(history) and rows["score"].is_sorted(descending=True)
 

@@ -7,6 +7,7 @@ import signal
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 
 from recjax.config import RunConfig
@@ -16,14 +17,17 @@ from recjax.data.embedded.synthetic import synthetic
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.model import ItemStats
 from recjax.models.recgpt import RecGPT
+from recjax.models.sasrec import SASRec
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
 from recjax.train import loop
 from recjax.train.loop import Train, fit
 from recjax.train.optimiser import Adam, AdamW
-from recjax.train.run import load_run
+from recjax.train.run import load_alone, load_run
+from recjax.train.warm_start import KnownItems
 from recjax.typing import InputError
+from tests.train import toy
 from tests.train.toy import OneDevice, ToyModel, saved, toy_config, toy_task
 
 STILL = 1e-30
@@ -171,7 +175,7 @@ def test_own_vectors_of_items_start_afresh_and_tie_the_run_to_its_catalog(tmp_pa
 
     with pytest.raises(InputError, match="own was trained on dataset 'tiny-b'"):
         load_run(tmp_path / "own", "tiny-a", recipe=recipe)
-    with pytest.raises(InputError, match="own was trained on dataset 'tiny-b'"):
+    with pytest.raises(InputError, match="own and dataset 'tiny-a' have no item in common"):
         fit(tuned("tiny-a", start_from=str(tmp_path / "own")), tmp_path / "elsewhere")
 
 
@@ -187,3 +191,69 @@ def test_models_that_read_in_another_way_are_refused(tmp_path, pretrained):
     with pytest.raises(InputError, match="its `text` is"):
         fit(dataclasses.replace(config("tiny-b", start_from=str(pretrained)), text=text), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+# --- item ids, from one day's log to the next
+
+
+def shop(folder, items: list[str], users: int, title: str = "thing {}") -> str:
+    """A log of users who go through the items in turn, and its catalog."""
+    folder.mkdir()
+    rows = [(f"u{user}", items[(user + time) % len(items)], time) for user in range(users) for time in range(6)]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    events.write_csv(folder / "interactions.csv")
+    titles = [title.format(item) for item in items]
+    pl.DataFrame({"item_id": items, "title": titles}).write_csv(folder / "items.csv")
+    return str(folder)
+
+
+def daily(dataset: str, model=SASRec(width=8, layers=1, max_length=6), rate=STILL, **train) -> RunConfig:  # noqa: B008
+    settings = {"steps": 1, "evaluate_every": 0, **train}
+    data = Data(dataset, view=Shifted(max_length=6), rows=8)
+    return RunConfig("daily", data, model, Adam(rate), OneDevice(), Train(**settings), Evaluate())
+
+
+@pytest.fixture(scope="module")
+def yesterday(tmp_path_factory):
+    root = tmp_path_factory.mktemp("days")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECJAX_CACHE", str(root / "cache"))
+        fit(daily(shop(root / "monday", [f"i{item}" for item in range(20)], 20), rate=0.1, steps=3), root / "run")
+        yield root / "run"
+
+
+def test_tomorrow_s_log_goes_on_from_the_rows_of_known_items(tmp_path, yesterday, capsys, monkeypatch):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    items = [f"i{item}" for item in (25, 3, 19, 4, 5, 250, 6, *range(7, 18), *range(30, 160))]
+    fit(daily(shop(tmp_path / "tuesday", items, 150), start_from=str(yesterday)), tmp_path / "run")
+    fresh, gone = len(items) - 16, 4
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"16 of {len(items)} items are known there by their ids and go on from their rows; {fresh} new" in said
+    assert f"start afresh; {gone} of its items are no longer in the dataset" in said
+    before, after = (load_alone(folder, recipe=toy) for folder in (yesterday, tmp_path / "run"))
+    tables = [dict(zip(run.dataset.item_ids, np.asarray(run.params["items"]), strict=False)) for run in (before, after)]
+    both = set(tables[0]) & set(tables[1])
+    assert len(both) == 17  # padding is one
+    for item in both:
+        np.testing.assert_allclose(*(table[item] for table in tables), rtol=0, atol=1e-20)
+    new = np.stack([tables[1][item] for item in set(tables[1]) - both])
+    assert 0.01 < new.std() < 0.03  # as the model begins
+    assert_same(before.params["encoder"], after.params["encoder"], 1e-20)
+
+
+def test_ids_that_mean_other_items_are_refused_and_encoders_alone_need_none(tmp_path, yesterday, monkeypatch):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    other = shop(tmp_path / "other", [f"i{item}" for item in range(30)], 30, "gadget {}")
+    with pytest.raises(
+        InputError, match=r"different items: of 20 20 have another title \(item 'i0' is 'thing i0' there"
+    ):
+        fit(daily(other, start_from=str(yesterday)), tmp_path / "run")
+    assert fit(daily(other, start_from=str(yesterday), take=("^encoder",)), tmp_path / "run").step == 1
+    shutil.copytree(yesterday, tmp_path / "old", ignore=shutil.ignore_patterns("catalog"))
+    with pytest.raises(InputError, match="an earlier version made, does not say which items it had"):
+        fit(daily(other, start_from=str(tmp_path / "old")), tmp_path / "again")
+
+
+def test_rows_behind_the_items_are_those_of_special_tokens():
+    new, old = (pl.DataFrame({"item_id": ids, "title": [None] * len(ids)}) for ids in (["b", "c", "a"], ["a", "b"]))
+    assert KnownItems(("items",), new, old).places(rows=7, old_rows=5).tolist() == [0, 2, -1, 1, 3, 4, -1]

@@ -269,6 +269,10 @@ class DotProductModel(Model):
     def row_tables(self) -> tuple[str, ...]:
         return ("items",) if self.module.tied else ("items", "output")
 
+    @property
+    def item_rows(self) -> tuple[str, ...]:
+        return (*self.row_tables, *(("bias",) if self.module.bias else ()))
+
     def _apply(self, params, *inputs, key: Array | None = None, **options: Any) -> Any:
         rngs = None if key is None else {"dropout": key}
         return self.module.apply({"params": params}, *inputs, rngs=rngs, **options)

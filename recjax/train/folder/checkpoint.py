@@ -223,6 +223,14 @@ class Checkpoints:
         found = self._load(step, {"ema": ema, "params": rest}, partial=True)
         return filled(found["ema"], found["params"])
 
+    def abstract_params(self, step: int) -> Params:
+        """Shapes and types of the parameters saved at `step`; nothing is read but the description.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._saved(step)["params"])
+
     def shapes(self, step: int, averaged: bool) -> dict[str, tuple[int, ...]]:
         """Path -> shape of each parameter (or average) saved at `step`; nothing is read but the description."""
         saved = self._saved(step)

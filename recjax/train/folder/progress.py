@@ -53,5 +53,10 @@ class Progress:
             self.stopped = f"no better {metric} in {self.stale} validations"
         return False
 
+    def reconsider(self, patience: int | None) -> None:
+        """Lets training that ran out of patience go on, where it is to have more."""
+        if patience is None or self.stale < patience:
+            self.stopped = None
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

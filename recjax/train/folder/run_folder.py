@@ -19,6 +19,8 @@ CHECKPOINTS = "checkpoints"
 FREE_SETTINGS = ("mesh", "train.log_every", "train.save_every", "train.keep")
 """Settings that may change when a run resumes, for they change nothing of what is computed."""
 
+LONGER = ("train.steps", "train.epochs", "train.patience")
+"""Settings that may become larger when a run goes on, and patience none: it then takes more steps."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 """Error numbers of a disk rather than of the program: full, read-only, not ours, broken, gone."""
@@ -39,23 +41,38 @@ def written(run_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def check_config(run_dir: Path, config: RunConfig) -> None:
+def check_config(run_dir: Path, config: RunConfig, longer: bool = False) -> list[str]:
     """Checks that the folder is empty of runs or holds one of this configuration; settings that did not exist when it
     was made count with their defaults.
+
+    Args:
+        run_dir: the folder.
+        config: to train.
+        longer: whether the run may be to take more steps than it was (`LONGER`).
+
+    Returns:
+        How the run is to be longer, in words.
 
     Raises:
         InputError: it holds a run of another configuration; names the first settings that differ.
     """
     path = run_dir / CONFIG
     if not path.exists():
-        return
+        return []
     if not isinstance(held := read_json(path), dict):
         raise InputError(f"{path} is not the configuration of a run")
     differences = configs.diff(configs.completed(held, config), config)
     differing = {key: values for key, values in differences.items() if not _free(key)}
-    if differing:
+    more = {key: values for key, values in differing.items() if longer and key in LONGER and _is_more(*values)}
+    if differing := {key: values for key, values in differing.items() if key not in more}:
         shown = "; ".join(f"{key} is {old!r} there and {new!r} now" for key, (old, new) in differing.items())
         raise InputError(f"{run_dir} holds a run of another configuration: {shown}. Give the run another folder")
+    return [f"{key} was {old} and is {'none' if new is None else new} now" for key, (old, new) in more.items()]
+
+
+def _is_more(old: Any, new: Any) -> bool:
+    numbers = isinstance(old, int | float) and isinstance(new, int | float)
+    return new > old if numbers else isinstance(old, int | float) and new is None
 
 
 def claim(run_dir: Path, config: RunConfig) -> None:
@@ -69,12 +86,11 @@ def _free(key: str) -> bool:
     return any(key == free or key.startswith(free + ".") for free in FREE_SETTINGS)
 
 
-def check_dataset(run_dir: Path, record: dict[str, Any], name: str, fingerprint: str) -> None:
-    """Raises InputError where a checkpoint's record names another dataset than the one to resume with."""
+def check_dataset(run_dir: Path, record: dict[str, Any], name: str, fingerprint: str, advice: str = "") -> None:
+    """Raises InputError, ending in the advice, where a checkpoint's record names another dataset than the one given."""
     held = record["dataset"]
     if held["fingerprint"] != fingerprint:
         raise InputError(
             f"{run_dir} was trained on dataset {held['name']!r} with fingerprint {held['fingerprint']}, but "
-            f"{name!r} has fingerprint {fingerprint} now: its content or preparation has changed. "
-            "Give the run another folder"
+            f"{name!r} has fingerprint {fingerprint} now: its content or preparation has changed{advice}"
         )

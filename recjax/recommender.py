@@ -1,0 +1,297 @@
+"""A trained run as an object that recommends: what `recjax.load` gives."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import polars as pl
+
+from recjax import frames, recipes
+from recjax.data.batches.loader import Data
+from recjax.data.splits import Histories
+from recjax.data.store.prepared import find
+from recjax.evaluate import protocol, vectors
+from recjax.evaluate.recommend import Fallback, Recommendations, known_events, recommend
+from recjax.evaluate.report import Report
+from recjax.evaluate.selection import item_mask
+from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, typed
+from recjax.parallel.startup import initialize
+from recjax.train.run import Run, load_alone, load_run
+from recjax.typing import InputError
+
+Ids = Iterable[Any]
+"""Raw ids: a list, an array or a column of a frame."""
+
+
+class Recommender:
+    """A run, ready to recommend.
+
+    Where it gives tables they are polars frames, and what could not be used (items that the catalog does not have,
+    users without events) comes as a warning.
+
+    Args:
+        run: opened.
+        folder: of the run.
+        recipe: module that defines configurations of the run's own, if it has any.
+
+    Attributes:
+        run: model, parameters, catalog and configuration.
+        folder: of the run.
+    """
+
+    def __init__(self, run: Run, folder: Path, recipe: ModuleType | None = None):
+        self.run, self.folder, self._recipe = run, folder, recipe
+        self._item_vectors: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        run = self.run
+        return (
+            f"<recjax run {run.config.name!r}: {type(run.config.model).__name__}, {run.dataset.n_items:,} items of "
+            f"{run.dataset.name!r}, step {run.step:,}>"
+        )
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """The catalog: `item_id` and `title`."""
+        return self.run.dataset.catalog.select("item_id", "title")
+
+    def recommend(
+        self,
+        histories: Any = None,
+        *,
+        k: int = 10,
+        users: Ids | Literal["all"] | None = None,
+        candidates: Ids | None = None,
+        exclude: Ids | None = None,
+        columns: Mapping[str, str] | None = None,
+        mask_seen: Literal["history", "none"] | None = None,
+        fallback: Fallback = "popularity",
+    ) -> pl.DataFrame:
+        """The best items for each user.
+
+        Args:
+            histories: item ids of each user, oldest first: a list of lists, a mapping of users to lists, or the list of
+                one user; or a table (polars, pandas or the path of a file) with user, item and time.
+            k: length of the lists.
+            users: instead of histories, ids of users of the run's dataset, or "all"; needs that dataset.
+            candidates: ids of the only items that may be listed.
+            exclude: ids of items that may not.
+            columns: of a table, our column names to its own, e.g. {"user_id": "CustomerID"}.
+            mask_seen: "history" leaves out what the user has had, "none" does not; by default as the recipe evaluates.
+            fallback: what users get of whom no event can be used: "popularity" or "none".
+
+        Returns:
+            user_id, rank (from 1), item_id, title, score, fallback (null where the model ranked).
+
+        Raises:
+            InputError: something given cannot be used as it is.
+        """
+        found = self.answer(
+            self.events(histories, users=users, columns=columns),
+            k=k,
+            candidates=candidates,
+            exclude=exclude,
+            mask_seen=mask_seen,
+            fallback=fallback,
+        )
+        for line in found.lines(self.run.dataset):
+            warnings.warn(line, stacklevel=2)
+        return found.table
+
+    def events(
+        self,
+        histories: Any = None,
+        *,
+        users: Ids | Literal["all"] | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> UserEvents:
+        """The events of the users that `recommend` is asked about, see there."""
+        if (histories is None) == (users is None):
+            raise InputError("give histories, or users of the run's dataset")
+        if users is not None:
+            if isinstance(users, str) and users != "all":
+                raise InputError(f"users is {users!r}, expected a list of user ids, or 'all'")
+            return of_dataset(self.dataset(), None if isinstance(users, str) else list(users))
+        if isinstance(histories, Path) or (isinstance(histories, str) and Path(histories).is_file()):
+            return of_file(Path(histories), columns)
+        if frames.is_frame(histories):
+            with frames.as_file(histories, "users") as path:
+                return of_file(path, columns, "the frame of users")
+        return typed(histories)
+
+    def answer(
+        self,
+        events: UserEvents,
+        *,
+        k: int = 10,
+        candidates: Ids | None = None,
+        exclude: Ids | None = None,
+        mask_seen: Literal["history", "none"] | None = None,
+        fallback: Fallback = "popularity",
+        progress: bool = True,
+    ) -> Recommendations:
+        """`recommend` for events of users, with all that was left out beside the lists."""
+        run = self.run
+        mask, notes = item_mask(run.dataset, candidates, exclude)
+        with jax.set_mesh(run.mesh):
+            found = recommend(
+                run.model,
+                run.params,
+                run.dataset,
+                run.config.data.view,
+                events,
+                run.items,
+                k=k,
+                mask_seen=mask_seen or run.config.evaluators[0].mask_seen,
+                candidates=mask,
+                popularity=run.popularity,
+                fallback=fallback,
+                progress=progress,
+            )
+        return replace(found, notes=(*notes, *found.notes))
+
+    def similar(
+        self, items: Ids, k: int = 10, *, candidates: Ids | None = None, exclude: Ids | None = None
+    ) -> pl.DataFrame:
+        """The items most like each of some, by the cosine of the model's item vectors.
+
+        Args:
+            items: raw ids.
+            k: length of the lists.
+            candidates: ids of the only items that may be listed.
+            exclude: ids of items that may not.
+
+        Returns:
+            item_id, rank (from 1), similar_id, title (of the similar item), score.
+
+        Raises:
+            InputError: an id that the catalog does not have, or a model without item vectors.
+        """
+        if k < 1:
+            raise InputError(f"k is {k}, expected at least 1")
+        dataset = self.run.dataset
+        raw = [items] if isinstance(items, str) else list(dict.fromkeys(str(item) for item in items))
+        asked = dataset.item_index(raw)
+        mask, notes = item_mask(dataset, candidates, exclude)
+        for line in notes:
+            warnings.warn(line, stacklevel=2)
+        lists, scores = vectors.alike(self._vectors(), asked, min(k, dataset.n_items), mask)
+        row, place = np.nonzero(lists)
+        item = lists[row, place]
+        ids = pl.Series(dataset.item_ids, dtype=pl.String)
+        return pl.DataFrame(
+            {
+                "item_id": pl.Series(raw, dtype=pl.String).gather(row),
+                "rank": (place + 1).astype(np.int32),
+                "similar_id": ids.gather(item),
+                "title": dataset.catalog["title"].gather(item - 1),
+                "score": scores[row, place],
+            }
+        )
+
+    def item_vectors(self) -> pl.DataFrame:
+        """The vector of every item: item_id, title, vector (float32); its dot product with a user's is the score.
+
+        Raises:
+            InputError: the model does not rank by a dot product.
+        """
+        found = self._vectors()
+        return self.items.with_columns(_column(found))
+
+    def user_vectors(
+        self,
+        histories: Any = None,
+        *,
+        users: Ids | Literal["all"] | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> pl.DataFrame:
+        """The vectors of users: user_id, vector (float32); null where no event of the user can be used.
+
+        Args:
+            histories: see `recommend`.
+            users: see `recommend`.
+            columns: see `recommend`.
+
+        Raises:
+            InputError: the model does not rank by a dot product.
+        """
+        run = self.run
+        events, unknown = known_events(self.events(histories, users=users, columns=columns), run.dataset)
+        there, lengths = np.unique(events.users, return_counts=True)
+        with jax.set_mesh(run.mesh):
+            read = Histories.concatenated(lengths, events.items, events.times, there)
+            found = vectors.user_vectors(run.model, run.params, read, run.config.data.view, run.items)
+        names = pl.Series("user_id", events.names, dtype=pl.String)
+        fallbacks = [name for number, name in enumerate(events.names) if number not in set(there.tolist())]
+        for line in Recommendations(pl.DataFrame(), unknown, fallbacks, events.notes, "none").lines(run.dataset):
+            warnings.warn(line, stacklevel=2)
+        rows = pl.DataFrame({"user_id": names.gather(there)}).with_columns(_column(found))
+        return pl.DataFrame({"user_id": names}).join(rows, on="user_id", how="left", maintain_order="left")
+
+    def evaluate(
+        self,
+        dataset: str | None = None,
+        *,
+        split: Literal["test", "validation"] | None = None,
+        floors: bool = True,
+        settings: Sequence[str] = (),
+    ) -> Report:
+        """The full ranking of the held-out events, beside the floors; needs the dataset.
+
+        Args:
+            dataset: name or folder of another one than the run's, for models of texts.
+            split: "test" or "validation"; by default as the recipe says.
+            floors: measure the floors too.
+            settings: KEY=VALUE that change the protocol, e.g. "evaluate.mask_seen=none".
+
+        Returns:
+            A report: `.metrics`, `.floors`, `.table()`, `.users`.
+        """
+        given = [*settings, *([f"evaluate.split={split}"] if split else [])]
+        run = load_run(self.folder, dataset, recipe=self._recipe, settings=given)
+        with jax.set_mesh(run.mesh):
+            return protocol.evaluate(
+                run.model,
+                run.params,
+                run.dataset,
+                run.split,
+                run.config.data.view,
+                run.config.evaluate,
+                run.items,
+                floors=floors,
+                name=self.folder.resolve().name,
+                vectors=run.text_vectors(),
+            )
+
+    def dataset(self) -> Any:
+        """The dataset that the run was trained on, with its users, as it is now."""
+        data: Data = self.run.config.data
+        return find(data.dataset, data.prepare, data.resident)
+
+    def _vectors(self) -> np.ndarray:
+        if self._item_vectors is None:
+            run = self.run
+            with jax.set_mesh(run.mesh):
+                self._item_vectors = vectors.item_vectors(run.model, run.params, run.config.data.view, run.items)
+        return self._item_vectors
+
+
+def _column(found: np.ndarray) -> pl.Series:
+    width = found.shape[1] if found.size else 1
+    return pl.Series("vector", found, dtype=pl.Array(pl.Float32, width)).cast(pl.List(pl.Float32))
+
+
+def load(run: str | Path, recipe: str | Path | None = None) -> Recommender:
+    """A trained run, ready to recommend; see `recjax.load`."""
+    initialize()
+    module = recipes.read(str(recipe)).module if recipe is not None else None
+    folder = Path(run)
+    found = load_alone(folder, recipe=module)
+    for note in found.notes:
+        warnings.warn(f"{folder}: {note}", stacklevel=3)
+    return Recommender(found, folder, module)
