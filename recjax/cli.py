@@ -53,6 +53,8 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
             from recjax import comparisons as commands
         elif options.command == "prepare":
             from recjax import datasets as commands
+        elif options.command == "serve":
+            from recjax import serving as commands
         else:
             from recjax import commands
         from recjax.parallel.startup import initialize
@@ -128,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     _train(command("train", "train a recipe, or resume where its run folder has a checkpoint; then evaluate"))
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
     _recommend(command("recommend", "recommend items for a history, or for a file of users"))
+    _serve(command("serve", "answer over HTTP: lists for histories and for users event by event, and a page to try it"))
     _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))
     _align(command("align", "train a sentence encoder on what users have one after another; write its folder"))
     _import_recgpt(command("import-recgpt", "make a run folder of RecGPT's published PyTorch checkpoints"))
@@ -282,6 +285,19 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "--out", type=_local, metavar="FILE", help="where to write the lists of a file of users: .csv or .parquet"
     )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
+    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+
+
+def _serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument("--port", type=int, default=8000, metavar="N", help="(default 8000; 0 for any free one)")
+    command.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="(default 127.0.0.1, this machine alone)"
+    )
+    command.add_argument("--max-k", type=int, default=100, metavar="N", help="items of the longest list (default 100)")
+    command.add_argument(
+        "--max-users", type=int, default=10_000, metavar="N", help="users whose events are remembered (default 10000)"
+    )
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 
 

@@ -90,6 +90,15 @@ class SeenEvents:
         for row, mine in zip(touched, _appended(before, which[newest], items[newest]), strict=True):
             self._latest[row] = mine[-self.most :]
 
+    def clear(self, row: int) -> None:
+        """Forgets everything about a row, which may then be another user's."""
+        self.lengths[row], self.last[row] = 0, NEVER
+        self._items[row] = self._latest[row] = _NOTHING
+
+    def distinct(self, row: int) -> np.ndarray:
+        """The items that are remembered of a row: int32 [m]."""
+        return self._items[row]
+
     def items(self, rows: np.ndarray, size: int) -> np.ndarray:
         """The items that are remembered of some rows: int32 [size, width], zeros where there are fewer.
 

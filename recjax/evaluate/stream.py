@@ -44,6 +44,13 @@ def _rank(identity, params, hidden, rows, items, seen, candidates, k):
     return identity.model.state_scoring(params, states, items).topk(seen, k, candidates)
 
 
+@partial(jax.jit, donate_argnums=(0, 1))
+def _cleared(store, hidden, empty, row):
+    """The store and the user states with one row as it was before its first event."""
+    put = lambda leaf, new: leaf.at[row].set(new[0].astype(leaf.dtype))  # noqa: E731
+    return jax.tree.map(put, store, empty), hidden.at[row].set(0)
+
+
 class Stream:
     """States of users, advanced by their events.
 
@@ -54,6 +61,8 @@ class Stream:
         users_per_batch: users whose events are read together.
         items: of the catalog, on the devices; None for a model of item ids.
         seen_items: distinct items of a user that are remembered, so that they are not recommended again; the last ones.
+        room: users that there is room for at first, by default `users_per_batch`; with more of them the room doubles,
+            and programs of its new shape are compiled.
 
     Raises:
         InputError: the model cannot be advanced event by event, or counts positions from the end of a history, where
@@ -68,6 +77,7 @@ class Stream:
         users_per_batch: int = 256,
         seen_items: int = SEEN_ITEMS,
         items: Items | None = None,
+        room: int | None = None,
     ):
         if not model.streams:
             raise InputError("this model cannot be advanced event by event; recommend from whole histories (--users)")
@@ -82,10 +92,11 @@ class Stream:
         self._identity, self._rows = SameModel(model), users_per_batch
         self._names: dict[str, int] = {}
         self._seen = SeenEvents(seen_items)
-        self._store = model.init_state(users_per_batch, view.max_length)
+        room = users_per_batch if room is None else room
+        self._store = model.init_state(room, view.max_length)
         self._bounded = model.keeps_histories or model.learned_positions
         probe = jax.eval_shape(
-            lambda: model.advance(params, self._store, jnp.zeros((users_per_batch, 1), jnp.int32), self._times(1))
+            lambda: model.advance(params, self._store, jnp.zeros((room, 1), jnp.int32), self._times(room))
         )
         self._hidden = jnp.zeros(probe[0].shape, jnp.float32)
 
@@ -104,6 +115,25 @@ class Stream:
         """Size of a user's states on the device: the mixers' and the user state."""
         leaves = jax.tree.leaves((self._store, self._hidden))
         return sum(leaf.nbytes // leaf.shape[0] for leaf in leaves)
+
+    @property
+    def states(self) -> Array:
+        """User states by row, float32 [room, d], for `Model.state_scoring`; `push` donates them."""
+        return self._hidden
+
+    def row(self, user: str) -> int:
+        """Row of a user who has had events."""
+        return self._names[user]
+
+    def distinct(self, user: str) -> np.ndarray:
+        """The items of a user that are remembered: int32 [m]."""
+        return self._seen.distinct(self._names[user])
+
+    def clear(self, user: str) -> None:
+        """Forgets the events of a user, whose row stays."""
+        row, empty = self._names[user], self.model.init_state(1, self.view.max_length)
+        self._store, self._hidden = _cleared(self._store, self._hidden, empty, np.int32(row))
+        self._seen.clear(row)
 
     def length(self, user: str) -> int:
         """Events of a user so far."""
@@ -274,8 +304,8 @@ class Stream:
             seconds,
         )
 
-    def _times(self, width: int) -> Array | None:
-        return jnp.zeros((self._rows, width), jnp.int32) if getattr(self.view, "times", False) else None
+    def _times(self, rows: int) -> Array | None:
+        return jnp.zeros((rows, 1), jnp.int32) if getattr(self.view, "times", False) else None
 
 
 def _filled(rows: np.ndarray, size: int, beyond: int = 0) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""What a server needs of a run, in one place: the only file of this room that knows run folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from recjax.config import load
+from recjax.data.batches.views import View
+from recjax.data.items import Items
+from recjax.data.transitions import item_counts
+from recjax.models.model import Model
+from recjax.parallel.mesh import MeshShape
+from recjax.serve.catalog import Catalog
+from recjax.train.folder.run_folder import CONFIG
+from recjax.train.run import Run, load_run
+from recjax.typing import Params
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A trained model and its catalog, ready to rank.
+
+    Attributes:
+        name: of the run.
+        step: of the checkpoint.
+        dataset: name of the dataset.
+        fingerprint: of the dataset.
+        model: what ranks.
+        params: its parameters, on `mesh`.
+        items: of the catalog, on the devices.
+        view: how a history becomes a query.
+        mask_seen: whether items of the history may be recommended again.
+        catalog: raw ids and titles.
+        mesh: to be current where the model is used.
+    """
+
+    name: str
+    step: int
+    dataset: str
+    fingerprint: str
+    model: Model
+    params: Params
+    items: Items
+    view: View
+    mask_seen: Literal["history", "none"]
+    catalog: Catalog
+    mesh: Mesh
+
+
+def of_run(run: Run) -> Served:
+    """What a server needs of a run that has been read."""
+    counts = item_counts(run.dataset.items, run.dataset.n_items)[1:]
+    titles = [title or "" for title in run.dataset.catalog["title"].to_list()]
+    return Served(
+        name=run.config.name,
+        step=run.step,
+        dataset=run.dataset.name,
+        fingerprint=run.dataset.fingerprint,
+        model=run.model,
+        params=run.params,
+        items=run.items,
+        view=run.config.data.view,
+        mask_seen=run.config.evaluators[0].mask_seen,
+        catalog=Catalog(run.dataset.item_ids[1:], titles, np.asarray(counts)),
+        mesh=run.mesh,
+    )
+
+
+def open_run(folder: Path, recipe: ModuleType | None = None) -> tuple[Served, tuple[str, ...]]:
+    """A run folder on as few devices as hold its tables, and notes on checkpoints that were passed over.
+
+    One query is too little work to spread over devices, so the data axis is one device; a model axis that the run was
+    trained with stays.
+
+    Raises:
+        InputError: no run, no checkpoint, or its dataset is not here.
+    """
+    model = load(folder / CONFIG, recipe).mesh.model
+    parts = model if 1 <= model <= jax.device_count() else 1
+    run = load_run(folder, recipe=recipe, mesh=MeshShape(data=1, model=parts).build(jax.devices()[:parts]))
+    return of_run(run), run.notes

@@ -1,0 +1,34 @@
+"""The command that answers over HTTP: serve."""
+
+import sys
+from argparse import Namespace
+
+from recjax import recipes
+from recjax.typing import InputError
+
+
+def serve(options: Namespace) -> int:
+    """A run over HTTP, until a signal ends it."""
+    try:
+        from recjax.serve import served, server
+        from recjax.serve.limits import Limits
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("recjax"):
+            raise
+        raise InputError(
+            f"serving needs the extra `serve` ({error.name} is missing): pip install 'recjax[serve]'"
+        ) from None
+    limits = Limits(k=options.max_k, users=options.max_users)
+    recipe = recipes.read(options.recipe).module if options.recipe else None
+    with server.bound(options.host, options.port) as listener:
+        run, notes = served.open_run(options.run, recipe)
+        for note in notes:
+            print(f"{options.run}: {note}", file=sys.stderr)
+        tell(f"{run.name}, step {run.step}: {len(run.catalog):,} items of {run.dataset}")
+        server.serve(run, listener, limits, tell)
+    return 0
+
+
+def tell(line: str) -> None:
+    """Prints a line at once: whoever started the server waits for it."""
+    print(line, flush=True)
