@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin
 
 from recjax.files import read_json, replacing
 from recjax.limits import SEED, require
-from recjax.settings import SettingError, check, is_config, is_several, join, keys, override, override_all, show
+from recjax.settings import SettingError, check, hints, is_config, is_several, join, keys, override, override_all, show
 from recjax.typing import InputError
 
 TAG = "type"
@@ -142,6 +142,7 @@ def from_json(tree: Any, recipe: ModuleType | None = None, key: str = "") -> Any
     if TAG not in tree:
         return values
     cls = _resolve(tree[TAG], recipe)
+    _check_tagged(values, hints(cls), key)
     known = [field.name for field in dataclasses.fields(cls)]
     for name in values:
         if name not in known:
@@ -156,6 +157,16 @@ def from_json(tree: Any, recipe: ModuleType | None = None, key: str = "") -> Any
         raise
     except Exception as error:  # a class that checks nothing was given what it was not made for
         raise InputError(f"{tree[TAG]}: {error}") from None
+
+
+def _check_tagged(values: Mapping[str, Any], declared: Mapping[str, Any], key: str) -> None:
+    """Raises InputError for an object without a tag where none is declared: a tag was lost."""
+    for name, value in values.items():
+        is_table = get_origin(declared.get(name)) is dict and isinstance(value, dict)
+        for place, entry in value.items() if is_table else [("", value)]:
+            if any(isinstance(one, dict) for one in (entry if isinstance(entry, tuple) else (entry,))):
+                where = ".".join(filter(None, (key, name, place)))
+                raise InputError(f"{where} has no {TAG!r}: these settings belong to nothing")
 
 
 def _today(tag: Any) -> Any:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import TracebackType
+from typing import Any
 
 BAD_PATHS = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
@@ -105,13 +105,13 @@ def any_text() -> None:
 def without_echoes() -> None:
     """Silences what Orbax prints beside the errors that it raises, which have their own message here: its log, and the
     reads of a damaged checkpoint that come back to an event loop that is closed by then."""
-    show = sys.excepthook
+    show = sys.unraisablehook
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            show(kind, error, trace)
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
     for library in ("absl", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
 

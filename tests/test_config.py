@@ -17,6 +17,7 @@ from recjax import recipes
 from recjax.config import RunConfig, completed, diff, from_json, keys, override, override_all, to_json
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
+from recjax.data.features.relations import Neighbours
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.rank_sets import RankSets
 from recjax.models.next_item import NextItem
@@ -332,6 +333,18 @@ def test_entries_of_a_tuple_are_set_by_number_or_all_at_once():
     ):
         with pytest.raises(InputError, match=message):
             override_all(SEVERAL, [setting])
+
+
+@pytest.mark.parametrize("part", ["data", "model", "data.split", "model.loss", "items.near", "evaluate.0"])
+def test_an_object_that_has_lost_its_type_is_refused(part):
+    config = replace(recipes.read("sasrec_synthetic").config, items={"near": Neighbours()})
+    tree = to_json(replace(config, evaluate=(config.evaluate, RankSets())))
+    node = tree
+    for name in part.split("."):
+        node = node[int(name) if name.isdigit() else name]
+    node["tyqe"] = node.pop("type")
+    with pytest.raises(InputError, match=f"{part.partition('.0')[0]} has no 'type'"):
+        from_json(tree)
 
 
 def test_run_folders_written_before_modules_moved_load_and_are_the_same():
