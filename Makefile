@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What is installed is what was locked, file by file: pip compares the hashes.
 LOCKED = --quiet --no-compile --require-hashes -r
 
-.PHONY: help quickstart test attack pytest test-tpu beam lint types lock audit clean
+.PHONY: help quickstart test docs attack pytest test-tpu beam lint types lock audit clean
 
 help:
 	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
@@ -22,6 +22,7 @@ help:
 	@echo "make attack      kills, flipped bits, hostile inputs, folders and settings: counts, and status 1 on a fault; half an hour"
 	@echo "make lint        ruff and the import order of the rooms"
 	@echo "make types       pyright"
+	@echo "make docs        the documentation as a site, in site/"
 	@echo "make lock        resolve the requirements again, with the hashes of all files (needs uv)"
 	@echo "make audit       look the locked versions up among known vulnerabilities (needs the network)"
 	@echo "make clean       remove $(VENV) and $(RUN)"
@@ -62,6 +63,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -80,7 +80,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     settings = [part for setting in tiny for part in ("--set", setting)]
     assert cli.main(["train", "quickstart", "--no-evaluate", *settings, "--run", "runs/quickstart"]) == 0
     section = re.split(r"^## ", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    (block,) = BLOCK.findall(next(part for part in section if part.startswith("Use it")))
+    (block,) = BLOCK.findall(next(part for part in section if part.startswith("On the command line")))
     lines = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert {words[1] for words in lines} == {"prepare", "train", "evaluate", "recommend", "inspect"}
     for words in lines:
