@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from recjax.limits import RATE, SIZE, above, at_least, divides, refuse, require
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, SeqContext, at_last, from_heads, to_heads
 from recjax.mixers.parts.cache import Cache, attend, empty
+from recjax.mixers.parts.last import attend_last
 from recjax.nn.rotary import rotary
-from recjax.ops.attention.dense import attend_keys, attention
+from recjax.ops.attention.dense import attention
 from recjax.ops.attention.pairs import DISTANCES, TIMES, GapBias, Visible
-from recjax.ops.items.embedding import take_position
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array
 
 Positions = Literal["none", "rotary"]
 Relative = Literal["none", "events", "times", "both"]
@@ -21,7 +20,7 @@ Relative = Literal["none", "events", "times", "both"]
 
 @dataclass(frozen=True)
 class Attention:
-    """Multi-head scaled dot-product attention (Vaswani et al. 2017) and what has been added to it since.
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017) with optional later additions.
 
     Attributes:
         heads: number of heads; divides the width.
@@ -31,7 +30,7 @@ class Attention:
             Ainslie et al. 2023; 1 is Shazeer 2019's multi-query). None for one each.
         positions: "rotary" turns queries and keys by their positions (Su et al. 2021); "none" where the stream carries
             positions already or `relative` tells them.
-        relative: learned terms of the scores, one a head, for gaps in "events" (Raffel et al. 2020), in "times" (Zhai
+        relative: learned terms of the scores, one per head, for gaps in "events" (Raffel et al. 2020), in "times" (Zhai
             et al. 2024) or "both"; gaps share logarithmic buckets. Times are those of the events themselves.
         window: events that an event sees, itself among them, to each side it may see; None for all. The state is then
             as large as the window, however long the history.
@@ -75,8 +74,6 @@ class Attention:
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "AttentionMixer":
         divides(self, "heads", width, "the width")
-        if self.first and not causal:
-            raise InputError(f"first is {self.first}: only causal attention has events that a window never hides")
         return AttentionMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:
@@ -84,7 +81,7 @@ class Attention:
         return self.caches((channels, channels), rows, max_length, dtype)
 
     def caches(self, channels: tuple[int, int], rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:
-        """Empty caches for keys and values of so many channels: of the newest events and of the first."""
+        """Empty caches of the newest events and of the first, for keys and values of these channels."""
 
         def of(room: int, wraps: bool) -> Cache:
             heads = self.kv_heads or self.heads
@@ -96,78 +93,47 @@ class Attention:
         return (recent, of(self.first, False)) if self.first else (recent,)
 
 
-class AttentionMixer(nn.Module):
-    """See `Attention`. More events than there is room for in the state leave it as a window would."""
+class AttentionMixer(Mixer):
+    """See `Attention`. More events than the state has room for leave it as a window would."""
 
     config: Attention
-    width: int
-    causal: bool
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: tuple[Cache, ...] | None = None,
-    ) -> Any:
+    def mix(self, x, source, context, last, state):
         config = self.config
-        source = x if source is None else source
-        asking = x if last is None else take_position(x, last)[:, None]
-        query, key = self.compared(asking, source)
+        query, key = self.compared(at_last(x, last), source)
         value = self.heads("value", source, config.kv_heads or config.heads)
         if config.positions == "rotary":
-            at = context.positions if last is None else take_position(context.positions, last)[:, None]
-            query, key = rotary(query, at), rotary(key, context.positions)
-        bias = self._bias(context)
-        visible = Visible(self.causal, 1, config.window)
+            query = rotary(query, at_last(context.positions, last))
+            key = rotary(key, context.positions)
+        bias, visible = self._bias(context), Visible(self.causal, 1, config.window)
         if state is not None:
             mixed, state = attend(query, key, value, context, state, visible, bias=bias)
-            return self._output(mixed), state
-        if last is not None:
-            return self._output(self._at_last(query, key, value, context, last, visible, bias))[:, 0]
-        random = self.make_rng("dropout") if config.dropout and self.has_rng("dropout") else None
-        mixed = attention(
-            query,
-            key,
-            value,
-            context.segments,
-            causal=self.causal,
-            window=config.window,
-            first=config.first,
-            bias=bias,
-            dropout=config.dropout,
-            key=random,
-        )
-        return self._output(mixed)
+        elif last is not None:
+            mixed = attend_last(query, key, value, context, last, visible, first=config.first, bias=bias)
+        else:
+            mixed = attention(
+                query,
+                key,
+                value,
+                context.segments,
+                causal=self.causal,
+                window=config.window,
+                first=config.first,
+                bias=bias,
+                dropout=config.dropout,
+                key=self.make_rng("dropout") if config.dropout and self.has_rng("dropout") else None,
+            )
+        return self.dense("output", scale=config.init_scale)(from_heads(mixed)), state
 
-    def compared(self, asking: Array, source: Array) -> tuple[Array, Array]:
+    def compared(self, queries: Array, source: Array) -> tuple[Array, Array]:
         """Queries [b, h, q, c] and keys [b, g, l, c]."""
         config = self.config
-        return self.heads("query", asking, config.heads), self.heads("key", source, config.kv_heads or config.heads)
+        return self.heads("query", queries, config.heads), self.heads("key", source, config.kv_heads or config.heads)
 
     def heads(self, name: str, stream: Array, heads: int) -> Array:
         """A projection of [b, l, d] to [b, heads, l, c]."""
-        channels = self.width // self.config.heads
-        return self._dense(name, heads * channels)(stream).reshape(*stream.shape[:2], heads, channels).swapaxes(1, 2)
-
-    def _at_last(self, query, key, value, context: SeqContext, last, visible: Visible, bias: GapBias | None) -> Array:
-        """Attention of the position `last` of each row alone."""
-        places = jnp.arange(key.shape[2])[None]
-        same = context.segments == take_position(context.segments, last)[:, None]
-        allowed = visible.pairs(last[:, None], places)
-        if self.config.first:
-            begins = jnp.argmax(same, axis=1)[:, None]
-            allowed |= ((places < begins + self.config.first) & (places <= last[:, None]))[:, None]
-        found = None
-        if bias is not None:
-            seconds = bias.seconds
-            own = None if seconds is None else take_position(seconds, last)[:, None]
-            found = bias.pairs(last[:, None], places, own, seconds)
-        return attend_keys(query, (key,), (value,), allowed & same[:, None], found)
+        features = heads * (self.width // self.config.heads)
+        return to_heads(self.dense(name, features, scale=self.config.init_scale)(stream), heads)
 
     def _bias(self, context: SeqContext) -> GapBias | None:
         relative, sides = self.config.relative, 1 if self.causal else 2
@@ -181,12 +147,3 @@ class AttentionMixer(nn.Module):
             times = self.param("time_bias", init, (self.config.heads, sides * TIMES))
         seconds = context.seconds("attention with relative times") if self.config.times else None
         return GapBias(events, times, seconds, signed=not self.causal)
-
-    def _output(self, mixed: Array) -> Array:
-        mixed = mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], self.width)
-        return self._dense("output", self.width)(mixed)
-
-    def _dense(self, name: str, width: int) -> nn.Dense:
-        scale = self.config.init_scale
-        init = nn.initializers.xavier_uniform() if scale is None else nn.initializers.normal(scale)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)

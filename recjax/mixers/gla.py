@@ -1,16 +1,14 @@
-"""Gated linear attention: linear attention whose channels forget as the events say."""
+"""Gated linear attention: linear attention with a data-dependent decay per key channel."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.limits import SIZE, above, require
-from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.parts.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
-from recjax.nn.norm import RMSNorm
+from recjax.limits import SIZE, above, divides, require
+from recjax.mixers.mixer import Capabilities, to_heads
+from recjax.mixers.parts.outer import OuterMixer, empty, read
 from recjax.typing import Array, Float
 
 
@@ -24,7 +22,7 @@ class GatedLinearAttention:
     Attributes:
         heads: number of heads; divides half the width.
         rank: width between the two matrices of the decay.
-        temperature: the decay is that root of the sigmoid, so that gates begin close to 1.
+        temperature: the decay is the sigmoid to the power 1 / temperature, so that gates start close to 1.
     """
 
     heads: int = 1
@@ -39,43 +37,28 @@ class GatedLinearAttention:
         require(self, heads=SIZE, rank=SIZE, temperature=above(0))
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "GatedLinearAttentionMixer":
-        per_head(width // 2, self.heads, "half a width")
-        per_head(width, self.heads, "a width")
-        return GatedLinearAttentionMixer(self, width, dtype, name=name)
+        divides(self, "heads", width // 2, "half the width")
+        divides(self, "heads", width, "the width")
+        return GatedLinearAttentionMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Float[Array, "b h k v"]:
         return empty(rows, self.heads, width // 2 // self.heads, width // self.heads)
 
 
-class GatedLinearAttentionMixer(nn.Module):
+class GatedLinearAttentionMixer(OuterMixer):
     """See `GatedLinearAttention`."""
 
     config: GatedLinearAttention
-    width: int
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: Array | None = None,
-    ) -> Any:
+    def mix(self, x, source, context, last, state):
         c, keys = self.config, self.width // 2
-        x = events_only(x, context, source, "GatedLinearAttention")
         query, key, value = (
-            to_heads(dense(features, self.dtype, name)(x), c.heads)
+            to_heads(self.dense(name, features)(x), c.heads)
             for name, features in (("query", keys), ("key", keys), ("value", self.width))
         )
         # The logarithm of a decay close to 1 is lost in bfloat16: float32 from the low-rank vector on.
-        low = dense(c.rank, self.dtype, "decay_low")(x)
-        decay = dense(keys, jnp.float32, "decay", bias=True)(low)
+        low = self.dense("decay_low", c.rank)(x)
+        decay = self.dense("decay", keys, bias=True, dtype=jnp.float32)(low)
         log_decay = to_heads(jax.nn.log_sigmoid(decay) / c.temperature, c.heads)
         mixed, after = read(query * (keys // c.heads) ** -0.5, key, value, log_decay, context, state)
-        mixed = RMSNorm(dtype=self.dtype, name="norm")(from_heads(mixed, last))
-        gate = jax.nn.silu(dense(self.width, self.dtype, "gate")(at_last(x, last)))
-        mixed = dense(self.width, self.dtype, "output")(mixed.reshape(gate.shape) * gate)
-        return mixed if state is None else (mixed, after)
+        return self.gated(mixed, x, last), after

@@ -3,17 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import flax.linen as nn
-import jax.numpy as jnp
-
 from recjax.limits import RATE, SIZE, above, divides, require
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, at_last, from_heads, to_heads
 from recjax.mixers.parts.cache import Cache, attend, empty
+from recjax.mixers.parts.last import attend_last
 from recjax.nn.rotary import rotary
-from recjax.ops.attention.dense import attend_keys, attention
+from recjax.ops.attention.dense import attention
 from recjax.ops.attention.pairs import Visible
-from recjax.ops.items.embedding import take_position
-from recjax.typing import Array, Float, InputError
 
 Positions = Literal["rotary", "none"]
 
@@ -24,12 +20,12 @@ class HybridAttention:
 
     A row is item-aligned: its tokens n * slots .. n * slots + slots - 1 belong to its item n. The context is that of
     tokens: `segments` as always, and `positions` the number of the token's ITEM inside its history, the same for all
-    of an item's tokens. Rotary positions count these, so only distances between items matter: where a history stands
-    in a row, what stands beside it and on which side it is padded change nothing. Histories go on by whole items.
+    of an item's tokens. Rotary positions count these, so only distances between items matter: a history's place in its
+    row, its neighbours and the side of the padding change nothing. Histories resume by whole items.
 
     Attributes:
         heads: number of heads; divides the width.
-        slots: tokens of an item; with 1 it is causal attention.
+        slots: tokens of an item; 1 = causal attention.
         positions: "rotary", or "none" where the stream carries positions already.
         dropout: rate on the attention weights.
         init_scale: standard deviation of the projections, or None for Xavier uniform.
@@ -50,9 +46,7 @@ class HybridAttention:
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "HybridAttentionMixer":
         divides(self, "heads", width, "the width")
-        if not causal:
-            raise InputError("HybridAttention is causal between items; it cannot be bidirectional")
-        return HybridAttentionMixer(self, width, dtype, name=name)
+        return HybridAttentionMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> tuple[Cache, ...]:
         """Room for `max_length` items."""
@@ -61,61 +55,27 @@ class HybridAttention:
         return (empty(rows=rows, heads=self.heads, room=room, channels=(channels, channels), dtype=dtype),)
 
 
-class HybridAttentionMixer(nn.Module):
-    """See `HybridAttention`.
-
-    With `last` int32 [b], the output of those tokens alone, [b, d]; with `last` int32 [b, s], theirs, [b, s, d]. With a
-    state, the new tokens are whole items.
-    """
+class HybridAttentionMixer(Mixer):
+    """See `HybridAttention`. With a state, the new tokens are whole items."""
 
     config: HybridAttention
-    width: int
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: tuple[Cache, ...] | None = None,
-    ) -> Any:
-        if source is not None:
-            raise InputError("HybridAttention takes queries, keys and values from one stream")
-        batch, heads = x.shape[0], self.config.heads
-        tokens = None if last is None else last.reshape(batch, -1)
-        asking = x if tokens is None else take_position(x, tokens)
+    def mix(self, x, source, context, last, state):
+        config, visible = self.config, Visible(True, self.config.slots)
         query, key, value = (
-            self._dense(name)(stream).reshape(batch, -1, heads, self.width // heads).swapaxes(1, 2)
-            for name, stream in (("query", asking), ("key", x), ("value", x))
+            to_heads(self.dense(name, scale=config.init_scale)(stream), config.heads)
+            for name, stream in (("query", at_last(x, last)), ("key", x), ("value", x))
         )
-        if self.config.positions == "rotary":
-            places = context.positions
-            query = rotary(query, places if tokens is None else take_position(places, tokens))
-            key = rotary(key, places)
+        if config.positions == "rotary":
+            query = rotary(query, at_last(context.positions, last))
+            key = rotary(key, context.positions)
+        random = self.make_rng("dropout") if config.dropout and self.has_rng("dropout") else None
         if state is not None:
-            mixed, state = attend(query, key, value, context, state, Visible(True, self.config.slots))
-            return self._dense("output")(mixed.swapaxes(1, 2).reshape(batch, -1, self.width)), state
-        random = self.make_rng("dropout") if self.config.dropout and self.has_rng("dropout") else None
-        slots, dropout = self.config.slots, self.config.dropout
-        if tokens is None:
-            mixed = attention(query, key, value, context.segments, slots=slots, dropout=dropout, key=random)
+            mixed, state = attend(query, key, value, context, state, visible)
+        elif last is not None:
+            mixed = attend_last(query, key, value, context, last, visible, dropout=config.dropout, random=random)
         else:
-            allowed = self._visible(context, tokens)
-            mixed = attend_keys(query, (key,), (value,), allowed, dropout=dropout, key=random)
-        mixed = self._dense("output")(mixed.swapaxes(1, 2).reshape(batch, -1, self.width))
-        return mixed[:, 0] if last is not None and last.ndim == 1 else mixed
-
-    def _visible(self, context: SeqContext, tokens: Array) -> Array:
-        """bool [b, s, l]: what the items of tokens [b, s] may see."""
-        slots = self.config.slots
-        items = jnp.arange(context.segments.shape[1]) // slots
-        same = take_position(context.segments, tokens)[:, :, None] == context.segments[:, None]
-        return same & (items <= (tokens // slots)[:, :, None])
-
-    def _dense(self, name: str) -> nn.Dense:
-        scale = self.config.init_scale
-        init = nn.initializers.xavier_uniform() if scale is None else nn.initializers.normal(scale)
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)
+            mixed = attention(
+                query, key, value, context.segments, slots=config.slots, dropout=config.dropout, key=random
+            )
+        return self.dense("output", scale=config.init_scale)(from_heads(mixed)), state

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.limits import SIZE, above, require
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.limits import SIZE, above, divides, require
+from recjax.mixers.mixer import Capabilities, SeqContext, at_last, from_heads, to_heads
 from recjax.mixers.parts.axes import Axis, coordinates
-from recjax.mixers.parts.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
+from recjax.mixers.parts.outer import OuterMixer, empty, read
 from recjax.nn.lrpe import lrpe
 from recjax.nn.norm import RMSNorm
 from recjax.ops.attention.segment_product import segment_product
@@ -28,17 +27,17 @@ class LightNet:
 
     with z the running logarithm of that sum, S_t = e^(z_{t-1} - z_t) S_{t-1} + e^(k_t - z_t) v_t^T. Where it may see
     both sides the softmax is over the whole history, and one product of keys and values takes the place of the scan.
-    What is read is normalised and gated by SiLU of a low-rank map.
+    Readings are normalised and gated by SiLU of a low-rank map.
 
     The weight of one event among t is of the order of 1/t: it averages and cannot forget.
 
     Attributes:
         heads: number of heads; divides the width.
-        sink: the running sums begin with 1, an event that weighs and holds nothing.
+        sink: the running sums start at 1, as if of an event with key and value 0.
         key_norm: normalise keys by their root mean square before the softmax. A stack of such mixers alone is hard to
             train without: its keys grow.
         gate_rank: width between the two matrices of the gate; None = that of a head.
-        axes: what relative positions count along, channels split among them (MD-LRPE); none = no positions.
+        axes: axes of relative positions, channels split among them (MD-LRPE); none = no positions.
         base: of the angles of positions, see `recjax.nn.lrpe.lrpe`.
     """
 
@@ -57,27 +56,28 @@ class LightNet:
         require(self, heads=SIZE, gate_rank=SIZE, base=above(1))
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "LightNetMixer":
-        channels = per_head(width, self.heads, "a width")
+        divides(self, "heads", width, "the width")
+        channels = width // self.heads
         if len(self.axes) > channels:
             raise InputError(f"{len(self.axes)} axes of positions share the {channels} channels of a head: too many")
         return LightNetMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> "LightNetState":
-        channels = per_head(width, self.heads, "a width")
+        channels = width // self.heads
         keys = 2 * channels if self.axes else channels
         sums = jnp.full((rows, self.heads, channels), self.start, jnp.float32)
         return LightNetState(empty(rows, self.heads, keys, channels), sums)
 
     @property
     def start(self) -> float:
-        """The logarithm of what sums begin with."""
+        """Logarithm of the initial sum."""
         return 0.0 if self.sink else NOTHING
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LightNetState:
-    """Float32 whatever the compute type.
+    """State of a row; float32 whatever the compute type.
 
     Attributes:
         products: S.
@@ -88,27 +88,14 @@ class LightNetState:
     sums: Float[Array, "b h c"]
 
 
-class LightNetMixer(nn.Module):
+class LightNetMixer(OuterMixer):
     """See `LightNet`."""
 
     config: LightNet
-    width: int
-    causal: bool
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: LightNetState | None = None,
-    ) -> Any:
+    def mix(self, x, source, context, last, state: LightNetState | None):
         c = self.config
-        x = events_only(x, context, source, "LightNet")
-        query, key, value = (dense(self.width, self.dtype, name)(x) for name in ("query", "key", "value"))
+        query, key, value = (self.dense(name)(x) for name in ("query", "key", "value"))
         query, value = to_heads(jax.nn.silu(query), c.heads), to_heads(value, c.heads)
         key = key.astype(jnp.float32).reshape(*key.shape[:2], c.heads, -1)
         if c.key_norm:
@@ -116,21 +103,20 @@ class LightNetMixer(nn.Module):
         sums = cumulative_logsumexp(
             key, z0=None if state is None else state.sums, starts=context.starts, valid=context.valid, initial=c.start
         )
+        after = None
         if self.causal:
             mixed, products = self._past(query, key, value, sums, context, state)
+            after = LightNetState(products, sums[:, -1])
         else:
-            mixed, products = self._both_sides(query, key, value, sums, context), None
-        mixed = from_heads(mixed, last)
-        mixed = RMSNorm(dtype=self.dtype, name="norm")(mixed.reshape(*mixed.shape[:-2], self.width))
-        rank = c.gate_rank or self.width // c.heads
-        gate = dense(self.width, self.dtype, "gate")(dense(rank, self.dtype, "gate_low")(at_last(x, last)))
-        mixed = dense(self.width, self.dtype, "output")(mixed * jax.nn.silu(gate))
-        return mixed if state is None or products is None else (mixed, LightNetState(products, sums[:, -1]))
+            mixed = self._both_sides(query, key, value, sums, context)
+        mixed = RMSNorm(dtype=self.dtype, name="norm")(at_last(from_heads(mixed), last))
+        gate = self.dense("gate_low", c.gate_rank or self.width // c.heads)(at_last(x, last))
+        return self.dense("output")(mixed * jax.nn.silu(self.dense("gate")(gate))), after
 
     def _past(self, query, key, value, sums, context, state):
         first = jnp.full_like(sums[:, :1], self.config.start) if state is None else state.sums[:, None]
         before = jnp.concatenate([first, sums[:, :-1]], axis=1)
-        # Sums never fall; where rounding has it otherwise the decay is 1. Not `minimum`, whose gradient halves at 0.
+        # Sums never fall; where rounding makes them, the decay is 1. Not `minimum`, whose gradient halves at 0.
         log_decay = before - sums
         log_decay = jnp.where((log_decay > 0) | context.starts[..., None, None], 0, log_decay).swapaxes(1, 2)
         query, weight = self._placed(query, _weights(key, sums, context), context)
@@ -147,7 +133,7 @@ class LightNetMixer(nn.Module):
         return segment_product(query, weight, value, context.segments)
 
     def _placed(self, query: Array, weight: Array, context: SeqContext) -> tuple[Array, Array]:
-        """Queries and weights that know their positions."""
+        """Queries and weights with relative positions."""
         weight = weight.astype(self.dtype)
         if not self.config.axes:
             return query, weight

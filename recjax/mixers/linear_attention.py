@@ -1,4 +1,4 @@
-"""Attention without softmax: the sum over the past becomes a state of one size."""
+"""Linear attention: attention without softmax, whose state has a fixed size."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -6,10 +6,9 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 
-from recjax.limits import SIZE, require
-from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.parts.outer import dense, empty, events_only, from_heads, per_head, read, to_heads
-from recjax.nn.norm import RMSNorm
+from recjax.limits import SIZE, divides, require
+from recjax.mixers.mixer import Capabilities, to_heads
+from recjax.mixers.parts.outer import OuterMixer, empty, read
 from recjax.ops.attention.segment_product import segment_product
 from recjax.typing import Array, Float
 
@@ -18,11 +17,11 @@ Feature = Literal["elu", "relu", "identity"]
 
 @dataclass(frozen=True)
 class LinearAttention:
-    """Linear attention (Katharopoulos et al. 2020) that normalises what it reads, not the weights.
+    """Linear attention (Katharopoulos et al. 2020) that normalises readings instead of weights.
 
     With a feature map f, o_t = norm(sum over i <= t of <f(q_t), f(k_i)> v_i), head by head: the root mean square norm
     takes the place of the sum of weights, which makes gradients explode where it is small (Qin et al. 2022, "The Devil
-    in Linear Transformer"). It knows no order of events.
+    in Linear Transformer"). It does not know the order of events.
 
     Attributes:
         heads: number of heads; divides the width.
@@ -40,44 +39,27 @@ class LinearAttention:
         require(self, heads=SIZE)
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "LinearAttentionMixer":
-        per_head(width, self.heads, "a width")
+        divides(self, "heads", width, "the width")
         return LinearAttentionMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Float[Array, "b h k v"]:
-        channels = per_head(width, self.heads, "a width")
+        channels = width // self.heads
         return empty(rows, self.heads, channels, channels)
 
 
-class LinearAttentionMixer(nn.Module):
+class LinearAttentionMixer(OuterMixer):
     """See `LinearAttention`."""
 
     config: LinearAttention
-    width: int
-    causal: bool
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: Array | None = None,
-    ) -> Any:
-        x = events_only(x, context, source, "LinearAttention")
-        query, key, value = (
-            to_heads(dense(self.width, self.dtype, name)(x), self.config.heads) for name in ("query", "key", "value")
-        )
+    def mix(self, x, source, context, last, state):
+        query, key, value = (to_heads(self.dense(name)(x), self.config.heads) for name in ("query", "key", "value"))
         query, key = self._features(query), self._features(key)
         if self.causal:
             mixed, after = read(query, key, value, None, context, state)
         else:
             mixed, after = segment_product(query, key, value, context.segments), None
-        mixed = RMSNorm(dtype=self.dtype, name="norm")(from_heads(mixed, last))
-        mixed = dense(self.width, self.dtype, "output")(mixed.reshape(*mixed.shape[:-2], self.width))
-        return mixed if state is None else (mixed, after)
+        return self.dense("output")(self.normed(mixed, last)), after
 
     def _features(self, x: Array) -> Array:
         if self.config.feature == "elu":

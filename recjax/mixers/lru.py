@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Complex
 
 from recjax.limits import SIZE, above, refuse, require, within
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, at_last
 from recjax.mixers.parts.diagonal import product, real_product, states
 from recjax.nn.groups import ssm_params
-from recjax.ops.items.embedding import take_position
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array, Float
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,15 @@ class LRU:
 
         h_t = lambda * h_{t-1} + gamma * (B x_t),   y_t = Re(C h_t) + D * x_t,   lambda = exp(-exp(nu) + i exp(theta))
 
-    The eigenvalues begin uniformly on the ring r_min <= |lambda| <= r_max with phases in [0, max_phase], and
+    The eigenvalues start uniformly on the ring r_min <= |lambda| <= r_max with phases in [0, max_phase], and
     gamma = sqrt(1 - |lambda|^2), learned too, gives every state the variance of its input. The recommender built on it
     is LRURec (Yue et al. 2024), which leaves D to the block's residual stream.
 
-    Both directions, where asked for: a second run from the last event to the first, its states beside those of the
-    first.
+    Bidirectional: a second scan from the last event to the first, its states concatenated to those of the first.
 
     Attributes:
         state: complex numbers of the state, or None for twice the width.
-        r_min: least modulus of an eigenvalue at the start.
+        r_min: least modulus of an eigenvalue at initialisation.
         r_max: largest modulus; the memory of a state is about 1 / (1 - |lambda|) events.
         max_phase: largest phase, in radians; 2 pi covers the ring.
         skip: the term D * x.
@@ -64,26 +62,12 @@ class LRU:
         return jnp.zeros((rows, self.size(width)), jnp.complex64)
 
 
-class LRUMixer(nn.Module):
+class LRUMixer(Mixer):
     """See `LRU`."""
 
     config: LRU
-    width: int
-    causal: bool
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: Complex[Array, "b n"] | None = None,
-    ) -> Any:
-        if source is not None:
-            raise InputError("LRU reads one stream")
+    def mix(self, x, source, context, last, state):
         size, runs = self.config.size(self.width), 1 if self.causal else 2
         ssm = ssm_params(
             self,
@@ -94,12 +78,11 @@ class LRUMixer(nn.Module):
         x = x.astype(self.dtype)
         decay, scale = eigenvalues(ssm["ring"])
         h, after = states(decay, product(x, ssm["input"]) * scale, context, self.causal, state)
-        if last is not None:
-            x, h = take_position(x, last), take_position(h, last)
-        y = real_product(h, output, self.dtype)
+        y = real_product(at_last(h, last), output, self.dtype)
         if self.config.skip:
-            y += x * self.param("skip", nn.initializers.normal(1.0), (self.width,)).astype(self.dtype)
-        return y if state is None else (y, after)
+            skip = self.param("skip", nn.initializers.normal(1.0), (self.width,))
+            y += at_last(x, last) * skip.astype(self.dtype)
+        return y, after
 
     def _ring(self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         """nu, theta and the logarithm of gamma, float32 [3, n] (Orvieto et al. 2023, lemma 3.2 and eq. 7)."""

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recjax.limits import SIZE, above, refuse, require, within
-from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.mixers.parts.outer import at_last, dense, empty, events_only, from_heads, per_head, read, to_heads
+from recjax.limits import SIZE, above, divides, refuse, require, within
+from recjax.mixers.mixer import Capabilities, SeqContext, at_last, from_heads, to_heads
+from recjax.mixers.parts.outer import OuterMixer, empty, read
 from recjax.nn.groups import ssm_params
 from recjax.nn.norm import RMSNorm
 from recjax.ops.scan.short_conv import short_conv
@@ -34,10 +34,10 @@ class Mamba2:
         states: length of B and C.
         groups: pairs of B and C, shared by as many heads each; divides the heads.
         kernel: events that the convolution sees.
-        delta_min: smallest step size at the start of training, without an event's say.
-        delta_max: largest; sizes are spread evenly on a logarithmic scale.
-        decay_min: smallest -A at the start of training.
-        decay_max: largest.
+        delta_min: smallest step size at initialisation, before the part that depends on the event.
+        delta_max: largest; sizes are log-uniform.
+        decay_min: smallest -A at initialisation.
+        decay_max: largest -A at initialisation.
     """
 
     expand: int = 2
@@ -72,7 +72,7 @@ class Mamba2:
         head = self.head_values(width)
         if inner % head:
             raise InputError(f"heads of width {head} do not divide the {inner} values of a Mamba-2 of width {width}")
-        per_head(inner // head, self.groups, "a number of heads")
+        divides(self, "groups", inner // head, "the number of heads")
         return inner // head
 
     def head_values(self, width: int) -> int:
@@ -83,7 +83,8 @@ class Mamba2:
         return self.expand * width + 2 * self.groups * self.states
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "Mamba2Mixer":
-        return Mamba2Mixer(self, width, self.heads(width), dtype, name=name)
+        self.heads(width)
+        return Mamba2Mixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> "Mamba2State":
         products = empty(rows, self.heads(width), self.states, self.head_values(width))
@@ -97,68 +98,51 @@ class Mamba2State:
 
     Attributes:
         products: S, float32.
-        recent: the last inputs of the convolution.
+        recent: the last inputs of the convolution, oldest first.
     """
 
     products: Float[Array, "b h n p"]
     recent: Float[Array, "b w c"]
 
 
-class Mamba2Mixer(nn.Module):
+class Mamba2Mixer(OuterMixer):
     """See `Mamba2`."""
 
     config: Mamba2
-    width: int
-    heads: int
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: Mamba2State | None = None,
-    ) -> Any:
-        c, inner = self.config, self.config.expand * self.width
-        x = events_only(x, context, source, "Mamba2")
+    def mix(self, x, source, context, last, state: Mamba2State | None):
+        c, inner, heads = self.config, self.config.expand * self.width, self.config.heads(self.width)
         ssm = ssm_params(
             self,
-            log_decay=(_log_decay(c), (self.heads,)),
-            step_bias=(_step_bias(c), (self.heads,)),
-            skip=(nn.initializers.ones, (self.heads,)),
+            log_decay=(_log_decay(c), (heads,)),
+            step_bias=(_step_bias(c), (heads,)),
+            skip=(nn.initializers.ones, (heads,)),
         )
-        mixed = dense(c.channels(self.width), self.dtype, "input")(x)
+        mixed = self.dense("input", c.channels(self.width))(x)
         mixed, recent = self._convolved(mixed, context, None if state is None else state.recent)
         value, key, query = jnp.split(mixed, [inner, inner + c.groups * c.states], axis=-1)
-        value, key, query = to_heads(value, self.heads), self._shared(key), self._shared(query)
+        value = to_heads(value, heads)
+        # Heads of a group share its vectors.
+        key, query = (jnp.repeat(to_heads(part, c.groups), heads // c.groups, axis=1) for part in (key, query))
 
         # Step sizes from 1e-4 to 10 and decays close to 1: float32 throughout.
-        step = dense(self.heads, jnp.float32, "step")(x) + ssm["step_bias"]
+        step = self.dense("step", heads, dtype=jnp.float32)(x) + ssm["step_bias"]
         step = jax.nn.softplus(step).swapaxes(1, 2)
         log_decay = -step * jnp.exp(ssm["log_decay"])[:, None]
         scaled = (value * step[..., None]).astype(self.dtype)
         out, products = read(query, key, scaled, log_decay, context, None if state is None else state.products)
-        out = from_heads(out + ssm["skip"][:, None, None] * value, last)
-        gate = jax.nn.silu(dense(inner, self.dtype, "gate")(at_last(x, last)))
-        out = RMSNorm(dtype=self.dtype, name="norm")(out.reshape(gate.shape) * gate)
-        out = dense(self.width, self.dtype, "output")(out)
-        return out if state is None or recent is None else (out, Mamba2State(products, recent))
+        out = at_last(from_heads(out + ssm["skip"][:, None, None] * value), last)
+        out = out * jax.nn.silu(self.dense("gate", inner)(at_last(x, last)))
+        out = self.dense("output")(RMSNorm(dtype=self.dtype, name="norm")(out))
+        return out, None if recent is None else Mamba2State(products, recent)
 
     def _convolved(self, x: Array, context: SeqContext, recent: Array | None) -> tuple[Array, Array | None]:
-        """After the short convolution and SiLU, with the inputs that the next call needs."""
+        """The short convolution and SiLU of x, and the inputs that the next call needs."""
         bound = self.config.kernel**-0.5
         kernel = self.param("kernel", _uniform(bound), (self.config.kernel, x.shape[-1]))
         bias = self.param("bias", _uniform(bound), (x.shape[-1],))
-        events = jnp.sum(context.valid, axis=1, dtype=jnp.int32)
-        y, recent = short_conv(x, kernel, bias, starts=context.starts, state=recent, events=events)
+        y, recent = short_conv(x, kernel, bias, starts=context.starts, state=recent, events=context.events)
         return jax.nn.silu(y).astype(self.dtype), recent
-
-    def _shared(self, x: Array) -> Array:
-        """Vectors of the groups, for each head that shares them: [b, h, l, n]."""
-        return jnp.repeat(to_heads(x, self.config.groups), self.heads // self.config.groups, axis=1)
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:

@@ -1,27 +1,26 @@
-"""Attention for very long histories: a window, the beginning, and the best matching blocks of what lies between."""
+"""Block-memory attention for very long histories: a window, the first events, and the best matching other blocks."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from recjax.limits import SIZE, WIDEST, divides, refuse, require, within
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, at_last, from_heads, to_heads
 from recjax.mixers.parts.cache import Cache, empty
 from recjax.ops.attention.block_memory import Reach, block_memory_attention
-from recjax.ops.items.embedding import take_position
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array
 
 
 @dataclass(frozen=True)
 class MemoryAttention:
-    """Causal attention with the reach of InfLLM (Xiao et al. 2024), chosen anew by every event.
+    """Causal attention with the reach of InfLLM (Xiao et al. 2024), selected for every event.
 
     An event sees the first `initial` events of its history, the newest `window`, and of the others the `top` blocks of
-    `block` events whose mean key matches its query best. Where they cover the history it is attention. InfLLM chooses
-    for 512 queries together, by four keys a block and with blocks held by the host; here each query chooses (no query
-    then depends on a later one), by the mean of a block's keys, and everything stays on the device.
+    `block` events whose mean key matches its query best. Where they cover the history it is attention. InfLLM selects
+    for 512 queries together, by four keys per block, with blocks in host memory; here each query selects (so none
+    depends on a later one), by the mean of a block's keys, and everything stays on the device.
 
     Blocks count from the beginning of a row, so a row holds one history (its events at the left).
 
@@ -30,7 +29,7 @@ class MemoryAttention:
         initial: first events of the history, always seen.
         window: newest events, itself among them, always seen.
         block: events of a block; at most `window`.
-        top: blocks that a query chooses.
+        top: blocks that a query selects.
     """
 
     heads: int = 1
@@ -54,9 +53,7 @@ class MemoryAttention:
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "MemoryAttentionMixer":
         divides(self, "heads", width, "the width")
-        if not causal:
-            raise InputError("MemoryAttention looks back; it cannot be bidirectional")
-        return MemoryAttentionMixer(self, width, dtype, name=name)
+        return MemoryAttentionMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Cache:
         channels = width // self.heads
@@ -65,41 +62,27 @@ class MemoryAttention:
         )
 
 
-class MemoryAttentionMixer(nn.Module):
+class MemoryAttentionMixer(Mixer):
     """See `MemoryAttention`."""
 
     config: MemoryAttention
-    width: int
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: Cache | None = None,
-    ) -> Any:
-        source = x if source is None else source
-        asking = x if last is None else take_position(x, last)[:, None]
+    def mix(self, x, source, context, last, state: Cache | None):
         query, key, value = (
-            self._dense(name)(stream)
-            .reshape(x.shape[0], -1, self.config.heads, self.width // self.config.heads)
-            .swapaxes(1, 2)
-            for name, stream in (("query", asking), ("key", source), ("value", source))
+            to_heads(self.dense(name)(stream), self.config.heads)
+            for name, stream in (("query", at_last(x, last)), ("key", source), ("value", source))
         )
-        first = jnp.zeros(x.shape[0], jnp.int32) if last is None else last
+        first = jnp.zeros(x.shape[0], jnp.int32)
         if state is not None:
             first = state.length
             state = state.extended(key, value, context)
             key, value = state.key, state.value
-        mixed = block_memory_attention(query, key, value, first, self.config.reach)
-        y = self._dense("output")(mixed.swapaxes(1, 2).reshape(x.shape[0], -1, self.width))
-        if state is not None:
-            return y, state
-        return y if last is None else y[:, 0]
 
-    def _dense(self, name: str) -> nn.Dense:
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name)
+        def attend(query: Array, first: Array) -> Array:
+            return block_memory_attention(query, key, value, first, self.config.reach)
+
+        if last is None:
+            mixed = attend(query, first)
+        else:
+            mixed = jax.vmap(attend, (2, 1), 2)(query[:, :, :, None], last)[:, :, :, 0]
+        return self.dense("output")(from_heads(mixed)), state

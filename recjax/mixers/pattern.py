@@ -1,4 +1,4 @@
-"""Patterns of mixers as text: what a recipe says and what can be typed on the command line."""
+"""Patterns of mixers as text, for recipes and the command line."""
 
 import dataclasses
 import difflib
@@ -17,12 +17,12 @@ def pattern(text: str, **shared: Any) -> tuple[MixerConfig, ...]:
     """The mixers of a pattern.
 
     Args:
-        text: names in order, each with settings of its own and repeated as asked: "lru", "lru, lru, attention",
+        text: names in order, each with optional settings and repetitions: "lru", "lru, lru, attention",
             "lru(r_min=0.8; r_max=0.99)*2, attention". A word of letters is short for the names they stand for: "lla".
-        shared: settings that every mixer gets which has them, such as heads or dropout.
+        shared: settings of every mixer that has them, such as heads or dropout.
 
     Raises:
-        InputError: a name or setting that there is not.
+        InputError: an unknown name or setting.
     """
     word = text.strip()
     if word not in MIXERS and re.fullmatch(r"[a-z]{1,64}", word) and set(word) <= set(LETTERS):

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recjax.limits import SEED, SIZE, divides, require
-from recjax.mixers.mixer import Capabilities, SeqContext
-from recjax.ops.items.embedding import take_position
-from recjax.ops.scan.outer import outer_scan
-from recjax.typing import Array, Float, InputError
+from recjax.mixers.mixer import Capabilities, Mixer, at_last, from_heads, to_heads
+from recjax.mixers.parts.outer import empty, read
+from recjax.typing import Array, Float
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Performer:
     Attributes:
         heads: number of heads; divides the width.
         features: random directions.
-        seed: of their draw.
+        seed: random seed of the directions.
     """
 
     heads: int = 1
@@ -47,57 +45,31 @@ class Performer:
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "PerformerMixer":
         divides(self, "heads", width, "the width")
-        if not causal:
-            raise InputError("Performer is causal here; it cannot be bidirectional")
-        return PerformerMixer(self, width, dtype, name=name)
+        return PerformerMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> Float[Array, "b h f e"]:
         """Sums over the past of features times values, and of features: the last column."""
-        return jnp.zeros((rows, self.heads, self.features, width // self.heads + 1), jnp.float32)
+        return empty(rows, self.heads, self.features, width // self.heads + 1)
 
 
-class PerformerMixer(nn.Module):
+class PerformerMixer(Mixer):
     """See `Performer`."""
 
     config: Performer
-    width: int
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: Array | None = None,
-    ) -> Any:
-        source = x if source is None else source
+    def mix(self, x, source, context, last, state):
+        # Padding must not reach an exponential.
+        valid = context.valid[:, None, :, None]
         query, key, value = (
-            self._dense(name)(stream).reshape(*x.shape[:2], self.config.heads, -1).swapaxes(1, 2)
+            jnp.where(valid, to_heads(self.dense(name)(stream), self.config.heads), 0)
             for name, stream in (("query", x), ("key", source), ("value", source))
         )
-        # What padding holds must not reach an exponential.
-        valid = context.valid[:, None, :, None]
-        query, key, value = (jnp.where(valid, part, 0) for part in (query, key, value))
         weights = directions(self.config.seed, self.config.features, query.shape[-1])
+        query, key = _features(query, weights, peak=True), _features(key, weights, peak=False)
         counted = jnp.concatenate([value.astype(jnp.float32), jnp.ones((*value.shape[:3], 1))], axis=-1)
-        sums, after = outer_scan(
-            _features(query, weights, peak=True),
-            _features(key, weights, peak=False),
-            counted,
-            s0=state,
-            starts=context.starts,
-            valid=context.valid,
-        )
-        mixed = sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-12)
-        mixed = mixed.astype(self.dtype).swapaxes(1, 2).reshape(x.shape)
-        y = self._dense("output")(mixed if last is None else take_position(mixed, last))
-        return y if state is None else (y, after)
-
-    def _dense(self, name: str) -> nn.Dense:
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name)
+        sums, after = read(query, key, counted, None, context, state)
+        mixed = (sums[..., :-1] / jnp.maximum(sums[..., -1:], 1e-12)).astype(self.dtype)
+        return self.dense("output")(at_last(from_heads(mixed), last)), after
 
 
 def _features(x: Float[Array, "b h l c"], weights: np.ndarray, *, peak: bool) -> Float[Array, "b h l f"]:

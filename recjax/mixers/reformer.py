@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from recjax.limits import LENGTH, SEED, SIZE, divides, refuse, require, within
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, at_last, from_heads, to_heads
 from recjax.ops.attention.lsh import lsh_attention
-from recjax.ops.items.embedding import take_position
-from recjax.typing import Array, Float, InputError
+from recjax.typing import InputError
 
 
 @dataclass(frozen=True)
@@ -21,16 +19,16 @@ class Reformer:
 
     An event sees the latest `window - 1` events of its history that hash into its bucket (the nearest on both sides
     where not causal), in each of `rounds` hashes. What is not exact: pairs that share no bucket, or are further apart
-    in it, are left out; a pair that meets in several rounds counts as often; an event sees itself only where nothing
-    else is. Sorting is by bucket and place, so what an event sees never depends on later events. The paper's reversible
-    layers, which save memory in training, are left to `Stack.remat`.
+    in it, are left out; a pair that meets in several rounds counts as often; an event sees itself only where it
+    sees nothing else. Sorting is by bucket and place, so what an event sees never depends on later events. In place of
+    the paper's reversible layers, `Stack.remat` saves memory in training.
 
     Attributes:
         heads: number of heads; divides the width.
         buckets: of a hash; even.
         rounds: hashes.
         window: events of a bucket that an event sees to a side, itself among them.
-        seed: of the hashes' random directions, which are constants.
+        seed: random seed of the hashes' directions, which are constants.
     """
 
     heads: int = 1
@@ -54,40 +52,21 @@ class Reformer:
         raise InputError("Reformer keeps no state: its histories are read whole")
 
 
-class ReformerMixer(nn.Module):
+class ReformerMixer(Mixer):
     """See `Reformer`."""
 
     config: Reformer
-    width: int
-    causal: bool
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: None = None,
-    ) -> Array:
-        if source is not None:
-            raise InputError("Reformer takes queries, keys and values from one stream")
+    def mix(self, x, source, context, last, state):
         config = self.config
         # In float32: a rounding would move an event to another bucket.
-        query = self._dense("query", jnp.dtype("float32"))(x)
-        value = self._dense("value", self.dtype)(x)
-        query, value = (part.reshape(*x.shape[:2], config.heads, -1).swapaxes(1, 2) for part in (query, value))
+        query = to_heads(self.dense("query", dtype=jnp.float32)(x), config.heads)
+        value = to_heads(self.dense("value")(x), config.heads)
         rotations = _rotations(config.seed, config.rounds, self.width // config.heads, config.buckets // 2)
         mixed = lsh_attention(
             query, value, context.segments, jnp.asarray(rotations), window=config.window, causal=self.causal
         )
-        mixed = mixed.swapaxes(1, 2).reshape(x.shape)
-        return self._dense("output", self.dtype)(mixed if last is None else take_position(mixed, last))
-
-    def _dense(self, name: str, dtype: Any) -> nn.Dense:
-        return nn.Dense(self.width, dtype=dtype, kernel_init=nn.initializers.xavier_uniform(), name=name)
+        return self.dense("output")(at_last(from_heads(mixed), last)), None
 
 
 @cache

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from recjax.limits import SIZE, between, divides, refuse, require, within
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, at_last
 from recjax.nn.groups import ssm_params
-from recjax.ops.items.embedding import take_position
 from recjax.ops.scan.elementwise import linear_scan
 from recjax.ops.scan.short_conv import short_conv
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array, Float
 
 SHARPNESS = 8.0
 """The c of a_t = a^(c r_t) (De et al. 2024, eq. 6)."""
@@ -30,13 +29,13 @@ class RGLRU:
         h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * u_t)
         a_t = exp(-8 r_t softplus(Lambda)),       r_t, i_t = sigmoid of block-diagonal maps of u_t
 
-    A history's first event enters whole: where nothing is remembered there is nothing to make room for.
+    A history's first event enters with factor 1 in place of sqrt(1 - a_t^2), since the state before it is 0.
 
     Attributes:
         inner: width of the recurrence, or None for the model's.
         heads: blocks of the gates' maps; divides the inner width.
         kernel: events that the short convolution sees.
-        r_min: least decay that Lambda stands for at the start (before the gate's exponent).
+        r_min: least decay at initialisation, before the gate's exponent.
         r_max: largest.
     """
 
@@ -58,9 +57,7 @@ class RGLRU:
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "RGLRUMixer":
         inner = self.inner or width
         divides(self, "heads", inner, "the inner width")
-        if not causal:
-            raise InputError("RGLRU is causal; it cannot be bidirectional")
-        return RGLRUMixer(self, width, dtype, name=name)
+        return RGLRUMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> "RGLRUState":
         inner = self.inner or width
@@ -81,25 +78,12 @@ class RGLRUState:
     recent: Float[Array, "b m e"]
 
 
-class RGLRUMixer(nn.Module):
+class RGLRUMixer(Mixer):
     """See `RGLRU`."""
 
     config: RGLRU
-    width: int
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: RGLRUState | None = None,
-    ) -> Any:
-        if source is not None:
-            raise InputError("RGLRU reads one stream")
+    def mix(self, x, source, context, last, state: RGLRUState | None):
         c = self.config
         inner = c.inner or self.width
         wide = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -111,16 +95,15 @@ class RGLRUMixer(nn.Module):
             bias,
             starts=context.starts,
             state=None if state is None else state.recent,
-            events=None if state is None else jnp.sum(context.valid, axis=1),
+            events=context.events,
         )
         log_a, scaled = self._gated(u, context.starts)
         h0 = None if state is None else state.hidden
         h, after = linear_scan(jnp.exp(log_a), scaled, h0=h0, starts=context.starts, valid=context.valid)
-        if last is not None:
-            x, h = take_position(x, last), take_position(h, last)
+        x, h = at_last(x, last), at_last(h, last)
         gate = jax.nn.gelu(nn.Dense(inner, dtype=self.dtype, kernel_init=wide, name="gate")(x))
         y = nn.Dense(self.width, dtype=self.dtype, kernel_init=wide, name="output")(gate * h.astype(self.dtype))
-        return y if recent is None else (y, RGLRUState(after, recent))
+        return y, None if recent is None else RGLRUState(after, recent)
 
     def _gated(self, u: Float[Array, "b l e"], starts: Array) -> tuple[Array, Array]:
         """Logarithms of the decays and the inputs of the recurrence, float32."""

@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Complex
 
 from recjax.limits import SIZE, above, refuse, require, within
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, SeqContext, at_last
 from recjax.mixers.parts.diagonal import product, real_product, states
 from recjax.nn.groups import ssm_params
-from recjax.ops.items.embedding import take_position
 from recjax.ops.scan.ssm import legs_dplr, log_uniform
-from recjax.typing import Array, Float, InputError, Int
+from recjax.typing import Array, InputError, Int
 
 DAY = 86_400
 """Seconds: the unit that gaps between events are counted in."""
@@ -29,19 +28,18 @@ class S5:
 
         x_t = exp(step A) x_{t-1} + (exp(step A) - 1) / A * B u_t,   y_t = 2 Re(C x_t) + D u_t.
 
-    A begins as blocks of HiPPO-N, whose eigenvalues come in conjugate pairs: one of each pair is kept. Steps belong to
-    states and begin log-uniformly between `step_min` and `step_max`.
+    A starts as blocks of HiPPO-N, whose eigenvalues come in conjugate pairs, one of each stored. Steps belong to
+    states and start log-uniformly between `step_min` and `step_max`.
 
-    Both directions, where asked for: a second run from the last event to the first, its states beside those of the
-    first, read by a C of its own.
+    Bidirectional: a second scan from the last event to the first, its states read by a C of its own.
 
     Attributes:
         state: size of the system, half of which is stored, or None for the width; a multiple of 2 * blocks.
         blocks: HiPPO-N blocks.
-        step_min: least step at the start; the memory of a state is about 2 / step events.
-        step_max: largest step at the start.
-        times: let time pass between events: what is remembered decays over 1 + log(1 + gap) steps, the gap in days,
-            where it decays over one step otherwise. Needs timestamps.
+        step_min: least step at initialisation; the memory of a state is about 2 / step events.
+        step_max: largest step at initialisation.
+        times: let time pass between events: the state decays over 1 + log(1 + gap) steps, the gap in days, instead of
+            one step. Needs timestamps.
         gate: y * sigmoid(W gelu(y)) in place of y, the layer's own nonlinearity ("half_glu2").
     """
 
@@ -94,32 +92,18 @@ class S5State:
     time: Int[Array, " b"]
 
 
-class S5Mixer(nn.Module):
+class S5Mixer(Mixer):
     """See `S5`."""
 
     config: S5
-    width: int
-    causal: bool
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: S5State | None = None,
-    ) -> Any:
-        if source is not None:
-            raise InputError("S5 reads one stream")
-        size, runs = self.config.size(self.width), 1 if self.causal else 2
-        start = Start(self.config.blocks, size // self.config.blocks)
+    def mix(self, x, source, context, last, state: S5State | None):
+        c, size, runs = self.config, self.config.size(self.width), 1 if self.causal else 2
+        start = Start(c.blocks, size // c.blocks)
         ssm = ssm_params(
             self,
             eigenvalues=(lambda key, shape: jnp.asarray(start.eigenvalues(), jnp.float32), (size, 2)),
-            log_step=(log_uniform(self.config.step_min, self.config.step_max), (size,)),
+            log_step=(log_uniform(c.step_min, c.step_max), (size,)),
             input=(start.input, (self.width, size, 2)),
         )
         output = self.param("output", start.output, (runs * size, self.width, 2))
@@ -130,12 +114,10 @@ class S5Mixer(nn.Module):
         decays, time = self._decays(rate, context, state)
         before = None if state is None else state.hidden
         h, after = states(decays[0], inputs, context, self.causal, before, decays[1])
-        if last is not None:
-            x, h = take_position(x, last), take_position(h, last)
-        y = 2 * real_product(h, output, self.dtype) + x * skip.astype(self.dtype)
-        if self.config.gate:
+        y = 2 * real_product(at_last(h, last), output, self.dtype) + at_last(x, last) * skip.astype(self.dtype)
+        if c.gate:
             y *= jax.nn.sigmoid(nn.Dense(self.width, dtype=self.dtype, name="gate")(jax.nn.gelu(y)))
-        return y if state is None else (y, S5State(after, time))
+        return y, S5State(after, time)
 
     def _discrete(self, ssm: Any, x: Array) -> tuple[Array, Array]:
         """Complex log decays of one step, [n], and the inputs to the states, [b, l, n] (zero-order hold)."""
@@ -144,13 +126,11 @@ class S5Mixer(nn.Module):
         return rate, product(x, ssm["input"]) * (jnp.expm1(rate) / eigenvalues)
 
     def _decays(self, rate: Array, context: SeqContext, state: S5State | None) -> tuple[tuple[Any, Any], Array]:
-        """Decays of the run from first to last event and of the one back, and the time of the last event."""
+        """Decays of the forward and the backward scan, and the time of the last event."""
         if not self.config.times:
             rows = context.segments.shape[0]
             return (jnp.exp(rate), None), jnp.zeros(rows, jnp.int32)
-        if context.timestamps is None:
-            raise InputError("S5 with times=true needs timestamps, and this batch has none")
-        times = context.timestamps
+        times = context.seconds("S5 with times=true")
         first = times[:, :1] if state is None else state.time[:, None]
         gaps = jnp.maximum(times - jnp.concatenate([first, times[:, :-1]], axis=1), 0).astype(jnp.float32) / DAY
         steps = 1 + jnp.log1p(gaps)
@@ -188,7 +168,7 @@ class Start:
         return _pairs(jnp.einsum("bpd,pn->bnd", whole, self._vectors()), shape)
 
     def _vectors(self) -> Array:
-        """Eigenvectors of a block that belong to the kept eigenvalues, complex64 [2n, n]."""
+        """Eigenvectors of a block that belong to the stored eigenvalues, complex64 [2n, n]."""
         return jnp.asarray(legs_dplr(2 * self.size).basis[:, self.size :], jnp.complex64)
 
 

@@ -1,4 +1,4 @@
-"""The encoder: blocks of a mixer and a feed-forward network, repeated."""
+"""The encoder: a stack of blocks, each a mixer and a feed-forward network."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.limits import LAYERS, RATE, SIZE, WIDEST, above, refuse, require, within
-from recjax.mixers.mixer import MixerConfig, SeqContext, State
+from recjax.mixers.mixer import MixerConfig, SeqContext, State, at_last, kernel_init
 from recjax.nn.dropout import Dropout
 from recjax.nn.feed_forward import Activation, FeedForward
 from recjax.nn.norm import LayerNorm
@@ -20,7 +20,7 @@ Norm = Literal["sasrec", "pre", "post"]
 
 @dataclass(frozen=True)
 class Stack:
-    """An encoder of `layers` blocks whose mixers follow `pattern`, repeated as often as needed.
+    """An encoder of `layers` blocks whose mixers follow `pattern`, repeated.
 
     Norm placements, with M the mixer and F the feed-forward network:
 
@@ -43,8 +43,8 @@ class Stack:
         dropout: rate on the output of mixer and feed-forward network.
         init_scale: standard deviation of kernels, or None for Xavier uniform.
         remat: recompute each block in the backward pass instead of keeping its activations.
-        scan: compile one period of the pattern and run it as often as needed, its parameters stacked, so that a deep
-            encoder compiles as fast as a shallow one; `layers` is then a multiple of the pattern's length.
+        scan: compile one period of the pattern and scan over its stacked parameters, so that a deep encoder compiles
+            as fast as a shallow one; `layers` is then a multiple of the pattern's length.
         dtype: compute type.
     """
 
@@ -77,7 +77,7 @@ class Stack:
                 raise InputError(f"{name} cannot be {'causal' if self.causal else 'bidirectional'}")
 
     def check(self) -> None:
-        """Raises InputError where a mixer cannot be that wide; outside of modules, where none is made."""
+        """Raises InputError where a mixer refuses the width; for use outside of modules."""
         for mixer in dict.fromkeys(self.pattern):
             mixer.build(width=self.width, causal=self.causal, dtype=self.dtype, name="mixer")
 
@@ -86,7 +86,7 @@ class Stack:
 
     @property
     def used(self) -> tuple[MixerConfig, ...]:
-        """The mixers that there is a layer for."""
+        """The mixers of the layers; a pattern may be longer than the stack."""
         return self.pattern[: self.layers]
 
     @property
@@ -104,7 +104,7 @@ class Stack:
 
         Args:
             rows: histories.
-            max_length: events that a mixer with memory "history" has room for.
+            max_length: room of a mixer with memory "history", in events.
 
         Raises:
             InputError: a mixer cannot be advanced event by event, or the encoder is not causal.
@@ -140,12 +140,8 @@ class Block(nn.Module):
         s = self.stack
         dtype = jnp.dtype(s.dtype)
         mixer = s.mixer(self.layer).build(width=s.width, causal=s.causal, dtype=dtype, name="mixer")
-        init = nn.initializers.xavier_uniform() if s.init_scale is None else nn.initializers.normal(s.init_scale)
         mixer_norm = LayerNorm(dtype=dtype, name="mixer_norm")
         dropout = Dropout(s.dropout)
-
-        def at_last(x: Array) -> Array:
-            return x if last is None else take_position(x, last)
 
         def mix(x: Array, **streams: Array) -> Array:
             nonlocal state
@@ -154,16 +150,17 @@ class Block(nn.Module):
             mixed, state = mixer(x, context, state=state, **streams)
             return dropout(mixed)
 
-        goes_on = state is not None
+        resumes = state is not None
         if s.norm == "sasrec":
             query = mixer_norm(x)
-            x = at_last(query) + mix(query, source=x)
+            x = at_last(query, last) + mix(query, source=x)
         elif s.norm == "pre":
-            x = at_last(x) + mix(mixer_norm(x))
+            x = at_last(x, last) + mix(mixer_norm(x))
         else:
-            x = mixer_norm(at_last(x) + mix(x))
+            x = mixer_norm(at_last(x, last) + mix(x))
         if s.inner:
             inner_norm = LayerNorm(dtype=dtype, name="inner_norm")
+            init = kernel_init(s.init_scale)
             feed_forward = FeedForward(s.inner, s.activation, s.dropout, init, dtype, name="feed_forward")
             if s.norm == "sasrec":
                 x = inner_norm(x)
@@ -172,7 +169,7 @@ class Block(nn.Module):
                 x = x + feed_forward(inner_norm(x))
             else:
                 x = inner_norm(x + feed_forward(x))
-        return (x, state) if goes_on else x
+        return (x, state) if resumes else x
 
 
 class Period(nn.Module):
@@ -197,9 +194,9 @@ class Period(nn.Module):
 class Encoder(nn.Module):
     """The blocks of a `Stack`, [b, l, d] -> [b, l, d].
 
-    With `last` int32 [b], only those positions, [b, d]; with `last` int32 [b, s], where the last mixer serves several
-    positions, those, [b, s, d]. With `state`, of `Stack.init_state` or of an earlier call, rows are histories that go
-    on (see `SequenceMixer`), and the result is the pair of the output and the new state.
+    With `last` int32 [b] or [b, s], only those positions of each row, [b, d] or [b, s, d]. With `state`, of
+    `Stack.init_state` or of an earlier call, rows are histories that resume (see `Mixer`), and the result is the pair
+    of the output and the new state.
     """
 
     stack: Stack

@@ -1,4 +1,4 @@
-"""Attention taken apart: mixing by weights that know less than attention's do, to learn what those are for."""
+"""Static mixing: attention whose weights depend on less than learned queries and keys, for ablations."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax.limits import RATE, SEED, SIZE, divides, require
 from recjax.mixers.attention import Attention, AttentionMixer
-from recjax.mixers.mixer import Capabilities
+from recjax.mixers.mixer import Capabilities, to_heads
 from recjax.mixers.parts.cache import Cache
 from recjax.typing import Array
 
@@ -20,19 +20,19 @@ Weights = Literal["uniform", "position", "random"]
 class StaticMixing:
     """Attention whose queries and keys are not learned; values and output are as in `Attention`.
 
-    * `uniform`: every event an event may see weighs the same;
-    * `position`: the weight depends on the gap in events alone, by a learned bias, not on what the events are;
+    * `uniform`: all visible events weigh the same;
+    * `position`: the weight depends on the gap in events alone, by a learned bias;
     * `random`: queries and keys are random projections of the stream that are never trained, drawn from `seed`.
 
     Of 500 million parameters trained on text, uniform stacks of such mixers fail and stacks in which every other layer
     is standard attention hardly lose: compare pattern "static_mixing" with "static_mixing, attention".
 
     Attributes:
-        weights: where the weights come from.
+        weights: source of the weights, see above.
         heads: number of heads; divides the width.
         dropout: rate on the weights.
         window: events that an event sees, as in `Attention`.
-        seed: of the random projections; give layers different ones by a longer pattern.
+        seed: random seed of the projections; layers get different ones by a longer pattern.
     """
 
     weights: Weights = "uniform"
@@ -46,7 +46,7 @@ class StaticMixing:
 
     @property
     def attention(self) -> Attention:
-        """The attention that this is but for queries and keys."""
+        """The attention that shares everything but queries and keys."""
         relative = "events" if self.weights == "position" else "none"
         return Attention(self.heads, self.dropout, window=self.window, relative=relative)
 
@@ -70,17 +70,17 @@ class StaticMixer(AttentionMixer):
     weights: Weights = "uniform"
     seed: int = 0
 
-    def compared(self, asking: Array, source: Array) -> tuple[Array, Array]:
+    def compared(self, queries: Array, source: Array) -> tuple[Array, Array]:
         heads = self.config.heads
         if self.weights != "random":
             # One channel of ones: every product is the same, and what is the same for all keys does not matter.
-            return tuple(jnp.ones((x.shape[0], heads, x.shape[1], 1), self.dtype) for x in (asking, source))  # pyright: ignore
+            return tuple(jnp.ones((x.shape[0], heads, x.shape[1], 1), self.dtype) for x in (queries, source))  # pyright: ignore
 
         def project(x: Array, part: int) -> Array:
             kernel = _projections(self.seed, self.width)[part].astype(self.dtype)
-            return (x.astype(self.dtype) @ kernel).reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+            return to_heads(x.astype(self.dtype) @ kernel, heads)
 
-        return project(asking, 0), project(source, 1)
+        return project(queries, 0), project(source, 1)
 
 
 @cache

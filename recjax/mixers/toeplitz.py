@@ -1,4 +1,4 @@
-"""Positions as a convolution: kernels of exponentials that say what came how long ago."""
+"""Toeplitz position encoding: convolutions with sums of exponentials."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.limits import SIZE, refuse, require
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.limits import SIZE, divides, refuse, require
+from recjax.mixers.mixer import Capabilities, SeqContext, at_last, from_heads, to_heads
 from recjax.mixers.parts.axes import Axis, coordinates
-from recjax.mixers.parts.outer import dense, empty, events_only, from_heads, per_head
+from recjax.mixers.parts.outer import OuterMixer, empty
 from recjax.nn.groups import ssm_params
 from recjax.nn.norm import RMSNorm
 from recjax.ops.scan.outer import outer_scan
@@ -22,17 +22,20 @@ from recjax.typing import Array, Float, Int
 class Toeplitz:
     """Toeplitz position encoding, TPE, and its form for several axes, MD-TPE (Qin et al. 2024).
 
-    Each head mixes the past by a kernel that no event changes, o_t = norm(sum over i <= t of K(c_t - c_i) x_i) with
-    K(n) = sum over s of q_s k_s decay_s^n. It makes the order of events known to mixers after it that know none, so it
-    stands first in a pattern: "toeplitz, lightnet, lightnet".
+    Each head mixes the past by a kernel that does not depend on the events,
+
+        o_t = norm(sum over i <= t of K(c_t - c_i) x_i),   K(n) = sum over s of q_s k_s decay_s^n.
+
+    It gives the order of events to later mixers that do not know it, so it stands first in a pattern: "toeplitz,
+    lightnet, lightnet".
 
     With several axes it is the sum over them, each with a kernel of its own and with distances c_t - c_i measured along
-    it; where a coordinate falls (the slot at the next item), the axis begins afresh. All are one scan.
+    it; where a coordinate falls (the slot at the next item), the axis resets. All are one scan.
 
     Attributes:
         heads: number of kernels; divides the width.
         size: exponentials of a kernel.
-        axes: what distances are measured along.
+        axes: axes of the distances.
     """
 
     heads: int = 1
@@ -49,12 +52,12 @@ class Toeplitz:
             refuse(self, "axes", "one axis or more")
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "ToeplitzMixer":
-        per_head(width, self.heads, "a width")
-        return ToeplitzMixer(self, width, dtype, name=name)
+        divides(self, "heads", width, "the width")
+        return ToeplitzMixer(self, width, causal, dtype, name=name)
 
     def init_state(self, *, width: int, rows: int, max_length: int, dtype: Any) -> "ToeplitzState":
         axes = len(self.axes)
-        sums = empty(rows, axes * self.heads, self.size, per_head(width, self.heads, "a width"))
+        sums = empty(rows, axes * self.heads, self.size, width // self.heads)
         return ToeplitzState(sums, jnp.zeros((rows, axes), jnp.int32))
 
 
@@ -72,35 +75,23 @@ class ToeplitzState:
     coordinates: Int[Array, "b m"]
 
 
-class ToeplitzMixer(nn.Module):
+class ToeplitzMixer(OuterMixer):
     """See `Toeplitz`."""
 
     config: Toeplitz
-    width: int
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: ToeplitzState | None = None,
-    ) -> Any:
+    def mix(self, x, source, context, last, state: ToeplitzState | None):
         c = self.config
-        x = events_only(x, context, source, "Toeplitz")
         rows, length, axes = x.shape[0], x.shape[1], len(c.axes)
         kernels = (axes, c.heads, c.size)
         decay = ssm_params(self, decay=(_decays, kernels))["decay"]
         spread = nn.initializers.normal(c.size**-0.5)
         query, key = (self.param(name, spread, kernels) for name in ("query", "key"))
 
-        # Axes are rows of their own, so that each can begin afresh by itself.
+        # Axes are rows of their own, so that each can reset by itself.
         steps, starts, reached = _steps(coordinates(c.axes, context), context, state)
         log_decay = steps[..., None, :, None].astype(jnp.float32) * jax.nn.log_sigmoid(decay)[:, :, None]
-        value = x.reshape(rows, 1, length, c.heads, -1).swapaxes(2, 3)
+        value = to_heads(x, c.heads)[:, None]
         value = jnp.broadcast_to(value, (rows, axes, *value.shape[2:]))
         each = (rows, axes, c.heads, length, c.size)
         weights = (jnp.broadcast_to(part[:, :, None].astype(self.dtype), each) for part in (query, key))
@@ -112,12 +103,9 @@ class ToeplitzMixer(nn.Module):
             valid=jnp.repeat(context.valid, axes, axis=0),
         )
         mixed = jnp.sum(mixed.reshape(rows, axes, *mixed.shape[1:]), axis=1)
-        mixed = from_heads(mixed, last)
-        mixed = RMSNorm(dtype=self.dtype, name="norm")(mixed.reshape(*mixed.shape[:-2], self.width))
-        mixed = dense(self.width, self.dtype, "output")(mixed)
-        if state is None:
-            return mixed
-        return mixed, ToeplitzState(sums.reshape(state.sums.shape), reached)
+        mixed = RMSNorm(dtype=self.dtype, name="norm")(at_last(from_heads(mixed), last))
+        sums = sums.reshape(rows, axes * c.heads, *sums.shape[2:])
+        return self.dense("output")(mixed), ToeplitzState(sums, reached)
 
 
 def _decays(key: Array, shape: tuple[int, ...]) -> Array:
@@ -128,9 +116,9 @@ def _decays(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _steps(places: Array, context: SeqContext, state: ToeplitzState | None) -> tuple[Array, Array, Array]:
-    """Along each axis: distances [b, m, l] from the event before, where it begins afresh [b, m, l], where it is [b, m].
+    """Along each axis: distances from the event before, resets, both [b, m, l], and the last coordinate [b, m].
 
-    An event's predecessor is the last event before it, be there padding between.
+    An event's predecessor is the last event before it; padding between the two is skipped.
     """
     at = jnp.where(context.valid, jnp.arange(places.shape[1]), -1)
     at = jax.lax.cummax(at, axis=1)

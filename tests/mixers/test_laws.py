@@ -169,13 +169,15 @@ def test_padding_on_the_left_is_inert_too(name):
 
 
 @pytest.mark.parametrize("name", MIXERS)
-def test_one_position_alone_equals_the_full_result(name):
+def test_positions_alone_equal_the_full_result(name):
     params, apply = _built(name, causal=name in CAUSAL)
     context = _context(SEGMENTS if name in PACKED else np.ones_like(SEGMENTS))
-    last = np.array([14, 8], np.int32)
+    last, several = np.array([14, 8], np.int32), np.array([[14, 0, 3], [8, 9, 2]], np.int32)
+    full = np.asarray(apply(params, _inputs(), context))
     alone = apply(params, _inputs(), context, last=last)
-    full = apply(params, _inputs(), context)[np.arange(2), last]
-    np.testing.assert_allclose(alone, full, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alone, full[np.arange(2), last], rtol=1e-5, atol=1e-5)
+    chosen = apply(params, _inputs(), context, last=several)
+    np.testing.assert_allclose(chosen, full[np.arange(2)[:, None], several], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
@@ -231,6 +233,18 @@ def test_what_keeps_no_state_says_so(name):
     stack = Stack((MIXERS[name],), 1, WIDTH, name in CAUSAL, "pre", WIDTH)
     with pytest.raises(InputError, match="be advanced event by event"):
         stack.init_state(2, LENGTH)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_what_a_mixer_cannot_do_is_refused(name):
+    config, able = MIXERS[name], MIXERS[name].capabilities
+    build = lambda causal: config.build(width=WIDTH, causal=causal, dtype=jnp.float32, name=None)  # noqa: E731
+    if not able.bidirectional:
+        with pytest.raises(InputError, match=f"{type(config).__name__} cannot be bidirectional"):
+            build(False)
+    if not able.separate_query:
+        with pytest.raises(InputError, match=f"{type(config).__name__} takes queries, keys and values from one stream"):
+            build(able.causal).init(jax.random.key(0), _inputs(), _context(), source=_inputs())
 
 
 @pytest.mark.parametrize("scan", [False, True])

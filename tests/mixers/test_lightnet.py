@@ -110,5 +110,5 @@ def test_bad_settings_are_refused():
         LightNet(heads=2, axes=(Axis(),) * 5).build(width=8, causal=True, dtype=np.float32, name="mixer")
     with pytest.raises(InputError, match="expected one of 'position', 'item', 'slot', 'time'"):
         Axis("session")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="needs timestamps"):
+    with pytest.raises(InputError, match="an axis of time reads timestamps"):
         Axis("time", 60).coordinate(dataclasses.replace(plain.context(), timestamps=None))

@@ -59,11 +59,11 @@ def test_gated_linear_attention_forgets_as_the_events_say():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(InputError, match="3 heads do not divide a width of 8"):
+    with pytest.raises(InputError, match="heads is 3, expected a number that divides the width, 8"):
         LinearAttention(heads=3).build(width=8, causal=True, dtype=np.float32, name="mixer")
     with pytest.raises(InputError, match="feature is 'softmax', expected one of 'elu', 'relu', 'identity'"):
         LinearAttention(feature="softmax")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="even width of heads"):
         Retention(heads=8).build(width=8, causal=True, dtype=np.float32, name="mixer")
-    with pytest.raises(InputError, match="8 heads do not divide half a width of 4"):
+    with pytest.raises(InputError, match="heads is 8, expected a number that divides half the width, 4"):
         GatedLinearAttention(heads=8).build(width=8, causal=True, dtype=np.float32, name="mixer")

@@ -50,7 +50,7 @@ def test_begins_with_the_time_scales_asked_for():
 def test_bad_settings_are_refused():
     with pytest.raises(InputError, match="heads of width 6 do not divide the 16 values"):
         Mamba2(head_width=6).build(width=8, causal=True, dtype=np.float32, name="mixer")
-    with pytest.raises(InputError, match="3 heads do not divide a number of heads of 2"):
+    with pytest.raises(InputError, match="groups is 3, expected a number that divides the number of heads, 2"):
         Mamba2(head_width=8, groups=3).build(width=8, causal=True, dtype=np.float32, name="mixer")
     with pytest.raises(InputError, match=r"delta_min is 0\.5, expected at most delta_max, which is 0\.1"):
         Mamba2(delta_min=0.5)

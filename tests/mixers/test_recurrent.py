@@ -118,7 +118,7 @@ def test_s5_forgets_more_over_longer_gaps():
         for gap in (0, DAY, 30 * DAY)
     ]
     assert effect[0] > effect[1] > effect[2] > 0
-    with pytest.raises(InputError, match="needs timestamps"):
+    with pytest.raises(InputError, match="S5 with times=true reads timestamps"):
         apply(params, x, _context())
 
 

@@ -1,4 +1,4 @@
-"""The axes along which a stream of events can be measured: what positions with several dimensions are made of."""
+"""Axes along which events are counted: the coordinates of multi-dimensional positions."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 from recjax.limits import SIZE, require
 from recjax.mixers.mixer import SeqContext
-from recjax.typing import Array, InputError, Int
+from recjax.typing import Array, Int
 
 Of = Literal["position", "item", "slot", "time"]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One coordinate of every event of a history.
+    """One coordinate of the events of a history.
 
     Attributes:
         of: "position", as the view numbers them; "item" and "slot", the number of the item and the place in it, where
@@ -29,19 +29,18 @@ class Axis:
         require(self, size=SIZE)
 
     def coordinate(self, context: SeqContext) -> Int[Array, "b l"]:
-        """Of every event.
+        """The coordinate of every event.
 
         Raises:
-            InputError: an axis of time where the context has no timestamps.
+            InputError: an axis of time and a batch without timestamps.
         """
         if self.of == "position":
             return context.positions
         if self.of != "time":
             return context.positions // self.size if self.of == "item" else context.positions % self.size
-        if context.timestamps is None:
-            raise InputError("an axis of time needs timestamps; the data view has to give them (times=True)")
-        return context.timestamps // self.size
+        return context.seconds("an axis of time") // self.size
 
 
 def coordinates(axes: tuple[Axis, ...], context: SeqContext) -> Int[Array, "b l m"]:
+    """The coordinates of every event on all axes."""
     return jnp.stack([axis.coordinate(context) for axis in axes], axis=-1)

@@ -1,4 +1,4 @@
-"""Keys and values of the past: what mixers that compare events with each other go on from."""
+"""KV cache of attention mixers, and the attention of new tokens to it."""
 
 from dataclasses import dataclass, field
 
@@ -14,14 +14,14 @@ from recjax.typing import Array, Float, Int
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of the newest tokens that there is room for or, where it does not wrap, of the first.
+    """Keys and values of the newest tokens or, where the cache does not wrap, of the first ones.
 
     Attributes:
-        key: of each token; token n has the place n modulo the room.
-        value: of each token.
-        length: tokens that there have been.
+        key: keys; token n stands at place n modulo the room.
+        value: values, in the same places.
+        length: tokens seen so far.
         seconds: unix seconds of each token, or None.
-        wraps: a token beyond the room takes the place of the oldest; otherwise it is not kept.
+        wraps: a token beyond the room replaces the oldest; otherwise it is dropped.
     """
 
     key: Float[Array, "b h m c"]
@@ -32,24 +32,25 @@ class Cache:
 
     @property
     def room(self) -> int:
+        """Tokens that the cache can hold."""
         return self.key.shape[2]
 
     @property
     def tokens(self) -> Int[Array, "b m"]:
-        """The number of the token at each place; negative where there is none."""
+        """Number of the token at each place; negative at an empty one."""
         places, length = jnp.arange(self.room), self.length[:, None]
         if not self.wraps:
             return jnp.where(places < length, places, -1)
         return length - 1 - (length - 1 - places) % self.room
 
     def extended(self, key: Array, value: Array, context: SeqContext) -> "Cache":
-        """With the keys and values [b, h, l, c] of the tokens that follow; those of padding are not kept."""
+        """The cache after new tokens with these keys and values, [b, h, l, c]; padding is dropped."""
         offsets = jnp.arange(key.shape[2])[None]
-        added = jnp.sum(context.valid, axis=1, dtype=jnp.int32)
+        added = context.events
         tokens = self.length[:, None] + offsets
-        # Of a chunk longer than the room only the end is kept, so that no place is written twice.
-        kept = context.valid & ((offsets >= added[:, None] - self.room) if self.wraps else (tokens < self.room))
-        places = jnp.where(kept, tokens % self.room, self.room)
+        # Of a chunk longer than the room only the end is stored, so that no place is written twice.
+        stored = context.valid & ((offsets >= added[:, None] - self.room) if self.wraps else (tokens < self.room))
+        places = jnp.where(stored, tokens % self.room, self.room)
 
         @jax.vmap
         def write(held: Array, new: Array, places: Array) -> Array:
@@ -66,7 +67,7 @@ class Cache:
 def empty(
     *, rows: int, heads: int, room: int, channels: tuple[int, int], dtype, times: bool = False, wraps: bool = True
 ) -> Cache:
-    """A cache without tokens; `channels` of a key and of a value."""
+    """An empty cache for keys and values of `channels` channels."""
     key, value = (jnp.zeros((rows, heads, room, width), dtype) for width in channels)
     seconds = jnp.zeros((rows, room), jnp.int32) if times else None
     return Cache(key, value, jnp.zeros(rows, jnp.int32), seconds, wraps)
@@ -83,15 +84,15 @@ def attend(
     bias: GapBias | None = None,
     share: float | None = None,
 ) -> tuple[Float[Array, "b h l e"], tuple[Cache, ...]]:
-    """Attention of new tokens to those of the past and to each other: what attention to the whole history gives them.
+    """Attention of new tokens to cached ones and to each other: equal to attention over the whole history.
 
     Args:
-        query: of the new tokens.
-        key: of the new tokens.
-        value: of the new tokens.
-        context: of the new tokens.
-        caches: of the newest tokens and, if a window does not hide them, of the first (a cache that does not wrap).
-        visible: what a token sees by place.
+        query: queries of the new tokens.
+        key: keys of the new tokens.
+        value: values of the new tokens.
+        context: segments, positions and times of the new tokens.
+        caches: the cache of the newest tokens and, if a window never hides those, of the first (which does not wrap).
+        visible: keys that a query sees by their places.
         bias: added to the scores.
         share: of pointwise weights, see `recjax.ops.attention.dense.attend_keys`.
 
@@ -100,12 +101,12 @@ def attend(
     """
     recent, first = caches[0], sum(cache.room for cache in caches[1:])
     if visible.window is None:
-        # What no longer has room is not seen, however the history is cut into calls.
+        # The room acts as a window, so that the result does not depend on the cut into calls.
         visible = visible._replace(window=recent.room // visible.slots)
-    asking = recent.length[:, None] + jnp.arange(query.shape[2])
+    new = recent.length[:, None] + jnp.arange(query.shape[2])
     held = [jnp.where(recent.tokens < first, -1, recent.tokens), *(cache.tokens for cache in caches[1:])]
-    tokens = jnp.concatenate([*held, jnp.where(context.valid, asking, -1)], axis=1)
-    queries, keys = asking // visible.slots, tokens // visible.slots
+    tokens = jnp.concatenate([*held, jnp.where(context.valid, new, -1)], axis=1)
+    queries, keys = new // visible.slots, tokens // visible.slots
     allowed = visible.pairs(queries, keys)
     if first:
         allowed |= visible._replace(window=None).pairs(queries, keys) & (tokens < first)[:, None]

@@ -1,4 +1,4 @@
-"""Shared part of mixers with complex diagonal states: their recurrence, and the matrices that write and read it."""
+"""Shared part of mixers with complex diagonal states: input and output maps, and the recurrence."""
 
 import jax.numpy as jnp
 from jaxtyping import Complex
@@ -31,16 +31,16 @@ def states(
 ) -> tuple[Complex[Array, "b l n"], Complex[Array, "b n"]]:
     """h_t = decay_t h_{t-1} + inputs_t over each history: [b, l, n], and the state after the last event.
 
-    Not causal, the states of a second run, from each history's last event to its first, stand behind those of the
-    first: [b, l, 2n].
+    Where not causal, the states of a second scan, from each history's last event to its first, are concatenated to
+    those of the first: [b, l, 2n].
 
     Args:
         decay: [n], or [b, l, n] of each position.
         inputs: complex, [b, l, n].
-        context: of the batch.
-        causal: one run.
-        before: the state that the first position goes on from.
-        backward: the decays of the second run where they are others.
+        context: segments of the batch.
+        causal: forward scan only.
+        before: the state before the first position; None = 0.
+        backward: the decays of the second scan where they differ.
     """
     h, last = linear_scan(decay, inputs, h0=before, starts=context.starts, valid=context.valid)
     if not causal:

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.limits import RATE, SIZE, above, divides, refuse, require, within
-from recjax.mixers.mixer import Capabilities, SeqContext
+from recjax.mixers.mixer import Capabilities, Mixer, at_last
 from recjax.nn.dropout import Dropout
 from recjax.nn.groups import ssm_params
-from recjax.ops.items.embedding import take_position
 from recjax.ops.scan.lti_conv import lti_conv
 from recjax.ops.scan.ssm import Complex128, Step, log_uniform, recur
-from recjax.typing import Array, Bool, Float, InputError
+from recjax.typing import Array, Bool, Float
 
 Declared = dict[str, tuple[nn.initializers.Initializer, tuple[int, ...]]]
 
@@ -27,11 +26,11 @@ class StateSpace(ABC):
 
     Its kernel never changes, so it cannot forget in the middle of a row: rows hold one history each
     (`data.pack=false`). C is a parameter itself, not C (I - Abar^L): a model trained on one length is the same function
-    on any other, and goes on event by event without knowing which it was.
+    on any other, and resumes event by event whatever that length was.
 
     Attributes:
         states: N, size of the state of a channel; even, since states come in conjugate pairs.
-        dt_min: smallest step size at the start of training; a channel remembers about 1 / dt events.
+        dt_min: smallest step size at initialisation; a channel remembers about 1 / dt events.
         dt_max: largest; sizes are spread evenly on a logarithmic scale.
         systems: sets of poles and inputs, each shared by as many neighbouring channels; divides the width.
         dropout: rate on the activations before the output projection.
@@ -103,53 +102,37 @@ def channels(ssm: Any, width: int, *names: str) -> tuple[Array, ...]:
     return jnp.exp(ssm["log_dt"]), *(jnp.repeat(value, width // value.shape[0], axis=0) for value in values)
 
 
-class StateSpaceMixer(nn.Module):
+class StateSpaceMixer(Mixer):
     """y = conv(u) + D u, then a GELU and a gated linear unit, as the block of the official S4 has them.
 
-    Padding is set to 0, which leaves a state that is 0 as it is: what stands before a history in its row changes
-    nothing. The convolution and the state are float32 whatever `dtype` is. With `causal=False` a second C reads what
-    the same state space makes of the future, run from the row's end to the next event.
+    Padding is set to 0, which leaves a zero state unchanged: left padding changes nothing. The convolution and the
+    state are float32 whatever `dtype` is. With `causal=False` a second C reads the same state space run over the
+    future, from the row's end to the next event.
 
     The state of a row is complex64 [b, d, states / 2].
     """
 
     config: StateSpace
-    width: int
-    causal: bool
-    dtype: Any
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        context: SeqContext,
-        *,
-        source: Array | None = None,
-        last: Array | None = None,
-        state: Array | None = None,
-    ) -> Any:
+    zero_padding = True
+
+    def mix(self, x, source, context, last, state):
         config, width = self.config, self.width
-        if source is not None:
-            raise InputError(f"{type(config).__name__} takes all it mixes from one stream")
         ssm = ssm_params(self, **config.declared(width))
         shape = (width, 1 if self.causal else 2, config.states // 2, 2)
         c = as_complex(self.param("C", nn.initializers.normal(0.5**0.5), shape))
         skip = self.param("D", nn.initializers.normal(1.0), (width,))
 
-        u = jnp.where(context.valid[..., None], x, 0).astype(jnp.float32)
+        u = x.astype(jnp.float32)
         if state is None:
             y = lti_conv(u, config.kernel(ssm, c, u.shape[1]))
         else:
             y, state = recur(config.step(ssm, width), c[:, 0], u, _known(state, context.continues), context.valid)
-        y = (y + skip * u).astype(self.dtype)
-        if last is not None:
-            y = take_position(y, last)
+        y = at_last((y + skip * u).astype(self.dtype), last)
         y = Dropout(config.dropout)(jax.nn.gelu(y))
-        init = nn.initializers.xavier_uniform()
-        y = nn.glu(nn.Dense(2 * width, dtype=self.dtype, kernel_init=init, name="output")(y))
-        return y if state is None else (y, state)
+        return nn.glu(self.dense("output", 2 * width)(y)), state
 
 
 def _known(state: Array, continues: Bool[Array, " b"] | None) -> Array:
-    """The state before a row's first event: a history that begins there knows nothing."""
+    """The state before a row's first event: 0 for a history that begins there."""
     return state if continues is None else jnp.where(continues[:, None, None], state, 0)
