@@ -1,12 +1,12 @@
 """A comparison as one HTML page that needs nothing else: no script, no font, no address outside it."""
 
 import base64
-import html
-from collections.abc import Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from recjax.compare.comparison import Comparison, Row
-from recjax.compare.page_plots import Picture, pictures
+from recjax.compare.page_plots import pictures
 from recjax.compare.page_style import STYLE
 from recjax.compare.tables import (
     Grid,
@@ -23,6 +23,8 @@ from recjax.compare.tables import (
 from recjax.evaluate.floors import best_floor
 from recjax.files import replacing
 
+NOTHING = Grid("", [], [])
+
 
 def write_page(comparison: Comparison, path: Path) -> None:
     """Writes the page, atomically."""
@@ -32,31 +34,33 @@ def write_page(comparison: Comparison, path: Path) -> None:
 
 
 def page(comparison: Comparison) -> str:
-    """The page's HTML."""
-    sections = [
-        ("In short", _list(summary(comparison))),
-        ("Quality", _table(quality_grid(comparison)) + _notes(explanations(comparison)) if comparison.dataset else ""),
-        ("Cost", _table(cost_grid(comparison))),
-        ("Pictures", f'<div class="pictures">{"".join(map(_figure, pictures(comparison)))}</div>'),
-        ("Whom it serves", _table(slice_grid(comparison)) if comparison.slices else ""),
-        ("Before you believe it", _list([*below_floor(comparison), *_remarks(comparison), *comparison.doubts])),
-        ("What differs", _table(settings_grid(comparison)) if any(row.settings for row in comparison.rows) else ""),
-        ("Data and rules", _facts(_data(comparison)) if comparison.dataset else ""),
-        ("How to repeat it", _how(comparison)),
-    ]
-    body = "".join(
-        f'<section aria-labelledby="s{index}"><h2 id="s{index}">{_text(title)}</h2>{content}</section>\n'
-        for index, (title, content) in enumerate(sections)
-        if content
+    """The page's HTML, by the template beside this file."""
+    import jinja2  # needed only when a page is made
+
+    loader = jinja2.PackageLoader("recjax.compare", ".")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    question = "".join(f"<p>{_text(part)}</p>" for part in comparison.question.split("\n\n") if part.strip())
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(comparison.title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
-        f'<header><h1>{_text(comparison.title)}</h1>{question}<p class="facts">{_text(headline(comparison))}</p>'
-        f"</header>\n<main>\n{body}</main>\n"
-        f"<footer><p>Made by recjax {_text(comparison.commit)}</p></footer>\n</body>\n</html>\n"
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    rows = comparison.rows
+    return environment.get_template("page.html.j2").render(
+        c=comparison,
+        style=Markup(STYLE),
+        question=[part for part in comparison.question.split("\n\n") if part.strip()],
+        headline=headline(comparison),
+        summary=summary(comparison),
+        quality_grid=quality_grid(comparison) if comparison.dataset else None,
+        explanations=explanations(comparison),
+        cost_grid=cost_grid(comparison),
+        slice_grid=slice_grid(comparison) if comparison.slices else NOTHING,
+        settings_grid=settings_grid(comparison) if any(row.settings for row in rows) else NOTHING,
+        pictures=pictures(comparison),
+        doubts=[*below_floor(comparison), *_remarks(comparison), *comparison.doubts],
+        data=_data(comparison) if comparison.dataset else [],
+        how_facts=_how(comparison),
+        runs=[command for row in rows for command in row.commands],
+        folders=[folder for row in rows for folder in row.folders],
+        settings=[f"{key} = {value}" for key, value in comparison.configuration.items()],
     )
 
 
@@ -133,77 +137,8 @@ def _data(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _how(comparison: Comparison) -> str:
-    machine = [("Hardware", line) for line in comparison.machine]
+def _how(comparison: Comparison) -> list[tuple[str, str]]:
+    facts = [("Hardware", line) for line in comparison.machine]
     if comparison.wall_seconds is not None:
-        machine.append(("All runs took", f"{duration(comparison.wall_seconds)}, from their start to their evaluation"))
-    facts = _facts([*machine, *([("recjax", comparison.commit)] if comparison.commit else [])])
-    commands = _code(comparison.commands) if comparison.commands else ""
-    runs = [command for row in comparison.rows for command in row.commands]
-    if runs:
-        commands += f"<p>The runs, each by itself:</p>{_code(runs)}"
-    folders = [folder for row in comparison.rows for folder in row.folders]
-    if folders and not runs:
-        commands += f"<p>Run folders: {', '.join(f'<code>{_text(folder)}</code>' for folder in folders)}</p>"
-    settings = "\n".join(f"{key} = {value}" for key, value in comparison.configuration.items())
-    name = comparison.rows[0].name
-    whole = (
-        f"<details><summary>The whole configuration of {_text(name)}</summary><pre>{_text(settings)}</pre></details>"
-    )
-    return facts + commands + (whole if settings else "")
-
-
-def _code(lines: Sequence[str]) -> str:
-    return f"<pre>{_text(chr(10).join(lines))}</pre>"
-
-
-def _facts(pairs: Sequence[tuple[str, str]]) -> str:
-    inside = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in pairs)
-    return f"<dl>{inside}</dl>" if inside else ""
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>" if lines else ""
-
-
-def _notes(lines: Sequence[str]) -> str:
-    return "".join(f'<p class="note">{_text(line)}</p>' for line in lines)
-
-
-def _table(grid: Grid) -> str:
-    if not grid.rows:
-        return ""
-    head = "".join(
-        f'<th scope="col">{_text(title).replace(chr(10), "<br>")}</th>' if title else '<td class="corner"></td>'
-        for title in grid.header
-    )
-    lines = []
-    for index, row in enumerate(grid.rows):
-        cells = [f'<th scope="row">{_text(row[0])}</th>']
-        for column, cell in enumerate(row[1:], start=1):
-            cells.append(f"<td>{_cell(cell, (index, column) in grid.best)}</td>")
-        kind = ' class="quiet"' if index in grid.quiet else ""
-        lines.append(f"<tr{kind}>{''.join(cells)}</tr>")
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(grid.title)}"><table>'
-        f"<caption>{_text(grid.title)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-        "</table></div>"
-    )
-
-
-def _cell(text: str, best: bool = False) -> str:
-    first, *more = text.split("\n")
-    shown = f"<strong>{_text(first)}</strong>" if best else _text(first)
-    return shown + "".join(f"<small>{_text(line)}</small>" for line in more)
-
-
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.svg.encode()).decode()
-    return (
-        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{_text(picture.description)}">'
-        f"<figcaption>{_text(picture.title)}</figcaption></figure>"
-    )
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)
+        facts.append(("All runs took", f"{duration(comparison.wall_seconds)}, from their start to their evaluation"))
+    return [*facts, ("recjax", comparison.commit)] if comparison.commit else facts

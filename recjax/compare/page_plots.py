@@ -51,6 +51,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
     """Every picture that there are numbers for."""
     several = len(comparison.rows) > 1
     made = [
+        _beside_floors(comparison),
         _against(comparison, "train_seconds", "training time", "seconds of training", duration) if several else None,
         _against(comparison, "interactions_per_second", "speed", "interactions a second", "{:,.0f}/s".format)
         if several
@@ -86,6 +87,42 @@ def _line(index: int) -> str:
 def _legend(axes: Any, count: int) -> None:
     if count > 1:
         axes.legend(frameon=False, fontsize=10, ncols=2 if count > 4 else 1)
+
+
+def _beside_floors(comparison: Comparison) -> Picture | None:
+    """Quality of each row and of each floor, best first, with the intervals of the rows."""
+    metric = comparison.metric
+    found: list[tuple[int | None, str, float, float | None, float | None]] = [
+        (index, row.name, at.value, at.low, at.high)
+        for index, row in enumerate(comparison.rows)
+        if (at := row.metrics.get(metric)) is not None
+    ]
+    rows = len(found)
+    found += [
+        (None, name, figures[metric], None, None)
+        for name, figures in comparison.floors.items()
+        if figures and figures.get(metric, 0.0) > 0.0
+    ]
+    if not rows or len(found) < 2:
+        return None
+    found.sort(key=lambda entry: entry[2])
+
+    def paint(axes: Any) -> None:
+        for place, (index, _, value, low, high) in enumerate(found):
+            colour = "#999999" if index is None else COLOURS[index % len(COLOURS)]
+            axes.barh(place, value, height=0.6, color=colour, alpha=0.5 if index is None else 0.9)
+            if low is not None and high is not None:
+                axes.errorbar([value], [place], xerr=[[value - low], [high - value]], capsize=3, color="#222222", ls="")
+            at = (value if high is None else high, place)
+            axes.annotate(f"{value:.4f}", at, (6, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_yticks(range(len(found)), [entry[1] for entry in found])
+        axes.set_xlabel(metric)
+        axes.margins(x=0.15)
+        axes.set_axisbelow(True)
+        axes.grid(axis="y", visible=False)
+
+    said = "; ".join(f"{name} {value:.4f}" for _, name, value, _, _ in reversed(found))
+    return _draw("Beside the floors", f"{metric} of rows and, in grey, of floors, which learn nothing: {said}.", paint)
 
 
 def _against(comparison: Comparison, cost: str, title: str, label: str, show: Callable[[float], str]) -> Picture | None:

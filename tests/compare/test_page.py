@@ -98,7 +98,7 @@ def test_nothing_outside_it_is_asked_for(made):
 def test_it_can_be_read_without_seeing(made):
     checker = read(made)
     images = [attrs for tag, attrs in checker.tags if tag == "img"]
-    assert len(images) == 6
+    assert len(images) == 7
     for image in images:
         assert len(image["alt"] or "") > 60
         drawn = ElementTree.fromstring(base64.b64decode((image["src"] or "").partition("base64,")[2]))
@@ -119,7 +119,7 @@ def test_a_run_alone_has_a_page(tmp_path: Path):
     alone = replace(comparison(), rows=comparison().rows[:1], commands=[])
     write_page(alone, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert len([tag for tag, _ in read(text).tags if tag == "img"]) == 4  # nothing to weigh against anything
+    assert len([tag for tag, _ in read(text).tags if tag == "img"]) == 5  # beside its floors, and against nothing else
     assert "against attention" not in text and "What differs" not in text
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
