@@ -3,7 +3,8 @@
 Checksums are those that the publisher prints beside the file (GroupLens: `ml-1m.zip.md5` and so on); the one of
 `ml-latest-small`, which may change over time, is of the version of September 2018. Amazon's publishers print none at
 all: there, the length that the server announces and the integrity of the gzip stream are checked, and the sha256 of
-what came is recorded in `download.json`, so that two machines can be compared.
+what came is recorded in `download.json`, so that two machines can be compared. Not `pooch`: it compares checksums, but
+neither the announced length nor the gzip stream, and so would take half a file where no checksum is printed.
 """
 
 import difflib

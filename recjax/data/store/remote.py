@@ -1,7 +1,8 @@
 """Files behind a URL, gs://, s3:// and what else etils knows, by way of fsspec; and local files alike.
 
 What reads local files only (Polars, ArrayRecord, gzip) is given copies. `local` keeps them in `$RECJAX_CACHE` and
-fetches again what has changed; `fetched` keeps one file for as long as it is read.
+fetches again what has changed; `fetched` keeps one file for as long as it is read. Not fsspec's caches: readers need
+a folder's files under their names beside each other, and all of one version.
 """
 
 import contextlib

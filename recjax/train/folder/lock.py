@@ -1,4 +1,8 @@
-"""A run folder is one job's at a time."""
+"""Lock of a run folder: one job at a time.
+
+A heartbeat in a file, which other hosts can read on a shared disk, and which lets them take over from a job that died;
+libraries such as filelock hold for one host, or as far as the file system's own locks can be trusted.
+"""
 
 import contextlib
 import json
