@@ -21,7 +21,9 @@ from tests.models.test_laws import ids
 from tests.tiny import SETTINGS, on_one_device, tiny_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
+EXPERIMENTS = ROOT / "experiments"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), EXPERIMENTS / "README.md"]
+PAGES += [EXPERIMENTS / "benchmarks" / "SCALING.md"]
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`(recjax [a-z]+ [^`]*)`")
 ASSIGNMENT = re.compile(r"^[A-Z_]+=")
