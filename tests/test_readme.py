@@ -151,6 +151,12 @@ def test_every_recipe_stands_in_the_table():
         assert f"| {path.stem} | `recjax {command} {path.stem}` |" in table, path.stem
 
 
+def test_every_recipe_stands_among_the_systems():
+    page = (ROOT / "docs" / "systems.md").read_text()
+    for path in EXPERIMENTS.glob("*.py"):
+        assert f"| `{path.stem}` |" in page, path.stem
+
+
 def test_the_commands_of_the_page_on_data_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those of one's own files, as they stand there."""
     monkeypatch.chdir(tmp_path)
