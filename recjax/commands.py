@@ -4,9 +4,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,24 +14,17 @@ from rich.console import Console
 
 from recjax import recipes
 from recjax.compare.run_results import EVALUATION, ONLINE
-from recjax.config import RunConfig, diff, keys, load, override_all
-from recjax.config import to_json as config_to_json
+from recjax.config import RunConfig, diff, keys, override_all
 from recjax.data.batches.loader import Data
-from recjax.data.batches.mixture import Mixture
 from recjax.data.batches.views import Shifted
 from recjax.data.prepare.preparation import Preparation
 from recjax.data.splits import LeaveOneOut
 from recjax.data.store.prepared import find
-from recjax.evaluate import lists
 from recjax.evaluate import protocol as protocols
-from recjax.evaluate import recommend as recommending
 from recjax.evaluate.online import online_cost
 from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
-from recjax.evaluate.recommend import Recommendations
 from recjax.evaluate.report import Report, compare, comparison_table
-from recjax.evaluate.stream import Stream
-from recjax.evaluate.stream_files import StateFile, identity
 from recjax.models.parts import published_checkpoint
 from recjax.parallel.mesh import MeshShape
 from recjax.plan.plan import plan as plan_run
@@ -47,11 +38,10 @@ from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
 from recjax.train.alignment import align as align_encoder
 from recjax.train.catalogs import CODES
-from recjax.train.folder.run_folder import CONFIG
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
-from recjax.train.run import Run, load_alone, load_run
+from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.tokenization import tokenize_catalogs
 from recjax.typing import InputError
@@ -174,83 +164,6 @@ def _systems(reports: list[Report], configs: list[RunConfig]) -> dict[str, Seque
 def _save(report: Report, folder: Path) -> None:
     if jax.process_index() == 0:
         report.save(folder / EVALUATION)
-
-
-def recommend(options: Namespace) -> int:
-    """A run and histories to lists of items."""
-    one_user = options.history is not None
-    _check_files(options)
-    run = load_alone(options.run, recipe=_recipe(options))
-    _tell(options.run, run)
-    console = _console()
-    trained = load(options.run / CONFIG, _recipe(options)).data
-    if isinstance(trained, Mixture):
-        console.print(trained.ranked(run.dataset.name), markup=False, highlight=False)
-    with jax.set_mesh(run.mesh):
-        found = _streamed(run, options) if options.stream else _from_histories(run, options)
-    if options.out is not None and options.state is None and jax.process_index() == 0:
-        lists.write(found.table, options.out)
-    for line in found.lines(run.dataset, one_user):
-        console.print(line, markup=False, highlight=False)
-    if options.out is None:
-        console.print(lists.shown(found.table, one_user))
-    else:
-        users = found.table["user_id"].n_unique()
-        line = f"{users:,} users, {found.table.height:,} rows written to {options.out}"
-        console.print(line, markup=False, highlight=False)
-    return 0
-
-
-def _check_files(options: Namespace) -> None:
-    """Raises InputError where the files of a command do not go together, before anything is read."""
-    if options.out is not None and options.history is not None:
-        raise InputError("--out goes with --users or --stream; a typed history is printed")
-    if options.state is not None and options.stream is None:
-        raise InputError("--state goes with --stream: it keeps what the model knows of the users between calls")
-    if options.late is not None and options.stream is None:
-        raise InputError("--late goes with --stream: whole histories may be in any order")
-    lists.check_distinct({f"--{name}": getattr(options, name) for name in ("users", "stream", "state", "out")})
-    if options.out is not None and jax.process_index() == 0:
-        lists.check(options.out)
-
-
-def _from_histories(run: Run, options: Namespace) -> Recommendations:
-    typed = [item.strip() for item in (options.history or "").split(",") if item.strip()]
-    return recommending.recommend(
-        run.model,
-        run.params,
-        run.dataset,
-        run.config.data.view,
-        options.users or [typed],
-        run.items,
-        k=options.k,
-        mask_seen=run.config.evaluators[0].mask_seen,
-    )
-
-
-def _streamed(run: Run, options: Namespace) -> Recommendations:
-    """Lists after the events of a file, from states in another, which are then written together."""
-    config, late = config_to_json(run.config), options.late or "skip"
-    stream = Stream(run.model, run.params, run.config.data.view, items=run.items)
-    masked = run.config.evaluators[0].mask_seen
-
-    advanced = partial(
-        recommending.recommend_stream, stream, run.dataset, options.stream, k=options.k, mask_seen=masked, late=late
-    )
-
-    if options.state is None:
-        return advanced()
-    named = {"run": run.config.name, "step": run.step, "dataset": run.dataset.fingerprint}
-    file = StateFile(options.state, identity(run.params, [config["model"], config["data"]["view"]], **named))
-    first = jax.process_index() == 0
-    with file.held() if first else nullcontext():
-        for path in file.repaired:
-            print(f"{path}: written by an earlier call that was stopped, and put in its place now", file=sys.stderr)
-        file.restore(stream)
-        found = advanced()
-        if first:
-            file.write(stream, found.table, options.out)
-    return found
 
 
 def tokenize(options: Namespace) -> int:

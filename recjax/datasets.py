@@ -151,8 +151,8 @@ def _check_free(out: Place, preparation: Preparation | None = None, fingerprint:
     using = [run.name for run in sorted(RUNS.glob("*")) if _is_trained_on(run, out)]
     runs = f" (there are {', '.join(using[:5])}{', ...' if len(using) > 5 else ''})" if using else ""
     raise InputError(
-        f"{out} is prepared already{how}, and runs trained on it need it as it is{runs}: prepare this under another "
-        "name, or write over it with --replace"
+        f"{out} is prepared already{how}, and runs trained on it are evaluated and go on only with it as it is{runs}: "
+        "prepare this under another name, or write over it with --replace (the runs then still recommend)"
     )
 
 

@@ -1,12 +1,14 @@
 """Every command in the README and the documentation parses, and those of the README run."""
 
 import itertools
+import json
 import re
 import shlex
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -128,6 +130,25 @@ def test_the_page_on_adding_a_system_runs(tmp_path: Path, monkeypatch: pytest.Mo
         _, split = open_data(replace(data, dataset=small))
         assert "partner_items" in Loader(split.train, data.view, 8, None, 0, 100, packed=False).host_batch(0).more
     assert there["Same"].streams and not there["FossilModel"].streams
+
+
+def test_the_page_on_python_and_the_notebook_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All blocks of the page in order, and all cells of the notebook, as they stand there."""
+    monkeypatch.chdir(tmp_path)
+    on_one_device(monkeypatch)
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    there: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL):
+        exec(block, there)
+    assert there["lists"]["user_id"].unique(maintain_order=True).to_list() == ["ann", "bob"]
+    assert there["vectors"].height == 40 and there["users"]["vector"].list.len().to_list() == [16]
+    notebook = json.loads((ROOT / "docs" / "from-a-frame-to-lists.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    there = {}
+    for cell in cells:
+        exec("".join(cell["source"]), there)
+    assert there["lists"].height == 6 and Path("lists.csv").is_file()
 
 
 def test_pages_link_to_files_that_exist():

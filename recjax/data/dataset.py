@@ -56,6 +56,12 @@ class Dataset:
     left_out: int = 0
     whole: str = ""
 
+    def __repr__(self) -> str:
+        return (
+            f"<dataset {self.name!r}: {self.n_users:,} users, {self.n_items:,} items, {self.n_interactions:,} "
+            f"interactions, fingerprint {self.fingerprint[:12]}>"
+        )
+
     @property
     def n_users(self) -> int:
         return len(self.user_ids)

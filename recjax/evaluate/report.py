@@ -86,6 +86,13 @@ class Report:
     users: pl.DataFrame | None = None
     tasks: "dict[str, Report]" = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Short; `table()` has the whole."""
+        shown = [name for name in ("ndcg@10", "hr@10") if name in self.metrics["all"]] or list(self.metrics["all"])[:2]
+        figures = ", ".join(f"{name} {self.metrics['all'][name]:.4f}" for name in shown)
+        data, split = self.dataset, self.protocol.get("split", "")
+        return f"<report of {self.name!r} on {data['name']!r}, {split}, {self.counts['users']:,} users: {figures}>"
+
     def to_json(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
         content = {"name": self.name, "dataset": self.dataset} | self._findings() | {"audit": self.audit}

@@ -61,6 +61,10 @@ class Run:
     notes: tuple[str, ...] = ()
     popularity: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        items = f"{self.dataset.n_items:,} items of {self.dataset.name!r}"
+        return f"<run {self.config.name!r} at step {self.step:,}, {items}>"
+
     @property
     def split(self) -> Split:
         """Of the dataset; InputError where that is without its events."""

@@ -6,6 +6,7 @@ asked of what the folder holds.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -298,6 +299,26 @@ def test_it_recommends_from_its_run_folder_alone(name, monkeypatch, tmp_path):
     for user, history in zip(("1", "2"), histories, strict=False):
         rows = found.filter(pl.col("user_id") == user)
         assert set(rows["item_id"]).isdisjoint(history) and rows["score"].is_sorted(descending=True)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec", "recgpt"])
+def test_its_exported_program_lists_what_it_lists(name, tmp_path):
+    """By the page in the program's folder, which imports nothing of recjax."""
+    trained(name)
+    model = recjax.load(folder_of(name))
+    histories = [["i1", "i2", "i3"], ["i7"], [f"i{item}" for item in range(LENGTH + 3)]]
+    model.export_program(tmp_path, k=4, batch=2, seen=20)
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    there: dict[str, Any] = {}
+    exec(code.replace('Path(".")', f"Path({str(tmp_path)!r})"), there)
+    stock = [f"i{item}" for item in range(10, ITEMS, 2)]
+    for found, table in (
+        (there["recommend"](histories), model.recommend(histories, k=4)),
+        (there["recommend"](histories, candidates=stock), model.recommend(histories, k=4, candidates=stock)),
+    ):
+        assert [item for each in found for item, _ in each] == table["item_id"].to_list()
+        scores = [score for each in found for _, score in each]
+        np.testing.assert_allclose(scores, table["score"].to_numpy(), rtol=1e-4, atol=1e-5)
 
 
 @every
