@@ -5,7 +5,9 @@ Rooms are imported inside the commands, so that `recjax --help` does not wait fo
 """
 
 import argparse
+import gc
 import hashlib
+import os
 import platform
 import sys
 import traceback
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, whole: bool) -> int:
     """One command; of a process that does nothing else (`whole`), compiled programs are kept."""
+    if whole:
+        gc.set_threshold(100_000, 50, 100)  # imports and traces make a million objects that live on
     with faults.leaves_at_once(options.command):
         if options.command in COMPARING:
             from recjax import comparisons as commands
@@ -101,7 +105,9 @@ def _keep_compiled_programs() -> None:
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
         processor = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:8]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / processor))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            # Small programs too, of which a command has dozens: to read one takes a tenth of what compiling it does.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _local(text: str) -> Path:
@@ -348,6 +354,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-users", type=int, default=10_000, metavar="N", help="users whose events are remembered (default 10000)"
     )
+    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 
 
 def _export(command: argparse.ArgumentParser) -> None:

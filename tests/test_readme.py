@@ -58,6 +58,8 @@ def test_every_command_is_one_that_exists(page: Path, words: list[str]):
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
     elif program == "python":
         assert (ROOT / arguments[0]).is_file(), arguments[0]
+    elif program == "curl":  # tests/serve/test_docs.py asks a server
+        assert sum(argument.startswith("http://127.0.0.1:8000/") for argument in arguments) == 1
     elif program == "pip":
         assert arguments[0] == "install"
         for option, value in itertools.pairwise(arguments):

@@ -232,7 +232,8 @@ def _somebody() -> Histories:
 
 def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch, items)
+    key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would be compiled for
+    shapes = jax.eval_shape(model.init, key, batch, items)
     return _laid_out(shapes, sharding_rules(model), mesh)
 
 
