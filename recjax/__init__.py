@@ -26,11 +26,12 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "prepare", "train"]
 
 
-def load(run: str | Path, *, recipe: str | Path | None = None) -> "Recommender":
+def load(run: str | Path, *, data: str | None = None, recipe: str | Path | None = None) -> "Recommender":
     """A trained run, ready to recommend.
 
     Args:
-        run: its folder.
+        run: its folder, or "pretrained", the model that comes with recjax for any catalog.
+        data: name or folder of a dataset, for a catalog other than the run's.
         recipe: file of the recipe, where the run uses classes that it defines.
 
     Raises:
@@ -38,7 +39,7 @@ def load(run: str | Path, *, recipe: str | Path | None = None) -> "Recommender":
     """
     from recjax.recommender import load as opened
 
-    return opened(run, recipe)
+    return opened(run, recipe, data)
 
 
 def prepare(

@@ -269,7 +269,13 @@ def _train(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", nargs="*", type=_local, metavar="RUN", help="run folder; several are compared")
+    command.add_argument(
+        "runs",
+        nargs="*",
+        type=_local,
+        metavar="RUN",
+        help="run folder; several are compared; `pretrained` is the model that comes with recjax, for any --data",
+    )
     command.add_argument("--predictions", type=_local, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
@@ -288,7 +294,10 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _recommend(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument(
+        "run", type=_local, metavar="RUN", help="run folder; `pretrained` is the model that comes with recjax"
+    )
+    command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
     who.add_argument(
@@ -359,6 +368,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
 
 def _export(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--items", type=_local, metavar="FILE.parquet", help="write the vectors of the items")
     command.add_argument("--users", type=_local, metavar="FILE.parquet", help="write the vectors of users")
     command.add_argument(

@@ -41,6 +41,7 @@ from recjax.train.catalogs import CODES
 from recjax.train.imports import check_free, write_run
 from recjax.train.loop import fit
 from recjax.train.optimiser import AdamW
+from recjax.train.pretrained import is_pretrained, load_pretrained
 from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.tokenization import tokenize_catalogs
@@ -105,7 +106,9 @@ def evaluate(options: Namespace) -> int:
 def _load(
     folder: Path, dataset: str | None = None, recipe: ModuleType | None = None, settings: Sequence[str] = ()
 ) -> Run:
-    """A run; says on standard error which checkpoints were damaged."""
+    """A run, or the model that comes with recjax; says on standard error which checkpoints were damaged."""
+    if is_pretrained(folder):
+        return load_pretrained(dataset, settings)
     run = load_run(folder, dataset, recipe=recipe, settings=settings)
     _tell(folder, run)
     return run

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import polars as pl
+from jax.sharding import Mesh
 
 from recjax import frames, recipes
 from recjax.data.batches.loader import Data
@@ -24,6 +25,7 @@ from recjax.evaluate.selection import item_mask, users_alone
 from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, typed
 from recjax.nn.groups import path_name
 from recjax.parallel.startup import initialize
+from recjax.train.pretrained import is_pretrained, load_pretrained
 from recjax.train.run import Run, load_alone, load_run
 from recjax.typing import InputError
 
@@ -302,7 +304,10 @@ class Recommender:
             A report: `.metrics`, `.floors`, `.table()`, `.users`.
         """
         given = [*settings, *([f"evaluate.split={split}"] if split else [])]
-        run = load_run(self.folder, dataset, recipe=self.recipe, settings=given)
+        if is_pretrained(self.folder):
+            run = load_pretrained(dataset or self.run.config.data.dataset, given)
+        else:
+            run = load_run(self.folder, dataset, recipe=self.recipe, settings=given)
         with jax.set_mesh(run.mesh):
             return protocol.evaluate(
                 run.model,
@@ -351,12 +356,25 @@ def _column(found: np.ndarray) -> pl.Series:
     return pl.Series("vector", found, dtype=pl.Array(pl.Float32, width)).cast(pl.List(pl.Float32))
 
 
-def load(run: str | Path, recipe: str | Path | None = None) -> Recommender:
+def open_run(folder: Path, data: str | None = None, recipe: ModuleType | None = None, mesh: Mesh | None = None) -> Run:
+    """A run to recommend with: by the catalog in its folder, or by another dataset, as `pretrained` always.
+
+    Raises:
+        InputError: no run or dataset, or a damaged file.
+    """
+    if is_pretrained(folder):
+        return load_pretrained(data, all_events=True)
+    if data is None:
+        return load_alone(folder, recipe=recipe, mesh=mesh)
+    return load_run(folder, data, recipe=recipe, mesh=mesh)
+
+
+def load(run: str | Path, recipe: str | Path | None = None, data: str | None = None) -> Recommender:
     """A trained run, ready to recommend; see `recjax.load`."""
     initialize()
     module = recipes.read(str(recipe)).module if recipe is not None else None
     folder = Path(run)
-    found = load_alone(folder, recipe=module)
+    found = open_run(folder, data, module)
     for note in found.notes:
         warnings.warn(f"{folder}: {note}", stacklevel=3)
     return Recommender(found, folder, module)

@@ -5,9 +5,11 @@ from argparse import Namespace
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from rich.console import Console
 
 from recjax import array_files, recipes
@@ -19,19 +21,19 @@ from recjax.evaluate.selection import item_mask, read_ids
 from recjax.evaluate.stream import Stream
 from recjax.evaluate.stream_files import StateFile, identity
 from recjax.evaluate.user_events import UserEvents, typed
-from recjax.recommender import Recommender
+from recjax.recommender import Recommender, open_run
 from recjax.track.console import PLAIN_WIDTH
 from recjax.train.folder.run_folder import CONFIG
-from recjax.train.run import load_alone
+from recjax.train.pretrained import is_pretrained
 from recjax.typing import InputError
 
 
 def recommend(options: Namespace) -> int:
     """A run, and histories, users or items, to lists of items."""
     _check_files(options)
-    model = _opened(options.run, options.recipe)
+    model = _opened(options)
     run, console, chosen = model.run, _console(), _chosen(options)
-    trained = load(options.run / CONFIG, model.recipe).data
+    trained = None if is_pretrained(options.run) else load(options.run / CONFIG, model.recipe).data
     if isinstance(trained, Mixture):
         console.print(trained.ranked(run.dataset.name), markup=False, highlight=False)
     if options.similar is not None:
@@ -59,7 +61,7 @@ def recommend(options: Namespace) -> int:
 def export(options: Namespace) -> int:
     """A run to files that other software reads."""
     _check_export(options)
-    model, console = _opened(options.run, options.recipe), _console()
+    model, console = _opened(options), _console()
 
     def say(path: Path, what: str) -> None:
         console.print(f"{what} written to {path}", markup=False, highlight=False)
@@ -136,14 +138,22 @@ def _check_files(options: Namespace) -> None:
         lists.check(options.out)
 
 
-def _opened(folder: Path, recipe: str | None) -> Recommender:
-    """A run by its folder; says on standard error which checkpoints were damaged."""
-    module = recipes.read(recipe).module if recipe else None
-    run = load_alone(folder, recipe=module)
+def _opened(options: Namespace) -> Recommender:
+    """The run that is named; says on standard error which checkpoints were damaged."""
+    module = recipes.read(options.recipe).module if options.recipe else None
+    run = open_run(options.run, options.data, module, _mesh_of(options, module))
     if jax.process_index() == 0:
         for note in run.notes:
-            print(f"{folder}: {note}", file=sys.stderr)
-    return Recommender(run, folder, module)
+            print(f"{options.run}: {note}", file=sys.stderr)
+    return Recommender(run, options.run, module)
+
+
+def _mesh_of(options: Namespace, recipe: ModuleType | None) -> Mesh | None:
+    """One device for one history, which is too little work to be spread; None for the run's own mesh."""
+    path = options.run / CONFIG
+    if getattr(options, "history", None) is None or jax.process_count() > 1 or not path.exists():
+        return None
+    return load(path, recipe).mesh.of_one_query()
 
 
 def _columns(options: Namespace) -> dict[str, str]:

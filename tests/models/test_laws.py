@@ -30,6 +30,7 @@ from recjax.evaluate.recommend import recommend
 from recjax.evaluate.stream import Stream
 from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
+from recjax.models.evidence import Evidence
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.next_item import NextItem
@@ -45,6 +46,7 @@ from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.train.folder.run_folder import CHECKPOINTS
 from recjax.train.loop import fit
 from recjax.train.optimiser import Adam
+from recjax.train.pretrained import evidence_config
 from recjax.train.run import Run, load_run, read_record
 from recjax.train.schedule import Train
 from recjax.train.state import sharding_rules
@@ -76,12 +78,15 @@ def texts(model: ModelConfig) -> RunConfig:
     return ids(model, text=space, tokenizer=RQKMeans(slots=2, clusters=8, collisions="nearest-free"))
 
 
+EVIDENCE = dict(evidence_config("planted").items)
+
 SYSTEMS = {
     "sasrec": ids(SASRec(**SMALL)),
     "gsasrec": ids(GSASRec(**SMALL, loss=GBCE(negatives=8))),
     "bert4rec": ids(BERT4Rec(**SMALL, inner=16, norm="pre"), Cloze(LENGTH, align="left", mask_prob=0.3)),
     "next-item-lru": ids(NextItem(**SMALL, mixer="lru")),
     "next-item-s4": ids(NextItem(**SMALL, mixer="s4"), pack=False),
+    "evidence": ids(Evidence(last=LENGTH), Shifted(LENGTH, align="left", targets=1), pack=False, items=EVIDENCE),
     "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
     "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
 }
@@ -169,7 +174,8 @@ def test_it_learns(name):
     trained(name)
     records = pl.read_ndjson(folder_of(name) / "metrics.jsonl").filter(pl.col("name") == "loss")["value"]
     assert len(records) == STEPS and records.is_finite().all()
-    assert records[-3:].mean() < records[:3].mean() - 0.1
+    first, last = records[:3].mean(), records[-3:].mean()
+    assert last < max(first - 0.1, first / 10)  # the second for a model that knows much before it learns
 
 
 def packed_row(batch: Batch) -> int:
@@ -211,7 +217,8 @@ def alike(run: Run) -> tuple[Params, Items]:
     if not run.items.columns:
         return jax.tree.map(jnp.zeros_like, run.params), run.items
     columns = {name: jnp.broadcast_to(column[1], column.shape) for name, column in run.items.columns.items()}
-    return run.params, replace(run.items, columns=columns)
+    relations = jax.tree.map(jnp.zeros_like, run.items.relations)
+    return run.params, replace(run.items, columns=columns, relations=relations)
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -1,5 +1,6 @@
 """Relations between items: counted from training events, or neighbours in a space of vectors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +14,25 @@ from recjax.limits import SIZE, at_least, require
 CHUNK = 1024
 """Items whose similarities to all others exist at a time."""
 
+SORTED = 4096
+"""Rows of sparse weights that are sorted at a time."""
+
 
 def strongest(weights: sparse.csr_array, count: int) -> Relation:
     """The `count` largest entries of each row, largest first, ties by the smaller column; of sparse weights [v, v]."""
-    starts, columns, data = weights.indptr, weights.indices, np.asarray(weights.data)
-    size = len(starts) - 1
-    row = np.repeat(np.arange(size), np.diff(starts))
-    best = best_of_rows(row, columns, data, count)
-    place = place_in(row[best])
+    size = len(weights.indptr) - 1
+    return strongest_by(lambda first, stop: sparse.csr_array(weights[first:stop]), size, count)
+
+
+def strongest_by(rows: Callable[[int, int], sparse.csr_array], size: int, count: int) -> Relation:
+    """`strongest` of weights made some rows at a time: first row, row to stop before -> [rows, v]."""
     ids, values = np.zeros((size, count), np.int32), np.zeros((size, count), np.float32)
-    ids[row[best], place], values[row[best], place] = columns[best], data[best]
+    for first in range(0, size, SORTED):
+        part = rows(first, min(first + SORTED, size))
+        row = np.repeat(np.arange(len(part.indptr) - 1, dtype=np.int32), np.diff(part.indptr))
+        best = best_of_rows(row, part.indices, part.data, count)
+        place = place_in(row[best])
+        ids[first + row[best], place], values[first + row[best], place] = part.indices[best], part.data[best]
     return Relation(ids, values)  # pyright: ignore[reportArgumentType]
 
 
