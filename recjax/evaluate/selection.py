@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from recjax.data.dataset import Dataset
-from recjax.data.importers import tables
+from recjax.data.importers import table_files, tables
 from recjax.data.importers.rows import identifier
 from recjax.typing import InputError, shorten
 
@@ -29,8 +29,8 @@ def read_ids(path: Path, column: str = "item_id", columns: Mapping[str, str] | N
     """
     if path.suffix.lower() == ".txt":
         found = _lines(path)
-    elif tables.suffix(path) is None:
-        raise InputError(f"{path}: a file of ids is .txt with an id a line, or a table ({', '.join(tables.SUFFIXES)})")
+    elif table_files.suffix(path) is None:
+        raise InputError(f"{path}: a file of ids is .txt with an id a line, or a table ({', '.join(table_files.SUFFIXES)})")
     elif not path.is_file():
         raise InputError(f"there is no file {path}")
     else:
@@ -52,7 +52,7 @@ def users_alone(path: Path, columns: Mapping[str, str] | None = None) -> list[st
         InputError: see `read_ids`.
     """
     if path.suffix.lower() != ".txt":
-        if tables.suffix(path) is None or not path.is_file():
+        if table_files.suffix(path) is None or not path.is_file():
             return None  # which whatever reads its events says
         wanted = {"item_id": tables.EVENT_COLUMNS["item_id"], "timestamp": tables.EVENT_COLUMNS["timestamp"]}
         names = tables.names(path)
