@@ -30,7 +30,8 @@ def read_ids(path: Path, column: str = "item_id", columns: Mapping[str, str] | N
     if path.suffix.lower() == ".txt":
         found = _lines(path)
     elif table_files.suffix(path) is None:
-        raise InputError(f"{path}: a file of ids is .txt with an id a line, or a table ({', '.join(table_files.SUFFIXES)})")
+        endings = ", ".join(table_files.SUFFIXES)
+        raise InputError(f"{path}: a file of ids is .txt with an id a line, or a table ({endings})")
     elif not path.is_file():
         raise InputError(f"there is no file {path}")
     else:

@@ -23,7 +23,8 @@ import pytest
 import recjax
 from recjax.config import RunConfig, from_json, to_json
 from recjax.data.batches.loader import Data, query_batches
-from recjax.data.batches.views import Batch, Cloze, Queries, Shifted
+from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
+from recjax.data.features.relations import SessionCoOccurrence
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -36,6 +37,7 @@ from recjax.models.model import Model, ModelConfig
 from recjax.models.next_item import NextItem
 from recjax.models.parts.dot_product import DotProductModel
 from recjax.models.parts.objectives import GBCE
+from recjax.models.pisa import PISA
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.models.sasrec import SASRec
@@ -87,6 +89,7 @@ SYSTEMS = {
     "next-item-lru": ids(NextItem(**SMALL, mixer="lru")),
     "next-item-s4": ids(NextItem(**SMALL, mixer="s4"), pack=False),
     "evidence": ids(Evidence(last=LENGTH), Shifted(LENGTH, align="left", targets=1), pack=False, items=EVIDENCE),
+    "pisa": ids(PISA(**SMALL), NextSession(LENGTH), items={"sessions": SessionCoOccurrence(count=4)}),
     "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
     "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
 }

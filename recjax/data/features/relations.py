@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from recjax.data.batches.histories import sessions
 from recjax.data.features.feature import Feature, Source, State, column
 from recjax.data.items import Relation
 from recjax.data.transitions import best_of_rows, place_in, transition_counts, user_items
@@ -88,6 +89,20 @@ class CoOccurrence(_Counted):
         pairs.eliminate_zeros()
         scale = sparse.diags_array(1 / counts)
         return strongest(sparse.csr_array(scale @ pairs @ scale), self.count)
+
+
+@dataclass(frozen=True)
+class SessionCoOccurrence(_Counted):
+    """Items of the same sessions (baskets), as shares of all that the item's sessions had beside it: n_ab / sum_b n_ab,
+    n counting the sessions that have both."""
+
+    def make(self, source: Source, state: State) -> Relation:
+        has = user_items(sessions(source.train), source.dataset.n_items)
+        pairs = sparse.csr_array(has.T @ has)
+        pairs.setdiag(0)
+        pairs.eliminate_zeros()
+        sums = np.maximum(pairs.sum(axis=1), 1.0)
+        return strongest(sparse.csr_array(sparse.diags_array(1 / sums) @ pairs), self.count)
 
 
 @dataclass(frozen=True)
