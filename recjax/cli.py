@@ -7,6 +7,7 @@ Rooms are imported inside the commands, so that `recjax --help` does not wait fo
 import argparse
 import gc
 import hashlib
+import importlib
 import os
 import platform
 import sys
@@ -17,8 +18,6 @@ from pathlib import Path
 from recjax import __version__, faults
 
 COMPARING = ("ablate", "report")
-BRINGING = ("prepare", "fetch-encoder")
-USING = ("recommend", "export")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,16 +54,8 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
     if whole:
         gc.set_threshold(100_000, 50, 100)  # imports and traces make a million objects that live on
     with faults.leaves_at_once(options.command):
-        if options.command in COMPARING:
-            from recjax import comparisons as commands
-        elif options.command in BRINGING:
-            from recjax import datasets as commands
-        elif options.command == "serve":
-            from recjax import serving as commands
-        elif options.command in USING:
-            from recjax import recommending as commands
-        else:
-            from recjax import commands
+        name = options.command.replace("-", "_")
+        command = getattr(importlib.import_module(f"recjax.commands.{name}"), name)
         from recjax.parallel.startup import initialize
         from recjax.typing import COMMAND
 
@@ -74,7 +65,7 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
         initialize()
     in_use = COMMAND.set(options.command)
     try:
-        return getattr(commands, options.command.replace("-", "_"))(options)
+        return command(options)
     finally:
         COMMAND.reset(in_use)
 

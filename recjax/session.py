@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recjax import cli, datasets, frames, recipes
+from recjax import cli, frames, recipes
+from recjax.commands import prepare as command
 from recjax.config import RunConfig, override_all
 from recjax.data.dataset import Dataset
 from recjax.data.store.locate import place_of_name
@@ -63,7 +64,7 @@ def _prepared(
         if value is not None:
             arguments += [f"--{option.replace('_', '-')}", str(value)]
     try:
-        datasets.prepare(_options(["prepare", *arguments]))
+        command.prepare(_options(["prepare", *arguments]))
     except InputError as error:  # in the words of Python
         text = COLUMN.sub(r"columns={'\1': '\2'}", str(error)).replace("--replace", "replace=True")
         raise InputError(text) from None

@@ -1,4 +1,4 @@
-"""The command that answers over HTTP: serve."""
+"""The command that answers over HTTP."""
 
 import sys
 from argparse import Namespace

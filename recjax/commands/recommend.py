@@ -1,18 +1,17 @@
-"""The commands that use a run where its dataset need not be: `recommend`, `export`."""
+"""The command that lists items for histories, users or beside items."""
 
 import sys
 from argparse import Namespace
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from rich.console import Console
 
-from recjax import array_files, recipes
+from recjax import recipes
+from recjax.commands.console import plain_console
 from recjax.config import load, to_json
 from recjax.data.batches.mixture import Mixture
 from recjax.evaluate import lists
@@ -22,7 +21,6 @@ from recjax.evaluate.stream import Stream
 from recjax.evaluate.stream_files import StateFile, identity
 from recjax.evaluate.user_events import UserEvents, typed
 from recjax.recommender import Recommender, open_run
-from recjax.track.console import PLAIN_WIDTH
 from recjax.train.folder.run_folder import CONFIG
 from recjax.train.pretrained import is_pretrained
 from recjax.typing import InputError
@@ -31,8 +29,8 @@ from recjax.typing import InputError
 def recommend(options: Namespace) -> int:
     """A run, and histories, users or items, to lists of items."""
     _check_files(options)
-    model = _opened(options)
-    run, console, chosen = model.run, _console(), _chosen(options)
+    model = opened(options)
+    run, console, chosen = model.run, plain_console(), _chosen(options)
     trained = None if is_pretrained(options.run) else load(options.run / CONFIG, model.recipe).data
     if isinstance(trained, Mixture):
         console.print(trained.ranked(run.dataset.name), markup=False, highlight=False)
@@ -58,70 +56,6 @@ def recommend(options: Namespace) -> int:
     return 0
 
 
-def export(options: Namespace) -> int:
-    """A run to files that other software reads."""
-    _check_export(options)
-    model, console = _opened(options), _console()
-
-    def say(path: Path, what: str) -> None:
-        console.print(f"{what} written to {path}", markup=False, highlight=False)
-
-    if options.items is not None:
-        table = model.item_vectors()
-        lists.write(table, options.items)
-        say(options.items, f"vectors of {table.height:,} items")
-    if options.users is not None:
-        users: dict[str, Any] = {"users": "all"} if options.histories is None else {"histories": options.histories}
-        found = model.vectors_of(model.events(**users, columns=_columns(options)))
-        for line in found.lines(model.run.dataset):
-            console.print(line, markup=False, highlight=False)
-        lists.write(found.table, options.users)
-        say(options.users, f"vectors of {found.table.height:,} users")
-    if options.weights is not None:
-        arrays, run = model.weights(), model.run
-        about = {"run": run.config.name, "step": str(run.step), "dataset": run.dataset.fingerprint}
-        try:
-            options.weights.parent.mkdir(parents=True, exist_ok=True)
-            array_files.write(options.weights, arrays, about)
-        except OSError as error:
-            raise lists.unwritable(options.weights, error) from error
-        say(options.weights, f"{sum(array.size for array in arrays.values()):,} parameters")
-    if options.program is not None:
-        found = model.export_program(options.program, k=options.k or 10, batch=options.batch or 8)
-        say(
-            options.program,
-            f"the ranking, lists of {found['k']} for {', '.join(found['platforms'])}, and its README.md",
-        )
-    return 0
-
-
-EXPORTED = {"items": ".parquet", "users": ".parquet", "weights": ".safetensors"}
-"""Files that an export writes, and their endings."""
-
-
-def _check_export(options: Namespace) -> None:
-    """Raises InputError where the options of an export do not go together, before anything is read."""
-    given = {name: getattr(options, name) for name in (*EXPORTED, "program")}
-    if not any(path is not None for path in given.values()):
-        raise InputError("say what to export: --items FILE, --users FILE, --weights FILE or --program DIR")
-    if options.histories is not None and options.users is None:
-        raise InputError("--histories goes with --users FILE, the file of their vectors")
-    for name in ("k", "batch"):
-        value = getattr(options, name)
-        if value is not None and options.program is None:
-            raise InputError(f"--{name} goes with --program DIR")
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}, expected at least 1")
-    lists.check_distinct({f"--{name}": path for name, path in {**given, "histories": options.histories}.items()})
-    for name, ending in EXPORTED.items():
-        if (path := given[name]) is not None:
-            if path.suffix.lower() != ending:
-                raise InputError(f"--{name} {path}: expected a name that ends in {ending}")
-            lists.check_writable(path)
-    if options.program is not None:
-        lists.check_writable(options.program / "README.md")
-
-
 def _check_files(options: Namespace) -> None:
     """Raises InputError where the options of a command do not go together, before anything is read."""
     if options.out is not None and options.history is not None:
@@ -138,7 +72,7 @@ def _check_files(options: Namespace) -> None:
         lists.check(options.out)
 
 
-def _opened(options: Namespace) -> Recommender:
+def opened(options: Namespace) -> Recommender:
     """The run that is named; says on standard error which checkpoints were damaged."""
     module = recipes.read(options.recipe).module if options.recipe else None
     run = open_run(options.run, options.data, module, _mesh_of(options, module))
@@ -156,7 +90,7 @@ def _mesh_of(options: Namespace, recipe: ModuleType | None) -> Mesh | None:
     return load(path, recipe).mesh.of_one_query()
 
 
-def _columns(options: Namespace) -> dict[str, str]:
+def columns_of(options: Namespace) -> dict[str, str]:
     pairs = [column.partition("=") for column in options.columns]
     for ours, separator, theirs in pairs:
         if not (separator and ours.strip() and theirs.strip()):
@@ -171,7 +105,7 @@ def _columns(options: Namespace) -> dict[str, str]:
 def _chosen(options: Namespace) -> dict[str, Any]:
     """Ids of the items that may be listed, and of those that may not, of the files that are given."""
     files = {"candidates": options.candidates, "exclude": options.exclude}
-    columns = _columns(options)
+    columns = columns_of(options)
     return {name: read_ids(path, columns=columns) for name, path in files.items() if path is not None}
 
 
@@ -188,7 +122,7 @@ def _events(model: Recommender, options: Namespace) -> UserEvents:
         return typed([_typed(options.history, "--history")])
     if options.all_users:
         return model.events(users="all")
-    return model.events(options.users, columns=_columns(options))
+    return model.events(options.users, columns=columns_of(options))
 
 
 def _streamed(model: Recommender, options: Namespace, chosen: dict[str, Any]) -> Recommendations:
@@ -207,7 +141,7 @@ def _streamed(model: Recommender, options: Namespace, chosen: dict[str, Any]) ->
         candidates=mask,
         popularity=run.popularity,
         fallback=options.fallback,
-        columns=_columns(options),
+        columns=columns_of(options),
         late=options.late or "skip",
     )
     if options.state is None:
@@ -223,11 +157,3 @@ def _streamed(model: Recommender, options: Namespace, chosen: dict[str, Any]) ->
         if first:
             file.write(stream, found.table, options.out)
     return found
-
-
-def _console() -> Console:
-    """Standard output of the first process; the others say nothing."""
-    console = Console(quiet=jax.process_index() != 0)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    return console
