@@ -38,7 +38,7 @@ def nearest(
         found = similarities(chunk)
         row, column, value = np.repeat(chunk, np.diff(found.indptr)), found.indices, found.data.astype(np.float64)
         value[row == column] = 0.0
-        near = (value > 0) & (value >= np.repeat(_largest(value, found.indptr, k), np.diff(found.indptr)))
+        near = (value > 0) & (value >= np.repeat(kth_largest(value, found.indptr, k), np.diff(found.indptr)))
         row, column, value = row[near], column[near], value[near]
         best = best_of_rows(row, column, value, k)
         parts.append((value[best], row[best], column[best]))
@@ -46,7 +46,7 @@ def nearest(
     return sparse.csr_array((values, (row, column)), shape=(size, size))
 
 
-def _largest(values: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
+def kth_largest(values: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
     """float64 [r]: the k-th largest value of each row, below which nothing need be sorted; 0 for shorter rows."""
     rows = [values[first:stop] for first, stop in pairwise(starts)]
     return np.array([np.partition(row, -k)[-k] if len(row) > k else 0.0 for row in rows])

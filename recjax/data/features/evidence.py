@@ -18,14 +18,10 @@ from recjax.data.items import Relation
 from recjax.data.text_neighbours import text_prior
 from recjax.data.transitions import item_counts, transition_counts, user_items
 from recjax.limits import SIZE, require
-from recjax.text.items import ItemText
 from recjax.text.tfidf import name_texts, tfidf
 
 TOGETHER = 50
 """Last events of a user that count as had together, which bounds what one user costs."""
-
-CATEGORIES = 0.5
-"""Weight of the words of an item's categories beside those of its name."""
 
 TOTALS = EVENTS, FOLLOWED, PRECEDED, USERS, SHARE, POPULARITY, TRUST = range(7)
 """Columns of `Totals`."""
@@ -45,14 +41,10 @@ def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
 def catalog_prior(dataset: Dataset) -> sparse.csr_array:
     """Where each item's text points, rows that sum to 1 or are empty; float64 [v, v] sparse.
 
-    Texts are the words and word pairs of names, and half as much those of categories.
+    Texts are the words and word pairs of names. Categories beside them, at half the weight, helped some catalogs a
+    little and hurt others more.
     """
-    names = tfidf(["", *name_texts(dataset.catalog)])
-    paths = tfidf(["", *(text or "" for text in ItemText("{categories}").texts(dataset.catalog))])
-    vectors = sparse.csr_array(sparse.hstack([names, CATEGORIES * paths]))
-    length = np.sqrt(vectors.multiply(vectors).sum(axis=1))
-    scale = sparse.diags_array(1.0 / np.where(length > 0, length, 1.0))
-    return text_prior(sparse.csr_array(scale @ vectors))
+    return text_prior(tfidf(["", *name_texts(dataset.catalog)]))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from scipy import sparse
 from recjax.data.batches.histories import sessions
 from recjax.data.features.feature import Feature, Source, State, column
 from recjax.data.items import Relation
+from recjax.data.text_neighbours import kth_largest
 from recjax.data.transitions import best_of_rows, place_in, transition_counts, user_items
 from recjax.limits import SIZE, at_least, require
 
@@ -20,7 +21,9 @@ SORTED = 4096
 
 
 def strongest(weights: sparse.csr_array, count: int) -> Relation:
-    """The `count` largest entries of each row, largest first, ties by the smaller column; of sparse weights [v, v]."""
+    """The `count` largest entries of each row, largest first, ties by the smaller column; of sparse weights
+    [v, v], none negative.
+    """
     size = len(weights.indptr) - 1
     return strongest_by(lambda first, stop: sparse.csr_array(weights[first:stop]), size, count)
 
@@ -30,10 +33,12 @@ def strongest_by(rows: Callable[[int, int], sparse.csr_array], size: int, count:
     ids, values = np.zeros((size, count), np.int32), np.zeros((size, count), np.float32)
     for first in range(0, size, SORTED):
         part = rows(first, min(first + SORTED, size))
-        row = np.repeat(np.arange(len(part.indptr) - 1, dtype=np.int32), np.diff(part.indptr))
-        best = best_of_rows(row, part.indices, part.data, count)
+        lengths = np.diff(part.indptr)
+        near = part.data >= np.repeat(kth_largest(part.data, part.indptr, count), lengths)  # so that few are sorted
+        row, column, value = np.repeat(np.arange(len(lengths)), lengths)[near], part.indices[near], part.data[near]
+        best = best_of_rows(row, column, value, count)
         place = place_in(row[best])
-        ids[first + row[best], place], values[first + row[best], place] = part.indices[best], part.data[best]
+        ids[first + row[best], place], values[first + row[best], place] = column[best], value[best]
     return Relation(ids, values)  # pyright: ignore[reportArgumentType]
 
 
