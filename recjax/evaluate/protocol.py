@@ -20,14 +20,11 @@ from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.intervals import bootstrap
 from recjax.evaluate.metrics import ACCURACY, LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
 from recjax.evaluate.ranking import Rankings, rank_users
-from recjax.evaluate.report import RANK, TIES, Report, dataset_facts
+from recjax.evaluate.report import NOT_RANKED, RANK, TIES, Report, dataset_facts
 from recjax.evaluate.slices import slices
 from recjax.limits import COUNT, SEED, SIZE, require, within
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
-
-NOT_RANKED = "items without events, which the model cannot rank"
-"""Note of a report: how many there are."""
 
 
 @dataclass(frozen=True)
@@ -220,14 +217,15 @@ def report(
     """The report of rankings, of a model or of a file. Arguments as in `evaluate`."""
     examples = examples_of(config, dataset, split)
     counts = item_counts(split.train.items, dataset.n_items)
-    groups = {"all": np.ones(len(examples), bool)} | slices(examples, counts)
-    ranked = {}
+    groups = {"all": np.ones(len(examples), bool)} | slices(examples, counts, dataset.n_unseen)
+    ranked: dict[str, Rankings | None] = {}
     if floors:
         only = (*FLOORS, *config.baselines)
         ranked = rank_floors(
             dataset, split, config.split, examples, rules, vectors=vectors, only=only, progress=progress
         )
-    metrics = {group: figures(rankings, rows, dataset.n_items, config.k) for group, rows in groups.items()}
+    catalog = dataset.n_items + dataset.left_out
+    metrics = {group: figures(rankings, rows, catalog, config.k) for group, rows in groups.items()}
     if rankings.lists is not None:
         lists, histories = rankings.lists[:, :LIST_LENGTH], examples.histories
         metrics["all"]["novelty@10"] = novelty(lists, counts)
@@ -240,8 +238,30 @@ def report(
     }
     if config.max_history is not None:
         protocol["max_history"] = config.max_history
+    return Report(
+        name=name,
+        dataset=dataset_facts(dataset),
+        protocol=protocol if config.candidates == "full" else protocol | {"warning": WARNING},
+        metrics=metrics,
+        interval=bootstrap(rankings.ranks, config.bootstrap, config.seed, k=config.k),
+        floors={
+            floor: None if found is None else figures(found, groups["all"], catalog, config.k)
+            for floor, found in ranked.items()
+        },
+        counts={"users": len(examples)} | {group: int(rows.sum()) for group, rows in groups.items() if group != "all"},
+        seconds=seconds,
+        audit=audit(dataset, split).to_json(),
+        notes=notes or {},
+        users=_users(examples, rankings, ranked, dataset),
+    )
+
+
+def _users(
+    examples: Examples, rankings: Rankings, ranked: dict[str, Rankings | None], dataset: Dataset
+) -> pl.DataFrame:
+    """See `Report.users`."""
     ranks = pl.col(f"^{RANK}.*$")
-    users = pl.DataFrame(
+    return pl.DataFrame(
         {
             "user_id": [dataset.user_ids[user] for user in examples.histories.users],
             "target": [dataset.item_ids[item] for item in examples.targets],
@@ -250,22 +270,6 @@ def report(
             **{f"{RANK}_{floor}": found.ranks for floor, found in ranked.items() if found is not None},
         }
     ).with_columns(pl.when(ranks < int(MISS)).then(ranks))
-    return Report(
-        name=name,
-        dataset=dataset_facts(dataset),
-        protocol=protocol if config.candidates == "full" else protocol | {"warning": WARNING},
-        metrics=metrics,
-        interval=bootstrap(rankings.ranks, config.bootstrap, config.seed, k=config.k),
-        floors={
-            floor: None if found is None else figures(found, groups["all"], dataset.n_items, config.k)
-            for floor, found in ranked.items()
-        },
-        counts={"users": len(examples)} | {group: int(rows.sum()) for group, rows in groups.items() if group != "all"},
-        seconds=seconds,
-        audit=audit(dataset, split).to_json(),
-        notes=notes or {},
-        users=users,
-    )
 
 
 def figures(rankings: Rankings, rows: np.ndarray, n_items: int, k: int | None = None) -> dict[str, float]:

@@ -27,6 +27,9 @@ TIES = "equal scores rank by item id"
 USERS = "users_sha256"
 """Digests of the files of users beside `evaluation.json`, by name."""
 
+NOT_RANKED = "items without events, which the model cannot rank"
+"""Note of a report: how many there are."""
+
 LEADING = "ndcg@10"
 """Metric that is compared with the floors."""
 
@@ -230,7 +233,9 @@ class Report:
 
     def _headline(self) -> str:
         data, protocol = self.dataset, self.protocol
-        items = f"all {data['items']:,} items" if protocol["candidates"] == "full" else protocol["candidates"]
+        ranked = data["items"] - self.notes.get(NOT_RANKED, 0)
+        items = f"all {ranked:,} items" if ranked == data["items"] else f"{ranked:,} of {data['items']:,} items"
+        items = items if protocol["candidates"] == "full" else protocol["candidates"]
         seen = "history masked" if protocol["mask_seen"] == "history" else "history not masked"
         fingerprint = data["fingerprint"][:12]
         line = (

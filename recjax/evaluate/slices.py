@@ -5,7 +5,8 @@
 | novel  | does not stand in their history                                                             |
 | repeat | stands in their history (with `mask_seen="history"` a miss, since masking removes it)       |
 | cold   | occurs in no training event                                                                 |
-| head   | is one of the fifth of the catalog with the most training events (ties: smaller id)         |
+| head   | is one of the fifth of the items with the most training events (ties: smaller id); items    |
+|        | that have no event at all are not counted                                                   |
 | tail   | is one of the other four fifths, cold items included                                        |
 """
 
@@ -14,31 +15,33 @@ import numpy as np
 from recjax.data.splits import Examples
 
 HEAD_SHARE = 0.2
-"""Share of the catalog, rounded up, that is called head."""
+"""Share of the items, rounded up, that is called head."""
 
 SLICES = ("novel", "repeat", "cold", "head", "tail")
 
 
-def head_items(counts: np.ndarray) -> np.ndarray:
-    """bool [v]: the most popular fifth of the catalog.
+def head_items(counts: np.ndarray, unseen: int = 0) -> np.ndarray:
+    """bool [v]: the most popular fifth of the items.
 
     Args:
         counts: int [v], training events of each item; index 0 is padding.
+        unseen: items without any event, of which there is no fifth.
     """
     order = np.argsort(-counts[1:], kind="stable") + 1
     head = np.zeros(len(counts), bool)
-    head[order[: int(np.ceil(HEAD_SHARE * (len(counts) - 1)))]] = True
+    head[order[: int(np.ceil(HEAD_SHARE * (len(counts) - 1 - unseen)))]] = True
     return head
 
 
-def slices(examples: Examples, counts: np.ndarray) -> dict[str, np.ndarray]:
+def slices(examples: Examples, counts: np.ndarray, unseen: int = 0) -> dict[str, np.ndarray]:
     """Name of each slice -> bool [n], whether each example belongs to it.
 
     Args:
         examples: histories and targets.
         counts: int [v], training events of each item.
+        unseen: items without any event.
     """
-    repeat, head = examples.repeats(), head_items(counts)[examples.targets]
+    repeat, head = examples.repeats(), head_items(counts, unseen)[examples.targets]
     return {
         "novel": ~repeat,
         "repeat": repeat,

@@ -118,3 +118,18 @@ def test_unknown_names_say_where_was_looked_and_what_is_there(shelf, monkeypatch
 
 def test_embedded_dataset_needs_no_files(shelf):
     assert find("synthetic").fingerprint == build(synthetic("synthetic")).fingerprint
+
+
+def test_parts_in_folders_are_part_of_the_key(shelf, reads):
+    whole = find("small")
+    lines = (shelf / "small" / "interactions.csv").read_text().splitlines()
+    half = len(lines) // 2
+    for number, rows in enumerate((lines[1:half], lines[half:])):
+        folder = shelf / "parts" / f"half={number}"
+        folder.mkdir(parents=True)
+        (folder / "part-00000.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    (shelf / "parts" / "items.csv").write_text((shelf / "small" / "items.csv").read_text())
+    assert find("parts").fingerprint == whole.fingerprint == find("parts").fingerprint and len(reads) == 2
+    last = shelf / "parts" / "half=1" / "part-00000.csv"
+    last.write_text(last.read_text() + "new,i1,7\n")
+    assert find("parts").n_interactions == whole.n_interactions + 1 and len(reads) == 3

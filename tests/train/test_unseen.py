@@ -1,5 +1,6 @@
 """Items that nobody has had yet: ranked by models of texts, left out and counted by models of item ids."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from recjax import cli, recipes
 from recjax.config import RunConfig, override_all
@@ -14,9 +16,9 @@ from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.data.prepare.preparation import Preparation
 from recjax.data.store.prepared import find, save
-from recjax.evaluate.protocol import NOT_RANKED, evaluate
+from recjax.evaluate.protocol import evaluate
 from recjax.evaluate.recommend import recommend
-from recjax.evaluate.report import dataset_facts
+from recjax.evaluate.report import NOT_RANKED, Report, dataset_facts
 from recjax.train.loop import fit
 from recjax.train.run import Run, load_run
 from recjax.train.task import open_task
@@ -75,11 +77,17 @@ def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def report(run: Run):
+def report(run: Run) -> Report:
     with jax.set_mesh(run.mesh):
         return evaluate(
             run.model, run.params, run.dataset, run.split, run.config.data.view, run.config.evaluate, run.items
         )
+
+
+def shown(found: Report) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(found.table())
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def lists(run: Run, k: int = ALL) -> pl.DataFrame:
@@ -120,6 +128,7 @@ def test_models_of_ids_leave_them_out_with_a_count(ids: Path):
     assert run.model.n_items == run.dataset.n_items == SEEN
     found = report(run)
     assert found.dataset["items"] == ALL and found.notes[NOT_RANKED] == ALL - SEEN
+    assert found.metrics["all"]["coverage@10"] <= SEEN / ALL and "24 of 60 items" in shown(found)
     assert len(lists(run)) == SEEN - 2
     without = replace(config("sasrec_synthetic"), data=replace(run.config.data, prepare=Preparation(unseen="drop")))
     batch, other = open_task(config("sasrec_synthetic")).loader.batch(3), open_task(without).loader.batch(3)

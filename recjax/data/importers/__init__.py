@@ -11,7 +11,7 @@ All of it is in `RawLogs.notes`; how times are read is said in `timestamps`.
 
 from recjax.data.importers.detect import FORMATS, open_table, read
 from recjax.data.importers.download import SOURCES, download
-from recjax.data.importers.logs import RawLogs
+from recjax.data.importers.logs import RawLogs, Reading
 from recjax.data.importers.timestamps import time_columns
 
-__all__ = ["FORMATS", "SOURCES", "RawLogs", "download", "open_table", "read", "time_columns"]
+__all__ = ["FORMATS", "SOURCES", "RawLogs", "Reading", "download", "open_table", "read", "time_columns"]

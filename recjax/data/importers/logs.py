@@ -91,20 +91,19 @@ class Reading:
     @staticmethod
     def column(ours: str, theirs: str) -> str:
         """Words of the command in use that say what a file calls a column of ours; "" where it has none."""
-        words = {"": f"columns={{{ours!r}: {theirs!r}}}", "prepare": f"--column {ours}={theirs}"}
-        return words.get(
-            COMMAND.get(), f"prepare it with --column {ours}={theirs}" if COMMAND.get() in OF_DATASETS else ""
-        )
+        command, said = COMMAND.get(), f"--column {ours}={theirs}"
+        if command in OF_DATASETS:
+            return f"prepare it with {said}"
+        return {"": f"say columns={{{ours!r}: {theirs!r}}}", "prepare": f"say {said}"}.get(command, "")
 
     @staticmethod
     def option(name: str, value: str | tuple[str, ...]) -> str:
         """How to give an attribute of this class, likewise."""
-        if not COMMAND.get():
-            return f"Reading({name}={value!r})"
-        shown = f"--{name.replace('_', '-')} '{value if isinstance(value, str) else ','.join(value)}'"
-        return (
-            shown if COMMAND.get() == "prepare" else f"prepare it with {shown}" if COMMAND.get() in OF_DATASETS else ""
-        )
+        command, text = COMMAND.get(), value if isinstance(value, str) else ",".join(value)
+        said = f"--{name.replace('_', '-')} '{text}'"
+        if command in OF_DATASETS:
+            return f"prepare it with {said}"
+        return {"": f"Reading({name}={value!r})", "prepare": said}.get(command, "")
 
 
 OF_DATASETS = ("train", "tokenize", "align", "ablate", "plan")

@@ -85,7 +85,7 @@ def _advice(ours: str, theirs: str) -> str:
     if ours not in KNOWN:
         return "name that one"
     said = Reading.column(ours, theirs)
-    return f"call it {ours}" + (f", or say {said}" if said else "")
+    return f"call it {ours}" + (f", or {said}" if said else "")
 
 
 KNOWN = ("user_id", "item_id", "timestamp", "rating", "order", "quantity", "title", "categories", "rank", "score")

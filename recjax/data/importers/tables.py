@@ -160,7 +160,7 @@ def open_log(paths: Sequence[Place], options: Options) -> Log:
             )
     if reading.returns != "keep" and "quantity" not in mapping:
         raise InputError(
-            f"{paths[0]} has no column of quantities, which tell returns: say {reading.column('quantity', 'NAME')}"
+            f"{paths[0]} has no column of quantities, which tell returns: {reading.column('quantity', 'NAME')}"
         )
     columns = {ours: theirs for ours, theirs in mapping.items() if not ours.startswith(EXTRA)} | texts
     notes: dict[str, Any] = {"format": NAME, "files": files_note(*paths, *items), "columns": columns}

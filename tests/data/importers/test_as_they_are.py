@@ -274,7 +274,7 @@ def test_returns_by_a_named_policy(tmp_path: Path) -> None:
 
 def test_a_text_called_score_is_switched_off(tmp_path: Path) -> None:
     path = table(tmp_path, ["u,a,1400000000,good"] * 9, header="user_id,item_id,timestamp,score")
-    with pytest.raises(InputError, match=r"If score is no rating: columns=\{'rating': ''\}"):
+    with pytest.raises(InputError, match=r"If score is no rating: say columns=\{'rating': ''\}"):
         read(path)
     assert read(path, columns={"rating": ""}).interactions.columns == ["user_id", "item_id", "timestamp"]
     with pytest.raises(InputError, match="the column user_id cannot be done without"):
@@ -294,6 +294,19 @@ def test_the_command_line_says_and_advises_the_same(tmp_path: Path, capsys: pyte
     assert "rows left out  1 (event!=view)" in shown and "rows left out  2 (purchases that were returned)" in shown
     assert cli.main([*prepare, "--replace"]) == 0
     assert "warning: 3 events have a quantity below 0" in capsys.readouterr().out
+
+
+def test_advice_is_of_the_command_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lists = table(tmp_path, ["u,i,1"], header="who,item,score", name="lists.csv")
+    assert cli.main(["evaluate", "--predictions", str(lists), "--data", "synthetic"]) == 2
+    assert "has no column 'user_id'; found: who" in (error := capsys.readouterr().err) and "--column" not in error
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    table(folder, ["u,i,1400000000"], header="user_ids,item_id,timestamp")
+    assert (
+        cli.main(["train", "sasrec_synthetic", "--set", f"data.dataset={folder}", "--run", str(tmp_path / "run")]) == 2
+    )
+    assert "call it user_id, or prepare it with --column user_id=user_ids" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16le", "latin-1"])
