@@ -295,8 +295,8 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "--users",
         type=_local,
         metavar="FILE",
-        help="csv or parquet with user_id, item_id, timestamp; or with users alone (.txt: an id a line), whose "
-        "histories are those of the run's dataset",
+        help="csv or parquet with user_id, item_id, timestamp; or with nothing but users (one column; .txt: an id a "
+        "line), whose histories are those of the run's dataset",
     )
     who.add_argument("--all-users", action="store_true", help="all users of the run's dataset")
     who.add_argument("--similar", metavar="ID,ID,...", help="items: lists the items most like each of them")

@@ -82,8 +82,8 @@ class Recommender:
 
         Args:
             histories: item ids of each user, oldest first: a list of lists, a mapping of users to lists, or the list of
-                one user; or a table (polars, pandas or the path of a file) with user, item and time, or with users of
-                the run's dataset alone.
+                one user; or a table (polars, pandas or the path of a file) with user, item and time, or with one
+                column, of users of the run's dataset.
             k: length of the lists.
             users: instead of histories, ids of users of the run's dataset, or "all"; needs that dataset.
             candidates: ids of the only items that may be listed.

@@ -59,7 +59,7 @@ def recommend(options: Namespace) -> int:
 def _check_files(options: Namespace) -> None:
     """Raises InputError where the options of a command do not go together, before anything is read."""
     if options.out is not None and options.history is not None:
-        raise InputError("--out goes with lists of many users or items; a typed history is printed")
+        raise InputError("--out goes with --users, --all-users, --stream or --similar; a typed history is printed")
     if options.out is None and options.all_users:
         raise InputError("--all-users goes with --out FILE: lists of all users are too many to print")
     if options.state is not None and options.stream is None:

@@ -43,23 +43,21 @@ def read_ids(path: Path, column: str = "item_id", columns: Mapping[str, str] | N
 
 
 def users_alone(path: Path, columns: Mapping[str, str] | None = None) -> list[str] | None:
-    """The user ids of a file that has users and no events; None for a file with events.
+    """The user ids of a file that has nothing else; None for a file with events.
+
+    A table with more than one column is one of events: whether one of them is the items is for its reader to say.
 
     Args:
-        path: text with an id a line (`.txt`), or a table without a column of items.
+        path: text with an id a line (`.txt`), or a table with one column.
         columns: our column names to the file's.
 
     Raises:
         InputError: see `read_ids`.
     """
-    if path.suffix.lower() != ".txt":
-        if table_files.suffix(path) is None or not path.is_file():
-            return None  # which whatever reads its events says
-        wanted = {"item_id": tables.EVENT_COLUMNS["item_id"], "timestamp": tables.EVENT_COLUMNS["timestamp"]}
-        names = tables.names(path)
-        given = {ours: theirs for ours, theirs in (columns or {}).items() if theirs in names}
-        if tables.match(names, wanted, given, path, required=()):
-            return None
+    if path.suffix.lower() != ".txt" and (
+        table_files.suffix(path) is None or not path.is_file() or len(tables.names(path)) > 1
+    ):
+        return None
     return read_ids(path, "user_id", columns)
 
 
