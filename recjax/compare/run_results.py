@@ -105,7 +105,7 @@ class Outcome:
         return [value for _, value in self.curves.get(name, [])]
 
 
-def by_system(entries: Sequence[T], config_of: Callable[[T], configs.RunConfig]) -> list[list[T]]:
+def by_system(entries: Sequence[T], config_of: Callable[[T], Any]) -> list[list[T]]:
     """Runs by system, in order: those that differ in nothing but the seed are one."""
     systems: list[list[T]] = []
     for entry in entries:
