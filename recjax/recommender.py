@@ -10,17 +10,22 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import polars as pl
+from jax.sharding import Mesh
 
 from recjax import frames, recipes
 from recjax.data.batches.loader import Data
 from recjax.data.splits import Histories
 from recjax.data.store.prepared import find
 from recjax.evaluate import protocol, vectors
+from recjax.evaluate.program import export_ranking
+from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import Fallback, Recommendations, known_events, recommend
 from recjax.evaluate.report import Report
-from recjax.evaluate.selection import item_mask
+from recjax.evaluate.selection import item_mask, users_alone
 from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, typed
+from recjax.nn.groups import path_name
 from recjax.parallel.startup import initialize
+from recjax.train.pretrained import is_pretrained, load_pretrained
 from recjax.train.run import Run, load_alone, load_run
 from recjax.typing import InputError
 
@@ -42,10 +47,11 @@ class Recommender:
     Attributes:
         run: model, parameters, catalog and configuration.
         folder: of the run.
+        recipe: as given.
     """
 
     def __init__(self, run: Run, folder: Path, recipe: ModuleType | None = None):
-        self.run, self.folder, self._recipe = run, folder, recipe
+        self.run, self.folder, self.recipe = run, folder, recipe
         self._item_vectors: np.ndarray | None = None
 
     def __repr__(self) -> str:
@@ -76,7 +82,8 @@ class Recommender:
 
         Args:
             histories: item ids of each user, oldest first: a list of lists, a mapping of users to lists, or the list of
-                one user; or a table (polars, pandas or the path of a file) with user, item and time.
+                one user; or a table (polars, pandas or the path of a file) with user, item and time, or with users of
+                the run's dataset alone.
             k: length of the lists.
             users: instead of histories, ids of users of the run's dataset, or "all"; needs that dataset.
             candidates: ids of the only items that may be listed.
@@ -116,13 +123,17 @@ class Recommender:
         if users is not None:
             if isinstance(users, str) and users != "all":
                 raise InputError(f"users is {users!r}, expected a list of user ids, or 'all'")
-            return of_dataset(self.dataset(), None if isinstance(users, str) else list(users))
+            return self._known_users(None if isinstance(users, str) else list(users))
         if isinstance(histories, Path) or (isinstance(histories, str) and Path(histories).is_file()):
-            return of_file(Path(histories), columns)
+            return self._of_file(Path(histories), columns)
         if frames.is_frame(histories):
             with frames.as_file(histories, "users") as path:
-                return of_file(path, columns, "the frame of users")
+                return self._of_file(path, columns, "the frame of users")
         return typed(histories)
+
+    def _of_file(self, path: Path, columns: Mapping[str, str] | None, what: str = "") -> UserEvents:
+        users = users_alone(path, columns)
+        return of_file(path, columns, what) if users is None else self._known_users(users)
 
     def answer(
         self,
@@ -153,7 +164,7 @@ class Recommender:
                 fallback=fallback,
                 progress=progress,
             )
-        return replace(found, notes=(*notes, *found.notes))
+        return found.after(notes)
 
     def similar(
         self, items: Ids, k: int = 10, *, candidates: Ids | None = None, exclude: Ids | None = None
@@ -172,19 +183,26 @@ class Recommender:
         Raises:
             InputError: an id that the catalog does not have, or a model without item vectors.
         """
+        found = self.alike(items, k, candidates=candidates, exclude=exclude)
+        for line in found.notes:
+            warnings.warn(line, stacklevel=2)
+        return found.table
+
+    def alike(
+        self, items: Ids, k: int = 10, *, candidates: Ids | None = None, exclude: Ids | None = None
+    ) -> Recommendations:
+        """`similar` with what was left out beside the lists."""
         if k < 1:
             raise InputError(f"k is {k}, expected at least 1")
         dataset = self.run.dataset
         raw = [items] if isinstance(items, str) else list(dict.fromkeys(str(item) for item in items))
         asked = dataset.item_index(raw)
         mask, notes = item_mask(dataset, candidates, exclude)
-        for line in notes:
-            warnings.warn(line, stacklevel=2)
         lists, scores = vectors.alike(self._vectors(), asked, min(k, dataset.n_items), mask)
         row, place = np.nonzero(lists)
         item = lists[row, place]
         ids = pl.Series(dataset.item_ids, dtype=pl.String)
-        return pl.DataFrame(
+        table = pl.DataFrame(
             {
                 "item_id": pl.Series(raw, dtype=pl.String).gather(row),
                 "rank": (place + 1).astype(np.int32),
@@ -193,6 +211,7 @@ class Recommender:
                 "score": scores[row, place],
             }
         )
+        return Recommendations(table, {}, [], notes)
 
     def item_vectors(self) -> pl.DataFrame:
         """The vector of every item: item_id, title, vector (float32); its dot product with a user's is the score.
@@ -220,18 +239,50 @@ class Recommender:
         Raises:
             InputError: the model does not rank by a dot product.
         """
-        run = self.run
-        events, unknown = known_events(self.events(histories, users=users, columns=columns), run.dataset)
-        there, lengths = np.unique(events.users, return_counts=True)
-        with jax.set_mesh(run.mesh):
-            read = Histories.concatenated(lengths, events.items, events.times, there)
-            found = vectors.user_vectors(run.model, run.params, read, run.config.data.view, run.items)
-        names = pl.Series("user_id", events.names, dtype=pl.String)
-        fallbacks = [name for number, name in enumerate(events.names) if number not in set(there.tolist())]
-        for line in Recommendations(pl.DataFrame(), unknown, fallbacks, events.notes, "none").lines(run.dataset):
+        found = self.vectors_of(self.events(histories, users=users, columns=columns))
+        for line in found.lines(self.run.dataset):
             warnings.warn(line, stacklevel=2)
+        return found.table
+
+    def vectors_of(self, events: UserEvents) -> Recommendations:
+        """`user_vectors` for events of users, with all that was left out beside the table."""
+        run = self.run
+        known, unknown = known_events(events, run.dataset)
+        there, lengths = np.unique(known.users, return_counts=True)
+        with jax.set_mesh(run.mesh):
+            read = Histories.concatenated(lengths, known.items, known.times, there)
+            found = vectors.user_vectors(run.model, run.params, read, run.config.data.view, run.items)
+        names = pl.Series("user_id", known.names, dtype=pl.String)
         rows = pl.DataFrame({"user_id": names.gather(there)}).with_columns(_column(found))
-        return pl.DataFrame({"user_id": names}).join(rows, on="user_id", how="left", maintain_order="left")
+        table = pl.DataFrame({"user_id": names}).join(rows, on="user_id", how="left", maintain_order="left")
+        without = table.filter(pl.col("vector").is_null())["user_id"].to_list()
+        return Recommendations(table, unknown, without, events.notes, "none")
+
+    def export_program(self, folder: str | Path, *, k: int = 10, batch: int = 8, seen: int = 512) -> dict[str, Any]:
+        """Writes the ranking as a compiled program (StableHLO) with its weights and a page that says how to run it.
+
+        Args:
+            folder: made if absent.
+            k: length of the lists.
+            batch: users of a call.
+            seen: items that each user may have left out.
+
+        Returns:
+            What the folder's `program.json` says.
+
+        Raises:
+            InputError: the ranking cannot be one program.
+        """
+        run = self.run
+        with jax.set_mesh(run.mesh):
+            items = prepared(run.model, run.params, run.items)
+        about = {"run": run.config.name, "step": run.step}
+        given = (run.model, run.params, run.dataset, run.config.data.view, items, Path(folder))
+        return export_ranking(*given, k=k, batch=batch, seen=seen, about=about)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The parameters by their paths, on the host."""
+        return {path_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(self.run.params)}
 
     def evaluate(
         self,
@@ -253,7 +304,10 @@ class Recommender:
             A report: `.metrics`, `.floors`, `.table()`, `.users`.
         """
         given = [*settings, *([f"evaluate.split={split}"] if split else [])]
-        run = load_run(self.folder, dataset, recipe=self._recipe, settings=given)
+        if is_pretrained(self.folder):
+            run = load_pretrained(dataset or self.run.config.data.dataset, given)
+        else:
+            run = load_run(self.folder, dataset, recipe=self.recipe, settings=given)
         with jax.set_mesh(run.mesh):
             return protocol.evaluate(
                 run.model,
@@ -273,6 +327,22 @@ class Recommender:
         data: Data = self.run.config.data
         return find(data.dataset, data.prepare, data.resident)
 
+    def _known_users(self, users: list[Any] | None) -> UserEvents:
+        """Events of users of the dataset, as that is now; of all with None."""
+        run = self.run
+        try:
+            dataset = self.dataset()
+        except InputError as error:
+            raise InputError(
+                f"users by id have the histories of the run's dataset, which cannot be read here ({error}): give their "
+                "events instead"
+            ) from None
+        events = of_dataset(dataset, users)
+        if dataset.fingerprint == run.dataset.fingerprint:
+            return events
+        note = f"dataset {dataset.name!r} has changed since the run was trained on it; the histories are those of today"
+        return replace(events, notes=(note, *events.notes))
+
     def _vectors(self) -> np.ndarray:
         if self._item_vectors is None:
             run = self.run
@@ -286,12 +356,25 @@ def _column(found: np.ndarray) -> pl.Series:
     return pl.Series("vector", found, dtype=pl.Array(pl.Float32, width)).cast(pl.List(pl.Float32))
 
 
-def load(run: str | Path, recipe: str | Path | None = None) -> Recommender:
+def open_run(folder: Path, data: str | None = None, recipe: ModuleType | None = None, mesh: Mesh | None = None) -> Run:
+    """A run to recommend with: by the catalog in its folder, or by another dataset, as `pretrained` always.
+
+    Raises:
+        InputError: no run or dataset, or a damaged file.
+    """
+    if is_pretrained(folder):
+        return load_pretrained(data, all_events=True)
+    if data is None:
+        return load_alone(folder, recipe=recipe, mesh=mesh)
+    return load_run(folder, data, recipe=recipe, mesh=mesh)
+
+
+def load(run: str | Path, recipe: str | Path | None = None, data: str | None = None) -> Recommender:
     """A trained run, ready to recommend; see `recjax.load`."""
     initialize()
     module = recipes.read(str(recipe)).module if recipe is not None else None
     folder = Path(run)
-    found = load_alone(folder, recipe=module)
+    found = open_run(folder, data, module)
     for note in found.notes:
         warnings.warn(f"{folder}: {note}", stacklevel=3)
     return Recommender(found, folder, module)

@@ -1,12 +1,14 @@
 """Every command in the README and the documentation parses, and those of the README run."""
 
 import itertools
+import json
 import re
 import shlex
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,7 +23,9 @@ from tests.models.test_laws import ids
 from tests.tiny import SETTINGS, on_one_device, tiny_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
+EXPERIMENTS = ROOT / "experiments"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), EXPERIMENTS / "README.md"]
+PAGES += [EXPERIMENTS / "benchmarks" / "SCALING.md"]
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`(recjax [a-z]+ [^`]*)`")
 ASSIGNMENT = re.compile(r"^[A-Z_]+=")
@@ -54,6 +58,8 @@ def test_every_command_is_one_that_exists(page: Path, words: list[str]):
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
     elif program == "python":
         assert (ROOT / arguments[0]).is_file(), arguments[0]
+    elif program == "curl":  # tests/serve/test_docs.py asks a server
+        assert sum(argument.startswith("http://127.0.0.1:8000/") for argument in arguments) == 1
     elif program == "pip":
         assert arguments[0] == "install"
         for option, value in itertools.pairwise(arguments):
@@ -135,6 +141,25 @@ def test_the_page_on_adding_a_system_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert there["Same"].streams and not there["FossilModel"].streams
 
 
+def test_the_page_on_python_and_the_notebook_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All blocks of the page in order, and all cells of the notebook, as they stand there."""
+    monkeypatch.chdir(tmp_path)
+    on_one_device(monkeypatch)
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    there: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL):
+        exec(block, there)
+    assert there["lists"]["user_id"].unique(maintain_order=True).to_list() == ["ann", "bob"]
+    assert there["vectors"].height == 40 and there["users"]["vector"].list.len().to_list() == [16]
+    notebook = json.loads((ROOT / "docs" / "from-a-frame-to-lists.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    there = {}
+    for cell in cells:
+        exec("".join(cell["source"]), there)
+    assert there["lists"].height == 6 and Path("lists.csv").is_file()
+
+
 def test_pages_link_to_files_that_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
@@ -154,6 +179,12 @@ def test_every_recipe_stands_in_the_table():
     for path in (ROOT / "experiments").glob("*.py"):
         command = "train" if recipes.read(path.stem).config.model.ranks else "align"
         assert f"| {path.stem} | `recjax {command} {path.stem}` |" in table, path.stem
+
+
+def test_every_recipe_stands_among_the_systems():
+    page = (ROOT / "docs" / "systems.md").read_text()
+    for path in EXPERIMENTS.glob("*.py"):
+        assert f"| `{path.stem}` |" in page, path.stem
 
 
 def test_the_commands_of_the_page_on_data_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -276,10 +276,10 @@ def dataset() -> Any:
 
 def use(kind: str, folder: Path) -> None:
     """Reads the files of a kind as a user of recjax does."""
+    from recjax.commands.prepare import _account
     from recjax.data.importers import read
     from recjax.data.prepare.build import build
     from recjax.data.splits import LeaveOneOut
-    from recjax.datasets import _account
     from recjax.evaluate.predictions import evaluate_predictions
     from recjax.evaluate.protocol import Evaluate
     from recjax.models.parts.published_checkpoint import import_recgpt

@@ -8,7 +8,7 @@ The least that a device has to send, for data parallelism with tables cut by row
 exchanges, with n devices along data and m along model: gradients of tables, 2 (n - 1) / n of a shard; gradients of the
 rest, 2 (nm - 1) / nm of it; and for the vectors V of the positions of n-th part of the batch, which every owner of rows
 has to see and to send, (m - 1) / m of V for each time they cross: looked up, their gradients, into the softmax, and
-its gradients out of it. docs/scaling.md derives it.
+its gradients out of it. SCALING.md derives it.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recjax import config as configs
 from recjax.compare.comparison import MATCHED, Comparison, Cost, Curve, Estimate, Row
@@ -22,6 +22,8 @@ from recjax.train.folder.run_folder import CHECKPOINTS, CONFIG
 from recjax.train.stages import stage_folders
 from recjax.train.step_log import SECONDS
 from recjax.typing import InputError
+
+T = TypeVar("T")
 
 EVALUATION = "evaluation.json"
 ONLINE = "one more event"
@@ -101,6 +103,18 @@ class Outcome:
 
     def _values(self, name: str) -> list[float]:
         return [value for _, value in self.curves.get(name, [])]
+
+
+def by_system(entries: Sequence[T], config_of: Callable[[T], configs.RunConfig]) -> list[list[T]]:
+    """Runs by system, in order: those that differ in nothing but the seed are one."""
+    systems: list[list[T]] = []
+    for entry in entries:
+        alike = (group for group in systems if set(configs.diff(config_of(group[0]), config_of(entry))) <= {"seed"})
+        if (group := next(alike, None)) is not None:
+            group.append(entry)
+        else:
+            systems.append([entry])
+    return systems
 
 
 def read_outcome(run_dir: Path) -> Outcome:

@@ -13,6 +13,9 @@ from recjax.typing import InputError, shorten
 UNSEEN = "items_without_events"
 """Key of a description's account of the catalog: items in the dataset that have no event."""
 
+OF_EVENTS = "fingerprint_of_events"
+"""Key of a description, where there are such items: the fingerprint of the dataset without them."""
+
 EQUAL_TIMES = "events_of_equal_time"
 """Key of a description: of a log with times below a second, events whose whole time is that of the one before."""
 
@@ -37,6 +40,7 @@ class Dataset:
         description: where the data come from, the options, and the counts after each step. JSON.
         fingerprint: sha256 of the content above but `name` and `description`; hex.
         left_out: items without events that `of_events` has taken out.
+        whole: where it has, the fingerprint of the dataset with them; else "".
     """
 
     name: str
@@ -50,6 +54,13 @@ class Dataset:
     description: dict[str, Any]
     fingerprint: str
     left_out: int = 0
+    whole: str = ""
+
+    def __repr__(self) -> str:
+        return (
+            f"<dataset {self.name!r}: {self.n_users:,} users, {self.n_items:,} items, {self.n_interactions:,} "
+            f"interactions, fingerprint {self.fingerprint[:12]}>"
+        )
 
     @property
     def n_users(self) -> int:
@@ -68,13 +79,18 @@ class Dataset:
     def of_events(self) -> "Dataset":
         """The dataset without the items that have no event, for models that know items by their events alone.
 
-        It has the fingerprint of the whole.
+        It is the dataset that would have been prepared without those items, with its fingerprint.
         """
         if not (count := self.n_unseen):
             return self
         kept = self.n_items - count
         return replace(
-            self, item_ids=self.item_ids[: kept + 1], catalog=self.catalog.head(kept), left_out=self.left_out + count
+            self,
+            item_ids=self.item_ids[: kept + 1],
+            catalog=self.catalog.head(kept),
+            fingerprint=self.description[OF_EVENTS],
+            left_out=count,
+            whole=self.fingerprint,
         )
 
     @property
@@ -109,7 +125,12 @@ class Dataset:
         Raises:
             InputError: names the ids that the catalog does not have, and the nearest ones that it has.
         """
-        return _lookup(self._item_numbers, raw_ids, "item", self.name)
+        try:
+            return _lookup(self._item_numbers, raw_ids, "item", self.name)
+        except InputError as error:
+            if not self.left_out:
+                raise
+            raise InputError(f"{error}; {self.left_out:,} items without events are unknown to a model of ids") from None
 
     def user_index(self, raw_ids: list[str]) -> np.ndarray:
         """Numbers of raw user ids, int32 [len(raw_ids)]. Raises InputError like `item_index`."""

@@ -25,7 +25,7 @@ from recjax.decode.trie import Trie
 from recjax.ops.items.topk import DOT_PRODUCT, Scorer, rank_by, ranks_by, scores_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
-__all__ = ["UNRANKED", "CodeSum", "DotProduct", "Pairs", "Scoring", "Stepwise"]
+__all__ = ["UNRANKED", "CodeSum", "DotProduct", "Overlay", "Pairs", "Scoring", "Stepwise"]
 
 Lists = tuple[Int[Array, "q k"], Float[Array, "q k"]]
 """Items and their scores, best first."""
@@ -195,6 +195,55 @@ class Pairs(_EveryItem):
             return self.score(jax.tree.map(lambda x: x[None], query), own)[0]
 
         return jax.vmap(one)(queries, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay(_EveryItem):
+    """The score of an item is a product of few numbers, but for a few items of each query, which have one of their own.
+
+    Attributes:
+        users: factors of each query.
+        vectors: of the items; item i is row `start + i`.
+        listed: rows of the items with a score of their own, each once; 0 where there are fewer.
+        own: their scores.
+        n_items: items of the catalog; may be traced.
+        start: row before the first item's; may be traced.
+    """
+
+    users: Float[Array, "q d"]
+    vectors: Float[Array, "rows d"]
+    listed: Int[Array, "q m"]
+    own: Float[Array, "q m"]
+    n_items: Array | int
+    start: Array | int = 0
+
+    def _parts(self) -> tuple[Scorer, Any, Any]:
+        numbers = jnp.arange(self.vectors.shape[0])
+        queries = (self.users, self.listed, self.own)
+        return Scorer(_overlaid, _overlaid_pairs, multiple=8), queries, (self.vectors, numbers)
+
+
+def _overlaid(queries: Any, rows: Any) -> Array:
+    """Scores [q, c] of rows that follow each other."""
+    users, listed, own = queries
+    vectors, numbers = rows
+    place = listed - numbers[0]
+    place = jnp.where((listed > 0) & (place >= 0), place, numbers.shape[0])  # others fall off the end
+    product = DOT_PRODUCT.rows(users, (vectors, None))
+    return jax.vmap(lambda row, place, own: row.at[place].set(own, mode="drop"))(product, place, own)
+
+
+def _overlaid_pairs(queries: Any, rows: Any) -> Array:
+    """Scores [q, c] of rows [q, c, ...], each query with its own."""
+    users, listed, own = queries
+    vectors, numbers = rows
+
+    def one(listed: Array, own: Array, numbers: Array, product: Array) -> Array:
+        order = jnp.argsort(listed)
+        place = jnp.minimum(jnp.searchsorted(listed[order], numbers), listed.shape[0] - 1)
+        return jnp.where((listed[order][place] == numbers) & (numbers > 0), own[order][place], product)
+
+    return jax.vmap(one)(listed, own, numbers, DOT_PRODUCT.pairs(users, (vectors, None)))
 
 
 @dataclass(frozen=True, eq=False)

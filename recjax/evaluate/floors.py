@@ -29,13 +29,14 @@ from scipy import sparse
 
 from recjax.data.dataset import Dataset
 from recjax.data.splits import Examples, Histories, Split, Which
+from recjax.data.text_neighbours import text_prior
 from recjax.data.transitions import Transitions, item_counts, recency_weights
 from recjax.evaluate.ease import Ease, check_size
 from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.item_knn import ItemNeighbours
 from recjax.evaluate.ranking import Rankings, tracked
 from recjax.evaluate.session_knn import SessionNeighbours
-from recjax.evaluate.text_transition import TextTransitions, asked_items, text_prior
+from recjax.evaluate.text_transition import TextTransitions, asked_items
 from recjax.limits import refuse
 from recjax.text.tfidf import name_texts, tfidf
 

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from recjax.evaluate.metrics import ACCURACY, user_metrics
+from recjax.evaluate.metrics import accuracy, cutoff, user_metrics
 
 LEVEL = 0.95
 
 
-def bootstrap(ranks: np.ndarray, resamples: int, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
+def bootstrap(
+    ranks: np.ndarray, resamples: int, seed: int = 0, level: float = LEVEL, k: int | None = None
+) -> dict[str, list[float]]:
     """Percentile bootstrap intervals of the accuracy metrics, users resampled with replacement.
 
     A mean depends on how often each distinct rank was drawn and on nothing else, so resamples are drawn as counts of
@@ -21,6 +23,7 @@ def bootstrap(ranks: np.ndarray, resamples: int, seed: int = 0, level: float = L
         resamples: how many; 0 gives no intervals.
         seed: of the draw.
         level: coverage.
+        k: see `user_metrics`.
 
     Returns:
         Metric -> [low, high].
@@ -28,11 +31,12 @@ def bootstrap(ranks: np.ndarray, resamples: int, seed: int = 0, level: float = L
     if not resamples or not len(ranks):
         return {}
     distinct, counts = np.unique(ranks, return_counts=True)
-    values = np.stack([user_metrics(distinct)[name] for name in ACCURACY], axis=1)
+    found = user_metrics(distinct, k)
+    values = np.stack([found[name] for name in accuracy(k)], axis=1)
     drawn = np.random.default_rng(seed).multinomial(len(ranks), counts / len(ranks), size=resamples)
     means = drawn @ values / len(ranks)
     tails = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: [float(low), float(high)] for name, low, high in zip(ACCURACY, *tails, strict=True)}
+    return {name: [float(low), float(high)] for name, low, high in zip(accuracy(k), *tails, strict=True)}
 
 
 def bootstrap_values(
@@ -109,7 +113,9 @@ def paired(first: Sequence[np.ndarray], second: Sequence[np.ndarray], metric: st
         Mean of each, difference (second - first) with its 95 % interval (t), and p-values of the paired t-test and of
         Wilcoxon's signed-rank test. p-values are 1 where no user differs.
     """
-    a, b = (np.mean([user_metrics(ranks)[metric] for ranks in system], axis=0) for system in (first, second))
+    a, b = (
+        np.mean([user_metrics(ranks, cutoff(metric))[metric] for ranks in system], axis=0) for system in (first, second)
+    )
     return paired_values(a, b, metric)
 
 

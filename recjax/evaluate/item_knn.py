@@ -10,8 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from recjax.data.splits import Histories
+from recjax.data.text_neighbours import nearest
 from recjax.data.transitions import user_items
-from recjax.evaluate.neighbours import nearest
 
 NEIGHBOURS = 50
 SHRINKAGE = 100.0

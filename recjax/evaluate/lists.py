@@ -99,7 +99,7 @@ def encoded(table: pl.DataFrame, path: Path) -> bytes:
 def shown(table: pl.DataFrame, one_user: bool) -> Table:
     """Lists as a table for the console; without the user's name where there is one user."""
     result = Table(box=rich.box.SIMPLE_HEAD)
-    names = ["rank", "item_id", "title", "score"] if one_user else ["user_id", "rank", "item_id", "title", "score"]
+    names = [name for name in table.columns if name != "fallback" and not (one_user and name == "user_id")]
     for name in names:
         result.add_column(name, justify="right" if name in ("rank", "score") else "left", overflow="fold")
     for row in table.select(names).iter_rows():

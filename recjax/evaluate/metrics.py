@@ -17,24 +17,41 @@ LIST_LENGTH = 10
 """Items of a list that coverage, novelty and popularity lift look at."""
 
 
-def user_metrics(ranks: np.ndarray) -> dict[str, np.ndarray]:
+def accuracy(k: int | None = None) -> tuple[str, ...]:
+    """Names of the metrics that depend on ranks alone, `ACCURACY` and those within the first `k`."""
+    found = [f"{name}@{cutoff}" for name, cutoffs in CUTOFFS.items() for cutoff in _with(cutoffs, k)]
+    return (*found, "mrr")
+
+
+def _with(cutoffs: tuple[int, ...], k: int | None) -> tuple[int, ...]:
+    return cutoffs if k is None or k in cutoffs else (*cutoffs, k)
+
+
+def cutoff(metric: str) -> int | None:
+    """k of a metric called `NAME@k`."""
+    digits = metric.rpartition("@")[2]
+    return int(digits) if digits.isdecimal() else None
+
+
+def user_metrics(ranks: np.ndarray, k: int | None = None) -> dict[str, np.ndarray]:
     """Every accuracy metric of every user, float64 [n].
 
     Args:
         ranks: int64 [n], from 1; `MISS` where the target was not ranked.
+        k: another cut-off beside those of `CUTOFFS`.
     """
     ranks = np.asarray(ranks, np.int64)
     if len(ranks) and ranks.min() < 1:
         raise ValueError(f"rank {ranks.min()} found, expected 1 or more")
     gain = 1.0 / np.log2(1.0 + ranks)
-    values = {f"hr@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS["hr"]}
-    values |= {f"ndcg@{k}": np.where(ranks <= k, gain, 0.0) for k in CUTOFFS["ndcg"]}
+    values = {f"hr@{cut}": (ranks <= cut).astype(np.float64) for cut in _with(CUTOFFS["hr"], k)}
+    values |= {f"ndcg@{cut}": np.where(ranks <= cut, gain, 0.0) for cut in _with(CUTOFFS["ndcg"], k)}
     return values | {"mrr": np.where(ranks < MISS, 1.0 / ranks, 0.0)}
 
 
-def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
+def mean_metrics(ranks: np.ndarray, k: int | None = None) -> dict[str, float]:
     """Every accuracy metric, averaged over users."""
-    return {name: float(values.mean()) for name, values in user_metrics(ranks).items()}
+    return {name: float(values.mean()) for name, values in user_metrics(ranks, k).items()}
 
 
 SET_CUTOFFS = (1, 5, 10, 20)
@@ -42,7 +59,7 @@ SET_ACCURACY = (*(f"{name}@{k}" for name in ("recall", "ndcg", "hr") for k in SE
 """Names of the metrics of several targets a user, in the order in which they are printed."""
 
 
-def set_metrics(ranks: np.ndarray, users: np.ndarray, count: int) -> dict[str, np.ndarray]:
+def set_metrics(ranks: np.ndarray, users: np.ndarray, count: int, k: int | None = None) -> dict[str, np.ndarray]:
     """Every metric of several targets a user, float64 [count]; NaN for users without a target.
 
     recall@k is the share of a user's targets within the first k; ndcg@k sums 1 / log2(1 + rank) over these, divided by
@@ -56,19 +73,20 @@ def set_metrics(ranks: np.ndarray, users: np.ndarray, count: int) -> dict[str, n
         ranks: int64 [m], of each target, from 1 and distinct for each user; `MISS` where it was not ranked.
         users: int [m], 0 to count - 1, whose target it is.
         count: number of users.
+        k: another cut-off beside `SET_CUTOFFS`.
     """
     targets = np.bincount(users, minlength=count)
     gain, values = 1.0 / np.log2(1.0 + ranks), {}
     first = np.full(count, MISS)
     np.minimum.at(first, users, ranks)
     with np.errstate(invalid="ignore"):  # users without a target
-        for k in SET_CUTOFFS:
-            values[f"recall@{k}"] = np.bincount(users, ranks <= k, count) / targets
-        for k in SET_CUTOFFS:
-            ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, k + 2)))])
-            values[f"ndcg@{k}"] = np.bincount(users, gain * (ranks <= k), count) / ideal[np.minimum(targets, k)]
-        for k in SET_CUTOFFS:
-            values[f"hr@{k}"] = np.where(targets > 0, first <= k, np.nan)
+        for cut in _with(SET_CUTOFFS, k):
+            values[f"recall@{cut}"] = np.bincount(users, ranks <= cut, count) / targets
+        for cut in _with(SET_CUTOFFS, k):
+            ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2.0, cut + 2)))])
+            values[f"ndcg@{cut}"] = np.bincount(users, gain * (ranks <= cut), count) / ideal[np.minimum(targets, cut)]
+        for cut in _with(SET_CUTOFFS, k):
+            values[f"hr@{cut}"] = np.where(targets > 0, first <= cut, np.nan)
         values["mrr"] = np.where(targets > 0, np.where(first < MISS, 1.0 / first, 0.0), np.nan)
     return values
 

@@ -43,7 +43,7 @@ class Evaluate(Evaluator):
             not even order models the same way (Krichene & Rendle 2020).
         users_per_batch: queries of a batch over all devices.
         bootstrap: resamples of the users for the 95 % intervals; 0 for none.
-        k: length of the lists.
+        k: length of the lists, and a cut-off of the metrics beside the usual ones.
         seed: of sampled candidates, of the bootstrap and of the lengths of short histories.
         max_history: cold start: every history is cut to its last 1 to `max_history` events, how many being drawn for
             each user; models and floors see no more. Masking, and what counts as a repeat, follow the events that are
@@ -227,7 +227,7 @@ def report(
         ranked = rank_floors(
             dataset, split, config.split, examples, rules, vectors=vectors, only=only, progress=progress
         )
-    metrics = {group: figures(rankings, rows, dataset.n_items) for group, rows in groups.items()}
+    metrics = {group: figures(rankings, rows, dataset.n_items, config.k) for group, rows in groups.items()}
     if rankings.lists is not None:
         lists, histories = rankings.lists[:, :LIST_LENGTH], examples.histories
         metrics["all"]["novelty@10"] = novelty(lists, counts)
@@ -255,9 +255,9 @@ def report(
         dataset=dataset_facts(dataset),
         protocol=protocol if config.candidates == "full" else protocol | {"warning": WARNING},
         metrics=metrics,
-        interval=bootstrap(rankings.ranks, config.bootstrap, config.seed),
+        interval=bootstrap(rankings.ranks, config.bootstrap, config.seed, k=config.k),
         floors={
-            floor: None if found is None else figures(found, groups["all"], dataset.n_items)
+            floor: None if found is None else figures(found, groups["all"], dataset.n_items, config.k)
             for floor, found in ranked.items()
         },
         counts={"users": len(examples)} | {group: int(rows.sum()) for group, rows in groups.items() if group != "all"},
@@ -268,17 +268,18 @@ def report(
     )
 
 
-def figures(rankings: Rankings, rows: np.ndarray, n_items: int) -> dict[str, float]:
+def figures(rankings: Rankings, rows: np.ndarray, n_items: int, k: int | None = None) -> dict[str, float]:
     """The metrics of some of the users; empty for no users.
 
     Args:
         rankings: of all users.
         rows: bool [n], which users.
         n_items: catalog size.
+        k: another cut-off beside the usual ones.
     """
     if not rows.any():
         return {}
-    metrics = mean_metrics(rankings.ranks[rows])
+    metrics = mean_metrics(rankings.ranks[rows], k)
     if rankings.lists is not None:
         metrics["coverage@10"] = coverage(rankings.lists[rows, :LIST_LENGTH], n_items)
     return metrics

@@ -143,7 +143,10 @@ class RankSets(Evaluator):
             chosen["repeat_among_seen"] = (found.seen, sets.repeat)
             chosen["novel_among_unseen"] = (found.unseen, ~sets.repeat)
         count = len(sets.lengths)
-        return {group: set_metrics(ranks[among], sets.rows[among], count) for group, (ranks, among) in chosen.items()}
+        return {
+            group: set_metrics(ranks[among], sets.rows[among], count, self.k)
+            for group, (ranks, among) in chosen.items()
+        }
 
     def _figures(self, found: SetRankings, n_items: int) -> dict[str, dict[str, float]]:
         groups = self._groups(found)

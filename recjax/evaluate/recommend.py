@@ -47,6 +47,10 @@ class Recommendations:
     notes: tuple[str, ...] = ()
     fallback: Fallback = "popularity"
 
+    def after(self, notes: Sequence[str]) -> "Recommendations":
+        """The same with more to say before its notes."""
+        return replace(self, notes=(*notes, *self.notes))
+
     def lines(self, dataset: Dataset, typed: bool = False) -> list[str]:
         """All that could not be used, in words.
 
@@ -64,7 +68,7 @@ class Recommendations:
             shown = ", ".join(map(repr, users[:SHOWN])) + (", ..." if len(users) > SHOWN else "")
             of = f"the histories of {len(users):,} users: {shown}" if len(users) > 1 else f"the history of user {shown}"
             who = "nothing of the history is left" if typed else f"nothing is left of {of}"
-            got = "these are the most popular items" if self.fallback == "popularity" else "there is no list"
+            got = "these are the most popular items" if self.fallback == "popularity" else "none is given"
             lines.append(f"{who}; {got}")
         return lines
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from recjax.data.dataset import Dataset
 from recjax.evaluate.floors import best_floor
 from recjax.evaluate.intervals import holm, paired_values, spread
-from recjax.evaluate.metrics import MISS, user_metrics
+from recjax.evaluate.metrics import CUTOFFS, MISS, cutoff, user_metrics
 from recjax.files import file_digest, read_json, replacing, sealed, unsealed
 from recjax.typing import InputError
 
@@ -44,7 +44,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
     """Description of the dataset in a report."""
     return {
         "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": dataset.whole or dataset.fingerprint,
         "users": dataset.n_users,
         "items": dataset.n_items + dataset.left_out,
     }
@@ -85,6 +85,13 @@ class Report:
     notes: dict[str, Any] = field(default_factory=dict)
     users: pl.DataFrame | None = None
     tasks: "dict[str, Report]" = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Short; `table()` has the whole."""
+        shown = [name for name in ("ndcg@10", "hr@10") if name in self.metrics["all"]] or list(self.metrics["all"])[:2]
+        figures = ", ".join(f"{name} {self.metrics['all'][name]:.4f}" for name in shown)
+        data, split = self.dataset, self.protocol.get("split", "")
+        return f"<report of {self.name!r} on {data['name']!r}, {split}, {self.counts['users']:,} users: {figures}>"
 
     def to_json(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
@@ -161,7 +168,7 @@ class Report:
         if self.users is None:
             return None
         if RANK + end in self.users.columns:
-            return user_metrics(self.users[RANK + end].fill_null(int(MISS)).to_numpy()).get(metric)
+            return user_metrics(self.users[RANK + end].fill_null(int(MISS)).to_numpy(), cutoff(metric)).get(metric)
         return self.users[metric + end].to_numpy() if metric + end in self.users.columns else None
 
     @property
@@ -261,7 +268,12 @@ class Report:
 
     def _shown(self) -> list[str]:
         found = self.metrics["all"]
-        return list(found) if len(found) < FEW else [name for name in COLUMNS if name in found]
+        if len(found) < FEW:
+            return list(found)
+        own = [name for name in found if cutoff(name) not in (None, *CUTOFFS["hr"])]  # of a longer list
+        shown = [name for name in COLUMNS if name in found]
+        place = shown.index("mrr") if "mrr" in shown else len(shown)
+        return [*shown[:place], *own, *shown[place:]]
 
     def _footnote(self) -> str:
         figures = self.metrics["all"]

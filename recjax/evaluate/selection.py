@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from recjax.data.dataset import Dataset
-from recjax.data.importers import tables
+from recjax.data.importers import table_files, tables
 from recjax.data.importers.rows import identifier
 from recjax.typing import InputError, shorten
 
@@ -29,8 +29,9 @@ def read_ids(path: Path, column: str = "item_id", columns: Mapping[str, str] | N
     """
     if path.suffix.lower() == ".txt":
         found = _lines(path)
-    elif tables.suffix(path) is None:
-        raise InputError(f"{path}: a file of ids is .txt with an id a line, or a table ({', '.join(tables.SUFFIXES)})")
+    elif table_files.suffix(path) is None:
+        endings = ", ".join(table_files.SUFFIXES)
+        raise InputError(f"{path}: a file of ids is .txt with an id a line, or a table ({endings})")
     elif not path.is_file():
         raise InputError(f"there is no file {path}")
     else:
@@ -39,6 +40,27 @@ def read_ids(path: Path, column: str = "item_id", columns: Mapping[str, str] | N
     if not ids:
         raise InputError(f"{path} has no ids")
     return ids
+
+
+def users_alone(path: Path, columns: Mapping[str, str] | None = None) -> list[str] | None:
+    """The user ids of a file that has users and no events; None for a file with events.
+
+    Args:
+        path: text with an id a line (`.txt`), or a table without a column of items.
+        columns: our column names to the file's.
+
+    Raises:
+        InputError: see `read_ids`.
+    """
+    if path.suffix.lower() != ".txt":
+        if table_files.suffix(path) is None or not path.is_file():
+            return None  # which whatever reads its events says
+        wanted = {"item_id": tables.EVENT_COLUMNS["item_id"], "timestamp": tables.EVENT_COLUMNS["timestamp"]}
+        names = tables.names(path)
+        given = {ours: theirs for ours, theirs in (columns or {}).items() if theirs in names}
+        if tables.match(names, wanted, given, path, required=()):
+            return None
+    return read_ids(path, "user_id", columns)
 
 
 def _lines(path: Path) -> list[str]:
@@ -55,7 +77,7 @@ def _lines(path: Path) -> list[str]:
 
 def _column(path: Path, column: str, columns: Mapping[str, str]) -> list[str]:
     names = tables.names(path)
-    given = {column: columns[column]} if column in columns else {}
+    given = {column: columns[column]} if columns.get(column) in names else {}
     only = {column: names[0]} if len(names) == 1 and not given else given
     mapping = tables.match(names, {column: tables.EVENT_COLUMNS[column]}, only, path, required=(column,))
     rows = tables.load(path, [mapping[column]])

@@ -47,6 +47,8 @@ def typed(histories: Sequence[Any] | Mapping[Any, Sequence[Any]]) -> UserEvents:
     Raises:
         InputError: it is neither.
     """
+    if hasattr(histories, "to_list"):  # a column of a frame
+        histories = histories.to_list()  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(histories, str | bytes) or not isinstance(histories, Mapping | Sequence | np.ndarray):
         raise InputError(
             f"histories are {shorten(repr(histories))}, expected lists of item ids, one a user, a mapping of users to "

@@ -77,7 +77,7 @@ class Capabilities:
         packing: keeps the histories of a packed row apart.
         separate_query: takes queries from another stream than keys and values (SASRec's norm placement).
         positional: knows the order of events without position embeddings.
-        memory: what it keeps of the past when it runs event by event: "constant" (a state of fixed size), "history"
+        memory: memory of the past when it runs event by event: "constant" (a state of fixed size), "history"
             (a cache of a given length), "none" (it cannot).
         seq_sharded: its positions may be sharded over the mesh's `seq` axis.
         times: reads timestamps.
@@ -138,7 +138,7 @@ class Mixer(nn.Module):
     ) -> Any:
         """Mixes each history of the rows.
 
-        With a state, each row is one history that resumes: its events stand at the left, `context.continues` is set and
+        With a state, each row is one history that resumes: its events are left-aligned, `context.continues` is set and
         padding changes nothing. For any cut of a history, x = x1 + x2:
 
             mixer(x) = mixer(x1) + mixer(x2, state after x1)
@@ -149,7 +149,7 @@ class Mixer(nn.Module):
             x: the stream, and the queries where keys and values have a stream of their own.
             context: segments, positions and times of the batch.
             source: the stream of keys and values, if it is not `x`.
-            last: positions of each row whose output is needed, [b] or [b, s]: what ranking needs of the last layer.
+            last: positions of each row whose output is needed, [b] or [b, s]; ranking needs few of the last layer.
             state: of `MixerConfig.init_state`, or of an earlier call.
 
         Returns:

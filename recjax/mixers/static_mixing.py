@@ -73,7 +73,7 @@ class StaticMixer(AttentionMixer):
     def compared(self, queries: Array, source: Array) -> tuple[Array, Array]:
         heads = self.config.heads
         if self.weights != "random":
-            # One channel of ones: every product is the same, and what is the same for all keys does not matter.
+            # One channel of ones: all products are equal, and the softmax ignores a common term.
             return tuple(jnp.ones((x.shape[0], heads, x.shape[1], 1), self.dtype) for x in (queries, source))  # pyright: ignore
 
         def project(x: Array, part: int) -> Array:

@@ -63,6 +63,11 @@ class MeshShape:
         data, model, seq = (rest if size == -1 else size for size in asked)
         return data, model, seq
 
+    def of_one_query(self) -> Mesh:
+        """The mesh for one query at a time: its model axis alone where so many devices are here, else one device."""
+        parts = self.model if 1 <= self.model <= jax.local_device_count() else 1
+        return MeshShape(data=1, model=parts).build(jax.local_devices()[:parts])
+
     @property
     def _shown(self) -> str:
         return ", ".join(f"{axis}={getattr(self, axis)}" for axis in MESH_AXES)

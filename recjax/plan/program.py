@@ -199,7 +199,7 @@ def _batches(config: RunConfig, items: int, mesh: Mesh) -> tuple[Batch, Queries,
         )
     length = data.view.max_length + 2
     history = Histories.concatenated(
-        np.array([length]), np.ones(length, np.int32), np.zeros(length, np.int64), np.zeros(1, np.int32)
+        np.array([length]), np.ones(length, np.int32), np.arange(length), np.zeros(1, np.int32)
     )
     relations = {name: shape for name, feature in config.items.items() if isinstance(shape := feature.shape(), int)}
     linked = {name: np.broadcast_to(np.int32(0), (items + 1, count)) for name, count in relations.items()}

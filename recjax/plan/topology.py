@@ -1,6 +1,7 @@
 """Devices that are not there: the topology of a TPU slice, or host devices."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -86,6 +87,12 @@ def _gpus() -> Topology:
     return Topology(f"gpu:{len(devices)}", devices, gpu(devices[0].device_kind))
 
 
+def _libtpu() -> str:
+    """The version of libtpu that the JAX which is installed wants."""
+    wanted = (requirement.partition(";")[0].strip() for requirement in importlib.metadata.requires("jax") or ())
+    return next((requirement for requirement in wanted if requirement.startswith("libtpu")), "libtpu")
+
+
 def _tpus(name: str, slices: int) -> list[Any]:
     """Devices of libtpu's description of the topology; nothing is run on them."""
     sizes = [int(number) for number in re.findall(r"\d+", name.partition(":")[2])]
@@ -94,8 +101,9 @@ def _tpus(name: str, slices: int) -> list[Any]:
         raise InputError(f"--topology {name!r}: expected a shape such as {EXAMPLES}")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
-            f"--topology {name} needs libtpu, which compiles for TPUs without one: pip install 'recjax[tpu]', or "
-            "pip install -r requirements-tpu.txt in an environment of its own"
+            f"--topology {name} needs libtpu, which compiles for TPUs without one: pip install --no-deps "
+            f"--target libtpu '{_libtpu()}', then PYTHONPATH=libtpu recjax plan ...; or pip install 'recjax[tpu]' in "
+            "an environment of its own"
         )
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)

@@ -28,7 +28,7 @@ def failed(status: int, code: str, message: str, unknown: Any = None, headers: M
 
 
 def faults(errors: Sequence[Mapping[str, Any]]) -> str:
-    """Faults of a request, of which a validation gives the place and the kind, in words."""
+    """The validation errors of a request, by place and kind, in words."""
     lines = list(dict.fromkeys(map(_fault, errors)))
     more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return "; ".join(lines[:SHOWN]) + more

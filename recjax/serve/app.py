@@ -116,7 +116,7 @@ def _add_state(app: FastAPI, service: Service, measures: Measures) -> None:
 
     @app.get("/v1/model", response_model=messages.About)
     async def model() -> Response:
-        """What is served, and the limits of requests."""
+        """The run, its catalog, and the limits of requests."""
         return Json(about)
 
     @app.get("/health", response_model=messages.Health, responses={503: {"model": messages.Health}})

@@ -12,7 +12,7 @@ class Measures:
     """Counters of one server; of the process, memory, processor time and open files."""
 
     def __init__(self):
-        disable_created_metrics()  # a second series for each, which nobody plots
+        disable_created_metrics()  # they double the series and say little
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -42,7 +42,7 @@ class Measures:
         self.seconds.labels(route).observe(seconds)
 
     def watch(self, name: str, text: str, read) -> None:
-        """A figure that is read when it is asked for; `read` gives a number."""
+        """A gauge that calls `read` for its value at each scrape."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
     def text(self) -> bytes:

@@ -11,20 +11,20 @@ Seconds = Annotated[StrictInt, Field(ge=0, le=2**31 - 1, description="unix secon
 
 
 class _Closed(BaseModel):
-    """A request, in which a key that nobody reads is a slip."""
+    """Base of requests: an unknown key is an error, for it is a slip."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Event(_Closed):
-    """Something that a user has just had."""
+    """One event of a user."""
 
     item_id: Id
     timestamp: Seconds | None = None
 
 
 class Wish(_Closed):
-    """What lists may hold."""
+    """Length and contents of a list."""
 
     k: StrictInt = Field(10, ge=1, description="items of the list; it is shorter where the catalog runs out")
     candidates: list[Id] | None = Field(None, description="the only items that may be listed, e.g. those in stock")
@@ -103,7 +103,7 @@ class About(BaseModel):
     fingerprint: str
     items: int
     online: Literal["state", "history"] = Field(
-        description="users' events advance a state of one size, or are kept and read again"
+        description="users' events advance a state of one size, or are stored and read again"
     )
     limits: dict[str, int]
 

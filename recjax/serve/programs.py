@@ -1,7 +1,7 @@
 """Rankings compiled ahead for a few shapes, so that no request waits for a compiler.
 
 Queries are laid into batches of the next larger size, histories into the next larger width, and every program makes the
-longest list that may be asked for, whose beginning is every shorter one. Items that some query may not get beyond the
+longest list that a request may want, whose beginning is every shorter one. Items that some query may not get beyond the
 first `HIDDEN` are taken out by a mask over the catalog, which the queries of a batch share.
 """
 
@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from recjax.data.batches.views import Queries
 from recjax.data.splits import Histories
 from recjax.evaluate.ranking import NonFiniteScoresError, prepared
+from recjax.serve.columns import item_columns, listed
 from recjax.serve.served import Served
 from recjax.typing import Array
 
@@ -75,6 +76,7 @@ class Programs:
         self._compiled: dict[tuple[bool, int, int], Callable[..., Any]] = {}
         with jax.set_mesh(served.mesh):
             self._items = prepared(served.model, served.params, served.items)
+            self._columns = item_columns(served.model, served.params, self._example(1, self.widths[0]), self._items)
             self._open = jax.device_put(self._everything, NamedSharding(served.mesh, PartitionSpec()))
             for size in SIZES:
                 for width in self.widths:
@@ -116,7 +118,7 @@ class Programs:
         else:
             queries = self._queries(batch, size, hidden)
             program, inputs = self._compiled[False, size, queries.items.shape[1]], (queries,)
-        items, scores = map(np.asarray, program(self.served.params, *inputs, allowed, self._items))
+        items, scores = map(np.asarray, program(self.served.params, *inputs, allowed, self._items, self._columns))
         for query, mine, theirs in zip(batch, items, scores, strict=False):
             if np.isnan(theirs).any():
                 yield NonFiniteScoresError("the scores are not finite: the parameters are damaged or have diverged")
@@ -133,18 +135,22 @@ class Programs:
         width = next(width for width in self.widths if width >= longest)
         return _filled(view.queries(histories, width, self.served.model.n_items), size, hidden)
 
-    def _compile(self, size: int, width: int) -> None:
-        model, view = self.served.model, self.served.view
+    def _example(self, size: int, width: int) -> Queries:
+        view, count = self.served.view, self.served.model.n_items
         one = Histories.concatenated(np.ones(1, np.int64), np.ones(1, np.int32), np.zeros(1, np.int64), np.zeros(1))
-        queries = _filled(view.queries(one, width, model.n_items), size, np.zeros((size, HIDDEN), np.int32))
-        program = jax.jit(partial(_from_history, model, self.most))
-        lowered = program.lower(self.served.params, queries, self._open, self._items)
+        return _filled(view.queries(one, width, count), size, np.zeros((size, HIDDEN), np.int32))
+
+    def _compile(self, size: int, width: int) -> None:
+        program = jax.jit(partial(_from_history, self.served.model, self.most))
+        queries = self._example(size, width)
+        lowered = program.lower(self.served.params, queries, self._open, self._items, self._columns)
         self._compiled[False, size, width] = lowered.compile()
 
     def _compile_by_state(self, size: int, states: Array) -> None:
         rows, hidden = np.zeros(size, np.int32), np.zeros((size, HIDDEN), np.int32)
         program = jax.jit(partial(_from_state, self.served.model, self.most))
-        lowered = program.lower(self.served.params, states, rows, hidden, self._open, self._items)
+        inputs = (states, rows, hidden)
+        lowered = program.lower(self.served.params, *inputs, self._open, self._items, self._columns)
         self._compiled[True, size, 0] = lowered.compile()
 
     def warm(self) -> float:
@@ -152,22 +158,22 @@ class Programs:
         for width in self.widths:
             for size in SIZES:
                 self.lists([self._probe(width)] * size)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         self.lists([self._probe(self.widths[-1])])
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     def _probe(self, width: int) -> Query:
         items = np.ones(width, np.int32)
         return Query(items, np.zeros(width, np.int64), np.ones(1, np.int32), None, self.most)
 
 
-def _from_history(model, most, params, queries, allowed, items):
-    return model.scoring(params, queries, items).topk(queries.seen, most, allowed)
+def _from_history(model, most, params, queries, allowed, items, columns):
+    return listed(model.scoring(params, queries, items), columns, queries.seen, most, allowed)
 
 
-def _from_state(model, most, params, states, rows, hidden, allowed, items):
+def _from_state(model, most, params, states, rows, hidden, allowed, items, columns):
     found = jnp.take(states, rows, axis=0, mode="clip")
-    return model.state_scoring(params, found, items).topk(hidden, most, allowed)
+    return listed(model.state_scoring(params, found, items), columns, hidden, most, allowed)
 
 
 def _filled(queries: Queries, size: int, hidden: np.ndarray) -> Queries:

@@ -1,11 +1,10 @@
-"""What a server needs of a run, in one place: the only file of this room that knows run folders."""
+"""Model and catalog of a run in the form that a server needs: the only file of this room that knows run folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,7 +13,6 @@ from recjax.data.batches.views import View
 from recjax.data.items import Items
 from recjax.data.transitions import item_counts
 from recjax.models.model import Model
-from recjax.parallel.mesh import MeshShape
 from recjax.serve.catalog import Catalog
 from recjax.train.folder.run_folder import CONFIG
 from recjax.train.run import Run, load_run
@@ -53,7 +51,7 @@ class Served:
 
 
 def of_run(run: Run) -> Served:
-    """What a server needs of a run that has been read."""
+    """The served form of a run that has been read."""
     counts = item_counts(run.dataset.items, run.dataset.n_items)[1:]
     titles = [title or "" for title in run.dataset.catalog["title"].to_list()]
     return Served(
@@ -80,7 +78,5 @@ def open_run(folder: Path, recipe: ModuleType | None = None) -> tuple[Served, tu
     Raises:
         InputError: no run, no checkpoint, or its dataset is not here.
     """
-    model = load(folder / CONFIG, recipe).mesh.model
-    parts = model if 1 <= model <= jax.device_count() else 1
-    run = load_run(folder, recipe=recipe, mesh=MeshShape(data=1, model=parts).build(jax.devices()[:parts]))
+    run = load_run(folder, recipe=recipe, mesh=load(folder / CONFIG, recipe).mesh.of_one_query())
     return of_run(run), run.notes

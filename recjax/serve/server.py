@@ -23,7 +23,7 @@ CONNECTIONS = 2_000
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that has its address and does not listen yet, so that a taken port is told before anything is compiled.
+    """A socket with an address that does not listen yet, so that a port in use is an error before anything is compiled.
 
     Args:
         host: name or address.
@@ -32,6 +32,8 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the address cannot be had.
     """
+    if not 0 <= port <= 65_535:
+        raise InputError(f"--port is {port}, expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
@@ -55,16 +57,16 @@ def serve(served: Served, listener: socket.socket, limits: Limits, tell: Callabl
         limits: of requests.
         tell: called with each line for a person.
     """
-    begun, measures = time.perf_counter(), Measures()
+    start, measures = time.perf_counter(), Measures()
     service = Service(served, limits, measures.ranked)
     alone = service.programs.warm()
     tell(
-        f"{service.programs.count} programs ready in {time.perf_counter() - begun:.1f} s; "
+        f"{service.programs.count} programs ready in {time.perf_counter() - start:.1f} s; "
         f"a list takes {1000 * alone:.1f} ms on the device; online by {service.online}, room for {limits.users:,} users"
     )
     host, port = listener.getsockname()[:2]
     on_loopback = host.startswith("127.") or host == "::1"
-    # A name with a colon cannot be told from a port there.
+    # A name with a colon cannot be separated from a port there.
     app = build(service, measures, LOOPBACK if on_loopback and ":" not in host else None)
     config = uvicorn.Config(
         app,

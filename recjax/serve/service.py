@@ -72,7 +72,7 @@ class Service:
 
     @property
     def online(self) -> str:
-        """What is kept of a user: a "state" or a "history"."""
+        """The form in which users are remembered: "state" or "history"."""
         return "history" if isinstance(self.users, Remembered) else "state"
 
     def _lists(self, queries: Sequence[Query]) -> Sequence[Any]:

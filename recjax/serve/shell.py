@@ -1,4 +1,4 @@
-"""What surrounds every request: limits on its body, headers of its answer, counts."""
+"""Layer around the application: limits on its body, headers of its answer, counts."""
 
 import re
 import time
@@ -12,7 +12,7 @@ from recjax.serve.answers import Json, failed
 from recjax.serve.measures import Measures
 
 HEADERS = {
-    # The page is made of three files of this server; nothing else may be loaded, and nobody may frame it.
+    # The page is made of three files of this server; nothing else may be loaded, and no other page may frame it.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,7 +24,7 @@ HEADERS = {
 }
 
 OTHER = "other"
-"""Route of the requests for paths that there are not, so that nobody can make up labels."""
+"""Route of the requests for paths that there are not, so that requests cannot make up labels."""
 
 
 class Shell:
@@ -44,7 +44,7 @@ class Shell:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 0
+        start, status = time.perf_counter(), 0
 
         async def sends(message: Message) -> None:
             nonlocal status
@@ -62,10 +62,10 @@ class Shell:
                 await self.app(scope, self._bounded(receive), sends)
         finally:
             route = getattr(scope.get("route"), "path", OTHER)
-            self.measures.answered(route, _method(scope), status or 499, time.perf_counter() - begun)
+            self.measures.answered(route, _method(scope), status or 499, time.perf_counter() - start)
 
     def _refusal(self, scope: Scope) -> Json | None:
-        """The answer to a request of which the head says enough."""
+        """The answer to a request that its head alone rules out, else None."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "").lower()
         name = host if host.endswith("]") else re.sub(r":\d*$", "", host)

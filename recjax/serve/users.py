@@ -1,8 +1,8 @@
 """Users whose events the server remembers between requests, as many as there is room for.
 
 Where the mixers keep a state of one size, that is advanced event by event and no history is read again; elsewhere the
-last events are kept, as many as the model reads, and read again for each list. Either way the lists are those of the
-whole history. The user who has been away for longest makes room for a new one.
+last events are stored, as many as the model reads, and read again for each list. Either way the lists are those of the
+whole history. The least recently used one makes room for a new user.
 """
 
 from abc import ABC, abstractmethod
@@ -100,7 +100,7 @@ class Users(ABC):
 
     @abstractmethod
     def history(self, slot: int) -> tuple[np.ndarray, np.ndarray, int | None]:
-        """What a list is made of: the last items and their times, or the row of the user's state."""
+        """The source of a list: the last items and their times, or the row of the user's state."""
 
     @abstractmethod
     def _take(self, slot: int, items: np.ndarray, times: np.ndarray | None) -> int: ...
@@ -110,7 +110,7 @@ class Users(ABC):
 
 
 class Remembered(Users):
-    """Users whose last events are kept."""
+    """Users whose last events are stored."""
 
     def __init__(self, view: View, most: int):
         super().__init__(most)
@@ -186,7 +186,7 @@ class Streamed(Users):
 def open_users(served: Served, most: int) -> Users:
     """Room for users, of the kind that suits the model; call it under its mesh.
 
-    A state is kept where it is of one size and on one device: one that grows with the history has room for no more
+    A state is used where it is of one size and on one device: one that grows with the history has room for no more
     events than are read again elsewhere, and would end there.
     """
     model = served.model

@@ -101,12 +101,12 @@ class Worker:
                 future.set_result(made)
         if not queries:
             return
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
             answers = self._lists(queries)
         except Exception as error:
             answers = [error] * len(queries)
-        self._observe(len(queries), time.perf_counter() - begun)
+        self._observe(len(queries), time.perf_counter() - start)
         for future, answer in zip(futures, answers, strict=True):
             if isinstance(answer, Exception):
                 future.set_exception(answer)

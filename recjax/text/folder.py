@@ -295,7 +295,7 @@ def _tokenizer(path: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
         tokenizer.enable_truncation(max_tokens)
         ids = [*tokenizer.get_vocab(with_added_tokens=True).values(), *tokenizer.encode("a").ids]
     # A lookup beyond the table would give the vector of its last row.
-    if (size := max(len(ids) - 1, *ids) + 1 if ids else 0) > vocabulary:
+    if (size := max(ids, default=-1) + 1) > vocabulary:
         raise InputError(f"{path} has {size} tokens, but config.json makes room for {vocabulary}")
     return tokenizer
 

@@ -61,6 +61,10 @@ class Run:
     notes: tuple[str, ...] = ()
     popularity: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        items = f"{self.dataset.n_items:,} items of {self.dataset.name!r}"
+        return f"<run {self.config.name!r} at step {self.step:,}, {items}>"
+
     @property
     def split(self) -> Split:
         """Of the dataset; InputError where that is without its events."""
@@ -228,7 +232,8 @@ def _somebody() -> Histories:
 
 def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:
     """Shapes, types and layout of the parameters; nothing is computed."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch, items)
+    key = jax.eval_shape(lambda: jax.random.key(0))  # a real one would be compiled for
+    shapes = jax.eval_shape(model.init, key, batch, items)
     return _laid_out(shapes, sharding_rules(model), mesh)
 
 

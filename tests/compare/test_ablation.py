@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import pytest
 
-from recjax import cli, comparisons, recipes
+from recjax import cli, recipes
+from recjax.commands import ablate as comparisons
 from recjax.compare import run_cells as launching
 from recjax.compare.ablation import gather, plan, question_of, seeds_of, sweep_of
 from recjax.compare.run_cells import Devices, locked, run_cells, slices

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from recjax.data.batches.loader import Loader
-from recjax.data.batches.views import Cloze, Placement, Shifted
+from recjax.data.batches.views import Cloze, NextSession, Placement, Shifted
+from recjax.data.splits import Histories
 from recjax.typing import InputError
 from tests.data.handmade import histories, samples
 
@@ -165,3 +166,19 @@ def test_times_beyond_int32_are_refused():
 def test_impossible_views_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_next_session_has_every_event_and_predicts_those_after_the_first_session():
+    lengths, times = np.array([5, 3, 1, 12]), [0, 0, 1, 1, 4, 7, 7, 7, 3, *[1] * 4, *range(2, 10)]
+    source = Histories.concatenated(lengths, np.arange(1, 22, dtype=np.int32), np.array(times), np.arange(4))
+    loader = Loader(source, NextSession(10, times=True), 1, 15, 0, 21)
+    batch = loader.host_batch(0)
+    assert loader.packing.rows == 1 and loader.skipped == 2  # the second and the third have one session
+    found = {sample[0][0]: [column.tolist() for column in sample] for sample in samples(batch)}
+    assert found[1] == [[1, 2, 3, 4, 5], [0, 0, 1, 1, 2], [0, 0, 3, 4, 5], [0, 0, 1, 1, 1]]
+    assert found[12][:3] == [list(range(12, 22)), [0, 0, *range(1, 9)], [0, 0, *range(14, 22)]]
+    flat = np.asarray(batch.timestamps)[np.asarray(batch.items) > 0]
+    assert sorted(flat.tolist()) == sorted([*times[:5], *times[11:]])
+    queries = NextSession(10).queries(source, 12, 21)
+    assert queries.items[1].tolist() == [6, 7, 8] + [0] * 9 and not queries.positions[1].any()
+    assert queries.positions[3].tolist() == [0, 0, *range(1, 9), 0, 0] and queries.lengths.tolist() == [5, 3, 1, 10]

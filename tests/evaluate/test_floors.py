@@ -8,10 +8,11 @@ import pytest
 from recjax.data.importers import read
 from recjax.data.prepare.build import build
 from recjax.data.splits import GlobalTime, LeaveOneOut, few_shot
+from recjax.data.text_neighbours import text_prior
 from recjax.evaluate.floors import TextNeighbours, catalog_words, events_before, rank_floors, recency
 from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.metrics import MISS, mean_metrics
-from recjax.evaluate.text_transition import TextTransitions, text_prior
+from recjax.evaluate.text_transition import TextTransitions
 from recjax.text.whiten import whitened
 from tests.evaluate import toy
 

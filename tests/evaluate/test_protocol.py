@@ -228,3 +228,17 @@ def test_progress_is_shown_on_terminals_only(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert list(ranking.tracked([1, 2], 2, "ranking", True)) == [1, 2]
     assert ranking.tracked([1], 1, "x", False) == [1]
+
+
+def test_the_length_of_lists_is_a_cut_off_too():
+    report, usual = run(dataclasses.replace(SMALL, k=15), floors=True), run(floors=False)
+    ranks = np.array(expected_ranks(True))
+    assert report.metrics["all"]["hr@15"] == (ranks <= 15).mean()
+    more = {"hr@15", "ndcg@15"}
+    assert set(report.metrics["all"]) - set(usual.metrics["all"]) == set(report.interval) - set(usual.interval) == more
+    assert more <= set(report.floors["popularity"] or {})
+    assert report.values("ndcg@15").mean() == pytest.approx(report.metrics["all"]["ndcg@15"])
+    assert usual.metrics["all"].items() <= report.metrics["all"].items()
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report.table())
+    assert "hr@20  ndcg@5  ndcg@10  hr@15  ndcg@15" in " ".join(console.file.getvalue().split()).replace(" ", "  ")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from recjax.data.text_neighbours import nearest, text_prior
 from recjax.data.transitions import recency_weights, transition_counts
 from recjax.evaluate.floors import catalog_words, of_length_one, rank_floors, scorers
 from recjax.evaluate.host_ranking import Rules
-from recjax.evaluate.neighbours import nearest
-from recjax.evaluate.text_transition import TextTransitions, text_prior
+from recjax.evaluate.text_transition import TextTransitions
 from tests.evaluate import toy
 
 DATA = toy.dataset()
@@ -114,8 +114,8 @@ def test_neighbours_equal_a_full_sort_in_any_chunks(k, monkeypatch):
         others = [item for item in np.argsort(-similar[row], kind="stable") if item not in (0, row)]
         for item in [item for item in others if similar[row, item] > 0][:k]:
             expected[row, item] = similar[row, item]
-    monkeypatch.setattr("recjax.evaluate.neighbours.FEWEST_ROWS", 4)
-    monkeypatch.setattr("recjax.evaluate.neighbours.CHUNK_SCORES", 100)
+    monkeypatch.setattr("recjax.data.text_neighbours.FEWEST_ROWS", 4)
+    monkeypatch.setattr("recjax.data.text_neighbours.CHUNK_SCORES", 100)
     similar[0] = similar[:, 0] = 0
     for rows in (np.arange(25), np.array([3, 4, 9]), np.zeros(0, int)):
         found = nearest(lambda rows: sparse.csr_array(similar[rows]), rows, 25, k)

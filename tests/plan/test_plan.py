@@ -148,7 +148,7 @@ def test_what_cannot_be_is_told(topology, settings, message):
 
 def test_a_tpu_without_libtpu_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs libtpu, .*pip install 'recjax\[tpu\]'"):
+    with pytest.raises(InputError, match=r"needs libtpu, .*--target libtpu 'libtpu==\d.*pip install 'recjax\[tpu\]'"):
         plan(config(), "v5e:4x4", items=500)
 
 

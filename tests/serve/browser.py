@@ -59,14 +59,17 @@ class Browser:
 
     def value(self, expression: str) -> Any:
         """A JavaScript expression in the page."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        result = self._evaluated(expression)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
+    def _evaluated(self, expression: str) -> dict[str, Any]:
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+
     def until(self, expression: str) -> Any:
-        """The expression's value, once it is true."""
+        """The expression's value, once it is true; a page that is still loaded may lack what it asks for."""
         last = time.monotonic() + PATIENCE
-        while not (found := self.value(expression)):
+        while not (found := self._evaluated(expression)["result"].get("value")):
             assert time.monotonic() < last, f"never true: {expression}\n{self.value('document.body.innerText')}"
             time.sleep(0.02)
         return found

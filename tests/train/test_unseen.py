@@ -13,9 +13,10 @@ from recjax.config import RunConfig, override_all
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.data.prepare.preparation import Preparation
-from recjax.data.store.prepared import find
+from recjax.data.store.prepared import find, save
 from recjax.evaluate.protocol import NOT_RANKED, evaluate
 from recjax.evaluate.recommend import recommend
+from recjax.evaluate.report import dataset_facts
 from recjax.train.loop import fit
 from recjax.train.run import Run, load_run
 from recjax.train.task import open_task
@@ -93,7 +94,8 @@ def test_they_come_behind_the_items_with_events():
     assert whole.item_ids[: SEEN + 1] == before.item_ids and whole.item_ids[-1] == "i59"
     assert np.array_equal(whole.items, before.items) and whole.fingerprint != before.fingerprint
     trimmed = whole.of_events()
-    assert trimmed.catalog.equals(before.catalog) and trimmed.fingerprint == whole.fingerprint
+    assert trimmed.catalog.equals(before.catalog) and trimmed.fingerprint == before.fingerprint
+    assert trimmed.whole == whole.fingerprint == dataset_facts(trimmed)["fingerprint"]
     assert (trimmed.left_out, trimmed.n_unseen) == (ALL - SEEN, 0) and trimmed.of_events() is trimmed
     for filtered in (Preparation(k_core=2), Preparation(min_length=2)):
         assert find("shop", filtered).n_unseen == 0
@@ -131,6 +133,12 @@ def test_a_run_of_texts_ranks_a_catalog_without_enough_events(texts: Path, name:
     assert len(lists(run)) == ALL - 2
     with pytest.raises(InputError, match=r"nothing to evaluate on: (dataset 'alone' is a catalog|split leave-one-out)"):
         report(run)
+
+
+def test_runs_of_ids_know_a_dataset_prepared_before(ids: Path, tmp_path: Path):
+    """One without the items that have no event is the same to them."""
+    save(find("shop", Preparation(unseen="drop")), tmp_path / "shop")
+    assert load_run(ids, str(tmp_path / "shop")).dataset.n_items == SEEN
 
 
 def test_nothing_is_trained_on_a_catalog_alone(tmp_path: Path):

@@ -137,3 +137,18 @@ def sessions(histories: Histories) -> Histories:
     last = np.append(first[1:], True)[: len(places)]
     users = np.repeat(histories.users, lengths)[first]
     return replace(histories, starts=places[first], stops=places[last] + 1, users=users)
+
+
+def session_numbers(timestamps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """int64 [m]: of each event the number of its session in its sequence, from 0.
+
+    Args:
+        timestamps: int64 [m], of sequences that lie one after another.
+        lengths: int64 [n], events of each sequence; their sum is m.
+    """
+    begins = np.zeros(len(timestamps), np.int64)
+    begins[1:] = timestamps[1:] != timestamps[:-1]
+    first = exclusive_sum(lengths)[:-1][lengths > 0]
+    begins[first] = 0
+    counted = np.cumsum(begins)
+    return counted - np.repeat(counted[first], lengths[lengths > 0])

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Generic, Literal, TypeVar
 
-import grain
 import jax
 import numpy as np
 
@@ -356,6 +355,8 @@ def _widths(view: View, longest: np.ndarray, with_seen: bool, shapes: int) -> li
 
 def prefetched(source: Any, make: Callable[[Any], Any], threads: int, ahead: int) -> Iterator[Any]:
     """`make(x)` for each x of `source`, in order, made by Grain's threads up to `ahead` in advance."""
+    import grain  # late: a list for one history needs no batches
+
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     iterator = iter(grain.MapDataset.source(source).map(make).to_iter_dataset(options))
     try:

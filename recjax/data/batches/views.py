@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recjax.data.batches.hash_random import draw, threshold
-from recjax.data.batches.histories import Histories
+from recjax.data.batches.histories import Histories, session_numbers, shared
 from recjax.data.ranges import ranges
 from recjax.limits import COUNT, LENGTH, between, require
 from recjax.typing import Array, Bool, Float, InputError, Int
@@ -342,4 +342,59 @@ class Cloze:
         _scatter(queries.items, last, n_items + 1)
         if self.times:
             _scatter(queries.timestamps, last, _seconds(source.timestamps[source.stops - 1]))
+        return queries
+
+
+@dataclass(frozen=True)
+class NextSession:
+    """Every event as one of its session, to be predicted from the sessions before: what models of sessions train on.
+
+    A session is a run of events with one time stamp. A history gives its last `max_length` events, all of them tokens;
+    the target of a token is its own item, and the first session of a sample has no loss. A sample of one session is
+    none. `positions` number the sessions of a sample, or query, from 0.
+
+    Attributes:
+        max_length: most tokens of a sample, and of a query.
+        times: carry timestamps.
+    """
+
+    max_length: int = 128
+    times: bool = False
+
+    packing: ClassVar[bool] = True
+    align: ClassVar[Align] = "left"
+
+    def __post_init__(self) -> None:
+        require(self, max_length=LENGTH)
+
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        """One sample a history."""
+        lengths = np.minimum(histories.lengths, self.max_length)
+        used = np.flatnonzero(lengths > 1)
+        ends = (histories.stops[used] - lengths[used], histories.stops[used] - 1)
+        first, last = np.split(shared(histories.timestamps, np.concatenate(ends)), 2)
+        several = np.zeros(len(lengths), bool)
+        several[used] = first < last
+        return Samples(histories, np.where(several, lengths, 0), partial(self._fill, histories))
+
+    def _fill(self, source: Histories, placement: Placement) -> Batch:
+        batch, lengths = _empty_batch(placement, self.times), placement.lengths
+        read, write = ranges(source.stops[placement.samples] - lengths, lengths), ranges(placement.starts, lengths)
+        items, numbers = source.items[read], session_numbers(source.timestamps[read], lengths)
+        segments, targets = np.repeat(placement.segments, lengths), np.where(numbers > 0, items, 0)
+        for name, values in (("items", items), ("segments", segments), ("positions", numbers), ("targets", targets)):
+            _scatter(getattr(batch, name), write, values)
+        _scatter(batch.weights, write, targets > 0)
+        if self.times:
+            _scatter(batch.timestamps, write, _seconds(source.timestamps[read]))
+        return batch
+
+    def query_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        return np.minimum(lengths, self.max_length)
+
+    def queries(self, source: Histories, length: int, n_items: int) -> Queries:
+        tokens = self.query_lengths(source.lengths)
+        queries = _query_arrays(self, source, tokens, tokens, length)[0]
+        numbers = session_numbers(source.timestamps[ranges(source.stops - tokens, tokens)], tokens)
+        _scatter(queries.positions, ranges(np.arange(len(source)) * length, tokens), numbers)
         return queries

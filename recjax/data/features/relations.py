@@ -1,10 +1,12 @@
 """Relations between items: counted from training events, or neighbours in a space of vectors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
+from recjax.data.batches.histories import sessions
 from recjax.data.features.feature import Feature, Source, State, column
 from recjax.data.items import Relation
 from recjax.data.transitions import best_of_rows, place_in, transition_counts, user_items
@@ -13,16 +15,25 @@ from recjax.limits import SIZE, at_least, require
 CHUNK = 1024
 """Items whose similarities to all others exist at a time."""
 
+SORTED = 4096
+"""Rows of sparse weights that are sorted at a time."""
+
 
 def strongest(weights: sparse.csr_array, count: int) -> Relation:
     """The `count` largest entries of each row, largest first, ties by the smaller column; of sparse weights [v, v]."""
-    starts, columns, data = weights.indptr, weights.indices, np.asarray(weights.data)
-    size = len(starts) - 1
-    row = np.repeat(np.arange(size), np.diff(starts))
-    best = best_of_rows(row, columns, data, count)
-    place = place_in(row[best])
+    size = len(weights.indptr) - 1
+    return strongest_by(lambda first, stop: sparse.csr_array(weights[first:stop]), size, count)
+
+
+def strongest_by(rows: Callable[[int, int], sparse.csr_array], size: int, count: int) -> Relation:
+    """`strongest` of weights made some rows at a time: first row, row to stop before -> [rows, v]."""
     ids, values = np.zeros((size, count), np.int32), np.zeros((size, count), np.float32)
-    ids[row[best], place], values[row[best], place] = columns[best], data[best]
+    for first in range(0, size, SORTED):
+        part = rows(first, min(first + SORTED, size))
+        row = np.repeat(np.arange(len(part.indptr) - 1, dtype=np.int32), np.diff(part.indptr))
+        best = best_of_rows(row, part.indices, part.data, count)
+        place = place_in(row[best])
+        ids[first + row[best], place], values[first + row[best], place] = part.indices[best], part.data[best]
     return Relation(ids, values)  # pyright: ignore[reportArgumentType]
 
 
@@ -78,6 +89,20 @@ class CoOccurrence(_Counted):
         pairs.eliminate_zeros()
         scale = sparse.diags_array(1 / counts)
         return strongest(sparse.csr_array(scale @ pairs @ scale), self.count)
+
+
+@dataclass(frozen=True)
+class SessionCoOccurrence(_Counted):
+    """Items of the same sessions (baskets), as shares of all that the item's sessions had beside it: n_ab / sum_b n_ab,
+    n counting the sessions that have both."""
+
+    def make(self, source: Source, state: State) -> Relation:
+        has = user_items(sessions(source.train), source.dataset.n_items)
+        pairs = sparse.csr_array(has.T @ has)
+        pairs.setdiag(0)
+        pairs.eliminate_zeros()
+        sums = np.maximum(pairs.sum(axis=1), 1.0)
+        return strongest(sparse.csr_array(sparse.diags_array(1 / sums) @ pairs), self.count)
 
 
 @dataclass(frozen=True)

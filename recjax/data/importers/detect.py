@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from recjax.data.importers import amazon, catalog, catalogs, movielens, recbole, sequences, tables
+from recjax.data.importers import amazon, catalog, catalogs, movielens, recbole, sequences, tables, tafeng
 from recjax.data.importers.logs import Options, RawLogs, Reading
 from recjax.data.importers.table_files import LOG, files_of, kind
 from recjax.data.store.remote import Place
@@ -15,7 +15,7 @@ from recjax.typing import InputError
 
 # Tables come last: what has a format of its own may be a csv as well. A catalog is one where there is nothing else.
 FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (movielens, recbole, amazon, sequences, tables, catalogs)
+    module.NAME: module for module in (movielens, recbole, amazon, sequences, tafeng, tables, catalogs)
 }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from recjax.data.dataset import EQUAL_TIMES, UNSEEN, Dataset
+from recjax.data.dataset import EQUAL_TIMES, OF_EVENTS, UNSEEN, Dataset
 from recjax.data.importers.timestamps import NANOSECOND
 from recjax.data.prepare.fingerprint import fingerprint
 from recjax.data.prepare.preparation import Events, Preparation, prepare, sort, ties
@@ -56,6 +56,9 @@ def build(raw: "RawLogs", options: Preparation = Preparation()) -> Dataset:  # n
     }
     equal = None if finer is None else ties(sort(read))
     description = describe(raw.notes, options, steps, catalog_counts, equal)
+    if unseen:
+        own = content | {"item_ids": ["", *seen], "catalog": catalog.head(len(seen))}
+        description[OF_EVENTS] = fingerprint(**own)
     return Dataset(name=raw.name, **content, description=description, fingerprint=fingerprint(**content))
 
 

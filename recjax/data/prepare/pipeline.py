@@ -29,6 +29,7 @@ from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMiss
 from apache_beam.pvalue import AsSingleton, TaggedOutput  # pyright: ignore[reportMissingImports]
 from apache_beam.runners.runner import create_runner  # pyright: ignore[reportMissingImports]
 
+from recjax.data.dataset import OF_EVENTS
 from recjax.data.importers import open_table, read, tables
 from recjax.data.importers.logs import RawLogs, Reading
 from recjax.data.importers.timestamps import NANOSECOND
@@ -114,14 +115,12 @@ def prepare(
         if isinstance(work, Path):  # stores have no folders to make
             work.mkdir()
         log = open_table(raw, format, columns, reading=reading)
-        if log is not None and log.texts:
-            raise InputError("texts of items from a table of events cannot be read by --beam: give them as items.csv")
-        if log is not None and ("order" in log.mapping or reading.returns == "cancel"):
-            raise InputError("an order within one time, and cancelled returns, cannot be read by --beam")
-        logs = None if log is not None else read(
-            local(raw, cache_folder()), format, columns, name=name, reading=reading)  # fmt: skip
-        if logs is not None and not logs.interactions.height:
-            raise InputError(f"{raw} is a catalog alone, which --beam does not prepare: leave it out")
+        _check(log, reading)
+        logs = None
+        if log is None:
+            logs = read(local(raw, cache_folder()), format, columns, name=name, reading=reading)
+            if not logs.interactions.height:
+                raise InputError(f"{raw} is a catalog alone, which is prepared without --beam")
         if logs is not None:
             with written(work / "events.parquet") as file:
                 logs.interactions.write_parquet(file)
@@ -141,6 +140,14 @@ def prepare(
         _write(runner, work, stage, rated, scratch)
         _finish(scratch, work, rated, name, logs, item_ids, options, steps, equal)
         remove(work)
+
+
+def _check(log: tables.Log | None, reading: Reading) -> None:
+    """Raises InputError where a table needs more than one file at a time."""
+    if log is not None and log.texts:
+        raise InputError("texts of items from a table of events cannot be read by --beam: give them as items.csv")
+    if log is not None and ("order" in log.mapping or reading.returns == "cancel"):
+        raise InputError("an order within one time, and cancelled returns, cannot be read by --beam")
 
 
 def _pipeline_output(path: Place, value: Any) -> None:
@@ -430,20 +437,23 @@ def _finish(
             for shard in range(len(bounds)):
                 yield (work / f"{column}-{shard:05d}").read_bytes()
 
-    columns = {
-        "users": Content(8 * users + sum(shard["texts"] for shard in shards), pieces("sizes", "texts")),
-        "offsets": Content(8 * (users + 1), _offsets(pieces("lengths"))),
-        "events": Content(4 * events, pieces("items")),
-        "times": Content(8 * events, pieces("times")),
-    }
-    if rated:
-        columns["values"] = Content(4 * events, pieces("values"))
+    def contents() -> dict[str, Content]:
+        columns = {
+            "users": Content(8 * users + sum(shard["texts"] for shard in shards), pieces("sizes", "texts")),
+            "offsets": Content(8 * (users + 1), _offsets(pieces("lengths"))),
+            "events": Content(4 * events, pieces("items")),
+            "times": Content(8 * events, pieces("times")),
+        }
+        return columns | ({"values": Content(4 * events, pieces("values"))} if rated else {})
+
     with written(folder / records.OFFSETS) as file, file.open("wb") as stream:
         for piece in _offsets(pieces("lengths")):
             stream.write(piece)
     records.write_info(folder, bounds, size, rated)
     description = describe(logs.notes, options, steps, counts, equal)
-    print_ = fingerprint_of_pieces(columns, ["", *catalog["item_id"].to_list()], catalog)
+    if unseen:
+        description[OF_EVENTS] = fingerprint_of_pieces(contents(), ["", *ids], catalog.head(len(ids)))
+    print_ = fingerprint_of_pieces(contents(), ["", *catalog["item_id"].to_list()], catalog)
     write_header(folder, name, print_, (users, catalog.height, events), catalog, description)
 
 

@@ -17,7 +17,7 @@ class Cache:
     """Keys and values of the newest tokens or, where the cache does not wrap, of the first ones.
 
     Attributes:
-        key: keys; token n stands at place n modulo the room.
+        key: keys; token n has the place n modulo the room.
         value: values, in the same places.
         length: tokens seen so far.
         seconds: unix seconds of each token, or None.

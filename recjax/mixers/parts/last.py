@@ -1,4 +1,4 @@
-"""Attention of a few positions of each row: what ranking needs of a stack's last layer."""
+"""Attention of a few positions of each row, as ranking needs in a stack's last layer."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""A time-invariant state space as a mixer: what S4 and S4D share."""
+"""Time-invariant state space as a mixer: the shared part of S4 and S4D."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -229,7 +229,9 @@ class DotProductModel(Model):
         return DotProduct(states, self.table(params), self.n_items, params.get("bias"))
 
     def init_state(self, users: int, max_length: int) -> StreamState:
-        """State of `users` users without events, for `advance`; InputError where the encoder cannot be advanced."""
+        """State of `users` users without events, for `advance`; InputError where the model cannot be advanced."""
+        if not self.streams:
+            return super().init_state(users, max_length)
         return StreamState(jnp.zeros(users, jnp.int32), self.module.stack.init_state(users, max_length))
 
     def advance(

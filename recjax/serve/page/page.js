@@ -1,4 +1,4 @@
-// The history is in the address (?item=ID&item=ID&search=WORDS&k=N), so that a page can be kept, shared and gone back to.
+// The history is in the address (?item=ID&item=ID&search=WORDS&k=N), so that a page can be saved and shared.
 "use strict";
 
 const part = (id) => document.getElementById(id);
@@ -82,13 +82,13 @@ async function changed() {
     before = null;
     return;
   }
-  const begun = performance.now();
+  const start = performance.now();
   try {
     const found = await answer("v1/recommend", { history: history_.map((item) => item.item_id), k: length });
     if (mine !== turn) return;
     part("list").replaceChildren(...found.items.map((item) => row(item, "Add to the history", () => add(item),
       [span("rank", String(item.rank)), ...move(item, item.rank)], [span("score", item.score.toFixed(2))])));
-    part("took").textContent = `${found.items.length} items in ${Math.round(performance.now() - begun)} ms`;
+    part("took").textContent = `${found.items.length} items in ${Math.round(performance.now() - start)} ms`;
     before = new Map(found.items.map((item) => [item.item_id, item.rank]));
   } catch (error) {
     if (mine === turn) part("error").textContent = error.message;

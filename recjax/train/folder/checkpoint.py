@@ -82,6 +82,7 @@ class Checkpoints:
         self._writes = writes
         self._retention = _Retention(keep)
         self._saver: ocp.training.Checkpointer | None = None
+        self._records: dict[int, tuple[Record, dict[str, Any]]] = {}  # read before, where nothing is written
         self._pending: Any = None  # the response to the save under way, which has a thread and an event loop of its own
 
     def __enter__(self) -> "Checkpoints":
@@ -166,6 +167,8 @@ class Checkpoints:
 
     def _read_record(self, step: int) -> tuple[Record, dict[str, Any]]:
         """The record of a checkpoint, and what it says of the arrays (nothing where it is older than checksums)."""
+        if step in self._records:
+            return self._records[step]
         found: Any = [None, {}, ""]
         if jax.process_index() == 0:
             try:
@@ -175,6 +178,8 @@ class Checkpoints:
         record, arrays, why = found if jax.process_count() == 1 else json.loads(share("a record", json.dumps(found)))
         if why:
             raise DamagedError(step, why)
+        if not self._writes:
+            self._records[step] = record, arrays
         return record, arrays
 
     def _parse_record(self, step: int) -> tuple[Record, dict[str, Any]]:

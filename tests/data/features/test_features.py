@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from recjax.config import RunConfig, from_json, override_all, to_json
+from recjax.data.batches.histories import Histories
 from recjax.data.batches.loader import Data
 from recjax.data.features.columns import Attribute, Codes, VectorFile, Words
 from recjax.data.features.feature import Source
-from recjax.data.features.relations import CoOccurrence, Neighbours, Transitions
+from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.importers import RawLogs
 from recjax.data.items import Relation, bare_items
 from recjax.data.prepare.build import build
@@ -77,6 +78,18 @@ def test_cooccurrence_is_the_cosine_of_the_users():
                 expected[IDS[other]] = both / np.sqrt(one * two)
         assert links(found, item) == pytest.approx(expected)
         assert (np.diff(found.values[row]) <= 1e-6).all()
+
+
+def test_cooccurrence_in_sessions_is_a_share_of_what_the_item_had_beside_it():
+    items = np.array([1, 2, 1, 2, 3, 4, 1, 5], np.int32)
+    train = Histories.concatenated(np.array([5, 3]), items, np.array([0, 0, 1, 1, 1, 1, 2, 2]), np.arange(2))
+    found = SessionCoOccurrence(count=3).make(replace(SHOP, train=train), {})
+    # Sessions: 1 2 | 1 2 3 | 4 | 1 5.
+    assert dict(zip(found.ids[1].tolist(), found.values[1].tolist(), strict=True)) == pytest.approx(
+        {2: 2 / 4, 3: 1 / 4, 5: 1 / 4}
+    )
+    assert found.ids[3].tolist() == [1, 2, 0] and found.values[3].tolist() == [0.5, 0.5, 0]
+    assert not found.ids[4].any()
 
 
 def test_neighbours_are_the_nearest_by_cosine():

@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recjax.commands.prepare import _account
 from recjax.data.importers import read
 from recjax.data.prepare.audit import audit
 from recjax.data.prepare.build import build
 from recjax.data.prepare.preparation import Preparation
 from recjax.data.splits import GlobalTime, LeaveOneOut
-from recjax.datasets import _account
 from recjax.typing import InputError
 from tests.data.importers.damaged import table
 

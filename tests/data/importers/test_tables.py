@@ -67,9 +67,11 @@ def test_baskets_with_an_order_number_as_time(native_data: Path) -> None:
     assert events["user_id"][0] == "00046855"  # padded with spaces in the file
 
 
-def test_a_folder_with_two_tables_is_ambiguous(native_data: Path) -> None:
-    with pytest.raises(InputError, match=r"TaFang_future\.csv, TaFang_history\.csv.*give the path of one file"):
-        read(native_data / "tafeng")
+def test_a_folder_with_two_tables_is_ambiguous(tmp_path: Path) -> None:
+    for name in ("spring.csv", "autumn.csv"):
+        table(tmp_path, GOOD, name=name)
+    with pytest.raises(InputError, match=r"autumn\.csv, spring\.csv.*give the path of one file"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["interactions.csv", "interactions.csv.gz", "log.csv"])

@@ -1,4 +1,4 @@
-"""The two commands that compare runs: `ablate` makes them first, `report` takes those that there are."""
+"""The command that runs an ablation."""
 
 import json
 import shlex
@@ -9,19 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from rich.console import Console
 
 from recjax import recipes
+from recjax.commands.console import plain_console
 from recjax.compare.ablation import Cell, gather, plan, question_of, seeds_of
 from recjax.compare.comparison import Comparison
 from recjax.compare.page import write_page
 from recjax.compare.run_cells import locked, probe, run_cells, slices
-from recjax.compare.run_results import Outcome, compare_runs, read_outcome
 from recjax.compare.tables import comparison_tables
-from recjax.config import diff
 from recjax.files import replacing
 from recjax.parallel.startup import launched_with_others
-from recjax.track.console import PLAIN_WIDTH
 from recjax.track.machine import commit, processor
 from recjax.typing import InputError
 
@@ -36,7 +33,7 @@ def ablate(options: Namespace) -> int:
     out: Path = options.out or recipes.default_run(recipe.name, options.settings)
     only = [name.strip() for name in (options.only or "").split(",") if name.strip()]
     cells = plan(recipe, options.settings, seeds_of(options.seeds), out, only)
-    console = _console(errors=options.json)
+    console = plain_console(errors=options.json)
     say = partial(console.print, soft_wrap=True)
     with locked(out, say):
         if any(cell.state().status != "finished" for cell in cells):
@@ -96,39 +93,3 @@ def _write(comparison: Comparison, out: Path) -> None:
     with replacing(out / RESULTS) as new:
         new.write_text(json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8")
     write_page(comparison, out / PAGE)
-
-
-def report(options: Namespace) -> int:
-    """Run folders to a page."""
-    outcomes = [read_outcome(folder) for folder in options.runs]
-    groups = _systems(outcomes)
-    title = f"Run {next(iter(groups))}" if len(groups) == 1 else " · ".join(groups)
-    out: Path = options.out or options.runs[0] / "report.html"
-    words = ["recjax", "report", *map(str, options.runs), *(["--out", str(out)] if options.out else [])]
-    comparison = replace(compare_runs(groups, title), commands=[shlex.join(words)], commit=commit())
-    write_page(comparison, out)
-    console = _console()
-    console.print(comparison_tables(comparison))
-    console.print(f"written to {out}", highlight=False, markup=False)
-    return 0
-
-
-def _systems(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Runs by system: those that differ in nothing but the seed are one, called as the first of them."""
-    systems: list[list[Outcome]] = []
-    for outcome in outcomes:
-        alike = (group for group in systems if set(diff(group[0].config, outcome.config)) <= {"seed"})
-        if (group := next(alike, None)) is not None:
-            group.append(outcome)
-        else:
-            systems.append([outcome])
-    short = [group[0].folder.resolve().name for group in systems]
-    names = short if len(set(short)) == len(short) else [str(group[0].folder) for group in systems]
-    return dict(zip(names, systems, strict=True))
-
-
-def _console(errors: bool = False) -> Console:
-    console = Console(stderr=errors, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    return console

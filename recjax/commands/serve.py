@@ -1,4 +1,4 @@
-"""The command that answers over HTTP: serve."""
+"""The command that answers over HTTP."""
 
 import sys
 from argparse import Namespace
@@ -18,6 +18,9 @@ def serve(options: Namespace) -> int:
         raise InputError(
             f"serving needs the extra `serve` ({error.name} is missing): pip install 'recjax[serve]'"
         ) from None
+    for name in ("max_k", "max_users"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected at least 1")
     limits = Limits(k=options.max_k, users=options.max_users)
     recipe = recipes.read(options.recipe).module if options.recipe else None
     with server.bound(options.host, options.port) as listener:
@@ -30,5 +33,5 @@ def serve(options: Namespace) -> int:
 
 
 def tell(line: str) -> None:
-    """Prints a line at once: whoever started the server waits for it."""
+    """Prints a line and flushes it, for the script or person that waits for the server."""
     print(line, flush=True)

@@ -1,4 +1,4 @@
-"""The command that makes datasets: `prepare`."""
+"""The command that makes datasets."""
 
 import json
 from argparse import Namespace
@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax.data.dataset import Dataset
 from recjax.data.embedded.generate import NAMES
-from recjax.data.importers import RawLogs, download, read
+from recjax.data.importers import SOURCES, RawLogs, download, read
 from recjax.data.importers.logs import Reading
 from recjax.data.prepare.audit import audit
 from recjax.data.prepare.build import build
@@ -84,7 +84,7 @@ def _reading(options: Namespace) -> Reading:
 def _read(options: Namespace, raw: Place | None, reading: Reading) -> RawLogs:
     """The raw logs, or the catalog alone where there are none."""
     columns = _columns(options)
-    if raw is None and reading.items is not None:
+    if raw is None and reading.items is not None and options.dataset not in SOURCES:
         if reading != Reading(items=reading.items):
             raise InputError(
                 "--header, --time-format, --where, --weights and --returns say how logs are read: give --raw"
@@ -133,8 +133,8 @@ def _check_free(out: Place, preparation: Preparation | None = None, fingerprint:
     using = [run.name for run in sorted(RUNS.glob("*")) if _is_trained_on(run, out)]
     runs = f" (there are {', '.join(using[:5])}{', ...' if len(using) > 5 else ''})" if using else ""
     raise InputError(
-        f"{out} is prepared already{how}, and runs trained on it need it as it is{runs}: prepare this under another "
-        "name, or write over it with --replace"
+        f"{out} is prepared already{how}, and runs trained on it are evaluated and go on only with it as it is{runs}: "
+        "prepare this under another name, or write over it with --replace (the runs then still recommend)"
     )
 
 
@@ -281,6 +281,11 @@ def _catalog(note: dict[str, Any]) -> list[str]:
     if left_out := note.get("columns_left_out"):
         shown = ", ".join(f"{column} ({kind})" for column, kind in left_out.items())
         lines.append(f"columns of {note['file']} that hold no text, left out: {shown}")
+    if again := note.get("duplicate_ids", 0):
+        shown = ", ".join(map(repr, note["first_duplicates"]))
+        lines.append(f"rows of {note['file']} whose id was there before, left out  {again:,} (first {shown})")
+    if without := note.get("rows_without_id", 0):
+        lines.append(f"rows of {note['file']} without an id, left out  {without:,}")
     if few := note.get("few_items_known"):
         lines.append(
             f"warning: {few['known']:,} of {few['items']:,} items have a row in {note['file']}; "

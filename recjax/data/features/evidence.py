@@ -1,0 +1,166 @@
+"""Evidence of a catalog: raw counts of what its users had together, and where each item's text points.
+
+Counts are of events, not shares, so that they can be smoothed by a prior worth so many events, one more event is added
+in place, and what a user contributed can be taken out again. Each relation has the strongest links of an item; the
+sums over all links stand in `Totals`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from recjax.data.batches.histories import Histories
+from recjax.data.dataset import Dataset
+from recjax.data.features.feature import Feature, Source, State
+from recjax.data.features.relations import strongest, strongest_by
+from recjax.data.items import Relation
+from recjax.data.text_neighbours import text_prior
+from recjax.data.transitions import item_counts, transition_counts, user_items
+from recjax.limits import SIZE, require
+from recjax.text.items import ItemText
+from recjax.text.tfidf import name_texts, tfidf
+
+TOGETHER = 50
+"""Last events of a user that count as had together, which bounds what one user costs."""
+
+CATEGORIES = 0.5
+"""Weight of the words of an item's categories beside those of its name."""
+
+TOTALS = EVENTS, FOLLOWED, PRECEDED, USERS, SHARE, POPULARITY, TRUST = range(7)
+"""Columns of `Totals`."""
+
+
+def together_counts(histories: Histories, n_items: int) -> sparse.csr_array:
+    """Users that had both a and b among their last 50 events, float64 [v, v] sparse; on the diagonal those of a."""
+    users = _recent_items(histories, n_items)
+    return sparse.csr_array(users.T @ users)
+
+
+def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
+    """1 where a history has an item among its last 50 events; float64 [n, v] sparse."""
+    return user_items(histories.take(np.arange(len(histories)), last=TOGETHER), n_items)
+
+
+def catalog_prior(dataset: Dataset) -> sparse.csr_array:
+    """Where each item's text points, rows that sum to 1 or are empty; float64 [v, v] sparse.
+
+    Texts are the words and word pairs of names, and half as much those of categories.
+    """
+    names = tfidf(["", *name_texts(dataset.catalog)])
+    paths = tfidf(["", *(text or "" for text in ItemText("{categories}").texts(dataset.catalog))])
+    vectors = sparse.csr_array(sparse.hstack([names, CATEGORIES * paths]))
+    length = np.sqrt(vectors.multiply(vectors).sum(axis=1))
+    scale = sparse.diags_array(1.0 / np.where(length > 0, length, 1.0))
+    return text_prior(sparse.csr_array(scale @ vectors))
+
+
+@dataclass(frozen=True)
+class _Links(Feature):
+    """Relation of the strongest links of each item.
+
+    Attributes:
+        count: links of an item.
+    """
+
+    count: int = 64
+
+    def __post_init__(self) -> None:
+        require(self, count=SIZE)
+
+    def shape(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class Following(_Links):
+    """Counts of what users had after an item: 1, 1/2, 1/4 an event at distance 1, 2, 3.
+
+    Attributes:
+        before: what they had before it instead.
+    """
+
+    before: bool = False
+
+    @property
+    def counts_events(self) -> bool:
+        return True
+
+    def make(self, source: Source, state: State) -> Relation:
+        counts = transition_counts(source.train, source.dataset.n_items, backward=0.0)
+        return strongest(sparse.csr_array(counts.T) if self.before else counts, self.count)
+
+
+@dataclass(frozen=True)
+class Together(_Links):
+    """Counts of users that had both items, the strongest by the cosine n_ab / sqrt(n_a n_b)."""
+
+    @property
+    def counts_events(self) -> bool:
+        return True
+
+    def make(self, source: Source, state: State) -> Relation:
+        users = _recent_items(source.train, source.dataset.n_items)
+        items = sparse.csr_array(users.T)
+        owners = np.maximum(np.diff(items.indptr), 1)
+
+        def cosines(first: int, stop: int) -> sparse.csr_array:
+            pairs = sparse.csr_array(items[first:stop] @ users)
+            row = np.repeat(np.arange(first, stop), np.diff(pairs.indptr))
+            pairs.data /= np.sqrt(owners[row] * owners[pairs.indices])
+            pairs.data[row == pairs.indices] = 0.0
+            pairs.eliminate_zeros()
+            return pairs
+
+        found = strongest_by(cosines, len(owners), self.count)
+        ids = np.asarray(found.ids)
+        values = np.rint(np.asarray(found.values) * np.sqrt(owners[:, None] * owners[ids]))
+        return Relation(found.ids, values.astype(np.float32))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class TextLinks(_Links):
+    """Items with the nearest texts, weighted so that the weights of an item sum to 1; see `catalog_prior`."""
+
+    count: int = 100
+
+    def make(self, source: Source, state: State) -> Relation:
+        return strongest(catalog_prior(source.dataset), self.count)
+
+
+@dataclass(frozen=True)
+class Totals(Feature):
+    """Sums of each item's counts and what is known of its catalog, float32 [rows, 7].
+
+    The item's events, the counts after it, those before it, its users; its share of all events; the logarithm of its
+    events as a share of the largest; and, the same for all items, the trust in text: the share of counted transitions
+    that lead to one of the text neighbours, one in twenty until events say otherwise.
+
+    Attributes:
+        text: the relation of text neighbours, made before.
+    """
+
+    text: str = "text"
+
+    @property
+    def counts_events(self) -> bool:
+        return True
+
+    def shape(self) -> tuple[int, ...]:
+        return (len(TOTALS),)
+
+    def make(self, source: Source, state: State) -> np.ndarray:
+        n_items, train = source.dataset.n_items, source.train.compact()
+        counts = transition_counts(train, n_items, backward=0.0)
+        users = _recent_items(train, n_items).sum(axis=0)
+        events = item_counts(np.asarray(train.items), n_items).astype(np.float64)
+        scaled = np.log1p(events) / max(np.log1p(events.max()), 1.0)
+        columns = [events, counts.sum(axis=1), counts.sum(axis=0), users, events / max(events.sum(), 1.0), scaled]
+        trust = np.full(n_items + 1, self._foreseen(counts, source.items.relation(self.text)))
+        return np.stack([*columns, trust], axis=1).astype(np.float32)
+
+    def _foreseen(self, counts: sparse.csr_array, text: Relation) -> float:
+        ids = np.asarray(text.ids)
+        rows = np.repeat(np.arange(len(ids)), ids.shape[1])[ids.ravel() > 0]
+        links = sparse.csr_array((np.ones(len(rows)), (rows, ids[ids > 0])), shape=counts.shape)
+        return float((counts.multiply(links).sum() + 0.5) / (counts.sum() + 10.0))

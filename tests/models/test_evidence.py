@@ -1,0 +1,246 @@
+"""The evidence model against a slow reference in NumPy, and its counts without a user's own events."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+from recjax.data.batches.loader import query_batches
+from recjax.data.batches.views import Batch
+from recjax.data.dataset import Dataset
+from recjax.data.features.evidence import FOLLOWED, PRECEDED, catalog_prior
+from recjax.data.features.evidence import USERS as OWNERS
+from recjax.data.splits import LeaveOneOut
+from recjax.data.transitions import GAPS
+from recjax.evaluate.host_ranking import Rules, rank_scored
+from recjax.evaluate.ranking import rank_users
+from recjax.evaluate.text_transition import TextTransitions
+from recjax.models.evidence import DEPENDS, FEATURES
+from recjax.models.parts.signals import DECAYS, SIGNALS, STRENGTHS
+from recjax.train import pretrained
+from recjax.train.pretrained import load_pretrained, unsplit, untrained
+from recjax.train.run import Run
+from recjax.typing import InputError
+
+ITEMS, USERS = 14, 40
+WORDS = ("red", "green", "blue", "cup", "plate", "bowl")
+
+
+def shop(users: int = USERS) -> Dataset:
+    """A catalog in which item 14 has no text and few have events, and its log."""
+    random = np.random.default_rng(3)
+    lengths = random.integers(3, 9, users)
+    items = np.minimum(random.geometric(0.25, lengths.sum()), ITEMS - 2).astype(np.int32)
+    titles = [f"{WORDS[item % 3]} {WORDS[3 + item % 2]} number" for item in range(ITEMS - 1)]
+    catalog = pl.DataFrame({"item_id": [f"i{item}" for item in range(1, ITEMS + 1)], "title": [*titles, None]})
+    return Dataset(
+        name="shop",
+        user_ids=[f"u{user}" for user in range(users)],
+        item_ids=["", *catalog["item_id"].to_list()],
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        items=items,
+        timestamps=np.arange(len(items), dtype=np.int64),
+        values=None,
+        catalog=catalog,
+        description={},
+        fingerprint=f"shop {users}",
+    )
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
+
+
+def opened(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Run:
+    monkeypatch.setattr(pretrained, "weights", untrained)
+    return load_pretrained(dataset, **options)
+
+
+def random_gate() -> dict[str, Any]:
+    return {"gate": jnp.asarray(np.random.default_rng(1).normal(size=(len(DEPENDS), len(FEATURES))), jnp.float32)}
+
+
+def counted(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Counts by loops over sequences."""
+    found = {name: np.zeros((ITEMS + 1, ITEMS + 1)) for name in ("following", "together")}
+    events = np.zeros(ITEMS + 1)
+    for sequence in sequences:
+        for place, item in enumerate(sequence):
+            events[item] += 1
+            for gap, weight in enumerate(GAPS, 1):
+                if place >= gap and sequence[place - gap] != item:
+                    found["following"][sequence[place - gap], item] += weight
+        for one in set(sequence.tolist()):
+            for other in set(sequence.tolist()):
+                found["together"][one, other] += 1
+    return {**found, "events": events}
+
+
+def reference(counts: dict[str, np.ndarray], prior: np.ndarray, history: np.ndarray, gate: np.ndarray) -> np.ndarray:
+    """Scores of items 1..ITEMS, history masked by nan."""
+    c, pairs, events = counts["following"], counts["together"], counts["events"]
+    n, share = c.sum(axis=1), events / events.sum()
+    signals = np.zeros((ITEMS + 1, len(SIGNALS)))
+    for age, a in enumerate(history[::-1]):
+        popular = 0.5 if prior[a].any() else 1.0
+        for b in range(1, ITEMS + 1):
+            cosine = 0.0 if a == b or not pairs[a, b] else pairs[a, b] / np.sqrt(pairs[a, a] * pairs[b, b])
+            follow, precede = c[a, b] / max(n[a], 1e-12), c[b, a] / max(c[:, a].sum(), 1e-12)
+            short, long = (decay**age for decay in DECAYS)
+            whole = [popular * share[b] + (1 - popular) * prior[a, b]] * 3
+            posterior = [(c[a, b] + k * p) / (n[a] + k) for k, p in zip(STRENGTHS, whole, strict=True)]
+            each = [short * follow, long * follow, short * cosine, long * cosine, short * prior[a, b]]
+            signals[b] += [*each, long * prior[a, b], short * precede, *(short * p for p in posterior)]
+    # The largest is taken of unseen items, but for popularity, which counts where nothing links to the item too.
+    unseen = np.setdiff1d(np.arange(1, ITEMS + 1), history)
+    largest = np.maximum(signals[unseen].max(axis=0), 1e-12)
+    for place, k in enumerate(STRENGTHS):
+        at = len(SIGNALS) - len(STRENGTHS) + place
+        weights = [DECAYS[0] ** age * k / (n[a] + k) for age, a in enumerate(history[::-1])]
+        shares = sum(w * (0.5 if prior[a].any() else 1.0) for w, a in zip(weights, history[::-1], strict=True))
+        largest[at] = max(largest[at], shares * share.max())
+    scaled = signals / largest
+    popularity = np.log1p(events) / np.log1p(events.max())
+    features = np.concatenate([scaled, np.sqrt(scaled), popularity[:, None]], axis=1)
+    trust = ((c * (prior > 0)).sum() + 0.5) / (c.sum() + 10)
+    scores = features @ (np.array([1, np.log1p(n[history[-1]]) / 5, trust]) @ gate)
+    scores[history] = np.nan
+    return scores[1:]
+
+
+def test_scores_are_those_of_the_slow_reference(monkeypatch):
+    run, params = opened(shop(), monkeypatch), random_gate()
+    train = run.split.train
+    counts = counted([np.asarray(train.history(row)) for row in range(len(train))])
+    prior = catalog_prior(run.dataset).toarray()
+    queries, rows = next(query_batches(run.split.test, run.config.data.view, ITEMS, 16))
+    scores, lists, _ = compiled(run, queries, params, 5)
+    for row, example in enumerate(rows.tolist()):
+        history = np.asarray(run.split.test.histories.history(example))
+        expected = reference(counts, prior, history, np.asarray(params["gate"], np.float64))
+        unseen = ~np.isnan(expected)
+        np.testing.assert_allclose(scores[row][unseen], expected[unseen], rtol=2e-4, atol=2e-4)
+        best = sorted(np.flatnonzero(unseen), key=lambda item: (-scores[row, item], item))[:5]
+        assert lists[row].tolist() == [item + 1 for item in best]
+
+
+def test_untrained_it_is_the_smoothed_transitions_of_the_floor(monkeypatch):
+    run = opened(shop(), monkeypatch)
+    floor = TextTransitions.fit(run.split.train, ITEMS, catalog_prior(run.dataset))
+    expected = rank_scored(floor.scores, run.split.test, ITEMS, Rules(k=0)).ranks
+    found = rank_users(run.model, run.params, run.split.test, run.config.data.view, str, run.items).ranks
+    assert (found == expected).mean() > 0.9  # the rest are ties that rounding breaks
+
+
+def test_the_loss_sees_no_event_of_its_own_user(monkeypatch):
+    """Links and sums without a user's events are those of a log that never had the user."""
+    whole = shop()
+    user = 5
+    events = whole.history(user)
+    others = np.ones(len(whole.items), bool)
+    others[whole.offsets[user] : whole.offsets[user + 1]] = False
+    offsets = np.concatenate([[0], np.cumsum(np.delete(np.diff(whole.offsets), user))])
+    names = [name for name in whole.user_ids if name != f"u{user}"]
+    without = replace(
+        whole,
+        user_ids=names,
+        offsets=offsets,
+        items=whole.items[others],
+        timestamps=whole.timestamps[others],
+        fingerprint="without",
+    )
+    one, other = (opened(each, monkeypatch, all_events=True) for each in (whole, without))
+    history, length = jnp.asarray(events[None]), jnp.array([len(events)])
+    model: Any = one.model
+    links = jax.jit(model.links)
+    left, expected = links(one.items, history, length, history), links(other.items, history, length)
+    for name, values in expected.values.items():
+        dense = [np.zeros((left.recent.shape[1], ITEMS + 1)) for _ in range(2)]
+        for array, links, found in zip(dense, (left, expected), (left.values[name], values), strict=True):
+            np.put_along_axis(array, np.asarray(links.ids[name][0]), np.asarray(found[0]), axis=1)
+            array[:, 0] = 0
+        np.testing.assert_array_equal(dense[0], dense[1])
+    there = np.asarray(left.recent[0]) > 0
+    for column in (FOLLOWED, PRECEDED, OWNERS):
+        np.testing.assert_array_equal(left.totals[0, there, column], expected.totals[0, there, column])
+
+
+def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it(monkeypatch):
+    """One user, whose events alone link anything: without them nothing points anywhere, so there is no loss."""
+    dataset = shop(1)
+    bare = replace(dataset, catalog=dataset.catalog.with_columns(title=pl.lit(None, pl.String)), fingerprint="bare")
+    run = opened(bare, monkeypatch, all_events=True)
+    events = dataset.history(0)
+    tokens = len(events) - 1
+    ones = np.ones((1, tokens), np.int32)
+    batch = Batch(events[None, :-1], ones, ones, events[None, 1:], ones.astype(np.float32))  # pyright: ignore
+    sums = jax.jit(run.model.loss)(run.params, batch, run.items, None)[1]
+    assert [float(part) for part in sums["loss"]] == [0.0, 0.0]
+    unseen = jnp.zeros((1, 0), jnp.int32)
+
+    model: Any = run.model
+
+    @jax.jit
+    def listed(own: Any) -> Any:
+        links = model.links(run.items, batch.items, jnp.array([tokens]), own)
+        return model.features(links, unseen, run.items).listed
+
+    assert np.asarray(listed(jnp.zeros_like(events)[None])).any() and not np.asarray(listed(events[None])).any()
+
+
+def test_a_catalog_without_any_event_is_ranked_by_its_texts(monkeypatch):
+    run = opened(shop(0), monkeypatch)
+    assert run.split.name == "all events" and not len(run.split.test)
+    with pytest.raises(InputError, match="train part is empty"):
+        LeaveOneOut().split(run.dataset)
+    alike = np.asarray(run.items.relation("text").ids)[1]
+    queries = next(query_batches(history_of([1]), run.config.data.view, ITEMS, 8))[0]
+    _, lists, scores = compiled(run, queries, run.params, 3)
+    assert set(lists[0]) <= set(alike[alike > 0]) and np.isfinite(scores[0]).all()
+
+
+def compiled(run: Run, queries: Any, params: Any, k: int) -> tuple[np.ndarray, ...]:
+    """Scores of all items, and lists with theirs."""
+
+    @jax.jit
+    def both(params: Any, queries: Any, items: Any) -> Any:
+        scoring = run.model.scoring(params, queries, items)
+        asked = jnp.tile(jnp.arange(1, ITEMS + 1), (len(queries.items), 1))
+        return scoring.scores(asked), *scoring.topk(queries.seen, k)
+
+    return jax.tree.map(np.asarray, both(params, queries, run.items))
+
+
+def history_of(items: list[int]) -> Any:
+    everything = unsplit(shop())
+    return replace(
+        everything.train.take(np.array([0])),
+        items=np.array(items, np.int32),
+        starts=np.zeros(1, np.int64),
+        stops=np.full(1, len(items)),
+        timestamps=np.zeros(len(items), np.int64),
+    )
+
+
+def test_published_weights_are_those_of_their_record():
+    found = pretrained.weights()
+    assert found["gate"].shape == (len(DEPENDS), len(FEATURES)) and np.isfinite(found["gate"]).all()
+    record = json.loads(pretrained.WEIGHTS.with_suffix(".json").read_text())
+    assert not {"amazon-beauty-2014", "amazon-arts-cdsr", "microlens-50k"} & {*record["trained_on"]}
+
+
+def test_other_weights_are_refused(tmp_path):
+    path = tmp_path / pretrained.WEIGHTS.name
+    path.write_bytes(pretrained.WEIGHTS.read_bytes() + b" ")
+    path.with_suffix(".json").write_text(pretrained.WEIGHTS.with_suffix(".json").read_text())
+    with pytest.raises(InputError, match="damaged"):
+        pretrained.weights(path)
+    path.unlink()
+    with pytest.raises(InputError, match="incomplete"):
+        pretrained.weights(path)
