@@ -100,7 +100,7 @@ def fits(value: Any, annotation: Any) -> bool:
         )
     if getattr(annotation, "_is_protocol", False):
         return is_config(value)
-    return isinstance(annotation, type) and isinstance(value, annotation)
+    return isinstance(annotation, type) and isinstance(value, annotation) and not isinstance(value, list | set)
 
 
 def _fits_tuple(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
@@ -138,6 +138,8 @@ def describe(annotation: Any) -> str:
         return f"{', '.join(inner)}, ..." if Ellipsis in args else f"({', '.join(inner)})"
     if annotation is float:
         return "a finite number"
+    if (origin or annotation) in (list, set):
+        return "a tuple, declared as one: config.json keeps no other sequence"
     return str(getattr(annotation, "__name__", annotation))
 
 

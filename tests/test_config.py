@@ -175,6 +175,16 @@ def test_types_are_checked_when_composed(parts, message):
         run_config(**parts)
 
 
+def test_a_sequence_that_json_would_not_give_back_is_refused():
+    @dataclass(frozen=True)
+    class Listed:
+        sizes: Any = ()
+        bare: list = field(default_factory=list)
+
+    with pytest.raises(InputError, match=r"train.bare is \[\], expected a tuple"):
+        run_config(train=Listed())
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

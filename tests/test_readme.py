@@ -17,7 +17,7 @@ import pytest
 from recjax import cli, recipes
 from recjax.config import override_all
 from recjax.data.batches.loader import Loader, open_data
-from recjax.data.items import bare_items
+from recjax.data.items import Relation, bare_items
 from recjax.nn.groups import FROZEN, is_frozen
 from tests.models.test_laws import ids
 from tests.tiny import SETTINGS, on_one_device, tiny_datasets
@@ -117,11 +117,18 @@ def test_the_page_on_adding_a_system_runs(tmp_path: Path, monkeypatch: pytest.Mo
         exec(block, there)
 
     assert there["found"].table["rank"].to_list() == [1, 2, 3, 4, 5]
+    assert there["found"].table["score"].null_count() == 0  # the page's items are in the dataset
+    users, vectors, bias = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(4, 3) % 5, np.arange(4.0)
+    states, table, moved = there["distance"](users, vectors, bias)
+    away = np.sum((users[:, None] - vectors) ** 2, axis=-1)
+    np.testing.assert_allclose(states @ table.T + moved, np.sum(users**2, axis=-1)[:, None] + bias - away)
     config = there["line"]["fossil"]
     assert config.model == recipe.module.Fossil(width=8)
-    replace(config, items=there["features"], evaluate=there["both"], train=there["staged"])
+    replace(config, items=there["features"], text=there["text"], evaluate=there["both"], train=there["staged"])
     items = bare_items(4, {"brand": np.arange(5), "codes": np.eye(5, 2, dtype=np.int32)})
     assert there["brands"](items, np.array([3, 0])).tolist() == [3, 0]
+    links = items.adding({"next": Relation(np.arange(10).reshape(5, 2), np.ones((5, 2)))})
+    assert there["linked"](links, np.array([3, 0])).tolist() == [[6, 7], [0, 1]]
     vectors, seen = np.eye(5, 3, dtype=np.float32), np.zeros((2, 1), np.int32)
     assert there["near"](vectors[1:3], vectors, 4).topk(seen, 1)[0].tolist() == [[1], [2]]
     assert there["coded"](np.zeros((2, 2, 2), np.float32), items).topk(seen, 1)[0].tolist() == [[1], [1]]

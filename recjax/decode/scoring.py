@@ -91,6 +91,16 @@ class _EveryItem(Scoring):
     start: Array | int
     n_items: Array | int
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.start, int) and isinstance(self.n_items, int)):
+            return
+        rows = min(leaf.shape[0] for leaf in jax.tree.leaves(self._parts()[2]))
+        if rows <= self.start + self.n_items:
+            raise InputError(
+                f"{type(self).__name__} has {rows} rows of items, expected {self.start + self.n_items + 1}: item i is "
+                f"row {self.start} + i, up to i = {self.n_items}"
+            )
+
     @abstractmethod
     def _parts(self) -> tuple[Scorer, Any, Any]:
         """The scorer, the queries and the table that it scores."""

@@ -18,11 +18,11 @@ from recjax.data.batches.loader import query_batches
 from recjax.data.batches.views import Queries, View
 from recjax.data.items import Items, bare_items
 from recjax.data.splits import Examples
-from recjax.decode.scoring import UNRANKED
+from recjax.decode.scoring import UNRANKED, Scoring
 from recjax.evaluate.metrics import MISS
 from recjax.models.model import Model
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
-from recjax.typing import Array, Params
+from recjax.typing import Array, InputError, Params
 
 T = TypeVar("T")
 
@@ -74,12 +74,20 @@ class SameModel:
         return isinstance(other, SameModel) and other.model is self.model
 
 
+def _scoring(identity: SameModel, params: Params, queries: Queries, items: Items) -> Scoring:
+    found = identity.model.scoring(params, queries, items)
+    if not isinstance(found, Scoring):
+        name = type(identity.model).__name__
+        raise InputError(f"scoring of {name} gives no Scoring of recjax.decode.scoring, such as DotProduct or Pairs")
+    return found
+
+
 @partial(jax.jit, static_argnames=("identity", "k"))
 def _ranked(
     identity: SameModel, params: Params, queries: Queries, items: Items, targets: Array, candidates: Any, k: int
 ) -> tuple[Array, Array | None]:
     """Ranks and lists of a batch, both of one forward pass."""
-    scoring = identity.model.scoring(params, queries, items)
+    scoring = _scoring(identity, params, queries, items)
     if not k:
         return replicated(scoring.rank(targets, queries.seen, candidates)[0]), None
     return jax.tree.map(replicated, scoring.rank_and_list(targets, queries.seen, k, candidates))
@@ -114,7 +122,7 @@ def lower_ranking(
 def _listed(
     identity: SameModel, params: Params, queries: Queries, items: Items, candidates: Any, k: int
 ) -> tuple[Array, Array]:
-    scoring = identity.model.scoring(params, queries, items)
+    scoring = _scoring(identity, params, queries, items)
     return jax.tree.map(replicated, scoring.topk(queries.seen, k, candidates))
 
 
@@ -196,7 +204,7 @@ def rank_users(
 
 @partial(jax.jit, static_argnames="identity")
 def _scored(identity: SameModel, params: Params, queries: Queries, items: Items, asked: Array) -> Array:
-    return replicated(identity.model.scoring(params, queries, items).scores(asked))
+    return replicated(_scoring(identity, params, queries, items).scores(asked))
 
 
 def score_items(

@@ -221,6 +221,29 @@ class Model(ABC):
         raise InputError(f"{type(self).__name__} cannot advance users event by event")
 
 
+def checked_loss(
+    model: Model, params: Params, batch: Any, items: Items, key: Array | None
+) -> tuple[Array, WeightedSums]:
+    """`model.loss`, refused where it gives something else than its signature says.
+
+    Raises:
+        InputError: says what is wrong, which errors of the code that differentiates it would not.
+    """
+    found = model.loss(params, batch, items, key)
+    name = f"loss of {type(model).__name__}"
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+        raise InputError(f'{name} gives no pair, expected (mean, {{"loss": (sum, weight)}})')
+    mean, sums = found
+    if np.shape(mean):
+        raise InputError(f"{name} gives a mean of shape {np.shape(mean)}, expected one number")
+    if "loss" not in sums:
+        raise InputError(f"{name} gives sums of {', '.join(sums) or 'nothing'}, expected one called 'loss' among them")
+    for entry, pair in sums.items():
+        if not (isinstance(pair, tuple) and len(pair) == 2) or np.shape(pair[0]) or np.shape(pair[1]):
+            raise InputError(f"{name} gives sums of which {entry!r} is not a pair of numbers, (sum, weight)")
+    return found
+
+
 class ModelConfig(ABC):
     """Base class of models' configurations: frozen dataclasses that say all about a model but the catalog.
 

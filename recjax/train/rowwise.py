@@ -9,7 +9,7 @@ import optax
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.models.model import Model, WeightedSums
+from recjax.models.model import Model, WeightedSums, checked_loss
 from recjax.ops.items.embedding import RowGradientTable
 from recjax.ops.items.row_gradients import joined_rows, update_rows
 from recjax.ops.norms import global_norm
@@ -63,7 +63,7 @@ class RowwiseAdam:
             tapped = {
                 name: RowGradientTable(table, None if taps is None else taps[name]) for name, table in tables.items()
             }
-            loss, sums = model.loss({**dense, **tapped}, batch, items, key)
+            loss, sums = checked_loss(model, {**dense, **tapped}, batch, items, key)
             return loss, (sums, {name: table.ids for name, table in tapped.items()})
 
         _, (_, shapes) = jax.eval_shape(lambda dense: found(dense, None), dense)

@@ -116,12 +116,15 @@ class Calendar:
             refresh: steps between refreshes, "epoch" for one in each, None for never.
 
         Raises:
-            InputError: patience without validation.
+            InputError: patience without validation, or `refresh` is something else.
         """
         every = epoch if train.evaluate_every is None else train.evaluate_every
         every = every if validated else 0
         if train.patience is not None and not every:
             raise InputError("train.patience is set, but the split or evaluate_every = 0 rules out validation")
+        if refresh not in (None, "epoch") and not (type(refresh) is int and refresh >= 0):
+            shown = "a method, not a property" if callable(refresh) else repr(refresh)
+            raise InputError(f"refresh_every of the model is {shown}, expected steps, 'epoch' or None")
         refresh_every = epoch if refresh == "epoch" else refresh or 0
         return cls(total, every, train.save_every or every or epoch, train.log_every, refresh_every)
 

@@ -9,7 +9,7 @@ import optax
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
-from recjax.models.model import Model, WeightedSums
+from recjax.models.model import Model, WeightedSums, checked_loss
 from recjax.nn.groups import filled, split_frozen
 from recjax.ops.norms import global_norm
 from recjax.parallel.mesh import ShardState
@@ -155,7 +155,7 @@ def _gradients(
     """Gradient of the weighted mean loss of the whole batch in the trained parameters, and the sums of all parts."""
 
     def loss(trained: Params, batch: Batch, items: Items, key: Array) -> tuple[Array, WeightedSums]:
-        return model.loss(filled(trained, frozen), batch, items, key)
+        return checked_loss(model, filled(trained, frozen), batch, items, key)
 
     compute = jax.grad(loss, has_aux=True)
     if accumulate == 1:

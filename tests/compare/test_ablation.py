@@ -95,7 +95,7 @@ def finished(shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(comparisons, "run_cells", lambda *args, **kwargs: run_cells(*args, start=start, **kwargs))
         patch.setattr(launching, "POLL_SECONDS", 0.0)
         with pytest.MonkeyPatch.context() as stopping:
-            stopping.setattr(Interrupt, "asked", lambda self, step: step == 2)
+            stopping.setattr(Interrupt, "requested", lambda self, step: step == 2)
             assert cli.main(command(recipe, out, "--only", "half")) == 0
         assert json.loads((out / "cells" / "half-seed0" / "cell.json").read_text())["status"] == "stopped"
         assert cli.main(command(recipe, out, "--seeds", "2")) == 0

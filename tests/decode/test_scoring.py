@@ -128,3 +128,11 @@ def test_a_narrow_beam_answers_that_a_target_is_not_in_its_list():
     assert (np.asarray(ranks) == UNRANKED).all() and np.isneginf(own).all()
     with pytest.raises(InputError, match=r"model\.beam=none"):
         scoring.rank(jnp.asarray(worst, jnp.int32), seen, jnp.ones((QUERIES, 3), jnp.int32))
+
+
+def test_a_table_without_a_row_for_each_item_is_refused():
+    with pytest.raises(InputError, match=rf"has {ITEMS} rows of items, expected {ITEMS + 1}"):
+        DotProduct(USERS, VECTORS[:-1], ITEMS)
+    with pytest.raises(InputError, match=f"Pairs has {ITEMS} rows"):
+        Pairs(squared, USERS, (VECTORS, VECTORS[1:]), ITEMS)
+    jax.eval_shape(lambda n: DotProduct(USERS, VECTORS[:-1], n).users, ITEMS)  # traced: unknown

@@ -167,7 +167,7 @@ def test_a_run_stopped_at_a_refresh_is_the_unbroken_one(tmp_path, monkeypatch):
     )
     fit(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "asked", lambda self, step: step == 5)  # the refresh of the second epoch is due
+        patch.setattr(Interrupt, "requested", lambda self, step: step == 5)  # the refresh of the second epoch is due
         assert fit(config, tmp_path / "parts").preempted
     fit(config, tmp_path / "parts")
     whole, parts = (load_run(tmp_path / name).params for name in ("whole", "parts"))

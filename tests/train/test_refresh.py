@@ -51,7 +51,7 @@ def same(a, b):
 def test_a_run_stopped_around_a_refresh_is_the_unbroken_one(unbroken, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         for stop in (4, 5, 6, 10):  # before, at and after the refresh of step 5, and at that of step 10
-            patch.setattr(Interrupt, "asked", lambda self, step, stop=stop: step == stop)
+            patch.setattr(Interrupt, "requested", lambda self, step, stop=stop: step == stop)
             result = run(tmp_path)
             assert result.preempted and result.step == stop
     run(tmp_path)
@@ -115,6 +115,9 @@ def test_the_calendar():
     assert [step for step in range(13) if calendar("epoch").refreshes(step)] == [0, 5, 10]
     assert [step for step in range(13) if calendar(4).refreshes(step)] == [0, 4, 8]
     assert not any(calendar(None).refreshes(step) for step in range(13))
+    for wrong, said in (("step", "'step'"), (2.0, "2.0"), (-1, "-1"), (calendar, "a method, not a property")):
+        with pytest.raises(InputError, match=f"refresh_every of the model is {said}"):
+            calendar(wrong)
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -10,6 +10,7 @@ import pytest
 from recjax.parallel.mesh import MeshShape
 from recjax.train.state import abstract_state, initial_state
 from recjax.train.step import make_train_step
+from recjax.typing import InputError
 from tests.train.toy import NO_COLUMNS, ToyLoader, ToyModel
 
 
@@ -137,3 +138,22 @@ def test_randomness_depends_on_the_step_and_nothing_else():
     assert len(set(losses)) == 3
     _, sums = step(start(model, optimiser), ToyLoader().batch(0), NO_COLUMNS)
     assert float(sums["loss"][0]) == losses[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda mean, sums: mean, "gives no pair, expected"),
+        (lambda mean, sums: (mean[None], sums), r"a mean of shape \(1,\)"),
+        (lambda mean, sums: (mean, {"bpr": sums["loss"]}), "sums of bpr, expected one called 'loss'"),
+        (lambda mean, sums: (mean, sums | {"gap": mean}), "'gap' is not a pair"),
+    ],
+)
+def test_a_loss_that_gives_something_else_is_refused(change, said):
+    class Wrong(ToyModel):
+        def loss(self, *args):
+            return change(*super().loss(*args))
+
+    model, optimiser = Wrong(noise=0.0), optax.sgd(1.0)
+    with pytest.raises(InputError, match=f"loss of Wrong .*{said}"):
+        make_train_step(model, optimiser)(start(model, optimiser), ToyLoader().batch(0), NO_COLUMNS)
