@@ -91,6 +91,10 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert {words[1] for words in lines} == {"prepare", "train", "evaluate", "recommend", "inspect"}
     for words in lines:
         assert cli.main([*words[1:], *(SETTINGS if words[1] == "train" else [])]) == 0, words
+    (python,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    there: dict = {}
+    exec(python, there)
+    assert there["lists"]["rank"].to_list() == there["alike"]["rank"].to_list() == [1, 2, 3, 4, 5]
 
 
 def test_the_page_on_adding_a_system_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
