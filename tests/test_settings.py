@@ -71,7 +71,10 @@ def owners(config: Any, key: str) -> tuple[type, str]:
     """The class that has the setting, and its name there."""
     *parents, name = key.split(".")
     for parent in parents:
-        config = config[int(parent)] if isinstance(config, tuple) else getattr(config, parent)
+        if isinstance(config, tuple | dict):
+            config = config[int(parent) if isinstance(config, tuple) else parent]
+        else:
+            config = getattr(config, parent)
     return type(config), name
 
 

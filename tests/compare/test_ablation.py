@@ -129,7 +129,7 @@ def test_an_ablation_from_end_to_end(finished: Path):
     assert results["floor_tests"]["transition"]["difference"] == pytest.approx(difference)
     assert first["cost"]["seconds_to_target"] is None or first["cost"]["seconds_to_target"] > 0
     page = (finished / "index.html").read_text()
-    assert page.count("<img ") == 5 and "data.user_share" in page  # four steps have one loss
+    assert page.count("<img ") == 6 and "data.user_share" in page  # four steps have one loss
 
 
 def test_finished_cells_are_not_touched(finished: Path, here: Here, capsys: pytest.CaptureFixture[str]):
@@ -167,7 +167,7 @@ def test_runs_are_reported(finished: Path, tmp_path: Path, capsys: pytest.Captur
     runs = [str(finished / "cells" / name) for name in ("all-seed0", "all-seed1", "half-seed0")]
     assert cli.main(["report", *runs, "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
-    assert "all-seed0 · half-seed0" in page and page.count("<img ") == 5
+    assert "all-seed0 · half-seed0" in page and page.count("<img ") == 6
     assert cli.main(["report", runs[0], "--out", str(tmp_path / "one.html")]) == 0
     page = (tmp_path / "one.html").read_text()
     assert "Run all-seed0" in page and "model.width = 8" in page and "popularity" in page

@@ -74,7 +74,7 @@ def test_files_of_numbers_and_files_that_are_none(tmp_path):
         ("b.csv", "sku,stock\n1,2\n", r"no column 'item_id'; found: sku, stock"),
         ("b.csv", "446\n810\n", "looks like data, expected column names"),
         ("b.txt", "\n", "has no ids"),
-        ("b.json", "[1]", r"b\.json: a file of ids is \.txt with an id a line, or a table"),
+        ("b.xml", "[1]", r"b\.xml: a file of ids is \.txt with an id a line, or a table"),
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(InputError, match=message):

@@ -49,7 +49,7 @@ def loss_of(params, batch, table=ONE):
 def states_of(params, batch):
     """States of all events, and representations of all items."""
     inputs = *PLAIN._inputs(batch, ONE), batch.segments, batch.positions
-    items = PLAIN.represent(PLAIN._used(params), _columns(ONE))
+    items = PLAIN.represent(PLAIN._scoring_weights(params), _columns(ONE))
     return PLAIN.module.apply({"params": params}, *inputs), items
 
 
@@ -182,7 +182,7 @@ def test_drawn_negatives_estimate_the_normaliser(trained):
     state, targets = rng.normal(size=(2, items.shape[1])).astype(np.float32), np.array([7, 30])
     had = np.array([[3, 0, 4, 4], [0, 29, 1, 3]])
     score = np.sum(state * items[targets], axis=-1)
-    used = model._used(trained)
+    used = model._scoring_weights(trained)
     estimates = jax.jit(
         jax.vmap(lambda used, key: model._sampled_normaliser(used, ONE, key, state, score, targets, had), (None, 0))
     )(used, keys)
@@ -219,7 +219,7 @@ def test_an_item_without_training_events_is_known_by_its_text_alone(own):
     moved = np.abs(grads["own"]).max(axis=1) > 0
     assert moved[1:UNTRAINED].all() and not moved[UNTRAINED]
     items = [
-        np.asarray(OWN.represent(OWN._used({**own, "own": vectors}), _columns(ONE)))
+        np.asarray(OWN.represent(OWN._scoring_weights({**own, "own": vectors}), _columns(ONE)))
         for vectors in (np.zeros_like(own["own"]), np.ones_like(own["own"]))
     ]
     np.testing.assert_array_equal(items[0][UNTRAINED], items[1][UNTRAINED])

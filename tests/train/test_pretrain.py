@@ -94,7 +94,7 @@ def test_a_stop_in_either_phase_resumes(unbroken, tmp_path: Path, monkeypatch: p
         calls.append(step)
         return len(calls) in stops
 
-    monkeypatch.setattr(Interrupt, "requested", asked)
+    monkeypatch.setattr(Interrupt, "requested", requested)
     stops = {4}  # before the first step, and after each of three
     first = fit(pretrained(), tmp_path)
     assert first.preempted and first.step == 3 and not (tmp_path / "config.json").exists()
