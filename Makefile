@@ -16,7 +16,8 @@ LOCKED = --quiet --no-compile --require-hashes -r
 
 help:
 	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
-	@echo "make test        install the development tools, lint, run the tests"
+	@echo "make test        install the development tools, lint, run the tests of a few minutes"
+	@echo "make pytest      all tests, a quarter of an hour"
 	@echo "make beam        install Apache Beam into $(VENV)-beam, test preparing by it"
 	@echo "make test-tpu    compile for TPU pods, which needs no TPU but libtpu (0.7 GB, into $(VENV)/libtpu); minutes"
 	@echo "make attack      kills, flipped bits, hostile inputs, folders and settings: counts, and status 1 on a fault; half an hour"
@@ -30,7 +31,8 @@ help:
 quickstart: $(VENV)/.runtime
 	$(BIN)/recjax train quickstart --run $(RUN)
 
-test: lint pytest
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -38,7 +38,28 @@ LONG = ("tests/multi_process/", "tests/test_recipes", "tests/train/", "tests/mix
 """Where the long files are: they go first, so that no worker is left alone with one at the end."""
 
 
+SLOW = (
+    *LONG,
+    "tests/multi_device/",
+    "tests/golden/",
+    "tests/plan/",
+    "tests/serve/",
+    "tests/compare/test_ablation",
+    "tests/test_front_door",
+    "tests/test_readme",
+    "tests/test_recgpt_commands",
+)
+"""Files that `make test` leaves out: whole runs, several processes, browsers, every recipe and page."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: left out by `make test`, see tests/conftest.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
     items.sort(key=lambda item: next((at for at, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
 
 
