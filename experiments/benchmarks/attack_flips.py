@@ -57,7 +57,7 @@ def trained(folder: Path) -> dict[Path, Reader]:
     from recjax.track.metrics import MetricLog
     from recjax.train.loop import Train, fit
     from recjax.train.optimiser import Adam
-    from recjax.train.run import load_run
+    from recjax.train.run import load_alone, load_run
 
     raw, run = folder / "data" / "shop", folder / "run"
     raw.mkdir(parents=True)
@@ -85,6 +85,12 @@ def trained(folder: Path) -> dict[Path, Reader]:
             logging.getLogger("recjax").warning(note)
         return digest((found.params, found.items)) + repr(found.config).encode()
 
+    def alone() -> bytes:
+        found = load_alone(run)
+        for note in found.notes:
+            logging.getLogger("recjax").warning(note)
+        return digest((found.params, found.items, found.popularity)) + repr(found.dataset.catalog.rows()).encode()
+
     prepared = folder / "prepared"
     save(find("shop"), prepared)
 
@@ -106,7 +112,9 @@ def trained(folder: Path) -> dict[Path, Reader]:
     readers: dict[Path, Reader] = {}
     for path in sorted(file for file in folder.rglob("*") if file.is_file() and file.stat().st_size):
         inside = path.relative_to(folder).parts
-        if inside[0] == "run" and inside[1] in ("config.json", "checkpoints", "codes", "items"):
+        if inside[:3] == ("run", "items", "catalog"):
+            readers[path] = alone
+        elif inside[0] == "run" and inside[1] in ("config.json", "checkpoints", "codes", "items"):
             readers[path] = whole_run
         elif inside[0] == "run" and inside[1].startswith("evaluation."):
             readers[path] = report
