@@ -68,7 +68,9 @@ def test_every_command_is_one_that_exists(page: Path, words: list[str]):
         assert program == "export", f"{page}: nothing tests {program!r}"
 
 
-def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_commands_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """In order, as they stand there, but on little data and for few steps."""
     monkeypatch.chdir(tmp_path)
     on_one_device(monkeypatch)
@@ -91,6 +93,9 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert {words[1] for words in lines} == {"prepare", "train", "evaluate", "recommend", "inspect"}
     for words in lines:
         assert cli.main([*words[1:], *(SETTINGS if words[1] == "train" else [])]) == 0, words
+    capsys.readouterr()
+    assert cli.main(["recommend", "runs/quickstart", "--history", "garden-1"]) == 2
+    assert "synthetic-c has no item 'garden-1'" in (said := capsys.readouterr().err) and "--data (synthetic-a" in said
     (python,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     there: dict = {}
     exec(python, there)

@@ -41,6 +41,12 @@ def recommend(options: Namespace) -> int:
             found = _streamed(model, options, chosen)
     else:
         found = model.answer(_events(model, options), k=options.k, fallback=options.fallback, **chosen)
+    if isinstance(trained, Mixture) and options.data is None and options.history and found.unknown:
+        ids = ", ".join(map(repr, list(found.unknown)[:3]))
+        raise InputError(
+            f"{run.dataset.name} has no item {ids}, and the run was trained on several catalogs: "
+            f"name the one that is meant with --data ({', '.join(trained.datasets)}, or any other)"
+        )
     if options.out is not None and options.state is None and jax.process_index() == 0:
         lists.write(found.table, options.out)
     one_user = options.history is not None
