@@ -1,7 +1,7 @@
 """Learns the weights of the evidence model that come with recjax, on catalogs that no report is about.
 
     RECJAX_DATA=FOLDER python experiments/benchmarks/pretrain_evidence.py
-    RECJAX_DATA=FOLDER python experiments/benchmarks/pretrain_evidence.py --shuffled --out /tmp/shuffled
+    RECJAX_DATA=FOLDER python experiments/benchmarks/pretrain_evidence.py --shuffled --out shuffled
 
 Each training catalog is seen at several stages: with the logs of all, a third, a tenth and a hundredth of its users,
 and with half of its texts. How far the weights may move from the untrained ones, if at all, is chosen on the validation
