@@ -195,7 +195,7 @@ def _prepare(command: argparse.ArgumentParser) -> None:
 
 
 def _tables(command: argparse.ArgumentParser) -> None:
-    """How raw logs are read."""
+    """Options of reading raw logs."""
     command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
     command.add_argument(
         "--column",

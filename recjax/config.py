@@ -219,7 +219,7 @@ def load(path: Path, recipe: ModuleType | None = None) -> RunConfig:
 
 
 def completed(tree: Any, config: Any) -> Any:
-    """What `to_json` wrote some time ago, with the defaults of settings that have come since: those meant nothing else
+    """Tree of an older `to_json`, with the defaults of settings that have come since: those meant nothing else
     then.
 
     Args:

@@ -16,7 +16,7 @@ from recjax import frames, recipes
 from recjax.data.batches.loader import Data
 from recjax.data.splits import Histories
 from recjax.data.store.prepared import find
-from recjax.evaluate import protocol, vectors
+from recjax.evaluate import vectors
 from recjax.evaluate.program import export_ranking
 from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import Fallback, Recommendations, known_events, recommend
@@ -25,7 +25,7 @@ from recjax.evaluate.selection import item_mask, users_alone
 from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, typed
 from recjax.nn.groups import path_name
 from recjax.parallel.startup import initialize
-from recjax.train.pretrained import is_pretrained, load_pretrained
+from recjax.train.pretrained import is_pretrained, load_named, load_pretrained
 from recjax.train.run import Run, load_alone, load_run
 from recjax.typing import InputError
 
@@ -304,23 +304,8 @@ class Recommender:
             A report: `.metrics`, `.floors`, `.table()`, `.users`.
         """
         given = [*settings, *([f"evaluate.split={split}"] if split else [])]
-        if is_pretrained(self.folder):
-            run = load_pretrained(dataset or self.run.config.data.dataset, given)
-        else:
-            run = load_run(self.folder, dataset, recipe=self.recipe, settings=given)
-        with jax.set_mesh(run.mesh):
-            return protocol.evaluate(
-                run.model,
-                run.params,
-                run.dataset,
-                run.split,
-                run.config.data.view,
-                run.config.evaluate,
-                run.items,
-                floors=floors,
-                name=self.folder.resolve().name,
-                vectors=run.text_vectors(),
-            )
+        data = dataset or (self.run.config.data.dataset if is_pretrained(self.folder) else None)
+        return load_named(self.folder, data, self.recipe, given).report(self.folder.resolve().name, floors=floors)
 
     def dataset(self) -> Any:
         """The dataset that the run was trained on, with its users, as it is now."""

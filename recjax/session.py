@@ -56,7 +56,7 @@ def _prepared(
     replace: bool,
     filters: Mapping[str, Any],
 ) -> Dataset:
-    """What `recjax prepare NAME --raw RAW` makes, printed account included."""
+    """Dataset of `recjax prepare NAME --raw RAW`, printed account included."""
     arguments = [name, "--raw", str(raw), *(["--replace"] if replace else [])]
     arguments += [] if out is None else ["--out", str(out)]
     arguments += [part for ours, theirs in (columns or {}).items() for part in ("--column", f"{ours}={theirs}")]

@@ -35,7 +35,7 @@ SHARED = Path(os.environ.get("RECJAX_SHARED", Path(__file__).resolve().parents[2
 
 
 LONG = ("tests/multi_process/", "tests/test_recipes", "tests/train/", "tests/mixers/test_laws", "tests/models/")
-"""Where the long files are: they go first, so that no worker is left alone with one at the end."""
+"""Long test files: they go first, so that no worker is left alone with one at the end."""
 
 
 SLOW = (

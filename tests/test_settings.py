@@ -90,7 +90,7 @@ def cases() -> Iterator[tuple[str, str]]:
 
 
 def build(config: RunConfig, part: str) -> None:
-    """What a run makes of a part of its settings before it computes: the mesh, the schedule, the model's parameters."""
+    """Objects made of a part of its settings before a run computes: the mesh, the schedule, the model's parameters."""
     if part == "mesh":
         config.mesh.sizes(8)
     if part == "optim":

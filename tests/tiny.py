@@ -1,4 +1,4 @@
-"""What makes a shipped recipe small enough for a test."""
+"""Settings that make a shipped recipe small enough for a test."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -135,7 +135,7 @@ def _evaluated(run: Path) -> None:
 
 
 def outcome(read: Reader, expected: bytes, warned: list[str]) -> str:
-    """How one flip ends."""
+    """Outcome of one flip."""
     from recjax.typing import InputError
 
     warned.clear()

@@ -1,4 +1,4 @@
-"""How much of the exact lists a beam finds, and what is left without a trie, on the logits of a trained model.
+"""Share of the exact lists that a beam finds, and what is left without a trie, on the logits of a trained model.
 
     python experiments/benchmarks/beam_agreement.py runs/recgpt_pretrain --data amazon-beauty-2014
 

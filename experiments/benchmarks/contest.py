@@ -211,7 +211,7 @@ def scratch() -> Iterator[Path]:
 
 
 def load() -> float:
-    """How many processes want the processor: above the number of threads, figures are not to be trusted."""
+    """Number of processes that want the processor: above the number of threads, figures are not to be trusted."""
     return os.getloadavg()[0]
 
 

@@ -1,4 +1,4 @@
-"""What a mixer costs as histories grow: a training step of every mixer from 512 to 8,192 events, and the exponent.
+"""Cost of a mixer as histories grow: a training step of every mixer from 512 to 8,192 events, and the exponent.
 
     python experiments/benchmarks/length.py --out results/length.json
     python experiments/benchmarks/length.py --mixers attention,lru --lengths 512,1024,2048

@@ -1,4 +1,4 @@
-"""How a sharded step scales, read from compiled programs: bytes held and bytes sent a device, never time.
+"""Scaling of a sharded step, read from compiled programs: bytes held and bytes sent a device, never time.
 
     python experiments/benchmarks/scaling.py layout sasrec_ml1m        # shares of 1 to 256 TPUs, nothing compiled
     python experiments/benchmarks/scaling.py host                      # 1 to 8 host devices, weak and strong
@@ -210,7 +210,7 @@ def tpu(recipe: str, items: int, settings: list[str], rows: int, devices: list[i
 
 
 def layout(recipe: str, items: int, settings: list[str]) -> None:
-    """What a device holds where the table is cut over all devices: by the layouts alone, nothing is compiled."""
+    """Memory of a device where the table is cut over all devices: by the layouts alone, nothing is compiled."""
     print(f"{recipe}, {items:,} items, MiB a device\n\n| devices | table | moments | logits |\n|---:|---:|---:|---:|")
     for devices in (1, 8, 64, 256):
         config: Any = override_all(recipes.read(recipe).config, [*settings, "mesh.data=1", f"mesh.model={devices}"])

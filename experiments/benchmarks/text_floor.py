@@ -1,4 +1,4 @@
-"""What a sentence encoder finds by itself: whitened text neighbours on real data, beside a run if one is named.
+"""Quality of a sentence encoder by itself: whitened text neighbours on real data, beside a run if one is named.
 
     python experiments/benchmarks/text_floor.py amazon-books-2014
     python experiments/benchmarks/text_floor.py amazon-toys-2014 --run runs/recgpt_pretrain

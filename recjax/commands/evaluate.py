@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from recjax.commands.console import plain_console
-from recjax.commands.runs import evaluated, recipe_of, run_of, save
+from recjax.commands.runs import recipe_of, run_of, save
 from recjax.compare.run_results import by_system
 from recjax.config import RunConfig, override_all
 from recjax.data.prepare.preparation import Preparation
@@ -38,7 +38,7 @@ def evaluate(options: Namespace) -> int:
         for folder in options.runs:
             run = run_of(folder, options.data, recipe_of(options), _changes(options))
             name = str(folder) if len(options.runs) > 1 else folder.resolve().name
-            reports.append(evaluated(run, name, run.config.evaluate, floors=not reports))
+            reports.append(run.report(name, floors=not reports))
             configs.append(run.config)
             if options.data is None and options.split is None and not options.settings and len(options.runs) == 1:
                 save(reports[0], folder)
@@ -57,7 +57,7 @@ def evaluate(options: Namespace) -> int:
 
 
 def _changes(options: Namespace) -> list[str]:
-    """What the command line changes of a run's settings: how it is evaluated, and how the data are prepared."""
+    """Changes of a run's settings on the command line: how it is evaluated, and how the data are prepared."""
     for setting in options.settings:
         if not setting.startswith((PROTOCOL, PREPARATION)):
             raise InputError(

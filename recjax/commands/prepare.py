@@ -70,7 +70,7 @@ def prepare(options: Namespace) -> int:
 
 
 def _reading(options: Namespace) -> Reading:
-    """How the tables are read, as the command line says."""
+    """Options of reading tables, as the command line says."""
     return Reading(
         items=None if options.items is None else place(options.items),
         header=tuple(name.strip() for name in (options.header or "").split(",") if name.strip()),
@@ -266,7 +266,7 @@ def _unseen(dataset: Dataset) -> list[str]:
 
 
 def _times(note: dict[str, Any]) -> list[str]:
-    """How timestamps were read."""
+    """Account of how timestamps were read."""
     if "unit" not in note:
         return []
     units, parsed = note.get("units"), note.get("from_text", 0)
@@ -276,7 +276,7 @@ def _times(note: dict[str, Any]) -> list[str]:
 
 
 def _catalog(note: dict[str, Any]) -> list[str]:
-    """What a catalog has that is not used, and what it lacks."""
+    """Account of what a catalog has that is not used, and lacks."""
     lines = []
     if left_out := note.get("columns_left_out"):
         shown = ", ".join(f"{column} ({kind})" for column, kind in left_out.items())

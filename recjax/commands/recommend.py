@@ -10,8 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from recjax import recipes
 from recjax.commands.console import plain_console
+from recjax.commands.runs import recipe_of, report_notes
 from recjax.config import load, to_json
 from recjax.data.batches.mixture import Mixture
 from recjax.evaluate import lists
@@ -80,11 +80,9 @@ def _check_files(options: Namespace) -> None:
 
 def opened(options: Namespace) -> Recommender:
     """The run that is named; says on standard error which checkpoints were damaged."""
-    module = recipes.read(options.recipe).module if options.recipe else None
+    module = recipe_of(options)
     run = open_run(options.run, options.data, module, _mesh_of(options, module))
-    if jax.process_index() == 0:
-        for note in run.notes:
-            print(f"{options.run}: {note}", file=sys.stderr)
+    report_notes(options.run, run)
     return Recommender(run, options.run, module)
 
 

@@ -5,25 +5,21 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import jax
 
 from recjax import recipes
 from recjax.compare.run_results import EVALUATION
-from recjax.evaluate import protocol as protocols
 from recjax.evaluate.report import Report
-from recjax.train.pretrained import is_pretrained, load_pretrained
-from recjax.train.run import Run, load_run
+from recjax.train.pretrained import load_named
+from recjax.train.run import Run
 
 
 def run_of(
     folder: Path, dataset: str | None = None, recipe: ModuleType | None = None, settings: Sequence[str] = ()
 ) -> Run:
     """A run, or the model that comes with recjax; says on standard error which checkpoints were damaged."""
-    if is_pretrained(folder):
-        return load_pretrained(dataset, settings)
-    run = load_run(folder, dataset, recipe=recipe, settings=settings)
+    run = load_named(folder, dataset, recipe, settings)
     report_notes(folder, run)
     return run
 
@@ -33,23 +29,6 @@ def report_notes(folder: Path, run: Run) -> None:
     if jax.process_index() == 0:
         for note in run.notes:
             print(f"{folder}: {note}", file=sys.stderr)
-
-
-def evaluated(run: Run, name: str, evaluate: Any, floors: bool = True) -> Report:
-    """The report of a run by an evaluator, or several."""
-    with jax.set_mesh(run.mesh):
-        return protocols.evaluate(
-            run.model,
-            run.params,
-            run.dataset,
-            run.split,
-            run.config.data.view,
-            evaluate,
-            run.items,
-            floors=floors,
-            name=name,
-            vectors=run.text_vectors(),
-        )
 
 
 def save(report: Report, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import sys
 from argparse import Namespace
 
-from recjax import recipes
+from recjax.commands.runs import recipe_of
 from recjax.typing import InputError
 
 
@@ -22,7 +22,7 @@ def serve(options: Namespace) -> int:
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected at least 1")
     limits = Limits(k=options.max_k, users=options.max_users)
-    recipe = recipes.read(options.recipe).module if options.recipe else None
+    recipe = recipe_of(options)
     with server.bound(options.host, options.port) as listener:
         run, notes = served.open_run(options.run, recipe)
         for note in notes:

@@ -8,7 +8,7 @@ import jax
 
 from recjax import recipes
 from recjax.commands.console import plain_console
-from recjax.commands.runs import evaluated, run_of, save
+from recjax.commands.runs import run_of, save
 from recjax.compare.run_results import ONLINE
 from recjax.config import override_all
 from recjax.evaluate.online import online_cost
@@ -23,7 +23,7 @@ def train(options: Namespace) -> int:
     result = fit(config, folder)
     if not (result.preempted or options.no_evaluate):
         run = run_of(folder, recipe=recipe.module)
-        report = evaluated(run, recipe.name, config.evaluate)
+        report = run.report(recipe.name, config.evaluate)
         if options.online:
             with jax.set_mesh(run.mesh):
                 cost = online_cost(run.model, run.params, run.config.data.view)

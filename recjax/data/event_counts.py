@@ -67,12 +67,12 @@ class EventCounts:
 
     @property
     def transitions(self) -> sparse.csr_array:
-        """What `transition_counts` of the whole log without its backward share gives; float64 [v, v] sparse."""
+        """Counts equal to `transition_counts` of the whole log without its backward share; float64 [v, v] sparse."""
         return _joined(self._transitions, self._more)
 
     @property
     def together(self) -> sparse.csr_array:
-        """What `together_counts` of the whole log gives; float64 [v, v] sparse."""
+        """Counts equal to `together_counts` of the whole log; float64 [v, v] sparse."""
         return _joined(self._together, self._more_together)
 
     def following(self, item: int) -> dict[int, float]:

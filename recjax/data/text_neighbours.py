@@ -55,7 +55,7 @@ def kth_largest(values: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
 def text_prior(
     vectors: np.ndarray | sparse.csr_array, items: np.ndarray | None = None, neighbours: int = NEIGHBOURS
 ) -> sparse.csr_array:
-    """Where each text points: squared cosines with the nearest texts, divided by their sum; float64 [v, v] sparse.
+    """Prior of each text: squared cosines with the nearest texts, divided by their sum; float64 [v, v] sparse.
 
     Args:
         vectors: float [v, d], dense or sparse, rows of length 1, or zeros where an item has no text.

@@ -35,7 +35,7 @@ SPECIAL = 1_000_000_000
 
 @dataclass(frozen=True)
 class Layout:
-    """How a view lays out the query of a history, by the number of its items.
+    """Layouts of a history's query by a view, by the number of its items.
 
     Attributes:
         places: int32 [max_length + 1, l], which item of the history, from 1, stands at each position; 0 for none, and

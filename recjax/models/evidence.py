@@ -36,7 +36,7 @@ from recjax.typing import Array, Float, Int, Params
 FEATURES = (*SIGNALS, *(f"root {name}" for name in SIGNALS), "popularity")
 
 DEPENDS = ("always", "log(1 + n) / 5", "trust in text")
-"""What the weight of a feature is a linear function of."""
+"""Inputs of the linear function that is the weight of a feature."""
 
 TWIN, STEEPNESS = "posterior 32", 8.0
 """The one feature of the untrained model, and its weight, which says how sure the softmax is."""
@@ -93,7 +93,7 @@ class EvidenceModel(Model):
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
 
     def found(self, queries: Queries, items: Items) -> Found:
-        """What is linked to the last items of each query, and its features."""
+        """Items linked to the last items of each query, and their features."""
         return self.features(self.links(items, queries.items, queries.lengths), queries.seen, items)
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> Overlay:
@@ -110,7 +110,7 @@ class EvidenceModel(Model):
     def links(
         self, items: Items, events: Int[Array, "q l"], lengths: Int[Array, " q"], own: Int[Array, "q t"] | None = None
     ) -> Links:
-        """What is linked to the last items of histories.
+        """Links of the last items of histories.
 
         Args:
             items: of the catalog.
@@ -169,6 +169,6 @@ def listwise(logits: Float[Array, "q m"], hit: Array, weight: Float[Array, " q"]
 
 
 def _popular(items: Items) -> Float[Array, "rows 3"]:
-    """What the score of an item that nothing points to is made of."""
+    """Score of an item that nothing points to."""
     totals = items["totals"]
     return jnp.stack([totals[:, POPULARITY], totals[:, SHARE], jnp.sqrt(totals[:, SHARE])], axis=1)

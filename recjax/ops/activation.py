@@ -33,7 +33,7 @@ def event_times(
 
 
 def traces(times: Float[Array, "b l"], seen: Bool[Array, "b l l"], decay: float) -> Float[Array, "b l l"]:
-    """What is left of event k at the time of event p, as a share of all that is left then: (1 + t_p - t_k) ** -decay.
+    """Trace of event k at the time of event p, as a share of all traces then: (1 + t_p - t_k) ** -decay.
 
     Args:
         times: of the events.

@@ -1,4 +1,4 @@
-"""What a run needs before its first step, looked at without one: the datasets by name, the shapes of everything."""
+"""Check of a run before its first step: the datasets by name, the shapes of everything."""
 
 from dataclasses import replace
 

@@ -61,7 +61,7 @@ def collectives(program: Program, mesh: Mesh) -> list[Collective]:
 
 
 def _sent(kind: str, computation: Computation, line: Instruction, mesh: Mesh) -> Collective | None:
-    """What XLA:TPU makes of an exchange between slices: inside each one a reduce-scatter and an all-gather, read as
+    """XLA:TPU's form of an exchange between slices: inside each one a reduce-scatter and an all-gather, read as
     any other, and between them a part that hosts send for their devices."""
     slices = np.vectorize(lambda device: getattr(device, "slice_index", 0))(mesh.devices)
     size = len(np.unique(slices))

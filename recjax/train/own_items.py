@@ -36,7 +36,7 @@ COLUMN, IDS, VALUES = "column/", "relation ids/", "relation values/"
 
 @dataclass(frozen=True, eq=False)
 class OwnCatalog:
-    """What a run folder has of the catalog that the run ranks.
+    """Catalog that a run ranks, as its folder has it.
 
     Attributes:
         dataset: the catalog without users; name and fingerprint are those of the whole dataset.
@@ -52,7 +52,7 @@ class OwnCatalog:
 
 
 def folder_of(run_dir: Path) -> Path:
-    """Where a run has its catalog."""
+    """Folder of a run's catalog."""
     return run_dir / ITEMS / CATALOG
 
 
@@ -136,7 +136,7 @@ def read(run_dir: Path) -> OwnCatalog | None:
 
 
 def description(run_dir: Path) -> dict[str, Any] | None:
-    """What a run's folder says of its catalog; None where it has none.
+    """Catalog of a run's folder; None where it has none.
 
     Raises:
         InputError: it is damaged.

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
 from recjax.train.optimiser import AdamW
-from recjax.train.run import Run
+from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.task import device_items, item_stats
 from recjax.typing import InputError, Params
@@ -90,6 +91,15 @@ def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (),
 def is_pretrained(name: str | Path) -> bool:
     """Whether a run is named that comes with recjax; a folder of that name comes first."""
     return str(name) == PRETRAINED and not Path(name).exists()
+
+
+def load_named(
+    run: Path, dataset: str | None = None, recipe: ModuleType | None = None, settings: Sequence[str] = ()
+) -> Run:
+    """A run folder, or the model that comes with recjax, with the events of a dataset, as `load_run` reads it."""
+    if is_pretrained(run):
+        return load_pretrained(dataset, settings)
+    return load_run(run, dataset, recipe=recipe, settings=settings)
 
 
 def unsplit(dataset: Dataset) -> Split:

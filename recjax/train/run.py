@@ -19,6 +19,8 @@ from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
 from recjax.data.items import VECTORS, Items, on_devices
 from recjax.data.splits import Split
+from recjax.evaluate import protocol
+from recjax.evaluate.report import Report
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import ShardingRules
@@ -71,6 +73,19 @@ class Run:
         if self.events is None:
             raise InputError(f"the run has been read without the events of dataset {self.dataset.name!r}")
         return self.events
+
+    def report(self, name: str, evaluate: Any = None, floors: bool = True) -> Report:
+        """The report of the run on its split.
+
+        Args:
+            name: of the run in reports.
+            evaluate: an evaluator or several; by default those of the configuration.
+            floors: rank the floors too.
+        """
+        given = self.config.evaluate if evaluate is None else evaluate
+        of_run = (self.model, self.params, self.dataset, self.split, self.config.data.view, given, self.items)
+        with jax.set_mesh(self.mesh):
+            return protocol.evaluate(*of_run, floors=floors, name=name, vectors=self.text_vectors())
 
     def text_vectors(self) -> np.ndarray | None:
         """The space in which the model compares items, float32 [items + 1, d], for the text floor to use the same; None

@@ -149,7 +149,7 @@ class StartingPoint:
 
 @dataclass(frozen=True, eq=False)
 class KnownItems:
-    """Which items of a new run the run that it starts from knows, by their raw ids.
+    """Items of a new run that the run it starts from knows, by their raw ids.
 
     Attributes:
         names: parameters with a row for each item.
@@ -186,7 +186,7 @@ class KnownItems:
         return self
 
     def places(self, rows: int, old_rows: int) -> np.ndarray:
-        """Which row of a table of the other run each row of one of the new run continues: int32 [rows], -1 for none.
+        """Rows of a table of the other run that the rows of one of the new run continue: int32 [rows], -1 for none.
 
         Args:
             rows: of the new table: padding, items, special tokens, and rows that nothing reads.

@@ -1,4 +1,4 @@
-"""What pipelines do to one user at a time, in plain loops: the histories of the local path."""
+"""Steps of pipelines on one user at a time, in plain loops: the histories of the local path."""
 
 from collections import Counter
 from dataclasses import replace

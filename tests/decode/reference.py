@@ -1,4 +1,4 @@
-"""What decoding must return, item by item in float64, and small random catalogs."""
+"""Reference of decoding, item by item in float64, and small random catalogs."""
 
 import numpy as np
 

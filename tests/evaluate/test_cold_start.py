@@ -20,7 +20,7 @@ COLD = Evaluate(users_per_batch=16, bootstrap=0, max_history=3)
 
 
 def window(row: int) -> np.ndarray:
-    """What the protocol shows of a test history, after its length was checked by the test below."""
+    """View of a test history under the protocol, after its length was checked by the test below."""
     length = int(examples_of(COLD, DATA, SPLIT).histories.lengths[row])
     return SPLIT.test.histories.history(row)[-length:]
 

@@ -1,4 +1,4 @@
-"""Where every parameter and moment of every recipe lies on a mesh of (4, 2, 1), against reviewed files.
+"""Layouts of every parameter and moment of every recipe on a mesh of (4, 2, 1), against reviewed files.
 
 A change of a layout must be meant: look at the difference, then write the files again with
 

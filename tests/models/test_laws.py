@@ -136,7 +136,7 @@ def trained(name: str) -> Run:
 
 @cache
 def opened(name: str, shape: tuple[int, int, int] = (1, 1, 1)) -> Task:
-    """What the system trains on, on a mesh that is to be current."""
+    """Training data of the system, on a mesh that is to be current."""
     return open_task(replace(SYSTEMS[name], mesh=MeshShape(*shape)), folder_of(name))
 
 
@@ -333,7 +333,7 @@ def test_its_exported_program_lists_what_it_lists(name, tmp_path):
 
 @every
 def test_events_one_after_another_are_whole_histories(name):
-    """What cannot go on event by event says so: the class, or an encoder without a memory of one that can."""
+    """One that cannot be advanced event by event says so: the class, or an encoder without a memory of one that can."""
     run, queries = trained(name), queries_of(name)
     model = run.model
     try:

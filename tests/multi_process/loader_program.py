@@ -1,4 +1,4 @@
-"""What one of several processes does in `test_loader.py`: load batches and queries, and write down what it holds."""
+"""Program of one of several processes in `test_loader.py`: load batches and queries, and write down what it holds."""
 
 import sys
 from pathlib import Path

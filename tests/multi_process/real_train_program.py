@@ -1,4 +1,4 @@
-"""What one of several processes does in `test_train.py`: a real model, loader and validation under the loop's guard."""
+"""One of several processes in `test_train.py`: a real model, loader and validation under the loop's guard."""
 
 import sys
 from pathlib import Path

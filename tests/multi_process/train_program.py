@@ -1,4 +1,4 @@
-"""What one of several processes does in `test_survival.py`: train a toy, and say how it ended."""
+"""Program of one of several processes in `test_survival.py`: train a toy, and say how it ended."""
 
 import sys
 import traceback

@@ -150,7 +150,7 @@ def interrupt_at(step, times=1, number=signal.SIGTERM):
 
 
 def saved(folder, step=None, ema=False, optim=AdamW(0.02), total=12):  # noqa: B008
-    """What the checkpoint of `step` (default: the latest) holds, on the host."""
+    """Content of the checkpoint of `step` (default: the latest) holds, on the host."""
     with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh := OneDevice().build()):
         model, optimiser = ToyModel(), optim.build(total)
 

@@ -1,4 +1,4 @@
-"""How the benchmarked processes take turns: each trains a block when told to, reports, and sleeps until the next turn.
+"""Turns of the benchmarked processes: each trains a block when told to, reports, and sleeps until the next turn.
 
 A driver is started as `python DRIVER SETTINGS.json`. It sets up, makes its warm-up steps, and says `ready`; then it
 answers one line of JSON with one line of JSON:
@@ -35,7 +35,7 @@ BORN = _born()
 
 @dataclass(frozen=True)
 class Settings:
-    """What all sides train: the same network, loss and data.
+    """Settings that all sides train by: the same network, loss and data.
 
     Attributes:
         events: csv of interactions, `user,item,timestamp`, sorted; users from 0 and items from 1 without gaps;

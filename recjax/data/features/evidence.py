@@ -39,7 +39,7 @@ def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
 
 
 def catalog_prior(dataset: Dataset) -> sparse.csr_array:
-    """Where each item's text points, rows that sum to 1 or are empty; float64 [v, v] sparse.
+    """Prior of each item by its text, rows that sum to 1 or are empty; float64 [v, v] sparse.
 
     Texts are the words and word pairs of names. Categories beside them, at half the weight, helped some catalogs a
     little and hurt others more.

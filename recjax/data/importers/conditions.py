@@ -21,7 +21,7 @@ from recjax.typing import InputError
 _CONDITION = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(!=|>=|<=|=|>|<)(.*)", re.DOTALL)
 
 RETURNS = ("keep", "drop", "cancel")
-"""What may be done with rows whose quantity is below 0, see `Reading.returns`."""
+"""Policies for rows whose quantity is below 0, see `Reading.returns`."""
 
 
 @dataclass(frozen=True)

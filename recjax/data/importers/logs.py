@@ -49,7 +49,7 @@ class RawLogs:
 
 @dataclass(frozen=True)
 class Reading:
-    """How tables are read that do not say enough of themselves.
+    """Options of reading tables that do not say enough of themselves.
 
     Attributes:
         items: table of the catalog, or a folder of its parts, wherever it is; None = the one beside the log.
@@ -98,7 +98,7 @@ class Reading:
 
     @staticmethod
     def option(name: str, value: str | tuple[str, ...]) -> str:
-        """How to give an attribute of this class, likewise."""
+        """Advice on giving an attribute of this class, likewise."""
         command, text = COMMAND.get(), value if isinstance(value, str) else ",".join(value)
         said = f"--{name.replace('_', '-')} '{text}'"
         if command in OF_DATASETS:

@@ -1,4 +1,4 @@
-"""Which column of a file is which of ours."""
+"""Match of the columns of a file with ours."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ def match(
     preferred: Collection[str] = (),
     further: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Which column of a file is which of ours.
+    """Columns of a file by our names.
 
     A column that is called exactly as ours is that one, whatever looks like it. Otherwise there must be one column that
     goes by one of the usual names.

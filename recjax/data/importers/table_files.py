@@ -35,7 +35,7 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def suffix(path: Place) -> str | None:
-    """Which of `SUFFIXES` a file has."""
+    """The one of `SUFFIXES` that a file has."""
     return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(suffix)), None)
 
 

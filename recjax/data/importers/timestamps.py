@@ -73,7 +73,7 @@ def expressions(column: str, dtype: pl.DataType) -> list[pl.Expr]:
 
 
 def advice(reading: Reading) -> str:
-    """How times may be written, and what to say of others."""
+    """Accepted forms of times, for messages on others."""
     said = reading.option("time_format", FORMAT)
     return f"{FIX}; others by their format, {said}" if said else FIX
 

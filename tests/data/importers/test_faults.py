@@ -1,4 +1,4 @@
-"""What happens to bad rows, times and catalogs, whatever the format."""
+"""Bad rows, times and catalogs, whatever the format."""
 
 from pathlib import Path
 
