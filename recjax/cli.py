@@ -194,16 +194,22 @@ def _prepare(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _own_classes(command: argparse.ArgumentParser) -> None:
+    """The option of commands that read a run."""
+    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+
+
+def _columns(command: argparse.ArgumentParser, help: str) -> None:
+    """The option of commands that read tables with names of their own."""
+    command.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", dest="columns", help=help)
+
+
 def _tables(command: argparse.ArgumentParser) -> None:
     """Options of reading raw logs."""
     command.add_argument("--format", metavar="NAME", help="format of the raw logs; found out by itself when left out")
-    command.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        dest="columns",
-        help="what a table calls a column, e.g. user_id=CustomerID, of the catalog alone items.item_id=SKU, order=NAME "
+    _columns(
+        command,
+        "what a table calls a column, e.g. user_id=CustomerID, of the catalog alone items.item_id=SKU, order=NAME "
         "for what orders events of one time; rating= for none; may be repeated",
     )
     command.add_argument("--header", metavar="NAME,...", help="names of the columns of a log without a header line")
@@ -281,7 +287,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         "data.prepare.duplicates=consecutive; may be repeated",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+    _own_classes(command)
 
 
 def _recommend(command: argparse.ArgumentParser) -> None:
@@ -332,16 +338,9 @@ def _recommend(command: argparse.ArgumentParser) -> None:
         default="popularity",
         help="lists of users of whom no event can be used: the most popular items (default), or none",
     )
-    command.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        dest="columns",
-        help="what the files call a column, e.g. user_id=CustomerID; may be repeated",
-    )
+    _columns(command, "what the files call a column, e.g. user_id=CustomerID; may be repeated")
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
-    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+    _own_classes(command)
 
 
 def _serve(command: argparse.ArgumentParser) -> None:
@@ -354,7 +353,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-users", type=int, default=10_000, metavar="N", help="users whose events are remembered (default 10000)"
     )
-    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+    _own_classes(command)
 
 
 def _export(command: argparse.ArgumentParser) -> None:
@@ -374,15 +373,8 @@ def _export(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--k", type=int, metavar="N", help="with --program: items per list (default 10)")
     command.add_argument("--batch", type=int, metavar="N", help="with --program: users of a call (default 8)")
-    command.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        dest="columns",
-        help="what the file of histories calls a column, e.g. user_id=CustomerID; may be repeated",
-    )
-    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+    _columns(command, "what the file of histories calls a column, e.g. user_id=CustomerID; may be repeated")
+    _own_classes(command)
 
 
 def _tokenize(command: argparse.ArgumentParser) -> None:
@@ -477,4 +469,4 @@ def _plan(command: argparse.ArgumentParser) -> None:
 
 def _inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=_local, metavar="RUN", help="run folder")
-    command.add_argument("--recipe", metavar="FILE", help="the recipe, where the run uses classes that it defines")
+    _own_classes(command)

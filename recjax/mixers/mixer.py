@@ -1,5 +1,6 @@
 """The interface of sequence mixers: the batch context, capabilities, the base module and the recipe."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -93,7 +94,7 @@ class Capabilities:
     times: bool = False
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """Base of sequence mixers, the modules that move information along time; a subclass writes `mix`.
 
     Input is normalised by the block; the output is neither added to the residual stream nor normalised. Gates, short
@@ -169,6 +170,7 @@ class Mixer(nn.Module):
             y = y[:, 0]
         return y if state is None else (y, after)
 
+    @abstractmethod
     def mix(
         self,
         x: Float[Array, "b l d"],
@@ -189,7 +191,6 @@ class Mixer(nn.Module):
         Returns:
             The output, [b, l, d], or [b, s, d] with `last`; and the new state, unused where none was given.
         """
-        raise NotImplementedError
 
     def dense(
         self,
