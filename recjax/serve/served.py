@@ -15,7 +15,7 @@ from recjax.data.transitions import item_counts
 from recjax.models.model import Model
 from recjax.serve.catalog import Catalog
 from recjax.train.folder.run_folder import CONFIG
-from recjax.train.run import Run, load_run
+from recjax.train.run import Run, load_alone
 from recjax.typing import Params
 
 
@@ -52,7 +52,7 @@ class Served:
 
 def of_run(run: Run) -> Served:
     """The served form of a run that has been read."""
-    counts = item_counts(run.dataset.items, run.dataset.n_items)[1:]
+    counts = run.popularity if run.popularity is not None else item_counts(run.dataset.items, run.dataset.n_items)
     titles = [title or "" for title in run.dataset.catalog["title"].to_list()]
     return Served(
         name=run.config.name,
@@ -64,7 +64,7 @@ def of_run(run: Run) -> Served:
         items=run.items,
         view=run.config.data.view,
         mask_seen=run.config.evaluators[0].mask_seen,
-        catalog=Catalog(run.dataset.item_ids[1:], titles, np.asarray(counts)),
+        catalog=Catalog(run.dataset.item_ids[1:], titles, np.asarray(counts)[1:]),
         mesh=run.mesh,
     )
 
@@ -72,11 +72,11 @@ def of_run(run: Run) -> Served:
 def open_run(folder: Path, recipe: ModuleType | None = None) -> tuple[Served, tuple[str, ...]]:
     """A run folder on as few devices as hold its tables, and notes on checkpoints that were passed over.
 
-    One query is too little work to spread over devices, so the data axis is one device; a model axis that the run was
-    trained with stays.
+    The folder is enough: its dataset need not be here. One query is too little work to spread over devices, so the data
+    axis is one device; a model axis that the run was trained with stays.
 
     Raises:
-        InputError: no run, no checkpoint, or its dataset is not here.
+        InputError: no run or no checkpoint.
     """
-    run = load_run(folder, recipe=recipe, mesh=load(folder / CONFIG, recipe).mesh.of_one_query())
+    run = load_alone(folder, recipe=recipe, mesh=load(folder / CONFIG, recipe).mesh.of_one_query())
     return of_run(run), run.notes
