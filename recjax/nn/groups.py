@@ -33,30 +33,12 @@ def ssm_params(
     Returns:
         name -> parameter, float32.
     """
-    return _declared(module, SSM, declared)
 
-
-def frozen_params(
-    module: nn.Module, **declared: tuple[nn.initializers.Initializer, tuple[int, ...]]
-) -> Mapping[str, Array]:
-    """Declares parameters of the group `FROZEN` in a compact module; call it at most once in a module.
-
-    Args:
-        module: the module that owns them.
-        declared: name -> (initialiser, shape). The initialiser decides the type: integers can be frozen, too.
-
-    Returns:
-        name -> parameter.
-    """
-    return _declared(module, FROZEN, declared)
-
-
-def _declared(module: nn.Module, group: str, declared: Mapping[str, Any]) -> Mapping[str, Array]:
     def init(key: Array) -> dict[str, Any]:
         keys = jax.random.split(key, len(declared))
         return {name: make(k, shape) for k, (name, (make, shape)) in zip(keys, declared.items(), strict=True)}
 
-    return module.param(group, init)
+    return module.param(SSM, init)
 
 
 def path_name(path: tuple[Any, ...]) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -92,8 +93,10 @@ def open_catalogs(config: RunConfig, opened: Sequence[tuple[Dataset, Split]], ru
     parts, sizes = [bare_items(dataset.n_items) for dataset in datasets], {}
     if config.text is not None:
         parts, sizes = _text_parts(config, datasets, run_dir)
+    counted: list[dict[str, Any]] = [{} for _ in opened]
     for name, feature in config.items.items():
-        sources = [Source(dataset, split.train, part) for (dataset, split), part in zip(opened, parts, strict=True)]
+        catalogs = zip(opened, parts, counted, strict=True)
+        sources = [Source(dataset, split.train, part, counts) for (dataset, split), part, counts in catalogs]
         state = _state(config, name, feature, sources, run_dir)
         parts = [source.items.adding({name: _made(feature, source, state)}) for source in sources]
         if found := feature.sizes(state):

@@ -13,7 +13,7 @@ from scipy import sparse
 from recjax.data.batches.histories import Histories
 from recjax.data.dataset import Dataset
 from recjax.data.features.feature import Feature, Source, State
-from recjax.data.features.relations import strongest, strongest_by
+from recjax.data.features.relations import Counted, strongest, strongest_by, user_cosines
 from recjax.data.items import Relation
 from recjax.data.text_neighbours import text_prior
 from recjax.data.transitions import item_counts, transition_counts, user_items
@@ -47,74 +47,61 @@ def catalog_prior(dataset: Dataset) -> sparse.csr_array:
     return text_prior(tfidf(["", *name_texts(dataset.catalog)]))
 
 
-@dataclass(frozen=True)
-class _Links(Feature):
-    """Relation of the strongest links of each item.
+def _following(source: Source) -> sparse.csr_array:
+    """Counts of what users had after each item; float64 [v, v] sparse."""
+    return source.once("following", lambda: transition_counts(source.train, source.dataset.n_items, backward=0.0))
 
-    Attributes:
-        count: links of an item.
-    """
 
-    count: int = 64
-
-    def __post_init__(self) -> None:
-        require(self, count=SIZE)
-
-    def shape(self) -> int:
-        return self.count
+def _users(source: Source) -> sparse.csr_array:
+    return source.once("recent", lambda: _recent_items(source.train, source.dataset.n_items))
 
 
 @dataclass(frozen=True)
-class Following(_Links):
+class Following(Counted):
     """Counts of what users had after an item: 1, 1/2, 1/4 an event at distance 1, 2, 3.
 
     Attributes:
         before: what they had before it instead.
     """
 
+    count: int = 64
     before: bool = False
 
-    @property
-    def counts_events(self) -> bool:
-        return True
-
     def make(self, source: Source, state: State) -> Relation:
-        counts = transition_counts(source.train, source.dataset.n_items, backward=0.0)
+        counts = _following(source)
         return strongest(sparse.csr_array(counts.T) if self.before else counts, self.count)
 
 
 @dataclass(frozen=True)
-class Together(_Links):
+class Together(Counted):
     """Counts of users that had both items, the strongest by the cosine n_ab / sqrt(n_a n_b)."""
 
-    @property
-    def counts_events(self) -> bool:
-        return True
+    count: int = 64
 
     def make(self, source: Source, state: State) -> Relation:
-        users = _recent_items(source.train, source.dataset.n_items)
-        items = sparse.csr_array(users.T)
-        owners = np.maximum(np.diff(items.indptr), 1)
-
-        def cosines(first: int, stop: int) -> sparse.csr_array:
-            pairs = sparse.csr_array(items[first:stop] @ users)
-            row = np.repeat(np.arange(first, stop), np.diff(pairs.indptr))
-            pairs.data /= np.sqrt(owners[row] * owners[pairs.indices])
-            pairs.data[row == pairs.indices] = 0.0
-            pairs.eliminate_zeros()
-            return pairs
-
-        found = strongest_by(cosines, len(owners), self.count)
+        users = _users(source)
+        owners = np.maximum(np.asarray(users.sum(axis=0)), 1)
+        found = strongest_by(user_cosines(users), len(owners), self.count)
         ids = np.asarray(found.ids)
         values = np.rint(np.asarray(found.values) * np.sqrt(owners[:, None] * owners[ids]))
         return Relation(found.ids, values.astype(np.float32))  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
-class TextLinks(_Links):
-    """Items with the nearest texts, weighted so that the weights of an item sum to 1; see `catalog_prior`."""
+class TextLinks(Feature):
+    """Items with the nearest texts, weighted so that the weights of an item sum to 1; see `catalog_prior`.
+
+    Attributes:
+        count: links of an item.
+    """
 
     count: int = 100
+
+    def __post_init__(self) -> None:
+        require(self, count=SIZE)
+
+    def shape(self) -> int:
+        return self.count
 
     def make(self, source: Source, state: State) -> Relation:
         return strongest(catalog_prior(source.dataset), self.count)
@@ -143,8 +130,7 @@ class Totals(Feature):
 
     def make(self, source: Source, state: State) -> np.ndarray:
         n_items, train = source.dataset.n_items, source.train.compact()
-        counts = transition_counts(train, n_items, backward=0.0)
-        users = _recent_items(train, n_items).sum(axis=0)
+        counts, users = _following(source), _users(source).sum(axis=0)
         events = item_counts(np.asarray(train.items), n_items).astype(np.float64)
         scaled = np.log1p(events) / max(np.log1p(events.max()), 1.0)
         columns = [events, counts.sum(axis=1), counts.sum(axis=0), users, events / max(events.sum(), 1.0), scaled]

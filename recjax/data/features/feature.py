@@ -1,9 +1,9 @@
 """Base class of item features, and the catalog that they are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from recjax.data.dataset import Dataset
 from recjax.data.items import Items, Relation
 from recjax.data.splits import Histories
 from recjax.typing import InputError
+
+T = TypeVar("T")
 
 State = Mapping[str, np.ndarray]
 """Arrays that a feature learned, saved with the run; empty where it learns nothing."""
@@ -24,11 +26,19 @@ class Source:
         dataset: the catalog's.
         train: its training histories: relations count these events and no others.
         items: on the host, with the columns and relations of the features before this one.
+        counted: counts of the training events by name, shared by the features of one catalog.
     """
 
     dataset: Dataset
     train: Histories
     items: Items
+    counted: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, count: Callable[[], T]) -> T:
+        """Counts that several features are made of, made by the first of them."""
+        if name not in self.counted:
+            self.counted[name] = count()
+        return self.counted[name]
 
 
 class Feature(ABC):

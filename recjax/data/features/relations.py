@@ -43,7 +43,7 @@ def strongest_by(rows: Callable[[int, int], sparse.csr_array], size: int, count:
 
 
 @dataclass(frozen=True)
-class _Counted(Feature):
+class Counted(Feature):
     """Relation counted from training events.
 
     Attributes:
@@ -64,7 +64,7 @@ class _Counted(Feature):
 
 
 @dataclass(frozen=True)
-class Transitions(_Counted):
+class Transitions(Counted):
     """Items that users had next: of a at distance 1, 2, 3 behind b, counted 1, 1/2, 1/4, as a share of a's counts.
 
     Attributes:
@@ -83,21 +83,36 @@ class Transitions(_Counted):
 
 
 @dataclass(frozen=True)
-class CoOccurrence(_Counted):
+class CoOccurrence(Counted):
     """Items that the same users had, by the cosine of their users: n_ab / sqrt(n_a n_b), n counting users once."""
 
     def make(self, source: Source, state: State) -> Relation:
         users = user_items(source.train, source.dataset.n_items)
-        pairs = sparse.csr_array(users.T @ users)
-        counts = np.sqrt(np.maximum(pairs.diagonal(), 1.0))
-        pairs.setdiag(0)
+        return strongest_by(user_cosines(users), source.dataset.n_items + 1, self.count)
+
+
+def user_cosines(users: sparse.csr_array) -> Callable[[int, int], sparse.csr_array]:
+    """Cosines n_ab / sqrt(n_a n_b) of the users of items, some rows at a time, as `strongest_by` wants them.
+
+    Args:
+        users: 1 where a user has an item; float64 [n, v] sparse.
+    """
+    items = sparse.csr_array(users.T)
+    owners = np.maximum(np.diff(items.indptr), 1)
+
+    def cosines(first: int, stop: int) -> sparse.csr_array:
+        pairs = sparse.csr_array(items[first:stop] @ users)
+        row = np.repeat(np.arange(first, stop), np.diff(pairs.indptr))
+        pairs.data /= np.sqrt(owners[row] * owners[pairs.indices])
+        pairs.data[row == pairs.indices] = 0.0
         pairs.eliminate_zeros()
-        scale = sparse.diags_array(1 / counts)
-        return strongest(sparse.csr_array(scale @ pairs @ scale), self.count)
+        return pairs
+
+    return cosines
 
 
 @dataclass(frozen=True)
-class SessionCoOccurrence(_Counted):
+class SessionCoOccurrence(Counted):
     """Items of the same sessions (baskets), as shares of all that the item's sessions had beside it: n_ab / sum_b n_ab,
     n counting the sessions that have both."""
 
