@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,6 @@ from recjax.recommender import Recommender, load
 from recjax.settings import change
 from recjax.train.loop import fit
 from recjax.typing import InputError
-
-COLUMN = re.compile(r"--column (\w+)=(\S+)")
-"""Advice for the command line in messages."""
 
 
 def prepare(
@@ -63,11 +59,9 @@ def _prepared(
     for option, value in filters.items():
         if value is not None:
             arguments += [f"--{option.replace('_', '-')}", str(value)]
-    try:
-        command.prepare(_options(["prepare", *arguments]))
-    except InputError as error:  # in the words of Python
-        text = COLUMN.sub(r"columns={'\1': '\2'}", str(error)).replace("--replace", "replace=True")
-        raise InputError(text) from None
+    command.prepare(
+        _options(["prepare", *arguments])
+    )  # outside a command its advice is in the words of Python
     return load_dataset(place_of_name(name) if out is None else place(str(out)))
 
 

@@ -261,6 +261,21 @@ def test_a_damaged_catalog_of_a_run_is_refused(model):
         recjax.load("run")
 
 
+def test_advice_is_in_the_words_of_the_door_that_is_used(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECJAX_CACHE", str(place / "cache"))
+    named = EVENTS.rename({"CustomerID": "users_id"})
+    with pytest.raises(InputError, match=r"say columns=\{'user_id': 'users_id'\}"):
+        recjax.prepare(named, "other", columns={"item_id": "sku", "timestamp": "day"})
+    with pytest.raises(InputError, match="write over it with replace=True"):
+        recjax.prepare(EVENTS, "shop", columns=COLUMNS, k_core=2)
+    named.write_csv("named.csv")
+    columns = ["--column", "item_id=sku", "--column", "timestamp=day"]
+    for words in (("prepare", "other", "--raw", "named.csv"), ("recommend", place / "run", "--users", "named.csv")):
+        assert run(*words, *columns, *(() if words[0] == "prepare" else ("--out", "x.csv"))) == 2
+        assert "say --column user_id=users_id" in capsys.readouterr().err
+
+
 def test_what_prepare_and_train_refuse(model):
     with pytest.raises(InputError, match=r"the frame of interactions has no columns .*'item_id'"):
         recjax.prepare(EVENTS, "other")

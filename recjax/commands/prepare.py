@@ -20,7 +20,7 @@ from recjax.data.store.prepared import find, header, is_prepared, load, save
 from recjax.data.store.remote import Place, local, place
 from recjax.files import read_json
 from recjax.recipes import RUNS
-from recjax.typing import InputError
+from recjax.typing import COMMAND, InputError
 
 SHORTEST = 3
 """Events of a user that leave-one-out needs."""
@@ -132,9 +132,10 @@ def _check_free(out: Place, preparation: Preparation | None = None, fingerprint:
     how = f" with other options ({'; '.join(changed)})" if changed else " from other data" if fingerprint else ""
     using = [run.name for run in sorted(RUNS.glob("*")) if _is_trained_on(run, out)]
     runs = f" (there are {', '.join(using[:5])}{', ...' if len(using) > 5 else ''})" if using else ""
+    over = "--replace" if COMMAND.get() else "replace=True"
     raise InputError(
-        f"{out} is prepared already{how}, and runs trained on it are evaluated and go on only with it as it is{runs}: "
-        "prepare this under another name, or write over it with --replace (the runs then still recommend)"
+        f"{out} is prepared already{how}, and runs trained on it are evaluated and resume only with it as it is{runs}: "
+        f"prepare this under another name, or write over it with {over} (the runs then still recommend)"
     )
 
 

@@ -94,7 +94,9 @@ class Reading:
         command, said = COMMAND.get(), f"--column {ours}={theirs}"
         if command in OF_DATASETS:
             return f"prepare it with {said}"
-        return {"": f"say columns={{{ours!r}: {theirs!r}}}", "prepare": f"say {said}"}.get(command, "")
+        if not command:
+            return f"say columns={{{ours!r}: {theirs!r}}}"
+        return f"say {said}" if command in WITH_COLUMNS else ""
 
     @staticmethod
     def option(name: str, value: str | tuple[str, ...]) -> str:
@@ -105,6 +107,9 @@ class Reading:
             return f"prepare it with {said}"
         return {"": f"Reading({name}={value!r})", "prepare": said}.get(command, "")
 
+
+WITH_COLUMNS = ("prepare", "recommend", "export")
+"""Commands that take `--column`."""
 
 OF_DATASETS = ("train", "tokenize", "align", "ablate", "plan")
 """Commands that read raw logs by the name of a dataset."""
