@@ -59,9 +59,7 @@ def _prepared(
     for option, value in filters.items():
         if value is not None:
             arguments += [f"--{option.replace('_', '-')}", str(value)]
-    command.prepare(
-        _options(["prepare", *arguments])
-    )  # outside a command its advice is in the words of Python
+    command.prepare(_options(["prepare", *arguments]))  # outside a command its advice is in the words of Python
     return load_dataset(place_of_name(name) if out is None else place(str(out)))
 
 

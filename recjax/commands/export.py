@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from recjax import array_files
+from recjax.commands.columns import columns_among
 from recjax.commands.console import plain_console
-from recjax.commands.recommend import columns_of, opened
+from recjax.commands.recommend import EVENT, opened
 from recjax.evaluate import lists
 from recjax.typing import InputError
 
@@ -28,7 +29,7 @@ def export(options: Namespace) -> int:
         say(options.items, f"vectors of {table.height:,} items")
     if options.users is not None:
         users: dict[str, Any] = {"users": "all"} if options.histories is None else {"histories": options.histories}
-        found = model.vectors_of(model.events(**users, columns=columns_of(options)))
+        found = model.vectors_of(model.events(**users, columns=columns_among(options, EVENT)))
         for line in found.lines(model.run.dataset):
             console.print(line, markup=False, highlight=False)
         lists.write(found.table, options.users)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recjax.commands.columns import columns_of
 from recjax.data.dataset import Dataset
 from recjax.data.embedded.generate import NAMES
 from recjax.data.importers import SOURCES, RawLogs, download, read
@@ -83,7 +84,7 @@ def _reading(options: Namespace) -> Reading:
 
 def _read(options: Namespace, raw: Place | None, reading: Reading) -> RawLogs:
     """The raw logs, or the catalog alone where there are none."""
-    columns = _columns(options)
+    columns = columns_of(options) or None
     if raw is None and reading.items is not None and options.dataset not in SOURCES:
         if reading != Reading(items=reading.items):
             raise InputError(
@@ -172,21 +173,10 @@ def _prepared_by_beam(options: Namespace, raw: Place | None, preparation: Prepar
         runner,
         name=options.dataset,
         format=options.format,
-        columns=_columns(options),
+        columns=columns_of(options) or None,
         reading=_reading(options),
     )
     return load(out, most=AUDITED)
-
-
-def _columns(options: Namespace) -> dict[str, str] | None:
-    return dict(_pair(column) for column in options.columns) or None
-
-
-def _pair(column: str) -> tuple[str, str]:
-    ours, separator, theirs = column.partition("=")
-    if not separator:
-        raise InputError(f"--column {column!r}: expected OURS=THEIRS, such as user_id=CustomerID")
-    return ours.strip(), theirs.strip()
 
 
 def _is_here(dataset: str) -> bool:

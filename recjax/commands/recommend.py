@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from recjax.commands.columns import columns_among
 from recjax.commands.console import plain_console
 from recjax.commands.runs import recipe_of, report_notes
 from recjax.config import load, to_json
@@ -24,6 +25,9 @@ from recjax.recommender import Recommender, open_run
 from recjax.train.folder.run_folder import CONFIG
 from recjax.train.pretrained import is_pretrained
 from recjax.typing import InputError
+
+EVENT = ("user_id", "item_id", "timestamp")
+"""Columns of a file of users, of which one of ids alone has some."""
 
 
 def recommend(options: Namespace) -> int:
@@ -94,22 +98,10 @@ def _mesh_of(options: Namespace, recipe: ModuleType | None) -> Mesh | None:
     return load(path, recipe).mesh.of_one_query()
 
 
-def columns_of(options: Namespace) -> dict[str, str]:
-    pairs = [column.partition("=") for column in options.columns]
-    for ours, separator, theirs in pairs:
-        if not (separator and ours.strip() and theirs.strip()):
-            raise InputError(
-                f"--column {ours + separator + theirs!r}: expected OURS=THEIRS, such as user_id=CustomerID"
-            )
-        if ours.strip() not in ("user_id", "item_id", "timestamp"):
-            raise InputError(f"--column {ours.strip()}=...: the columns read here are user_id, item_id and timestamp")
-    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
-
-
 def _chosen(options: Namespace) -> dict[str, Any]:
     """Ids of the items that may be listed, and of those that may not, of the files that are given."""
     files = {"candidates": options.candidates, "exclude": options.exclude}
-    columns = columns_of(options)
+    columns = columns_among(options, EVENT)
     return {name: read_ids(path, columns=columns) for name, path in files.items() if path is not None}
 
 
@@ -126,7 +118,7 @@ def _events(model: Recommender, options: Namespace) -> UserEvents:
         return typed([_typed(options.history, "--history")])
     if options.all_users:
         return model.events(users="all")
-    return model.events(options.users, columns=columns_of(options))
+    return model.events(options.users, columns=columns_among(options, EVENT))
 
 
 def _streamed(model: Recommender, options: Namespace, chosen: dict[str, Any]) -> Recommendations:
@@ -145,7 +137,7 @@ def _streamed(model: Recommender, options: Namespace, chosen: dict[str, Any]) ->
         candidates=mask,
         popularity=run.popularity,
         fallback=options.fallback,
-        columns=columns_of(options),
+        columns=columns_among(options, EVENT),
         late=options.late or "skip",
     )
     if options.state is None:
