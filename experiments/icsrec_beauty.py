@@ -3,10 +3,10 @@
 ICSRec on Amazon Beauty (2014, 5-core) in its slot form: the next item at every position, and the contrast, coarse and
 fine, of one drawn position of each history with another prefix, of any user, that has the same target.
 
-Expected:  ndcg@10 0.0429 [0.0409, 0.0450], hr@10 0.0763 (test split, leave-one-out, full ranking, history masked;
-           validated on 2,000 users). Without its terms (`--set model.coarse=0 --set model.fine=0`) 0.0543 [0.0519, 0.0569], 0.0890: at
-           equal size, schedule and data they cost 0.0114 +- 0.0010, paired over users, one seed. The paper's claim is
-           refuted here. Its 0.0578 is of five times the samples; the floor text_transition has 0.0686
+Expected:  ndcg@10 0.0429 [0.0409, 0.0450], hr@10 0.0763 (test split, leave-one-out, full ranking, history masked).
+           Without its terms (`--set model.coarse=0 --set model.fine=0`) 0.0543 [0.0519, 0.0569], 0.0890: at equal size,
+           schedule and data they cost 0.0114 +- 0.0010, paired over users, one seed, so the paper's claim is refuted
+           here. Its 0.0578 is of five times the samples; the floor text_transition has 0.0686
 Time:      34 minutes, 21 without its terms, on one core shared with other work
 Hardware:  1 CPU core
 """

@@ -25,6 +25,7 @@ from recjax.train.pretrained import WEIGHTS, evidence_config, untrained
 
 TRAIN = (
     "amazon-health-2014",
+    "amazon-books-2014",
     "amazon-clothing-2014",
     "amazon-electronics-2014",
     "amazon-kitchen-cdsr",

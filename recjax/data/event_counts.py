@@ -7,8 +7,8 @@ import numpy as np
 from scipy import sparse
 
 from recjax.data.batches.histories import Histories
-from recjax.data.features.evidence import TOGETHER, together_counts
-from recjax.data.transitions import GAPS, item_counts, transition_counts
+from recjax.data.features.evidence import GAPS, TOGETHER, following_counts, together_counts
+from recjax.data.transitions import item_counts
 from recjax.typing import InputError
 
 Changes = dict[int, dict[int, float]]
@@ -29,7 +29,7 @@ class EventCounts:
     def __init__(self, histories: Histories, n_items: int):
         self.n_items = n_items
         self.events = item_counts(np.asarray(histories.compact().items), n_items)
-        self._transitions = transition_counts(histories, n_items, backward=0.0)
+        self._transitions = following_counts(histories, n_items)
         self._together = together_counts(histories, n_items)
         self._more: Changes = defaultdict(lambda: defaultdict(float))
         self._more_together: Changes = defaultdict(lambda: defaultdict(float))
@@ -67,7 +67,7 @@ class EventCounts:
 
     @property
     def transitions(self) -> sparse.csr_array:
-        """Counts equal to `transition_counts` of the whole log without its backward share; float64 [v, v] sparse."""
+        """Counts equal to `following_counts` of the whole log; float64 [v, v] sparse."""
         return _joined(self._transitions, self._more)
 
     @property

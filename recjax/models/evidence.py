@@ -7,7 +7,8 @@ Of the items a of a history, the last one most, every linked item b collects sig
     text                   p(b|a), where the text of a points
     posterior              (c_ab + k p'(b|a)) / (n_a + k) for k = 8, 32, 128; p' is half text, half popularity
 
-A signal is the sum over the history, weighted by `decays ** age`, divided by its largest of the user. The score is a
+A signal is the sum over the history, weighted by 0.5 ** age, or by 0.8 ** age and the days that have passed since,
+then divided by its largest of the user. The score is a
 linear function of the signals, their roots and the logarithm of popularity, whose weights depend on how much is known
 of the last item, log(1 + n_a), and of the catalog (how often text foresees what follows), so that the weight of the
 prior is a learned function of both. No weight belongs to an item: new items come in by their text, new events by a
@@ -17,7 +18,7 @@ Learning takes the events of a sample's own user out of the counts, exactly; els
 that hold the answer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,15 +31,15 @@ from recjax.data.items import Items
 from recjax.decode.scoring import Overlay
 from recjax.limits import SIZE, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
-from recjax.models.parts.signals import SIGNALS, STRENGTHS, TINY, Found, Links, left_out, merged
-from recjax.typing import Array, Float, Int, Params
+from recjax.models.parts.signals import POSTERIORS, SIGNALS, TINY, Found, Links, event_weights, left_out, merged
+from recjax.typing import Array, Bool, Float, Int, Params
 
 FEATURES = (*SIGNALS, *(f"root {name}" for name in SIGNALS), "popularity")
 
 DEPENDS = ("always", "log(1 + n) / 5", "trust in text")
 """Inputs of the linear function that is the weight of a feature."""
 
-TWIN, STEEPNESS = "posterior 32", 8.0
+TWIN, STEEPNESS = "posterior 32 0.5", 8.0
 """The one feature of the untrained model, and its weight, which says how sure the softmax is."""
 
 
@@ -86,7 +87,7 @@ class EvidenceModel(Model):
         target = jnp.take_along_axis(batch.targets, last, axis=1)[:, 0]
         after = jnp.arange(batch.items.shape[1] + 1) == lengths[:, None]
         own = jnp.where(after, target[:, None], jnp.pad(batch.items, ((0, 0), (0, 1))))
-        found = self.features(self.links(items, batch.items, lengths, own), batch.items, items)
+        found = self.features(self.links(items, batch.items, lengths, batch.timestamps, own), batch.items, items)
         logits = jnp.where(found.listed > 0, self._scores(params, found), -jnp.inf)
         weight = jnp.take_along_axis(batch.weights, last, axis=1)[:, 0]
         total, weight = listwise(logits, found.listed == target[:, None], weight)
@@ -94,13 +95,13 @@ class EvidenceModel(Model):
 
     def found(self, queries: Queries, items: Items) -> Found:
         """Items linked to the last items of each query, and their features."""
-        return self.features(self.links(items, queries.items, queries.lengths), queries.seen, items)
+        return self.features(self.links(items, queries.items, queries.lengths, queries.timestamps), queries.seen, items)
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> Overlay:
         found = self.found(queries, items)
         weights = self._weights(params, found.known)
         linear, root = weights[:, : len(SIGNALS)], weights[:, len(SIGNALS) : -1]
-        posterior = [SIGNALS.index(f"posterior {strength:g}") for strength in STRENGTHS]
+        posterior = jnp.array(POSTERIORS)
         share = found.shares / found.largest[:, posterior]
         parts = (weights[:, -1], jnp.sum(linear[:, posterior] * share, axis=1))
         users = jnp.stack([*parts, jnp.sum(root[:, posterior] * jnp.sqrt(share), axis=1)], axis=1)
@@ -108,7 +109,12 @@ class EvidenceModel(Model):
         return Overlay(users, _popular(items), rows, self._scores(params, found), self.n_items, items.start)
 
     def links(
-        self, items: Items, events: Int[Array, "q l"], lengths: Int[Array, " q"], own: Int[Array, "q t"] | None = None
+        self,
+        items: Items,
+        events: Int[Array, "q l"],
+        lengths: Int[Array, " q"],
+        timestamps: Int[Array, "q l"] | None = None,
+        own: Int[Array, "q t"] | None = None,
     ) -> Links:
         """Links of the last items of histories.
 
@@ -116,17 +122,21 @@ class EvidenceModel(Model):
             items: of the catalog.
             events: item ids, aligned to the left.
             lengths: of the histories.
+            timestamps: unix seconds of the events, or None.
             own: events of the same users that are in the counts and have to be left out; None for none.
         """
         place = lengths[:, None] - 1 - jnp.arange(self.config.last)
         recent = jnp.where(place >= 0, jnp.take_along_axis(events, jnp.maximum(place, 0), axis=1), 0)
+        seconds = None if timestamps is None else jnp.take_along_axis(timestamps, jnp.maximum(place, 0), axis=1)
         rows = items.rows(recent)
         relations = {name: items.relation(name) for name in ("following", "preceding", "together", "text")}
         ids = {name: found.ids[rows] for name, found in relations.items()}
         values = {name: found.values[rows] for name, found in relations.items()}
         users = items["totals"][items.rows(ids["together"]), USERS]
         own = jnp.zeros((len(events), 0), jnp.int32) if own is None else own
-        return left_out(Links(recent, items["totals"][rows], ids, values, users, own))
+        return left_out(
+            Links(recent, items["totals"][rows], ids, values, users, event_weights(place >= 0, seconds), own)
+        )
 
     def features(self, links: Links, seen: Int[Array, "q s"], items: Items) -> Found:
         """Signals of all linked items but those `seen`, each divided by its largest."""
@@ -134,16 +144,36 @@ class EvidenceModel(Model):
         totals = items["totals"][items.rows(listed)]
         copies = jnp.sum(links.own[:, None] == listed[..., None], axis=2) if links.own.shape[1] else 0.0
         left = jnp.maximum(totals[..., EVENTS] - copies, 0.0) / jnp.maximum(totals[..., EVENTS], 1.0)
-        sums = sums.at[..., -len(STRENGTHS) :].add(shares[:, None] * (totals[..., SHARE] * left)[..., None])
+        sums = sums.at[..., -len(POSTERIORS) :].add(shares[:, None] * (totals[..., SHARE] * left)[..., None])
         number = jnp.arange(items["totals"].shape[0])
         current = (number > items.start) & (number <= items.start + items.size)
         top = jnp.max(jnp.where(current, items["totals"][:, SHARE], 0.0))
         largest = jnp.max(jnp.where(listed[..., None] > 0, sums, 0.0), axis=1)
-        largest = jnp.maximum(largest, TINY).at[:, -len(STRENGTHS) :].max(shares * top)
+        largest = jnp.maximum(largest, TINY).at[:, -len(POSTERIORS) :].max(shares * top)
         known = jnp.log1p(jnp.maximum(links.totals[:, 0, FOLLOWED], 0.0)) / 5.0
         known = jnp.stack([jnp.ones_like(known), known, links.totals[:, 0, TRUST]], axis=1)
         popularity = totals[..., POPULARITY] * left
         return Found(listed, sums / largest[:, None], popularity, known, shares, largest)
+
+    def unlinked(self, found: Found, seen: Int[Array, "q s"], items: Items) -> tuple[Found, Bool[Array, "q 2"]]:
+        """The most and the least popular item that nothing links to, of each query; whether there is one.
+
+        Their scores are between those of all such items.
+        """
+        totals = items["totals"]
+
+        def ends(listed: Array, hidden: Array) -> tuple[Array, Array]:
+            free = jnp.ones(len(totals), bool).at[0].set(False).at[listed].set(False).at[hidden].set(False)
+            shares = totals[:, SHARE]
+            best = jnp.argmax(jnp.where(free, shares, -1.0)), jnp.argmin(jnp.where(free, shares, 2.0))
+            return jnp.stack(best), jnp.any(free)
+
+        listed, there = jax.vmap(ends)(items.rows(found.listed), items.rows(seen))
+        share = found.shares[:, None] * totals[listed, SHARE][..., None]
+        share = share / found.largest[:, None, -len(POSTERIORS) :]
+        signals = jnp.pad(share, ((0, 0), (0, 0), (len(SIGNALS) - len(POSTERIORS), 0)))
+        some = replace(found, listed=listed, signals=signals, popularity=totals[listed, POPULARITY])
+        return some, jnp.broadcast_to(there[:, None], listed.shape)
 
     def _weights(self, params: Params, known: Float[Array, "q 3"]) -> Float[Array, "q f"]:
         return jnp.matmul(known, params["gate"], precision=jax.lax.Precision.HIGHEST)

@@ -161,7 +161,11 @@ def _made(feature: Feature, source: Source, state: FeatureState) -> np.ndarray |
     if feature.counts_events:
         train = source.train.compact()
         read |= {"events": np.asarray(train.items), "lengths": train.lengths}
-    texts = {"feature": json.dumps(to_json(feature)), "catalog": source.dataset.fingerprint}
+    texts = {
+        "feature": json.dumps(to_json(feature)),
+        "catalog": source.dataset.fingerprint,
+        "version": str(feature.version),
+    }
     key = array_files.content_digest({**{f"state/{path}": array for path, array in state.items()}, **read}, texts)
 
     def make() -> dict[str, np.ndarray]:

@@ -111,7 +111,8 @@ class Questions:
     """Examples as the learner sees them: those whose target is among the linked items.
 
     Attributes:
-        features: of the linked items with the largest signals, in the order of `FEATURES`.
+        features: of the linked items with the largest signals and of two that nothing links to, lest the learned
+            weights rank those first; in the order of `FEATURES`.
         listed: which of them are items.
         hit: which of them is the target.
         known: what weights depend on.
@@ -150,11 +151,15 @@ def questions(catalog: Counted, *, shuffled: bool = False) -> Questions:
 @partial(jax.jit, static_argnames="config")
 def _strongest(config: Evidence, queries: Queries, targets: Array, items: Items) -> tuple[Array, ...]:
     """Features, which are items, hits, and what weights depend on; compiled once for all stages of a catalog."""
-    found = config.build(ItemStats(0, np.zeros(1, np.int64))).found(queries, items)
+    model = config.build(ItemStats(0, np.zeros(1, np.int64)))
+    found = model.found(queries, items)
+    others, there = model.unlinked(found, queries.seen, items)
     place = jax.lax.top_k(jnp.max(found.signals, axis=2), min(KEPT, found.listed.shape[1]))[1]
     listed = jnp.take_along_axis(found.listed, place, axis=1)
     features = jnp.take_along_axis(found.features, place[..., None], axis=1)
-    return features, listed > 0, (listed == targets[:, None]) & (listed > 0), found.known
+    features = jnp.concatenate([features, others.features], axis=1)
+    hit = (listed == targets[:, None]) & (listed > 0)
+    return features, jnp.concatenate([listed > 0, there], axis=1), jnp.pad(hit, ((0, 0), (0, 2))), found.known
 
 
 def learn(catalogs: Sequence[Questions], start: Params, l2: float) -> Params:

@@ -41,7 +41,7 @@ def evidence_config(dataset: str) -> RunConfig:
     model = Evidence()
     return RunConfig(
         name=PRETRAINED,
-        data=Data(dataset, view=Shifted(max_length=model.last, align="left", targets=1), pack=False),
+        data=Data(dataset, view=Shifted(max_length=model.last, align="left", times=True, targets=1), pack=False),
         items={
             "following": Following(),
             "preceding": Following(32, before=True),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import jax
@@ -10,24 +11,25 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recjax.data import transitions
 from recjax.data.batches.loader import query_batches
 from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
-from recjax.data.features.evidence import FOLLOWED, PRECEDED, catalog_prior
+from recjax.data.features import evidence
+from recjax.data.features.evidence import FOLLOWED, GAPS, PRECEDED, catalog_prior
 from recjax.data.features.evidence import USERS as OWNERS
 from recjax.data.splits import LeaveOneOut
-from recjax.data.transitions import GAPS
 from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.ranking import rank_users
 from recjax.evaluate.text_transition import TextTransitions
 from recjax.models.evidence import DEPENDS, FEATURES
-from recjax.models.parts.signals import DECAYS, SIGNALS, STRENGTHS
+from recjax.models.parts.signals import POSTERIORS, SIGNALS, STRENGTHS
 from recjax.train import pretrained
 from recjax.train.pretrained import load_pretrained, unsplit, untrained
 from recjax.train.run import Run
 from recjax.typing import InputError
 
-ITEMS, USERS = 14, 40
+ITEMS, USERS, DAY = 14, 40, 86_400
 WORDS = ("red", "green", "blue", "cup", "plate", "bowl")
 
 
@@ -44,7 +46,7 @@ def shop(users: int = USERS) -> Dataset:
         item_ids=["", *catalog["item_id"].to_list()],
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         items=items,
-        timestamps=np.arange(len(items), dtype=np.int64),
+        timestamps=np.arange(len(items), dtype=np.int64) * 9 * DAY,
         values=None,
         catalog=catalog,
         description={},
@@ -82,27 +84,30 @@ def counted(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
     return {**found, "events": events}
 
 
-def reference(counts: dict[str, np.ndarray], prior: np.ndarray, history: np.ndarray, gate: np.ndarray) -> np.ndarray:
+def reference(
+    counts: dict[str, np.ndarray], prior: np.ndarray, history: np.ndarray, seconds: np.ndarray, gate: np.ndarray
+) -> np.ndarray:
     """Scores of items 1..ITEMS, history masked by nan."""
     c, pairs, events = counts["following"], counts["together"], counts["events"]
     n, share = c.sum(axis=1), events / events.sum()
     signals = np.zeros((ITEMS + 1, len(SIGNALS)))
+    days = (seconds[-1] - seconds[::-1]) / DAY
+    fading = [0.8**age * (0.2 + 0.8 * np.exp(-ago / 60)) for age, ago in enumerate(days)]
     for age, a in enumerate(history[::-1]):
         popular = 0.5 if prior[a].any() else 1.0
         for b in range(1, ITEMS + 1):
             cosine = 0.0 if a == b or not pairs[a, b] else pairs[a, b] / np.sqrt(pairs[a, a] * pairs[b, b])
             follow, precede = c[a, b] / max(n[a], 1e-12), c[b, a] / max(c[:, a].sum(), 1e-12)
-            short, long = (decay**age for decay in DECAYS)
-            whole = [popular * share[b] + (1 - popular) * prior[a, b]] * 3
-            posterior = [(c[a, b] + k * p) / (n[a] + k) for k, p in zip(STRENGTHS, whole, strict=True)]
+            short, long = 0.5**age, fading[age]
+            whole = popular * share[b] + (1 - popular) * prior[a, b]
+            posterior = [w * (c[a, b] + k * whole) / (n[a] + k) for k in STRENGTHS for w in (short, long)]
             each = [short * follow, long * follow, short * cosine, long * cosine, short * prior[a, b]]
-            signals[b] += [*each, long * prior[a, b], short * precede, *(short * p for p in posterior)]
+            signals[b] += [*each, long * prior[a, b], short * precede, *posterior]
     # The largest is taken of unseen items, but for popularity, which counts where nothing links to the item too.
     unseen = np.setdiff1d(np.arange(1, ITEMS + 1), history)
     largest = np.maximum(signals[unseen].max(axis=0), 1e-12)
-    for place, k in enumerate(STRENGTHS):
-        at = len(SIGNALS) - len(STRENGTHS) + place
-        weights = [DECAYS[0] ** age * k / (n[a] + k) for age, a in enumerate(history[::-1])]
+    for at, (k, slow) in zip(POSTERIORS, product(STRENGTHS, (False, True)), strict=True):
+        weights = [(fading[age] if slow else 0.5**age) * k / (n[a] + k) for age, a in enumerate(history[::-1])]
         shares = sum(w * (0.5 if prior[a].any() else 1.0) for w, a in zip(weights, history[::-1], strict=True))
         largest[at] = max(largest[at], shares * share.max())
     scaled = signals / largest
@@ -123,7 +128,10 @@ def test_scores_are_those_of_the_slow_reference(monkeypatch):
     scores, lists, _ = compiled(run, queries, params, 5)
     for row, example in enumerate(rows.tolist()):
         history = np.asarray(run.split.test.histories.history(example))
-        expected = reference(counts, prior, history, np.asarray(params["gate"], np.float64))
+        seconds = np.asarray(
+            run.split.test.histories.timestamps[run.split.test.histories.stops[example] - len(history) :]
+        )
+        expected = reference(counts, prior, history, seconds[: len(history)], np.asarray(params["gate"], np.float64))
         unseen = ~np.isnan(expected)
         np.testing.assert_allclose(scores[row][unseen], expected[unseen], rtol=2e-4, atol=2e-4)
         best = sorted(np.flatnonzero(unseen), key=lambda item: (-scores[row, item], item))[:5]
@@ -131,6 +139,8 @@ def test_scores_are_those_of_the_slow_reference(monkeypatch):
 
 
 def test_untrained_it_is_the_smoothed_transitions_of_the_floor(monkeypatch):
+    """At the floor's distances of counted pairs."""
+    monkeypatch.setattr(evidence, "GAPS", transitions.GAPS)
     run = opened(shop(), monkeypatch)
     floor = TextTransitions.fit(run.split.train, ITEMS, catalog_prior(run.dataset))
     expected = rank_scored(floor.scores, run.split.test, ITEMS, Rules(k=0)).ranks
@@ -159,16 +169,16 @@ def test_the_loss_sees_no_event_of_its_own_user(monkeypatch):
     history, length = jnp.asarray(events[None]), jnp.array([len(events)])
     model: Any = one.model
     links = jax.jit(model.links)
-    left, expected = links(one.items, history, length, history), links(other.items, history, length)
+    left, expected = links(one.items, history, length, None, history), links(other.items, history, length)
     for name, values in expected.values.items():
         dense = [np.zeros((left.recent.shape[1], ITEMS + 1)) for _ in range(2)]
         for array, links, found in zip(dense, (left, expected), (left.values[name], values), strict=True):
             np.put_along_axis(array, np.asarray(links.ids[name][0]), np.asarray(found[0]), axis=1)
             array[:, 0] = 0
-        np.testing.assert_array_equal(dense[0], dense[1])
+        np.testing.assert_allclose(dense[0], dense[1], atol=1e-5)
     there = np.asarray(left.recent[0]) > 0
     for column in (FOLLOWED, PRECEDED, OWNERS):
-        np.testing.assert_array_equal(left.totals[0, there, column], expected.totals[0, there, column])
+        np.testing.assert_allclose(left.totals[0, there, column], expected.totals[0, there, column], atol=1e-5)
 
 
 def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it(monkeypatch):
@@ -188,7 +198,7 @@ def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it(monkeypatch)
 
     @jax.jit
     def listed(own: Any) -> Any:
-        links = model.links(run.items, batch.items, jnp.array([tokens]), own)
+        links = model.links(run.items, batch.items, jnp.array([tokens]), None, own)
         return model.features(links, unseen, run.items).listed
 
     assert np.asarray(listed(jnp.zeros_like(events)[None])).any() and not np.asarray(listed(events[None])).any()

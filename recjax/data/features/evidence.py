@@ -6,6 +6,7 @@ sums over all links stand in `Totals`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -15,13 +16,20 @@ from recjax.data.dataset import Dataset
 from recjax.data.features.feature import Feature, Source, State
 from recjax.data.features.relations import Counted, strongest, strongest_by, user_cosines
 from recjax.data.items import Relation
-from recjax.data.text_neighbours import text_prior
+from recjax.data.text_neighbours import scaled, text_prior
 from recjax.data.transitions import item_counts, transition_counts, user_items
 from recjax.limits import SIZE, require
 from recjax.text.tfidf import name_texts, tfidf
+from recjax.text.whiten import whitened
+from recjax.text.words import Words
 
 TOGETHER = 50
 """Last events of a user that count as had together, which bounds what one user costs."""
+
+MOST_COMPARED = 100_000
+
+GAPS = tuple(0.8**gap for gap in range(8))
+"""Weight of b after a at distance 1, 2, ... 8. The order of events that are near in time is often chance."""
 
 TOTALS = EVENTS, FOLLOWED, PRECEDED, USERS, SHARE, POPULARITY, TRUST = range(7)
 """Columns of `Totals`."""
@@ -39,17 +47,31 @@ def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
 
 
 def catalog_prior(dataset: Dataset) -> sparse.csr_array:
-    """Prior of each item by its text, rows that sum to 1 or are empty; float64 [v, v] sparse.
+    """Prior of each item by its name, rows that sum to 1 or are empty; float64 [v, v] sparse.
 
-    Texts are the words and word pairs of names. Categories beside them, at half the weight, helped some catalogs a
-    little and hurt others more.
+    Half of it goes to items that share words and word pairs, half to those whose words mean alike (`Words`, whitened
+    within the catalog). Beyond `MOST_COMPARED` items, where comparing all pairs of vectors takes minutes, words alone
+    count. Categories beside names helped some catalogs a little and hurt others more.
     """
-    return text_prior(tfidf(["", *name_texts(dataset.catalog)]))
+    texts = name_texts(dataset.catalog)
+    shared = text_prior(tfidf(["", *texts]))
+    if not 1 < len(texts) <= MOST_COMPARED:
+        return shared
+    vectors = np.pad(Words().encode(texts), ((1, 0), (0, 0)))
+    known = np.any(vectors != 0, axis=1)
+    alike = text_prior(whitened(vectors, known))
+    both = sparse.csr_array(shared + alike)
+    return scaled(both, both.sum(axis=1))
+
+
+def following_counts(histories: Histories, n_items: int) -> sparse.csr_array:
+    """Counts of b after a, weighted by `GAPS`; float64 [v, v] sparse."""
+    return transition_counts(histories, n_items, 0.0, GAPS)
 
 
 def _following(source: Source) -> sparse.csr_array:
     """Counts of what users had after each item; float64 [v, v] sparse."""
-    return source.once("following", lambda: transition_counts(source.train, source.dataset.n_items, backward=0.0))
+    return source.once("following", lambda: following_counts(source.train, source.dataset.n_items))
 
 
 def _users(source: Source) -> sparse.csr_array:
@@ -58,7 +80,7 @@ def _users(source: Source) -> sparse.csr_array:
 
 @dataclass(frozen=True)
 class Following(Counted):
-    """Counts of what users had after an item: 1, 1/2, 1/4 an event at distance 1, 2, 3.
+    """Counts of what users had after an item, less the further away, see `GAPS`.
 
     Attributes:
         before: what they had before it instead.
@@ -66,6 +88,7 @@ class Following(Counted):
 
     count: int = 64
     before: bool = False
+    version: ClassVar[int] = 2
 
     def make(self, source: Source, state: State) -> Relation:
         counts = _following(source)
@@ -96,6 +119,7 @@ class TextLinks(Feature):
     """
 
     count: int = 100
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         require(self, count=SIZE)
@@ -120,6 +144,7 @@ class Totals(Feature):
     """
 
     text: str = "text"
+    version: ClassVar[int] = 2
 
     @property
     def counts_events(self) -> bool:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,9 @@ class Feature(ABC):
     run's folder and applied to every catalog, also to one that the run has never seen. What it makes is cached by
     content.
     """
+
+    version: ClassVar[int] = 1
+    """Raised where `make` gives other values than before, so that nothing cached by an older recjax is read."""
 
     @property
     def reads(self) -> tuple[str, ...]:

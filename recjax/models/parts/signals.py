@@ -1,18 +1,21 @@
 """Signals of the items that are linked to a user's last ones, merged item by item; see `recjax.models.evidence`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 
-from recjax.data.features.evidence import FOLLOWED, PRECEDED, USERS
-from recjax.data.transitions import GAPS
-from recjax.typing import Array, Float, Int
+from recjax.data.features.evidence import FOLLOWED, GAPS, PRECEDED, USERS
+from recjax.typing import Array, Bool, Float, Int
 
 STRENGTHS = (8.0, 32.0, 128.0)
 """k: events that the prior of a posterior weighs as much as."""
 
 DECAYS = (0.5, 0.8)
+"""Per step back in a history. The second also fades with time, see `event_weights`."""
+
+LASTING, DAYS = 0.2, 60.0
+"""Of an event's weight this share lasts; the rest falls by 1/e in so many days."""
 
 POPULAR = 0.5
 """Share of popularity in the prior; all of it for an item without text neighbours."""
@@ -20,8 +23,11 @@ POPULAR = 0.5
 SIGNALS = (
     *(f"{name} {decay}" for name in ("following", "together", "text") for decay in DECAYS),
     "preceding",
-    *(f"posterior {strength:g}" for strength in STRENGTHS),
+    *(f"posterior {strength:g} {decay}" for strength in STRENGTHS for decay in DECAYS),
 )
+
+POSTERIORS = tuple(place for place, name in enumerate(SIGNALS) if name.startswith("posterior"))
+"""Places of the posteriors, which come last."""
 
 TINY = 1e-12
 
@@ -37,6 +43,7 @@ class Links:
         ids: linked items of each relation, by name.
         values: counts or weights of the links.
         users: users of the linked items of `together`.
+        weights: of the recent items, one a decay, see `event_weights`.
         own: events of the query's own user that have to be left out of all counts, 0-padded; none of them [q, 0].
     """
 
@@ -45,6 +52,7 @@ class Links:
     ids: dict[str, Array]
     values: dict[str, Array]
     users: Float[Array, "q l k"]
+    weights: Float[Array, "q l 2"]
     own: Int[Array, "q t"]
 
 
@@ -66,13 +74,28 @@ class Found:
     signals: Float[Array, "q m s"]
     popularity: Float[Array, "q m"]
     known: Float[Array, "q 3"]
-    shares: Float[Array, "q 3"]
+    shares: Float[Array, "q p"]
     largest: Float[Array, "q s"]
 
     @property
     def features(self) -> Float[Array, "q m f"]:
         """All that scores are made of, in the order of `FEATURES`."""
         return jnp.concatenate([self.signals, jnp.sqrt(self.signals), self.popularity[..., None]], axis=2)
+
+
+def event_weights(there: Bool[Array, "q l"], seconds: Int[Array, "q l"] | None) -> Float[Array, "q l 2"]:
+    """Weights of the recent items of histories, last one first, one a decay of `DECAYS`.
+
+    Args:
+        there: whether there is an item.
+        seconds: unix seconds of each, or None where there are no times.
+    """
+    age = jnp.arange(there.shape[1])
+    short, long = (jnp.broadcast_to(decay**age, there.shape) for decay in DECAYS)
+    if seconds is not None:
+        days = jnp.maximum(seconds[:, :1] - seconds, 0) / 86_400.0
+        long = long * (LASTING + (1 - LASTING) * jnp.exp(-days / DAYS))
+    return jnp.where(there[..., None], jnp.stack([short, long], axis=2), 0.0)
 
 
 def left_out(links: Links) -> Links:
@@ -100,12 +123,19 @@ def left_out(links: Links) -> Links:
     among &= links.ids["together"] > 0
     mine = jnp.any(own[:, None] == recent[..., None], axis=2) & (recent > 0)
     values = dict(links.values)
-    values["following"] = jnp.maximum(values["following"] - following, 0.0)
-    values["preceding"] = jnp.maximum(values["preceding"] - preceding, 0.0)
+    values["following"] = _rest(values["following"], following)
+    values["preceding"] = _rest(values["preceding"], preceding)
     values["together"] = jnp.maximum(values["together"] - (among & mine[..., None]), 0.0)
-    totals = links.totals.at[..., FOLLOWED].add(-followed).at[..., PRECEDED].add(-preceded)
-    totals = totals.at[..., USERS].add(-mine.astype(totals.dtype))
-    return Links(recent, jnp.maximum(totals, 0.0), links.ids, values, links.users - among, own)
+    totals = links.totals
+    for column, part in ((FOLLOWED, followed), (PRECEDED, preceded), (USERS, mine)):
+        totals = totals.at[..., column].set(_rest(totals[..., column], part))
+    return replace(links, totals=totals, values=values, users=links.users - among)
+
+
+def _rest(whole: Array, part: Array | float) -> Array:
+    """whole - part, and 0 where nothing but rounding is left."""
+    rest = whole - part
+    return jnp.where(rest < GAPS[-1] / 2, 0.0, rest)
 
 
 def _order(ids: Int[Array, " m"], largest: int) -> Int[Array, " m"]:
@@ -120,8 +150,9 @@ def _order(ids: Int[Array, " m"], largest: int) -> Int[Array, " m"]:
 def merged(rows: int, query: tuple[Links, Array]) -> tuple[Array, Array, Array]:
     """One query's linked items, each once, int32 [m]; sums of their signals [m, s]; popularity in its posteriors."""
     links, seen = query
-    age, there = jnp.arange(len(links.recent)), links.recent > 0
-    short, long = (jnp.where(there, decay**age, 0.0)[:, None] for decay in DECAYS)
+    short, long = links.weights[:, :1], links.weights[:, 1:]
+    pairs = [(weight, k) for k in STRENGTHS for weight in (short, long)]
+    none = [0] * len(pairs)
     totals = links.totals[..., None, :]
     n = totals[..., FOLLOWED]
     counts, text = links.values["following"], links.values["text"]
@@ -133,16 +164,16 @@ def merged(rows: int, query: tuple[Links, Array]) -> tuple[Array, Array, Array]:
     follow = per(counts, n)
     cosine = per(links.values["together"], jnp.sqrt(jnp.maximum(totals[..., USERS] * links.users, 0.0)))
     signals = {
-        "following": [short * follow, long * follow, *([0] * 5), *(short * counts / (n + k) for k in STRENGTHS)],
-        "together": [0, 0, short * cosine, long * cosine, *([0] * 6)],
+        "following": [short * follow, long * follow, *([0] * 5), *(weight * counts / (n + k) for weight, k in pairs)],
+        "together": [0, 0, short * cosine, long * cosine, 0, 0, 0, *none],
         "text": [
             *([0] * 4),
             short * text,
             long * text,
             0,
-            *(short * k * (1 - popular) * text / (n + k) for k in STRENGTHS),
+            *(weight * k * (1 - popular) * text / (n + k) for weight, k in pairs),
         ],
-        "preceding": [*([0] * 6), short * per(links.values["preceding"], totals[..., PRECEDED]), *([0] * 3)],
+        "preceding": [*([0] * 6), short * per(links.values["preceding"], totals[..., PRECEDED]), *none],
     }
     ids = jnp.concatenate([links.ids[name].ravel() for name in signals])
     full = [jnp.stack([jnp.broadcast_to(x, links.ids[name].shape) for x in each], -1) for name, each in signals.items()]
@@ -153,6 +184,6 @@ def merged(rows: int, query: tuple[Links, Array]) -> tuple[Array, Array, Array]:
     group = jnp.cumsum(ids != jnp.concatenate([ids[:1], ids[:-1]]))
     sums = jax.ops.segment_sum(sums, group, len(ids), indices_are_sorted=True)
     listed = jax.ops.segment_max(ids, group, len(ids), indices_are_sorted=True)
-    shares = jnp.stack([jnp.sum(short * k * popular / (n + k)) for k in STRENGTHS])
+    shares = jnp.stack([jnp.sum(weight * k * popular / (n + k)) for weight, k in pairs])
     listed = jnp.where(jnp.max(sums, axis=1) > 0, listed, 0)  # what nothing but left out events linked to is not linked
     return listed, jnp.where(listed[:, None] > 0, sums, 0.0), shares
