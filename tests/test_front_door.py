@@ -21,7 +21,8 @@ from recjax.data.batches.views import Cloze
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.bert4rec import BERT4Rec
 from recjax.parallel.mesh import MeshShape
-from recjax.serve.served import open_run
+from recjax.recommender import open_run
+from recjax.serve.served import of_run
 from recjax.train.optimiser import Adam
 from recjax.train.schedule import Train
 from recjax.typing import InputError
@@ -176,8 +177,9 @@ def test_the_command_recommends_without_the_dataset(model, tmp_path, capsys):
 
 
 def test_it_is_served_without_the_dataset(model):
-    found, notes = open_run(Path("run"))
-    assert not notes and found.catalog.ids == model.items["item_id"].to_list()
+    run = open_run(Path("run"), one_query=True)
+    found = of_run(run)
+    assert not run.notes and found.catalog.ids == model.items["item_id"].to_list()
     counts = EVENTS.group_by("sku").len()
     expected = dict(counts.iter_rows())
     assert found.catalog.counts.tolist() == [expected.get(item, 0) for item in found.catalog.ids]

@@ -42,7 +42,9 @@ def test_lists_for_a_history_and_for_a_file_of_users(capsys, tmp_path):
     assert not set(lists.filter(pl.col("user_id") == "a")["item_id"].cast(pl.String)) & set(items[:2])
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["recommend", "--history", "1"], ["inspect"]])
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["serve", "--port", "0"], ["recommend", "--history", "1"], ["inspect"]]
+)
 def test_without_a_catalog_it_says_what_is_missing(command, capsys):
     assert main([command[0], "pretrained", *command[1:]]) == 2
     assert "--data NAME" in capsys.readouterr().err

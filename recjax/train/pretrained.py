@@ -57,7 +57,13 @@ def evidence_config(dataset: str) -> RunConfig:
     )
 
 
-def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (), *, all_events: bool = False) -> Run:
+def load_pretrained(
+    dataset: str | Dataset | None,
+    settings: Sequence[str] = (),
+    *,
+    all_events: bool = False,
+    one_query: bool = False,
+) -> Run:
     """The model that comes with recjax, with the evidence of a dataset.
 
     Args:
@@ -65,12 +71,15 @@ def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (),
         settings: KEY=VALUE that change the configuration of `evidence_config`.
         all_events: count every event, to recommend what comes next; otherwise the training events of the split alone,
             to be evaluated on the others.
+        one_query: on as few devices as hold the tables, for few queries at a time.
 
     Raises:
         InputError: no dataset is named, there is no such one, or the weights are not those that were published.
     """
     if dataset is None:
-        raise InputError(f"{PRETRAINED} is a model for any catalog: `recjax evaluate` and `recommend` take --data NAME")
+        raise InputError(
+            f"{PRETRAINED} is a model for any catalog: `recjax recommend`, `serve` and `evaluate` take --data NAME"
+        )
     config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
@@ -79,7 +88,7 @@ def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (),
     else:
         split = data.split.split(opened)
         split = split if data.user_share == 1 else few_shot(split, data.user_share)
-    mesh = config.mesh.build()
+    mesh = config.mesh.of_one_query() if one_query else config.mesh.build()
     with jax.set_mesh(mesh):
         catalogs = open_catalogs(config, [(opened, split)], None)
         model: Model = config.model.build(item_stats(opened, split, catalogs))

@@ -29,11 +29,11 @@ TOTALS = EVENTS, FOLLOWED, PRECEDED, USERS, SHARE, POPULARITY, TRUST = range(7)
 
 def together_counts(histories: Histories, n_items: int) -> sparse.csr_array:
     """Users that had both a and b among their last 50 events, float64 [v, v] sparse; on the diagonal those of a."""
-    users = _recent_items(histories, n_items)
+    users = recent_items(histories, n_items)
     return sparse.csr_array(users.T @ users)
 
 
-def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
+def recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
     """1 where a history has an item among its last 50 events; float64 [n, v] sparse."""
     return user_items(histories.take(np.arange(len(histories)), last=TOGETHER), n_items)
 
@@ -53,7 +53,7 @@ def _following(source: Source) -> sparse.csr_array:
 
 
 def _users(source: Source) -> sparse.csr_array:
-    return source.once("recent", lambda: _recent_items(source.train, source.dataset.n_items))
+    return source.once("recent", lambda: recent_items(source.train, source.dataset.n_items))
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,18 @@ class Totals(Feature):
         events = item_counts(np.asarray(train.items), n_items).astype(np.float64)
         scaled = np.log1p(events) / max(np.log1p(events.max()), 1.0)
         columns = [events, counts.sum(axis=1), counts.sum(axis=0), users, events / max(events.sum(), 1.0), scaled]
-        trust = np.full(n_items + 1, self._foreseen(counts, source.items.relation(self.text)))
-        return np.stack([*columns, trust], axis=1).astype(np.float32)
+        found = foreseen(counts, np.asarray(source.items.relation(self.text).ids))
+        trusted = np.full(n_items + 1, trust(found, float(counts.sum())))
+        return np.stack([*columns, trusted], axis=1).astype(np.float32)
 
-    def _foreseen(self, counts: sparse.csr_array, text: Relation) -> float:
-        ids = np.asarray(text.ids)
-        rows = np.repeat(np.arange(len(ids)), ids.shape[1])[ids.ravel() > 0]
-        links = sparse.csr_array((np.ones(len(rows)), (rows, ids[ids > 0])), shape=counts.shape)
-        return float((counts.multiply(links).sum() + 0.5) / (counts.sum() + 10.0))
+
+def foreseen(following: sparse.csr_array, text: np.ndarray) -> float:
+    """Counts of transitions that lead to one of the text neighbours, int32 [v, k]."""
+    rows = np.repeat(np.arange(len(text)), text.shape[1])[text.ravel() > 0]
+    links = sparse.csr_array((np.ones(len(rows)), (rows, text[text > 0])), shape=following.shape)
+    return float(following.multiply(links).sum())
+
+
+def trust(hit: float, counted: float) -> float:
+    """Trust in text of a catalog of whose counted transitions so many were foreseen by it."""
+    return (hit + 0.5) / (counted + 10.0)

@@ -127,7 +127,7 @@ async function begin() {
   try {
     const model = await answer("v1/model");
     part("run").textContent = model.run;
-    part("about").textContent = `${model.items.toLocaleString("en")} items of ${model.dataset}, step ${model.step}`;
+    part("about").textContent = `${model.items.toLocaleString("en")} items of ${model.dataset}${model.step ? `, step ${model.step}` : ""}`;
     document.title = `${model.run}: recjax`;
     if (ids.length) {
       const found = await answer(`v1/items?${new URLSearchParams(ids.map((id) => ["item_id", id]))}`);
