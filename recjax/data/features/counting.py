@@ -30,8 +30,8 @@ from recjax.data.transitions import GAPS, item_counts, transition_counts
 LINKED = "following", "preceding", "together"
 """Relations whose counts grow."""
 
-Counts = dict[int, float]
-"""Counts of an item with others, by item."""
+Counts = tuple[np.ndarray, np.ndarray]
+"""Counts of an item with others: int32 [m] these, ascending, and float64 [m]."""
 
 
 @dataclass(frozen=True)
@@ -119,28 +119,34 @@ class Counting:
                     self._more("together", other, item, sign, changed)
 
     def _more(self, name: str, item: int, other: int, weight: float, changed: dict[str, set[int]]) -> None:
-        counts = self._counts(name, item)
-        counts[other] = counts.get(other, 0.0) + weight
+        others, counts = self._counts(name, item)
+        place = int(np.searchsorted(others, other))
+        if place == len(others) or others[place] != other:
+            others, counts = np.insert(others, place, other), np.insert(counts, place, 0.0)
+            self._rows[name][item] = others, counts
+        counts[place] += weight
         changed[name].add(item)
 
     def _counts(self, name: str, item: int) -> Counts:
         rows = self._rows[name]
         if item not in rows:
             found = self._sources[name](item)
-            rows[item] = dict(zip(found.indices.tolist(), found.data.tolist(), strict=True))
-            rows[item].pop(item, None)
+            order = np.argsort(found.indices)
+            order = order[found.indices[order] != item]
+            rows[item] = found.indices[order].astype(np.int32), found.data[order].astype(np.float64)
         return rows[item]
 
     def _links(self, name: str, items: list[int]) -> Links:
         width = self._widths[name]
         ids, values = np.zeros((len(items), width), np.int32), np.zeros((len(items), width), np.float32)
         for place, item in enumerate(items):
-            counts = self._counts(name, item)
-            others, found = np.fromiter(counts, np.int32, len(counts)), np.fromiter(counts.values(), float, len(counts))
-            owners = np.sqrt(np.maximum(self.totals[others, USERS], 1)) if name == "together" else 1.0
-            best = np.lexsort((others, -found / owners))[:width]
-            best = best[found[best] > 0]
-            ids[place, : len(best)], values[place, : len(best)] = others[best], found[best]
+            others, counts = self._counts(name, item)
+            strength = counts
+            if name == "together":
+                strength = counts / np.sqrt(np.maximum(self.totals[others, USERS], 1))
+            best = np.argsort(-strength, kind="stable")[:width]
+            best = best[counts[best] > 0]
+            ids[place, : len(best)], values[place, : len(best)] = others[best], counts[best]
         return Links(np.array(items, np.int32), ids, values)
 
     def _rescale(self) -> None:
