@@ -94,7 +94,8 @@ class StateFile:
         if differing:
             shown = ", ".join(f"{key} {held.get(key)!r} there, {self._identity.get(key)!r} here" for key in differing)
             raise InputError(
-                f"{self.path} holds states of other parameters: {shown}; start a new file from the users' whole histories"
+                f"{self.path} holds states of other parameters: {shown}; start a new file from the users' whole "
+                "histories"
             )
         stream.restore(found.arrays)
 
