@@ -21,7 +21,7 @@ from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import Fallback, Recommendations, known_events, recommend
 from recjax.evaluate.report import Report
 from recjax.evaluate.selection import item_mask, users_alone
-from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, typed
+from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, raw_id, typed
 from recjax.nn.groups import path_name
 from recjax.parallel.startup import initialize
 from recjax.train.folder.run_folder import CONFIG
@@ -195,7 +195,7 @@ class Recommender:
         if k < 1:
             raise InputError(f"k is {k}, expected at least 1")
         dataset = self.run.dataset
-        raw = [items] if isinstance(items, str) else list(dict.fromkeys(str(item) for item in items))
+        raw = [items] if isinstance(items, str) else list(dict.fromkeys(map(raw_id, items)))
         asked = dataset.item_index(raw)
         mask, notes = item_mask(dataset, candidates, exclude)
         lists, scores = vectors.alike(self._vectors(), asked, min(k, dataset.n_items), mask)
@@ -323,7 +323,7 @@ class Recommender:
                 "events instead"
             ) from None
         events = of_dataset(dataset, users)
-        if dataset.fingerprint == run.dataset.fingerprint:
+        if run.dataset.fingerprint in (dataset.fingerprint, dataset.of_events().fingerprint):
             return events
         note = f"dataset {dataset.name!r} has changed since the run was trained on it; the histories are those of today"
         return replace(events, notes=(note, *events.notes))

@@ -19,6 +19,7 @@ from recjax.config import RunConfig
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Cloze
 from recjax.evaluate.protocol import Evaluate
+from recjax.evaluate.user_events import raw_id, typed
 from recjax.models.bert4rec import BERT4Rec
 from recjax.parallel.mesh import MeshShape
 from recjax.recommender import open_run
@@ -285,7 +286,29 @@ def test_what_prepare_and_train_refuse(model):
         recjax.prepare(EVENTS, "other", columns=COLUMNS, kcore=3)
     with pytest.raises(InputError, match="items go with a frame of events"):
         recjax.prepare("logs", "other", items=CATALOG)
+    with pytest.raises(InputError, match="events are dict, expected a polars or pandas frame, the path of"):
+        recjax.prepare({"user_id": ["a"]}, "other")
+    with pytest.raises(InputError, match="pretrained is a model for any catalog: say data='NAME'"):
+        recjax.load("pretrained")
     with pytest.raises(InputError, match="no recipe is called 'nothing'"):
         recjax.train("nothing")
     with pytest.raises(InputError, match="the frame is int, expected a polars or a pandas frame"):
         frames.polars_frame(5, "the frame")
+
+
+def test_a_catalog_alone_is_a_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
+    found = recjax.prepare(None, "new", items=CATALOG)
+    assert (found.n_users, found.n_items) == (0, CATALOG.height) and "no events" not in capsys.readouterr().err
+
+
+def test_whole_floats_are_ids_as_they_are_in_files():
+    assert [raw_id(value) for value in (7.0, np.float64(7), 7.5, "7.0", 7)] == ["7", "7", "7.5", "7.0", "7"]
+    assert typed([[1.0, 2.0]]).items == typed([1.0, 2.0]).items == ["1", "2"]
+
+
+def test_a_named_index_of_a_pandas_frame_is_a_column():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"u": [3.0, None], "i": ["a", "b"]})
+    assert frames.polars_frame(frame, "it").columns == ["u", "i"]
+    assert frames.polars_frame(frame.set_index("u"), "it").columns == ["u", "i"]

@@ -9,6 +9,7 @@ import polars as pl
 from recjax.data.dataset import Dataset
 from recjax.data.importers import table_files, tables
 from recjax.data.importers.rows import identifier
+from recjax.evaluate.user_events import raw_id
 from recjax.typing import InputError, shorten
 
 SHOWN = 5
@@ -109,7 +110,7 @@ def item_mask(
             continue
         if isinstance(ids, str | bytes):
             raise InputError(f"{what} are {shorten(repr(ids))}, expected a list of item ids")
-        raw = list(dict.fromkeys(str(item) for item in ids))
+        raw = list(dict.fromkeys(map(raw_id, ids)))
         known = np.array([numbers[item] for item in raw if item in numbers], np.int64)
         chosen = np.zeros_like(mask)
         chosen[known] = True

@@ -27,7 +27,7 @@ from recjax.train.optimiser import AdamW
 from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.task import device_items, item_stats
-from recjax.typing import InputError, Params
+from recjax.typing import COMMAND, InputError, Params
 
 PRETRAINED = "pretrained"
 """Name of the model that comes with recjax, where a command takes a run folder."""
@@ -77,9 +77,8 @@ def load_pretrained(
         InputError: no dataset is named, there is no such one, or the weights are not those that were published.
     """
     if dataset is None:
-        raise InputError(
-            f"{PRETRAINED} is a model for any catalog: `recjax recommend`, `serve` and `evaluate` take --data NAME"
-        )
+        said = "`recjax recommend`, `serve` and `evaluate` take --data NAME" if COMMAND.get() else "say data='NAME'"
+        raise InputError(f"{PRETRAINED} is a model for any catalog: {said}")
     config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
