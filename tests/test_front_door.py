@@ -161,6 +161,8 @@ def test_the_command_recommends_without_the_dataset(model, tmp_path, capsys):
     found = pl.read_csv("lists.csv")
     assert found.columns == ["user_id", "rank", "item_id", "title", "score", "fallback"]
     assert set(found["item_id"]) <= {"i2", "i3"}
+    assert run("recommend", "run", "--history", '"a, b", "i1"\ni2') == 0
+    assert "no item id 'a, b' (1 unknown)" in capsys.readouterr().out
     assert run("recommend", "run", "--history", "nowhere", "--fallback", "none") == 0
     assert "nothing of the history is left; none is given" in capsys.readouterr().out
     assert run("recommend", "run", "--similar", "i1,i2", "--k", "2", "--out", "alike.parquet") == 0

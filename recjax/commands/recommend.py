@@ -1,5 +1,6 @@
 """The command that lists items for histories, users or beside items."""
 
+import csv
 import sys
 from argparse import Namespace
 from contextlib import nullcontext
@@ -97,7 +98,12 @@ def _chosen(options: Namespace) -> dict[str, Any]:
 
 
 def _typed(text: str, option: str) -> list[str]:
-    ids = [item.strip() for item in text.split(",") if item.strip()]
+    """Ids separated by commas or lines; one with a comma of its own in double quotes, as in a csv file."""
+    try:
+        rows = list(csv.reader(text.splitlines(keepends=True), skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(f"{option}: {error}") from error
+    ids = [item.strip() for row in rows for item in row if item.strip()]
     if not ids and option == "--similar":
         raise InputError(f"{option} {text!r}: expected item ids, separated by commas")
     return ids
