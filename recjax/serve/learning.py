@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.features.counting import LINKED, Counting, Links
+from recjax.data.features.counting import LINKED, Counting, Linked, Links
 from recjax.data.items import Items, Relation
 from recjax.serve.programs import Programs
 
@@ -31,12 +31,12 @@ class Learning:
             none = np.zeros((0, items.relation(name).ids.shape[1]))
             self._write({name: Links(nothing, none, none)})
 
-    def take(self, before: Sequence[int], events: Sequence[int]) -> None:
+    def take(self, before: np.ndarray, events: Sequence[int]) -> None:
         """Counts events of one user, who has had the items `before` them; both oldest first."""
         if len(events):
             self._write(self._counting.add(before, events))
 
-    def _write(self, changed: dict[str, Links]) -> None:
+    def _write(self, changed: dict[Linked, Links]) -> None:
         items: Items = self._programs.items
         found: dict[str, Any] = {}
         for name, links in changed.items():

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from recjax.data.batches.views import View
-from recjax.data.features.counting import LINKED, Counting
+from recjax.data.features.counting import LINKED, Counting, Linked
 from recjax.data.items import Items
 from recjax.data.transitions import item_counts
 from recjax.models.model import Model
@@ -86,7 +86,7 @@ def _counting(run: Run) -> Counting:
         )
     if run.events is None:
         raise InputError("--count-events needs the log that is counted: say which with --data NAME")
-    widths = {name: items.relation(name).ids.shape[1] for name in LINKED}
+    widths: dict[Linked, int] = {name: items.relation(name).ids.shape[1] for name in LINKED}
     count = run.dataset.n_items
     text = np.asarray(items.relation("text").ids)[: count + 1]
     return Counting(run.split.train, count, text, widths)

@@ -138,7 +138,7 @@ class Service:
             with jax.set_mesh(self.served.mesh):
                 skipped = self.users.push(user, items, seconds)
                 if self.learning is not None:
-                    self.learning.take(before.tolist(), items[~skipped].tolist())
+                    self.learning.take(before, items[~skipped].tolist())
             return self.users.length(self.users.slot(user)), int(skipped.sum())
 
         length, skipped = await asyncio.wrap_future(self.worker.run(take))

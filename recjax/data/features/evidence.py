@@ -29,11 +29,11 @@ TOTALS = EVENTS, FOLLOWED, PRECEDED, USERS, SHARE, POPULARITY, TRUST = range(7)
 
 def together_counts(histories: Histories, n_items: int) -> sparse.csr_array:
     """Users that had both a and b among their last 50 events, float64 [v, v] sparse; on the diagonal those of a."""
-    users = recent_items(histories, n_items)
+    users = _recent_items(histories, n_items)
     return sparse.csr_array(users.T @ users)
 
 
-def recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
+def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
     """1 where a history has an item among its last 50 events; float64 [n, v] sparse."""
     return user_items(histories.take(np.arange(len(histories)), last=TOGETHER), n_items)
 
@@ -53,7 +53,7 @@ def _following(source: Source) -> sparse.csr_array:
 
 
 def _users(source: Source) -> sparse.csr_array:
-    return source.once("recent", lambda: recent_items(source.train, source.dataset.n_items))
+    return source.once("recent", lambda: _recent_items(source.train, source.dataset.n_items))
 
 
 @dataclass(frozen=True)
