@@ -365,7 +365,9 @@ def _serve(command: argparse.ArgumentParser) -> None:
 
 
 def _export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument(
+        "run", type=_local, metavar="RUN", help="run folder; `pretrained` is the model that comes with recjax"
+    )
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--items", type=_local, metavar="FILE.parquet", help="write the vectors of the items")
     command.add_argument("--users", type=_local, metavar="FILE.parquet", help="write the vectors of users")

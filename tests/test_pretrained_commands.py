@@ -50,6 +50,20 @@ def test_without_a_catalog_it_says_what_is_missing(command, capsys):
     assert "--data NAME" in capsys.readouterr().err
 
 
+def test_a_catalog_alone_is_ranked_and_not_evaluated(capsys, tmp_path):
+    (tmp_path / "new").mkdir()
+    table = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["red cup", "red bowl", "blue cup"]})
+    table.write_csv(tmp_path / "new" / "products.csv")
+    asked = ["--data", str(tmp_path / "new")]
+    assert main(["recommend", "pretrained", *asked, "--history", "a"]) == 2
+    assert "looks like a catalog: call it items.csv" in capsys.readouterr().err
+    (tmp_path / "new" / "products.csv").rename(tmp_path / "new" / "items.csv")
+    assert main(["recommend", "pretrained", *asked, "--history", "a"]) == 0
+    assert "red bowl" in capsys.readouterr().out
+    assert main(["evaluate", "pretrained", *asked]) == 2
+    assert "there is nothing to evaluate on: dataset 'new' is a catalog without events" in capsys.readouterr().err
+
+
 def test_it_does_not_advance_users_event_by_event(capsys, tmp_path):
     pl.DataFrame({"user_id": ["a"], "item_id": ["x"], "timestamp": [1]}).write_csv(tmp_path / "events.csv")
     assert main(["recommend", "pretrained", "--data", "shop", "--stream", str(tmp_path / "events.csv")]) == 2

@@ -10,12 +10,11 @@ import numpy as np
 
 from recjax import array_files
 from recjax.config import RunConfig, override_all
-from recjax.data.batches.histories import Histories
-from recjax.data.batches.loader import Data
+from recjax.data.batches.loader import Data, split_for_ranking
 from recjax.data.batches.views import Shifted
 from recjax.data.dataset import Dataset
 from recjax.data.features.evidence import Following, TextLinks, Together, Totals
-from recjax.data.splits import Examples, Split, few_shot
+from recjax.data.splits import unsplit
 from recjax.data.store.prepared import find
 from recjax.evaluate.protocol import Evaluate
 from recjax.files import read_json
@@ -82,11 +81,10 @@ def load_pretrained(
     config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
-    if all_events or not opened.n_interactions:
-        split = unsplit(opened)
+    if all_events:
+        split = unsplit(opened, "every event is counted, to recommend what comes next")
     else:
-        split = data.split.split(opened)
-        split = split if data.user_share == 1 else few_shot(split, data.user_share)
+        split = split_for_ranking(data, opened)
     mesh = config.mesh.of_one_query() if one_query else config.mesh.build()
     with jax.set_mesh(mesh):
         catalogs = open_catalogs(config, [(opened, split)], None)
@@ -108,15 +106,6 @@ def load_named(
     if is_pretrained(run):
         return load_pretrained(dataset, settings)
     return load_run(run, dataset, recipe=recipe, settings=settings)
-
-
-def unsplit(dataset: Dataset) -> Split:
-    """Every event for training, and nothing asked."""
-    everyone = np.arange(dataset.n_users)
-    events = dataset.items, dataset.timestamps
-    train = Histories.concatenated(np.diff(dataset.offsets), *events, everyone)
-    none = Examples(train.take(everyone[:0]), np.zeros(0, np.int32), np.zeros(0, np.int64))
-    return Split("all events", train, none, none)
 
 
 def untrained() -> Params:
