@@ -71,7 +71,8 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text, expected an id a line") from None
-    return [line.strip() for line in lines if line.strip()]
+    found = pl.DataFrame({"id": lines}, schema={"id": pl.String})  # ids are read as those of tables are
+    return found.select(identifier("id", pl.String()))["id"].drop_nulls().to_list()
 
 
 def _column(path: Path, column: str, columns: Mapping[str, str]) -> list[str]:
