@@ -55,7 +55,7 @@ def prepare(
     """A dataset of a table of events, kept under a name; prints what `recjax prepare` prints.
 
     Args:
-        events: a polars or pandas frame with user, item and time, or the path of raw logs.
+        events: a polars or pandas frame with user, item and time, or the path of raw logs; None for a catalog alone.
         name: of the dataset, by which recipes find it.
         items: a frame of the catalog: item_id, title and any other texts.
         columns: our column names to those of the events, e.g. {"user_id": "CustomerID"}.

@@ -344,7 +344,10 @@ def _recommend(command: argparse.ArgumentParser) -> None:
 
 
 def _serve(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument(
+        "run", type=_local, metavar="RUN", help="run folder; `pretrained` is the model that comes with recjax"
+    )
+    command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--port", type=int, default=8000, metavar="N", help="(default 8000; 0 for any free one)")
     command.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="(default 127.0.0.1, this machine alone)"
@@ -353,11 +356,18 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-users", type=int, default=10_000, metavar="N", help="users whose events are remembered (default 10000)"
     )
+    command.add_argument(
+        "--count-events",
+        action="store_true",
+        help="events that clients send count for everybody's lists, with models that rank by counts (`pretrained`)",
+    )
     _own_classes(command)
 
 
 def _export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=_local, metavar="RUN", help="run folder")
+    command.add_argument(
+        "run", type=_local, metavar="RUN", help="run folder; `pretrained` is the model that comes with recjax"
+    )
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     command.add_argument("--items", type=_local, metavar="FILE.parquet", help="write the vectors of the items")
     command.add_argument("--users", type=_local, metavar="FILE.parquet", help="write the vectors of users")

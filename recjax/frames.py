@@ -23,7 +23,7 @@ def _is_pandas(value: Any) -> bool:
 
 
 def polars_frame(value: Any, what: str) -> pl.DataFrame:
-    """A table as a polars frame; the index of a pandas one is left out.
+    """A table as a polars frame; the index of a pandas one is left out unless it has a name.
 
     Args:
         value: the table.
@@ -37,9 +37,11 @@ def polars_frame(value: Any, what: str) -> pl.DataFrame:
     try:
         if isinstance(value, pl.LazyFrame):
             return value.collect()
-        return (
-            pl.DataFrame([_series(value, name) for name in value.columns]) if _is_pandas(value) else pl.DataFrame(value)
-        )
+        if not _is_pandas(value):
+            return pl.DataFrame(value)
+        if any(name is not None for name in value.index.names):
+            value = value.reset_index()
+        return pl.DataFrame([_series(value, name) for name in value.columns])
     except Exception as error:  # of Arrow and of pandas, whatever the columns make of them
         raise InputError(f"{what} cannot be read: {' '.join(str(error).split())[:300]}") from error
 

@@ -10,9 +10,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import polars as pl
-from jax.sharding import Mesh
 
-from recjax import frames, recipes
+from recjax import config, frames, recipes
 from recjax.data.batches.loader import Data
 from recjax.data.splits import Histories
 from recjax.data.store.prepared import find
@@ -22,9 +21,10 @@ from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import Fallback, Recommendations, known_events, recommend
 from recjax.evaluate.report import Report
 from recjax.evaluate.selection import item_mask, users_alone
-from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, typed
+from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, raw_id, typed
 from recjax.nn.groups import path_name
 from recjax.parallel.startup import initialize
+from recjax.train.folder.run_folder import CONFIG
 from recjax.train.pretrained import is_pretrained, load_named, load_pretrained
 from recjax.train.run import Run, load_alone, load_run
 from recjax.typing import InputError
@@ -195,7 +195,7 @@ class Recommender:
         if k < 1:
             raise InputError(f"k is {k}, expected at least 1")
         dataset = self.run.dataset
-        raw = [items] if isinstance(items, str) else list(dict.fromkeys(str(item) for item in items))
+        raw = [items] if isinstance(items, str) else list(dict.fromkeys(map(raw_id, items)))
         asked = dataset.item_index(raw)
         mask, notes = item_mask(dataset, candidates, exclude)
         lists, scores = vectors.alike(self._vectors(), asked, min(k, dataset.n_items), mask)
@@ -323,7 +323,7 @@ class Recommender:
                 "events instead"
             ) from None
         events = of_dataset(dataset, users)
-        if dataset.fingerprint == run.dataset.fingerprint:
+        if run.dataset.fingerprint in (dataset.fingerprint, dataset.of_events().fingerprint):
             return events
         note = f"dataset {dataset.name!r} has changed since the run was trained on it; the histories are those of today"
         return replace(events, notes=(note, *events.notes))
@@ -341,14 +341,25 @@ def _column(found: np.ndarray) -> pl.Series:
     return pl.Series("vector", found, dtype=pl.Array(pl.Float32, width)).cast(pl.List(pl.Float32))
 
 
-def open_run(folder: Path, data: str | None = None, recipe: ModuleType | None = None, mesh: Mesh | None = None) -> Run:
+def open_run(
+    folder: Path, data: str | None = None, recipe: ModuleType | None = None, *, one_query: bool = False
+) -> Run:
     """A run to recommend with: by the catalog in its folder, or by another dataset, as `pretrained` always.
+
+    Args:
+        folder: of the run.
+        data: name or folder of another dataset.
+        recipe: module that defines configurations of the run's own, if it has any.
+        one_query: for few histories at a time, which are too little work to be spread: as few devices as hold the
+            tables, instead of the run's own mesh.
 
     Raises:
         InputError: no run or dataset, or a damaged file.
     """
     if is_pretrained(folder):
-        return load_pretrained(data, all_events=True)
+        return load_pretrained(data, all_events=True, one_query=one_query)
+    one_query &= (folder / CONFIG).exists()
+    mesh = config.load(folder / CONFIG, recipe).mesh.of_one_query() if one_query else None
     if data is None:
         return load_alone(folder, recipe=recipe, mesh=mesh)
     return load_run(folder, data, recipe=recipe, mesh=mesh)

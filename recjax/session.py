@@ -33,7 +33,15 @@ def prepare(
 ) -> Dataset:
     """A dataset of a table of events and perhaps one of items, see `recjax.prepare`."""
     initialize()
+    if events is None and frames.is_frame(items):
+        with frames.as_file(items, "items") as path:
+            return _prepared(name, path, columns, out, replace, filters)
     if not frames.is_frame(events):
+        if not isinstance(events, str | Path):
+            raise InputError(
+                f"events are {type(events).__name__}, expected a polars or pandas frame, the path of raw logs or None "
+                "beside a frame of items"
+            )
         if items is not None:
             raise InputError("items go with a frame of events; a folder of logs has its items in items.csv or the like")
         return _prepared(name, Path(events), columns, out, replace, filters)

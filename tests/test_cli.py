@@ -260,7 +260,9 @@ def test_recommend_event_by_event(run: Path, shop: Path, tmp_path: Path, capsys:
     state, once, whole = (tmp_path / name for name in ("users.safetensors", "once.parquet", "whole.parquet"))
     stream = ["recommend", str(run), "--state", str(state), "--out", str(once), "--stream"]
     assert cli.main([*stream, str(tmp_path / "first.csv")]) == 0
+    assert "120 of 120 users are new here: nothing is known of them but this file" in capsys.readouterr().out
     assert cli.main([*stream, str(tmp_path / "rest.csv")]) == 0
+    assert "are new here" not in capsys.readouterr().out
     assert cli.main(["recommend", str(run), "--users", str(tmp_path / "all.csv"), "--out", str(whole)]) == 0
     ours, theirs = pl.read_parquet(once), pl.read_parquet(whole)
     theirs = theirs.join(ours.select("user_id").unique(), on="user_id", how="semi")

@@ -19,9 +19,11 @@ from recjax.config import RunConfig
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Cloze
 from recjax.evaluate.protocol import Evaluate
+from recjax.evaluate.user_events import raw_id, typed
 from recjax.models.bert4rec import BERT4Rec
 from recjax.parallel.mesh import MeshShape
-from recjax.serve.served import open_run
+from recjax.recommender import open_run
+from recjax.serve.served import of_run
 from recjax.train.optimiser import Adam
 from recjax.train.schedule import Train
 from recjax.typing import InputError
@@ -159,6 +161,8 @@ def test_the_command_recommends_without_the_dataset(model, tmp_path, capsys):
     found = pl.read_csv("lists.csv")
     assert found.columns == ["user_id", "rank", "item_id", "title", "score", "fallback"]
     assert set(found["item_id"]) <= {"i2", "i3"}
+    assert run("recommend", "run", "--history", '"a, b", "i1"\ni2') == 0
+    assert "no item id 'a, b' (1 unknown)" in capsys.readouterr().out
     assert run("recommend", "run", "--history", "nowhere", "--fallback", "none") == 0
     assert "nothing of the history is left; none is given" in capsys.readouterr().out
     assert run("recommend", "run", "--similar", "i1,i2", "--k", "2", "--out", "alike.parquet") == 0
@@ -176,8 +180,9 @@ def test_the_command_recommends_without_the_dataset(model, tmp_path, capsys):
 
 
 def test_it_is_served_without_the_dataset(model):
-    found, notes = open_run(Path("run"))
-    assert not notes and found.catalog.ids == model.items["item_id"].to_list()
+    run = open_run(Path("run"), one_query=True)
+    found = of_run(run)
+    assert not run.notes and found.catalog.ids == model.items["item_id"].to_list()
     counts = EVENTS.group_by("sku").len()
     expected = dict(counts.iter_rows())
     assert found.catalog.counts.tolist() == [expected.get(item, 0) for item in found.catalog.ids]
@@ -283,7 +288,29 @@ def test_what_prepare_and_train_refuse(model):
         recjax.prepare(EVENTS, "other", columns=COLUMNS, kcore=3)
     with pytest.raises(InputError, match="items go with a frame of events"):
         recjax.prepare("logs", "other", items=CATALOG)
+    with pytest.raises(InputError, match="events are dict, expected a polars or pandas frame, the path of"):
+        recjax.prepare({"user_id": ["a"]}, "other")
+    with pytest.raises(InputError, match="pretrained is a model for any catalog: say data='NAME'"):
+        recjax.load("pretrained")
     with pytest.raises(InputError, match="no recipe is called 'nothing'"):
         recjax.train("nothing")
     with pytest.raises(InputError, match="the frame is int, expected a polars or a pandas frame"):
         frames.polars_frame(5, "the frame")
+
+
+def test_a_catalog_alone_is_a_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
+    found = recjax.prepare(None, "new", items=CATALOG)
+    assert (found.n_users, found.n_items) == (0, CATALOG.height) and "no events" not in capsys.readouterr().err
+
+
+def test_whole_floats_are_ids_as_they_are_in_files():
+    assert [raw_id(value) for value in (7.0, np.float64(7), 7.5, "7.0", 7)] == ["7", "7", "7.5", "7.0", "7"]
+    assert typed([[1.0, 2.0]]).items == typed([1.0, 2.0]).items == ["1", "2"]
+
+
+def test_a_named_index_of_a_pandas_frame_is_a_column():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"u": [3.0, None], "i": ["a", "b"]})
+    assert frames.polars_frame(frame, "it").columns == ["u", "i"]
+    assert frames.polars_frame(frame.set_index("u"), "it").columns == ["u", "i"]

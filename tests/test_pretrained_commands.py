@@ -42,10 +42,26 @@ def test_lists_for_a_history_and_for_a_file_of_users(capsys, tmp_path):
     assert not set(lists.filter(pl.col("user_id") == "a")["item_id"].cast(pl.String)) & set(items[:2])
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["recommend", "--history", "1"], ["inspect"]])
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["serve", "--port", "0"], ["recommend", "--history", "1"], ["inspect"]]
+)
 def test_without_a_catalog_it_says_what_is_missing(command, capsys):
     assert main([command[0], "pretrained", *command[1:]]) == 2
     assert "--data NAME" in capsys.readouterr().err
+
+
+def test_a_catalog_alone_is_ranked_and_not_evaluated(capsys, tmp_path):
+    (tmp_path / "new").mkdir()
+    table = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["red cup", "red bowl", "blue cup"]})
+    table.write_csv(tmp_path / "new" / "products.csv")
+    asked = ["--data", str(tmp_path / "new")]
+    assert main(["recommend", "pretrained", *asked, "--history", "a"]) == 2
+    assert "looks like a catalog: call it items.csv" in capsys.readouterr().err
+    (tmp_path / "new" / "products.csv").rename(tmp_path / "new" / "items.csv")
+    assert main(["recommend", "pretrained", *asked, "--history", "a"]) == 0
+    assert "red bowl" in capsys.readouterr().out
+    assert main(["evaluate", "pretrained", *asked]) == 2
+    assert "there is nothing to evaluate on: dataset 'new' is a catalog without events" in capsys.readouterr().err
 
 
 def test_it_does_not_advance_users_event_by_event(capsys, tmp_path):

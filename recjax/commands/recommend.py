@@ -1,14 +1,13 @@
 """The command that lists items for histories, users or beside items."""
 
+import csv
 import sys
 from argparse import Namespace
 from contextlib import nullcontext
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from recjax.commands.columns import columns_among
 from recjax.commands.console import plain_console
@@ -85,17 +84,10 @@ def _check_files(options: Namespace) -> None:
 def opened(options: Namespace) -> Recommender:
     """The run that is named; says on standard error which checkpoints were damaged."""
     module = recipe_of(options)
-    run = open_run(options.run, options.data, module, _mesh_of(options, module))
+    one_query = getattr(options, "history", None) is not None and jax.process_count() == 1
+    run = open_run(options.run, options.data, module, one_query=one_query)
     report_notes(options.run, run)
     return Recommender(run, options.run, module)
-
-
-def _mesh_of(options: Namespace, recipe: ModuleType | None) -> Mesh | None:
-    """One device for one history, which is too little work to be spread; None for the run's own mesh."""
-    path = options.run / CONFIG
-    if getattr(options, "history", None) is None or jax.process_count() > 1 or not path.exists():
-        return None
-    return load(path, recipe).mesh.of_one_query()
 
 
 def _chosen(options: Namespace) -> dict[str, Any]:
@@ -106,7 +98,12 @@ def _chosen(options: Namespace) -> dict[str, Any]:
 
 
 def _typed(text: str, option: str) -> list[str]:
-    ids = [item.strip() for item in text.split(",") if item.strip()]
+    """Ids separated by commas or lines; one with a comma of its own in double quotes, as in a csv file."""
+    try:
+        rows = list(csv.reader(text.splitlines(keepends=True), skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(f"{option}: {error}") from error
+    ids = [item.strip() for row in rows for item in row if item.strip()]
     if not ids and option == "--similar":
         raise InputError(f"{option} {text!r}: expected item ids, separated by commas")
     return ids

@@ -1,17 +1,18 @@
 """The command that answers over HTTP."""
 
-import sys
 from argparse import Namespace
 
-from recjax.commands.runs import recipe_of
+from recjax.commands.runs import recipe_of, report_notes
+from recjax.recommender import open_run
 from recjax.typing import InputError
 
 
 def serve(options: Namespace) -> int:
     """A run over HTTP, until a signal ends it."""
     try:
-        from recjax.serve import served, server
+        from recjax.serve import server
         from recjax.serve.limits import Limits
+        from recjax.serve.served import of_run
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("recjax"):
             raise
@@ -24,10 +25,11 @@ def serve(options: Namespace) -> int:
     limits = Limits(k=options.max_k, users=options.max_users)
     recipe = recipe_of(options)
     with server.bound(options.host, options.port) as listener:
-        run, notes = served.open_run(options.run, recipe)
-        for note in notes:
-            print(f"{options.run}: {note}", file=sys.stderr)
-        tell(f"{run.name}, step {run.step}: {len(run.catalog):,} items of {run.dataset}")
+        run = open_run(options.run, options.data, recipe, one_query=True)
+        report_notes(options.run, run)
+        run = of_run(run, count_events=options.count_events)
+        step = f", step {run.step}" if run.step else ""  # what comes with recjax has none
+        tell(f"{run.name}{step}: {len(run.catalog):,} items of {run.dataset}; compiling its rankings")
         server.serve(run, listener, limits, tell)
     return 0
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 from scipy import sparse
@@ -13,6 +14,8 @@ from recjax.typing import InputError
 
 Changes = dict[int, dict[int, float]]
 """Row -> column -> what has been added to it."""
+
+NOTHING = np.zeros(0, np.int32)
 
 
 class EventCounts:
@@ -29,10 +32,14 @@ class EventCounts:
     def __init__(self, histories: Histories, n_items: int):
         self.n_items = n_items
         self.events = item_counts(np.asarray(histories.compact().items), n_items)
-        self._transitions = following_counts(histories, n_items)
-        self._together = together_counts(histories, n_items)
-        self._more: Changes = defaultdict(lambda: defaultdict(float))
-        self._more_together: Changes = defaultdict(lambda: defaultdict(float))
+        transitions = following_counts(histories, n_items)
+        together = together_counts(histories, n_items)
+        self._counted = {
+            "following": transitions,
+            "preceding": sparse.csr_array(transitions.T),
+            "together": together,
+        }
+        self._more: dict[str, Changes] = {name: defaultdict(lambda: defaultdict(float)) for name in self._counted}
         recent = histories.take(np.arange(len(histories)), last=TOGETHER)
         self._recent = {int(user): np.asarray(recent.history(row)) for row, user in enumerate(recent.users)}
 
@@ -42,12 +49,20 @@ class EventCounts:
         Raises:
             InputError: there is no such item.
         """
+        self._recent[user] = self.after(self._recent.get(user, NOTHING), item)
+
+    def after(self, before: np.ndarray, item: int) -> np.ndarray:
+        """Counts one more event of whoever had the items `before`, and gives the last 50 after it; both int32 [m].
+
+        Raises:
+            InputError: there is no such item.
+        """
         if not 1 <= item <= self.n_items:
             raise InputError(f"there is no item {item}, expected 1 to {self.n_items}")
-        before = self._recent.get(user, np.zeros(0, np.int32))
         for weight, earlier in zip(GAPS, before[::-1].tolist(), strict=False):
             if earlier != item:
-                self._more[earlier][item] += weight
+                self._more["following"][earlier][item] += weight
+                self._more["preceding"][item][earlier] += weight
         after = np.append(before, np.int32(item))[-TOGETHER:]
         had, has = set(before.tolist()), set(after.tolist())
         for gone in had - has:
@@ -57,37 +72,44 @@ class EventCounts:
             self._pair(new, had | {new}, 1.0)
             had = had | {new}
         self.events[item] += 1
-        self._recent[user] = after
+        return after
 
     def _pair(self, item: int, others: Iterable[int], change: float) -> None:
         for other in others:
-            self._more_together[item][other] += change
+            self._more["together"][item][other] += change
             if other != item:
-                self._more_together[other][item] += change
+                self._more["together"][other][item] += change
 
     @property
     def transitions(self) -> sparse.csr_array:
         """Counts equal to `following_counts` of the whole log; float64 [v, v] sparse."""
-        return _joined(self._transitions, self._more)
+        return _joined(self._counted["following"], self._more["following"])
 
     @property
     def together(self) -> sparse.csr_array:
         """Counts equal to `together_counts` of the whole log; float64 [v, v] sparse."""
-        return _joined(self._together, self._more_together)
+        return _joined(self._counted["together"], self._more["together"])
 
     def following(self, item: int) -> dict[int, float]:
         """Counts of what users had after one item, by item; only that row is read."""
-        first, stop = self._transitions.indptr[item : item + 2]
-        row = dict(
-            zip(
-                self._transitions.indices[first:stop].tolist(),
-                self._transitions.data[first:stop].tolist(),
-                strict=True,
-            )
-        )
-        for other, change in self._more.get(item, {}).items():
-            row[other] = row.get(other, 0.0) + change
-        return row
+        others, counts = self.row("following", item)
+        return dict(zip(others.tolist(), counts.tolist(), strict=True))
+
+    def row(self, name: Literal["following", "preceding", "together"], item: int) -> tuple[np.ndarray, np.ndarray]:
+        """Items with counts beside one item, ascending and without itself, int32 [m]; and the counts, float64 [m].
+
+        Args:
+            name: what users had after it, before it, or with it.
+            item: the row that is read.
+        """
+        counted, changes = self._counted[name], self._more[name].get(item, {})
+        first, stop = counted.indptr[item : item + 2]
+        ids = np.concatenate([counted.indices[first:stop], np.fromiter(changes, np.int32, len(changes))])
+        found = np.concatenate([counted.data[first:stop], np.fromiter(changes.values(), float, len(changes))])
+        others, place = np.unique(ids, return_inverse=True)
+        counts = np.bincount(place, found, len(others))
+        there = (counts > 0) & (others != item)
+        return others[there], counts[there]
 
 
 def _joined(counts: sparse.csr_array, changes: Changes) -> sparse.csr_array:

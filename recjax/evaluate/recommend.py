@@ -164,6 +164,7 @@ def recommend_stream(
         raise InputError(f"k is {k}, expected at least 1")
     read = of_file(events, columns)
     (known, unknown), names = known_events(read, dataset), read.names
+    new = sum(not stream.length(name) for name in names)
     skipped = stream.push([names[user] for user in known.users.tolist()], known.items, known.times, late)
     k = min(k, dataset.n_items)
     lists, scores = np.zeros((len(names), k), np.int32), np.full((len(names), k), np.nan, np.float32)
@@ -174,7 +175,7 @@ def recommend_stream(
     )
     if fallback == "popularity":
         lists[~there] = popular(dataset, k, popularity, candidates)
-    notes = (*read.notes, *_stream_notes(stream, skipped, names, mask_seen))
+    notes = (*read.notes, *_stream_notes(stream, skipped, names, mask_seen, new))
     found = Recommendations(pl.DataFrame(), unknown, _those(names, ~there), notes, fallback)
     return _listed(found, lists, scores, ~there, names, dataset, candidates)
 
@@ -212,9 +213,11 @@ def _those(names: list[str], chosen: np.ndarray) -> list[str]:
     return [names[user] for user in np.flatnonzero(chosen)]
 
 
-def _stream_notes(stream: Stream, skipped: np.ndarray, names: list[str], mask_seen: str) -> list[str]:
-    """Notes on the events and items that a stream left out."""
+def _stream_notes(stream: Stream, skipped: np.ndarray, names: list[str], mask_seen: str, new: int) -> list[str]:
+    """Notes on new users, and on the events and items that a stream left out."""
     notes = []
+    if new:
+        notes.append(f"{new:,} of {len(names):,} users are new here: nothing is known of them but this file")
     if skipped.any():
         notes.append(
             f"{skipped.sum():,} events left out: they are not after those of their users that have been read, so they "

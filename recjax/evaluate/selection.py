@@ -9,6 +9,7 @@ import polars as pl
 from recjax.data.dataset import Dataset
 from recjax.data.importers import table_files, tables
 from recjax.data.importers.rows import identifier
+from recjax.evaluate.user_events import raw_id
 from recjax.typing import InputError, shorten
 
 SHOWN = 5
@@ -70,7 +71,8 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text, expected an id a line") from None
-    return [line.strip() for line in lines if line.strip()]
+    found = pl.DataFrame({"id": lines}, schema={"id": pl.String})  # ids are read as those of tables are
+    return found.select(identifier("id", pl.String()))["id"].drop_nulls().to_list()
 
 
 def _column(path: Path, column: str, columns: Mapping[str, str]) -> list[str]:
@@ -109,7 +111,7 @@ def item_mask(
             continue
         if isinstance(ids, str | bytes):
             raise InputError(f"{what} are {shorten(repr(ids))}, expected a list of item ids")
-        raw = list(dict.fromkeys(str(item) for item in ids))
+        raw = list(dict.fromkeys(map(raw_id, ids)))
         known = np.array([numbers[item] for item in raw if item in numbers], np.int64)
         chosen = np.zeros_like(mask)
         chosen[known] = True

@@ -93,7 +93,10 @@ class StateFile:
         differing = [key for key in {**self._identity, **held} if held.get(key) != self._identity.get(key)]
         if differing:
             shown = ", ".join(f"{key} {held.get(key)!r} there, {self._identity.get(key)!r} here" for key in differing)
-            raise InputError(f"{self.path} holds states of other parameters: {shown}")
+            raise InputError(
+                f"{self.path} holds states of other parameters: {shown}; start a new file from the users' whole "
+                "histories"
+            )
         stream.restore(found.arrays)
 
     def write(self, stream: Stream, table: pl.DataFrame, out: Path | None) -> None:

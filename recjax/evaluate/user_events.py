@@ -37,6 +37,12 @@ class UserEvents:
     notes: tuple[str, ...] = ()
 
 
+def raw_id(value: Any) -> str:
+    """A raw id as a text; a whole float, which is what pandas makes of numbers where some are missing, as in files."""
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value) if whole else value)
+
+
 def typed(histories: Sequence[Any] | Mapping[Any, Sequence[Any]]) -> UserEvents:
     """Events of histories that are given as they are.
 
@@ -56,14 +62,14 @@ def typed(histories: Sequence[Any] | Mapping[Any, Sequence[Any]]) -> UserEvents:
         )
     named = histories if isinstance(histories, Mapping) else None
     rows = list(histories.values()) if isinstance(histories, Mapping) else list(histories)
-    plain = [isinstance(row, str | int | np.integer) for row in rows]
+    plain = [isinstance(row, str | int | float | np.number) for row in rows]
     if rows and all(plain) and named is None:
         rows, plain = [rows], [False]
     for number, (row, wrong) in enumerate(zip(rows, plain, strict=True), 1):
         if wrong or not isinstance(row, Sequence | np.ndarray | pl.Series):
             raise InputError(f"history {number} is {shorten(repr(row))}, expected a list of item ids")
-    names = [str(user) for user in named] if named is not None else [str(row + 1) for row in range(len(rows))]
-    items = [str(item) for row in rows for item in row]
+    names = [raw_id(user) for user in named] if named is not None else [str(row + 1) for row in range(len(rows))]
+    items = [raw_id(item) for row in rows for item in row]
     users = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     return UserEvents(users, items, np.zeros(len(items), np.int64), names)
 
@@ -94,7 +100,7 @@ def of_dataset(dataset: Dataset, users: Sequence[Any] | None = None) -> UserEven
         users: raw ids; those that the dataset does not have are users without events, and named. None for all users.
     """
     everyone = users is None
-    names = list(dataset.user_ids) if users is None else list(dict.fromkeys(str(user) for user in users))
+    names = list(dataset.user_ids) if users is None else list(dict.fromkeys(map(raw_id, users)))
     notes: tuple[str, ...] = ()
     if everyone:
         rows = np.arange(len(names))

@@ -111,6 +111,7 @@ def _add_state(app: FastAPI, service: Service, measures: Measures) -> None:
         "fingerprint": served.fingerprint,
         "items": len(served.catalog),
         "online": service.online,
+        "counts_events": service.learning is not None,
         "limits": {"k": limits.k, "events": limits.events, "ids": limits.ids, "body": limits.body},
     }
 

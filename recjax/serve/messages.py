@@ -105,6 +105,7 @@ class About(BaseModel):
     online: Literal["state", "history"] = Field(
         description="users' events advance a state of one size, or are stored and read again"
     )
+    counts_events: bool = Field(description="whether events that are sent count for the lists of everybody")
     limits: dict[str, int]
 
 

@@ -67,6 +67,9 @@ class Programs:
         served: what ranks.
         most: length of the longest list.
         states: user states that queries may point into, float32 [room, d], or None where there are none.
+
+    Attributes:
+        items: that are ranked; others of the same shapes may take their place.
     """
 
     def __init__(self, served: Served, most: int, states: Array | None = None):
@@ -75,8 +78,8 @@ class Programs:
         self._everything = np.ones(len(served.catalog) + 1, bool)
         self._compiled: dict[tuple[bool, int, int], Callable[..., Any]] = {}
         with jax.set_mesh(served.mesh):
-            self._items = prepared(served.model, served.params, served.items)
-            self._columns = item_columns(served.model, served.params, self._example(1, self.widths[0]), self._items)
+            self.items = prepared(served.model, served.params, served.items)
+            self._columns = item_columns(served.model, served.params, self._example(1, self.widths[0]), self.items)
             self._open = jax.device_put(self._everything, NamedSharding(served.mesh, PartitionSpec()))
             for size in SIZES:
                 for width in self.widths:
@@ -118,7 +121,7 @@ class Programs:
         else:
             queries = self._queries(batch, size, hidden)
             program, inputs = self._compiled[False, size, queries.items.shape[1]], (queries,)
-        items, scores = map(np.asarray, program(self.served.params, *inputs, allowed, self._items, self._columns))
+        items, scores = map(np.asarray, program(self.served.params, *inputs, allowed, self.items, self._columns))
         for query, mine, theirs in zip(batch, items, scores, strict=False):
             if np.isnan(theirs).any():
                 yield NonFiniteScoresError("the scores are not finite: the parameters are damaged or have diverged")
@@ -143,14 +146,14 @@ class Programs:
     def _compile(self, size: int, width: int) -> None:
         program = jax.jit(partial(_from_history, self.served.model, self.most))
         queries = self._example(size, width)
-        lowered = program.lower(self.served.params, queries, self._open, self._items, self._columns)
+        lowered = program.lower(self.served.params, queries, self._open, self.items, self._columns)
         self._compiled[False, size, width] = lowered.compile()
 
     def _compile_by_state(self, size: int, states: Array) -> None:
         rows, hidden = np.zeros(size, np.int32), np.zeros((size, HIDDEN), np.int32)
         program = jax.jit(partial(_from_state, self.served.model, self.most))
         inputs = (states, rows, hidden)
-        lowered = program.lower(self.served.params, *inputs, self._open, self._items, self._columns)
+        lowered = program.lower(self.served.params, *inputs, self._open, self.items, self._columns)
         self._compiled[True, size, 0] = lowered.compile()
 
     def warm(self) -> float:

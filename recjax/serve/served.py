@@ -1,22 +1,19 @@
-"""Model and catalog of a run in the form that a server needs: the only file of this room that knows run folders."""
+"""Model and catalog of a run in the form that a server needs: the only file of this room that knows runs."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 import numpy as np
 from jax.sharding import Mesh
 
-from recjax.config import load
 from recjax.data.batches.views import View
+from recjax.data.features.counting import LINKED, Counting, Linked
 from recjax.data.items import Items
 from recjax.data.transitions import item_counts
 from recjax.models.model import Model
 from recjax.serve.catalog import Catalog
-from recjax.train.folder.run_folder import CONFIG
-from recjax.train.run import Run, load_alone
-from recjax.typing import Params
+from recjax.train.run import Run
+from recjax.typing import InputError, Params
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +32,7 @@ class Served:
         mask_seen: whether items of the history may be recommended again.
         catalog: raw ids and titles.
         mesh: to be current where the model is used.
+        counting: counts of the items' features that go on with the events that are sent, or None.
     """
 
     name: str
@@ -48,10 +46,19 @@ class Served:
     mask_seen: Literal["history", "none"]
     catalog: Catalog
     mesh: Mesh
+    counting: Counting | None = None
 
 
-def of_run(run: Run) -> Served:
-    """The served form of a run that has been read."""
+def of_run(run: Run, *, count_events: bool = False) -> Served:
+    """The served form of a run that has been read.
+
+    Args:
+        run: with or without its dataset.
+        count_events: events that are sent count for everybody's lists; such a server uses up the run's items.
+
+    Raises:
+        InputError: events cannot count, the model ranks by no counts, or their log is not here.
+    """
     counts = run.popularity if run.popularity is not None else item_counts(run.dataset.items, run.dataset.n_items)
     titles = [title or "" for title in run.dataset.catalog["title"].to_list()]
     return Served(
@@ -66,17 +73,20 @@ def of_run(run: Run) -> Served:
         mask_seen=run.config.evaluators[0].mask_seen,
         catalog=Catalog(run.dataset.item_ids[1:], titles, np.asarray(counts)[1:]),
         mesh=run.mesh,
+        counting=_counting(run) if count_events else None,
     )
 
 
-def open_run(folder: Path, recipe: ModuleType | None = None) -> tuple[Served, tuple[str, ...]]:
-    """A run folder on as few devices as hold its tables, and notes on checkpoints that were passed over.
-
-    The folder is enough: its dataset need not be here. One query is too little work to spread over devices, so the data
-    axis is one device; a model axis that the run was trained with stays.
-
-    Raises:
-        InputError: no run or no checkpoint.
-    """
-    run = load_alone(folder, recipe=recipe, mesh=load(folder / CONFIG, recipe).mesh.of_one_query())
-    return of_run(run), run.notes
+def _counting(run: Run) -> Counting:
+    """The counts of a run's items, to be continued."""
+    items = run.items
+    if not {*LINKED, "text"} <= set(items.relations) or "totals" not in items.columns:
+        raise InputError(
+            f"--count-events: {type(run.config.model).__name__} ranks by no counts of events; `pretrained` does"
+        )
+    if run.events is None:
+        raise InputError("--count-events needs the log that is counted: say which with --data NAME")
+    widths: dict[Linked, int] = {name: items.relation(name).ids.shape[1] for name in LINKED}
+    count = run.dataset.n_items
+    text = np.asarray(items.relation("text").ids)[: count + 1]
+    return Counting(run.split.train, count, text, widths)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from recjax.serve.learning import Learning
 from recjax.serve.limits import Limits
 from recjax.serve.programs import Listed, Programs, Query
 from recjax.serve.served import Served
@@ -57,6 +58,7 @@ class Service:
     Attributes:
         programs: its compiled rankings.
         users: those whose events are remembered; only the worker's thread touches them.
+        learning: what counts events for everybody's lists, or None.
         worker: the thread that ranks.
     """
 
@@ -67,6 +69,7 @@ class Service:
         with jax.set_mesh(served.mesh):
             self.users = open_users(served, limits.users)
         self.programs = Programs(served, limits.k, self.users.states)
+        self.learning = None if served.counting is None else Learning(served.counting, self.programs)
         self.worker = Worker(self._lists, limits.waiting, observe)
         self.search("warm", 1)
 
@@ -130,9 +133,13 @@ class Service:
         def take() -> tuple[int, int]:
             if not known.any():
                 return (self.users.length(self.users.slot(user)) if user in self.users else 0), 0
+            items = numbers[known]
+            before = self.users.history(self.users.slot(user))[0] if user in self.users else items[:0]
             with jax.set_mesh(self.served.mesh):
-                skipped = self.users.push(user, numbers[known], seconds)
-            return self.users.length(self.users.slot(user)), skipped
+                skipped = self.users.push(user, items, seconds)
+                if self.learning is not None:
+                    self.learning.take(before, items[~skipped].tolist())
+            return self.users.length(self.users.slot(user)), int(skipped.sum())
 
         length, skipped = await asyncio.wrap_future(self.worker.run(take))
         return {"events": length, "skipped": skipped, "unknown": names}

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from recjax.data.batches.views import View
+from recjax.data.features.evidence import TOGETHER
 from recjax.evaluate.seen import SEEN_ITEMS, SeenEvents
 from recjax.evaluate.stream import Stream
 from recjax.serve.served import Served
@@ -52,8 +52,8 @@ class Users(ABC):
         """User states by row; None where there are none."""
         return None
 
-    def push(self, user: str, items: np.ndarray, times: np.ndarray | None) -> int:
-        """Takes events of a user, oldest first; returns how many were left out.
+    def push(self, user: str, items: np.ndarray, times: np.ndarray | None) -> np.ndarray:
+        """Takes events of a user, oldest first; returns which were left out, bool [m].
 
         Args:
             user: any name.
@@ -103,18 +103,23 @@ class Users(ABC):
         """The source of a list: the last items and their times, or the row of the user's state."""
 
     @abstractmethod
-    def _take(self, slot: int, items: np.ndarray, times: np.ndarray | None) -> int: ...
+    def _take(self, slot: int, items: np.ndarray, times: np.ndarray | None) -> np.ndarray: ...
 
     @abstractmethod
     def _empty(self, slot: int) -> None: ...
 
 
 class Remembered(Users):
-    """Users whose last events are stored."""
+    """Users whose last events are stored.
 
-    def __init__(self, view: View, most: int):
+    Args:
+        last: events of each.
+        most: slots.
+    """
+
+    def __init__(self, last: int, most: int):
         super().__init__(most)
-        self._last = view.max_length
+        self._last = last
         self._seen = SeenEvents(SEEN_ITEMS)
         self._seen.grow(most)
         self._events = [(_NO_ITEMS, _NO_TIMES)] * most
@@ -128,7 +133,7 @@ class Remembered(Users):
     def history(self, slot: int) -> tuple[np.ndarray, np.ndarray, int | None]:
         return *self._events[slot], None
 
-    def _take(self, slot: int, items: np.ndarray, times: np.ndarray | None) -> int:
+    def _take(self, slot: int, items: np.ndarray, times: np.ndarray | None) -> np.ndarray:
         rows = np.full(len(items), slot)
         skipped = np.zeros(len(items), bool) if times is None else self._seen.repeated(rows, items, times)
         items, rows = items[~skipped], rows[~skipped]
@@ -141,7 +146,7 @@ class Remembered(Users):
                 np.concatenate([held, items])[-self._last :],
                 np.concatenate([before, new])[-self._last :],
             )
-        return int(skipped.sum())
+        return skipped
 
     def _empty(self, slot: int) -> None:
         self._seen.clear(slot)
@@ -175,8 +180,8 @@ class Streamed(Users):
         self._empty(0)
         self._stream.wait()
 
-    def _take(self, slot: int, items: np.ndarray, times: np.ndarray | None) -> int:
-        return int(self._stream.push([str(slot)] * len(items), items, times).sum())
+    def _take(self, slot: int, items: np.ndarray, times: np.ndarray | None) -> np.ndarray:
+        return self._stream.push([str(slot)] * len(items), items, times)
 
     def _empty(self, slot: int) -> None:
         if self._stream.length(str(slot)):
@@ -192,7 +197,8 @@ def open_users(served: Served, most: int) -> Users:
     model = served.model
     bounded = model.streams and not (model.keeps_histories or model.learned_positions)
     if not bounded or served.mesh.size > 1:
-        return Remembered(served.view, most)
+        last = served.view.max_length
+        return Remembered(last if served.counting is None else max(last, TOGETHER), most)
     users = Streamed(served, most)
     users.warm()
     return users

@@ -312,7 +312,8 @@ def _announce(
     if frozen := sum(leaf.size for leaf in jax.tree.leaves(split_frozen(beginning.state.params, freeze)[1])):
         reporter.line(f"{frozen:,} of these parameters are frozen")
     device = mesh.devices.flat[0].device_kind
-    reporter.line(f"dataset {task.dataset} ({task.fingerprint})")
+    without = f" without {task.left_out:,} items that have no event" if task.left_out else ""
+    reporter.line(f"dataset {task.dataset}{without} ({task.fingerprint})")
     reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
     if source is not None:
         reporter.line(f"starts from the parameters of {source.run_dir} at step {source.step}")

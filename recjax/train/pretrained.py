@@ -10,12 +10,11 @@ import numpy as np
 
 from recjax import array_files
 from recjax.config import RunConfig, override_all
-from recjax.data.batches.histories import Histories
-from recjax.data.batches.loader import Data
+from recjax.data.batches.loader import Data, split_for_ranking
 from recjax.data.batches.views import Shifted
 from recjax.data.dataset import Dataset
 from recjax.data.features.evidence import Following, TextLinks, Together, Totals
-from recjax.data.splits import Examples, Split, few_shot
+from recjax.data.splits import unsplit
 from recjax.data.store.prepared import find
 from recjax.evaluate.protocol import Evaluate
 from recjax.files import read_json
@@ -27,7 +26,7 @@ from recjax.train.optimiser import AdamW
 from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.task import device_items, item_stats
-from recjax.typing import InputError, Params
+from recjax.typing import COMMAND, InputError, Params
 
 PRETRAINED = "pretrained"
 """Name of the model that comes with recjax, where a command takes a run folder."""
@@ -57,7 +56,13 @@ def evidence_config(dataset: str) -> RunConfig:
     )
 
 
-def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (), *, all_events: bool = False) -> Run:
+def load_pretrained(
+    dataset: str | Dataset | None,
+    settings: Sequence[str] = (),
+    *,
+    all_events: bool = False,
+    one_query: bool = False,
+) -> Run:
     """The model that comes with recjax, with the evidence of a dataset.
 
     Args:
@@ -65,21 +70,22 @@ def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (),
         settings: KEY=VALUE that change the configuration of `evidence_config`.
         all_events: count every event, to recommend what comes next; otherwise the training events of the split alone,
             to be evaluated on the others.
+        one_query: on as few devices as hold the tables, for few queries at a time.
 
     Raises:
         InputError: no dataset is named, there is no such one, or the weights are not those that were published.
     """
     if dataset is None:
-        raise InputError(f"{PRETRAINED} is a model for any catalog: `recjax evaluate` and `recommend` take --data NAME")
+        said = "`recjax recommend`, `serve` and `evaluate` take --data NAME" if COMMAND.get() else "say data='NAME'"
+        raise InputError(f"{PRETRAINED} is a model for any catalog: {said}")
     config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
-    if all_events or not opened.n_interactions:
-        split = unsplit(opened)
+    if all_events:
+        split = unsplit(opened, "every event is counted, to recommend what comes next")
     else:
-        split = data.split.split(opened)
-        split = split if data.user_share == 1 else few_shot(split, data.user_share)
-    mesh = config.mesh.build()
+        split = split_for_ranking(data, opened)
+    mesh = config.mesh.of_one_query() if one_query else config.mesh.build()
     with jax.set_mesh(mesh):
         catalogs = open_catalogs(config, [(opened, split)], None)
         model: Model = config.model.build(item_stats(opened, split, catalogs))
@@ -100,15 +106,6 @@ def load_named(
     if is_pretrained(run):
         return load_pretrained(dataset, settings)
     return load_run(run, dataset, recipe=recipe, settings=settings)
-
-
-def unsplit(dataset: Dataset) -> Split:
-    """Every event for training, and nothing asked."""
-    everyone = np.arange(dataset.n_users)
-    events = dataset.items, dataset.timestamps
-    train = Histories.concatenated(np.diff(dataset.offsets), *events, everyone)
-    none = Examples(train.take(everyone[:0]), np.zeros(0, np.int32), np.zeros(0, np.int64))
-    return Split("all events", train, none, none)
 
 
 def untrained() -> Params:

@@ -55,6 +55,7 @@ class Task:
         finish: run folder -> what a run that is done leaves beside its checkpoints is written there.
         keep: run folder -> the catalog that the run ranks is written there, see `recjax.train.own_items`.
         catalog: `item_id` and `title` of the items, where batches are of one catalog; else None.
+        left_out: items of the dataset without events, which the model cannot rank.
     """
 
     dataset: str
@@ -67,6 +68,7 @@ class Task:
     finish: Callable[[Path], None] | None = None
     keep: Callable[[Path], None] | None = None
     catalog: pl.DataFrame | None = None
+    left_out: int = 0
 
 
 def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None) -> ItemStats:
@@ -134,7 +136,8 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     validate = _validation(config, model, dataset, split, items[0]) if len(split.validation) else None
     keep = partial(own_items.write, dataset=dataset, stats=stats, items=catalogs and catalogs.parts[0])
     titles = dataset.catalog.select("item_id", "title")
-    return Task(dataset.name, dataset.fingerprint, model, loader, trained, validate, keep=keep, catalog=titles)
+    more = {"keep": keep, "catalog": titles, "left_out": dataset.left_out}
+    return Task(dataset.name, dataset.fingerprint, model, loader, trained, validate, **more)
 
 
 def check_packing(data: Data, model: Model) -> None:

@@ -55,7 +55,7 @@ def test_popularity_may_come_from_elsewhere():
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.txt", "7\n\n 007 \n7\n"),
+        ("a.txt", "7.0\n\n 007 \n7\n"),
         ("a.csv", "product_id,stock\n7,1\n007,2\n7,3\n"),
         ("a.tsv", "sku\n7\n007\n"),
         ("a.csv", "sku,iid\n1,x\n"),

@@ -18,14 +18,14 @@ from recjax.data.dataset import Dataset
 from recjax.data.features import evidence
 from recjax.data.features.evidence import FOLLOWED, GAPS, PRECEDED, catalog_prior
 from recjax.data.features.evidence import USERS as OWNERS
-from recjax.data.splits import LeaveOneOut
+from recjax.data.splits import NO_SPLIT, LeaveOneOut, unsplit
 from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.ranking import rank_users
 from recjax.evaluate.text_transition import TextTransitions
 from recjax.models.evidence import DEPENDS, FEATURES
 from recjax.models.parts.signals import POSTERIORS, SIGNALS, STRENGTHS
 from recjax.train import pretrained
-from recjax.train.pretrained import load_pretrained, unsplit, untrained
+from recjax.train.pretrained import load_pretrained, untrained
 from recjax.train.run import Run
 from recjax.typing import InputError
 
@@ -206,7 +206,7 @@ def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it(monkeypatch)
 
 def test_a_catalog_without_any_event_is_ranked_by_its_texts(monkeypatch):
     run = opened(shop(0), monkeypatch)
-    assert run.split.name == "all events" and not len(run.split.test)
+    assert run.split.name == NO_SPLIT and not len(run.split.test)
     with pytest.raises(InputError, match="train part is empty"):
         LeaveOneOut().split(run.dataset)
     alike = np.asarray(run.items.relation("text").ids)[1]
@@ -228,7 +228,7 @@ def compiled(run: Run, queries: Any, params: Any, k: int) -> tuple[np.ndarray, .
 
 
 def history_of(items: list[int]) -> Any:
-    everything = unsplit(shop())
+    everything = unsplit(shop(), "")
     return replace(
         everything.train.take(np.array([0])),
         items=np.array(items, np.int32),

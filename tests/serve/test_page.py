@@ -16,7 +16,7 @@ def ids(part: str) -> str:
 
 
 def test_a_person_types_items_and_sees_the_lists_change(tmp_path: Path):
-    with running(served(), Limits(k=20, users=2)) as site, browsing(tmp_path / "profile") as browser:
+    with running(served(), Limits(k=7, users=2)) as site, browsing(tmp_path / "profile") as browser:
         home = f"http://127.0.0.1:{site.port}/"
         browser.open(home)
         assert "22 items of toy" in browser.until("document.querySelector('#about').innerText")

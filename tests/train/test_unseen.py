@@ -19,6 +19,7 @@ from recjax.data.store.prepared import find, save
 from recjax.evaluate.protocol import evaluate
 from recjax.evaluate.recommend import recommend
 from recjax.evaluate.report import NOT_RANKED, Report, dataset_facts
+from recjax.recommender import Recommender
 from recjax.train.loop import fit
 from recjax.train.run import Run, load_run
 from recjax.train.task import open_task
@@ -131,7 +132,10 @@ def test_models_of_ids_leave_them_out_with_a_count(ids: Path):
     assert found.metrics["all"]["coverage@10"] <= SEEN / ALL and "24 of 60 items" in shown(found)
     assert len(lists(run)) == SEEN - 2
     without = replace(config("sasrec_synthetic"), data=replace(run.config.data, prepare=Preparation(unseen="drop")))
-    batch, other = open_task(config("sasrec_synthetic")).loader.batch(3), open_task(without).loader.batch(3)
+    assert not Recommender(run, ids).events(users=["u1"]).notes  # the dataset is the one of training
+    task = open_task(config("sasrec_synthetic"))
+    assert task.left_out == ALL - SEEN
+    batch, other = task.loader.batch(3), open_task(without).loader.batch(3)
     assert jax.tree.all(jax.tree.map(np.array_equal, batch, other))
 
 

@@ -67,10 +67,15 @@ def open_data(data: Data) -> tuple[Dataset, Split]:
 def open_for_ranking(data: Data) -> tuple[Dataset, Split]:
     """The dataset, and a split of it even where none of its users has the events for targets."""
     dataset = find(data.dataset, data.prepare, data.resident)
+    return dataset, split_for_ranking(data, dataset)
+
+
+def split_for_ranking(data: Data, dataset: Dataset) -> Split:
+    """The split of a dataset at hand, see `open_for_ranking`."""
     try:
-        return dataset, _cut(data, dataset)
+        return _cut(data, dataset)
     except InputError as error:
-        return dataset, unsplit(dataset, str(error))
+        return unsplit(dataset, str(error))
 
 
 def _cut(data: Data, dataset: Dataset) -> Split:

@@ -159,11 +159,18 @@ class Totals(Feature):
         events = item_counts(np.asarray(train.items), n_items).astype(np.float64)
         scaled = np.log1p(events) / max(np.log1p(events.max()), 1.0)
         columns = [events, counts.sum(axis=1), counts.sum(axis=0), users, events / max(events.sum(), 1.0), scaled]
-        trust = np.full(n_items + 1, self._foreseen(counts, source.items.relation(self.text)))
-        return np.stack([*columns, trust], axis=1).astype(np.float32)
+        found = foreseen(counts, np.asarray(source.items.relation(self.text).ids))
+        trusted = np.full(n_items + 1, trust(found, float(counts.sum())))
+        return np.stack([*columns, trusted], axis=1).astype(np.float32)
 
-    def _foreseen(self, counts: sparse.csr_array, text: Relation) -> float:
-        ids = np.asarray(text.ids)
-        rows = np.repeat(np.arange(len(ids)), ids.shape[1])[ids.ravel() > 0]
-        links = sparse.csr_array((np.ones(len(rows)), (rows, ids[ids > 0])), shape=counts.shape)
-        return float((counts.multiply(links).sum() + 0.5) / (counts.sum() + 10.0))
+
+def foreseen(following: sparse.csr_array, text: np.ndarray) -> float:
+    """Counts of transitions that lead to one of the text neighbours, int32 [v, k]."""
+    rows = np.repeat(np.arange(len(text)), text.shape[1])[text.ravel() > 0]
+    links = sparse.csr_array((np.ones(len(rows)), (rows, text[text > 0])), shape=following.shape)
+    return float(following.multiply(links).sum())
+
+
+def trust(hit: float, counted: float) -> float:
+    """Trust in text of a catalog of whose counted transitions so many were foreseen by it."""
+    return (hit + 0.5) / (counted + 10.0)

@@ -91,11 +91,17 @@ class Reading:
     @staticmethod
     def column(ours: str, theirs: str) -> str:
         """Words of the command in use that say what a file calls a column of ours; "" where it has none."""
-        command, said = COMMAND.get(), f"--column {ours}={theirs}"
+        return Reading.called({ours: theirs})
+
+    @staticmethod
+    def called(columns: Mapping[str, str]) -> str:
+        """The same of several columns, ours to the file's."""
+        command = COMMAND.get()
+        said = " ".join(f"--column {ours}={theirs}" for ours, theirs in columns.items())
         if command in OF_DATASETS:
             return f"prepare it with {said}"
         if not command:
-            return f"say columns={{{ours!r}: {theirs!r}}}"
+            return f"say columns={dict(columns)}"
         return f"say {said}" if command in WITH_COLUMNS else ""
 
     @staticmethod

@@ -94,11 +94,15 @@ KNOWN = ("user_id", "item_id", "timestamp", "rating", "order", "quantity", "titl
 
 def missing(wanted: Mapping[str, str], found: Sequence[str], path: Place) -> InputError:
     """The error for columns that are not there: ours, and the file's that they should be."""
-    hints = []
+    hints, others = [], {}
     for ours, column in wanted.items():
         near = difflib.get_close_matches(_plain(column), [_plain(name) for name in found], n=1, cutoff=0.7)
         if nearest := next((name for name in found if near and _plain(name) == near[0]), None):
             hints.append(f"; the nearest to {column!r} is {nearest!r}: if it is that one, {_advice(ours, nearest)}")
+        elif ours == column and ours in KNOWN:
+            others[ours] = "NAME"
+    if others and (said := Reading.called(others)):
+        hints.append(f"; if {'it has another name' if len(others) == 1 else 'they have other names'} there, {said}")
     columns = list(dict.fromkeys(wanted.values()))
     noun = "column" if len(columns) == 1 else "columns"
     there = shorten(", ".join(found), 500)

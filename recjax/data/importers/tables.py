@@ -179,12 +179,12 @@ def _check_log(paths: Sequence[Place], reading: Reading, options: Options) -> No
     users = match(found, {"user_id": EVENT_COLUMNS["user_id"]}, {}, paths[0], (), preferred=("user_id",))
     items = match(found, ITEM_COLUMNS, {}, paths[0], (), preferred=tuple(ITEM_COLUMNS))
     if not users and "user_id" not in options.columns and {"item_id", "title"} <= set(items):
-        raise InputError(
-            f"{paths[0]} has no column of users, and looks like a catalog: {_CATALOG_ADVICE[bool(COMMAND.get())]}"
-        )
+        advice = _CATALOG_ADVICE.get(COMMAND.get(), _ELSEWHERE)
+        raise InputError(f"{paths[0]} has no column of users, and looks like a catalog: {advice}")
 
 
-_CATALOG_ADVICE = ('read it with format="catalog"', "give it as --items")
+_CATALOG_ADVICE = {"": 'read it with format="catalog"', "prepare": "give it as --items"}
+_ELSEWHERE = "call it items.csv, or `recjax prepare NAME --items` it"
 
 _SAID = ("header", "time_format", "where", "weights", "returns")
 """Attributes of `Reading` that a description of a dataset has."""

@@ -3,7 +3,7 @@
 
 const part = (id) => document.getElementById(id);
 const address = new URLSearchParams(location.search);
-const length = Math.min(Math.max(Number.parseInt(address.get("k") || "10", 10) || 10, 1), 100);
+let length = Math.min(Math.max(Number.parseInt(address.get("k") || "10", 10) || 10, 1), 100);
 let history_ = [];
 let before = null;
 let turn = 0;
@@ -36,7 +36,7 @@ function row(item, label, act, first = [], last = []) {
   button.title = label;
   button.dataset.id = item.item_id;
   const title = span("title", item.title || item.item_id);
-  if (item.title) title.append(" ", span("id", item.item_id));
+  if (item.title && item.title !== item.item_id) title.append(" ", span("id", item.item_id));
   button.append(...first, title, ...last);
   button.addEventListener("click", act);
   const made = document.createElement("li");
@@ -126,8 +126,9 @@ async function begin() {
   const ids = address.getAll("item");
   try {
     const model = await answer("v1/model");
+    length = Math.min(length, model.limits.k);
     part("run").textContent = model.run;
-    part("about").textContent = `${model.items.toLocaleString("en")} items of ${model.dataset}, step ${model.step}`;
+    part("about").textContent = `${model.items.toLocaleString("en")} items of ${model.dataset}${model.step ? `, step ${model.step}` : ""}`;
     document.title = `${model.run}: recjax`;
     if (ids.length) {
       const found = await answer(`v1/items?${new URLSearchParams(ids.map((id) => ["item_id", id]))}`);

@@ -90,7 +90,11 @@ def check_dataset(run_dir: Path, record: dict[str, Any], name: str, fingerprint:
     """Raises InputError, ending in the advice, where a checkpoint's record names another dataset than the one given."""
     held = record["dataset"]
     if held["fingerprint"] != fingerprint:
+        if held["name"] == name:
+            found = f"has fingerprint {fingerprint} now: its content or preparation has changed"
+        else:
+            found = f"is another one ({fingerprint}), and the run knows its own catalog alone"
         raise InputError(
             f"{run_dir} was trained on dataset {held['name']!r} with fingerprint {held['fingerprint']}, but "
-            f"{name!r} has fingerprint {fingerprint} now: its content or preparation has changed{advice}"
+            f"{name!r} {found}{advice}"
         )

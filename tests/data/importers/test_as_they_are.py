@@ -286,6 +286,7 @@ def test_the_command_line_says_and_advises_the_same(tmp_path: Path, capsys: pyte
     prepare = ["prepare", "shop", "--raw", str(path), "--out", str(tmp_path / "shop")]
     assert cli.main(prepare) == 2
     assert "looks like" not in (error := capsys.readouterr().err) and "no column 'user_id'" in error
+    assert "if it has another name there, say --column user_id=NAME" in error
     assert cli.main([*prepare, "--column", "user_id=visitr"]) == 2
     assert "say --column user_id=visitor" in capsys.readouterr().err
     prepare += ["--column", "user_id=visitor", "--column", "order=place", "--where", "event!=view"]
