@@ -105,7 +105,7 @@ class Evaluator(ABC):
             data: what it is measured on.
             floors: whether to measure the floors too.
             name: what to call the model.
-            progress: show progress bars where standard error is a terminal.
+            progress: show how far it is, see `recjax.track.console.tracked`.
         """
 
 
