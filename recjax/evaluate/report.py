@@ -14,7 +14,7 @@ from rich.text import Text
 
 from recjax.data.dataset import Dataset
 from recjax.evaluate.floors import best_floor
-from recjax.evaluate.intervals import holm, paired_values, spread
+from recjax.evaluate.intervals import holm, p_text, paired_values, spread
 from recjax.evaluate.metrics import CUTOFFS, MISS, cutoff, user_metrics
 from recjax.files import file_digest, read_json, replacing, sealed, unsealed
 from recjax.typing import InputError
@@ -214,7 +214,7 @@ class Report:
             return line
         test = paired_values(theirs, ours, metric)
         low, high = test["interval"]
-        return f"{line} [{low:+.4f}, {high:+.4f}], p = {test['p_t']:.2g} (paired t)"
+        return f"{line} [{low:+.4f}, {high:+.4f}], {p_text(test['p_t'])} (paired t)"
 
     def table(self) -> Group:
         """Floors above the model, then its slices; a warning above all where candidates are sampled."""
@@ -371,7 +371,7 @@ def comparison_table(comparison: dict[str, Any]) -> Group:
         lines.append(
             Text(
                 f"{second} - {first}: {test['metric']} {test['difference']:+.4f} [{low:+.4f}, {high:+.4f}], "
-                f"p = {test['p_t']:.2g} (paired t){corrected}, {test['p_wilcoxon']:.2g} (Wilcoxon), "
+                f"{p_text(test['p_t'])} (paired t){corrected}, {test['p_wilcoxon']:.2g} (Wilcoxon), "
                 f"{test['users']:,} users"
             )
         )

@@ -17,6 +17,7 @@ from recjax.nn.groups import split_frozen
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
+from recjax.track.machine import processor
 from recjax.track.metrics import MetricLog
 from recjax.track.model_table import model_lines
 from recjax.track.plots import plot_curves
@@ -27,6 +28,7 @@ from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.folder.lock import Lock
 from recjax.train.folder.progress import Progress
 from recjax.train.folder.recovery import damaged_records, first_sound
+from recjax.train.folder.starts import add_start
 from recjax.train.interrupt import Interrupt
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
@@ -118,6 +120,8 @@ def _fit(part: Part, task: Task | None) -> Result:
         reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
         if main:
             goodput.go_on(run_dir, start)
+            if start < calendar.total:
+                add_start(run_dir, start, f"{_devices(mesh)}; host: {processor()}")
         log = stack.enter_context(MetricLog(run_dir, start)) if main else None
         journal = Journal(progress, calendar, log, reporter, goodput)
         if part.title:
@@ -312,15 +316,18 @@ def _announce(
         reporter.line(line)
     if frozen := sum(leaf.size for leaf in jax.tree.leaves(split_frozen(beginning.state.params, freeze)[1])):
         reporter.line(f"{frozen:,} of these parameters are frozen")
-    device = mesh.devices.flat[0].device_kind
     reporter.line(f"dataset {task.dataset} ({task.fingerprint[:12]})")
-    reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
+    reporter.line(f"{_devices(mesh)}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
     if source is not None:
         reporter.line(f"starts from the parameters of {source.run_dir} at step {source.step}")
     for note in (*beginning.notes, *notes):
         reporter.line(note)
     if beginning.step < calendar.total and beginning.progress.stopped is None:
         reporter.doing("compiling the step…")
+
+
+def _devices(mesh: Mesh) -> str:
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
 
 
 def _every(calendar: Calendar) -> str:
