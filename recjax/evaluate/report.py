@@ -145,14 +145,9 @@ class Report:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{path} is no evaluation report: {error}") from None
-        tables = (
-            report.dataset,
-            report.protocol,
-            report.metrics,
-            report.metrics.get("all") if report.metrics else None,
-        )
-        tables += (report.interval, report.floors, report.counts, report.notes)
-        if not all(isinstance(table, dict) for table in tables):
+        names = ("dataset", "protocol", "metrics", "interval", "floors", "counts", "notes")
+        tables = [getattr(report, name) for name in names]
+        if not (all(isinstance(table, dict) for table in tables) and isinstance(report.metrics.get("all"), dict)):
             raise InputError(f"{path} is no evaluation report: its parts are not tables")
         return report
 
@@ -400,4 +395,5 @@ def _cells(figures: dict[str, float] | None, shown: Sequence[str]) -> list[str]:
 def _sentence(label: str, value: Any) -> str:
     if isinstance(value, dict):
         value = ", ".join(_sentence(key, inner) for key, inner in value.items())
-    return f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}"
+    form = {int: ",", float: ",.4g"}.get(type(value), "")
+    return f"{label}: {value:{form}}"
