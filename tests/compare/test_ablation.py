@@ -318,7 +318,13 @@ def test_every_row_is_looked_at_before_a_cell_starts(
     sweep = """
 
 def sweep():
-    return {"all": {}, "gone": ["data.dataset=shopp"], "other": ["data.dataset=shopp"]}
+    return {
+        "all": {},
+        "gone": ["data.dataset=shopp"],
+        "other": ["data.dataset=shopp"],
+        "unknown": ["train.metric=ndcg@11"],
+        "idle": ["train.patience=2", "train.evaluate_every=0"],
+    }
 """
     assert cli.main(command(recipe_file(tmp_path, sweep), tmp_path / "out")) == 2
     error = capsys.readouterr().err
@@ -326,4 +332,5 @@ def sweep():
         "no cell was started; rows 'gone', 'other': no dataset named 'shopp'" in error
         and "did you mean 'shop'" in error
     )
+    assert "row 'unknown': train.metric is 'ndcg@11'" in error and "row 'idle': train.patience is set" in error
     assert not here.started
