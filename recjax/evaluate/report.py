@@ -395,5 +395,6 @@ def _cells(figures: dict[str, float] | None, shown: Sequence[str]) -> list[str]:
 def _sentence(label: str, value: Any) -> str:
     if isinstance(value, dict):
         value = ", ".join(_sentence(key, inner) for key, inner in value.items())
-    form = {int: ",", float: ",.4g"}.get(type(value), "")
-    return f"{label}: {value:{form}}"
+    if isinstance(value, float):
+        return f"{label}: {value:,.4g}" if abs(value) < 1000 else f"{label}: {value:,.0f}"
+    return f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}"
