@@ -171,6 +171,7 @@ def test_runs_are_reported(finished: Path, tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["report", runs[0], "--out", str(tmp_path / "one.html")]) == 0
     page = (tmp_path / "one.html").read_text()
     assert "Run all-seed0" in page and "model.width = 8" in page and "popularity" in page
+    assert "Training started" in page and "1 x cpu; host: " in page
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err
