@@ -1,6 +1,7 @@
 """Parameters of a model: a table of path, shape, type, layout and bytes, or a few lines."""
 
 import math
+import re
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ def model_lines(params: Any) -> list[str]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         total, held = total + size, held + _local_bytes(leaf, size)
-        part = "/".join(name.split("/")[:DEPTH])
+        part = re.sub(r"_\d+", "_*", "/".join(name.split("/")[:DEPTH]))  # blocks of a kind are one part
         parts[part] = parts.get(part, 0) + math.prod(leaf.shape)
     order = sorted(parts, key=lambda part: -parts[part])
     shown = [f"{part} {parts[part]:,}" for part in order[:SHOWN]]

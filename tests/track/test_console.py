@@ -102,4 +102,6 @@ def test_model_table_says_where_everything_lives():
         "29 parameters, 106 bytes, 34 bytes a device (recjax inspect: each of them)",
         "  items 24, block/bias 5",
     ]
+    blocks = {f"block_{n}": {"norm": jnp.zeros(4), "up": jnp.zeros((4, 4))} for n in range(12)}
+    assert model_lines(blocks)[1] == "  block_*/up 192, block_*/norm 48"
     assert model_lines({f"p{n}": jnp.zeros(9 - n) for n in range(8)})[1].endswith("p5 4, 2 more 5")
