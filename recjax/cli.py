@@ -406,6 +406,9 @@ def _align(command: argparse.ArgumentParser) -> None:
         "--run", type=_local, metavar="DIR", help="run folder (default runs/RECIPE, with a hash when --set is used)"
     )
     command.add_argument("--out", type=_local, metavar="DIR", help="the encoder's folder (default RUN/encoder)")
+    command.add_argument(
+        "--no-train", action="store_true", help="write the encoder of the best step so far, of a run that was stopped"
+    )
 
 
 def _import_recgpt(command: argparse.ArgumentParser) -> None:

@@ -100,6 +100,26 @@ def test_the_commands_of_the_readme_run(
     there: dict = {}
     exec(python, there)
     assert there["lists"]["rank"].to_list() == there["alike"]["rank"].to_list() == [1, 2, 3, 4, 5]
+    write_files_of_lists(there["recommender"])
+    tiny_lru = ["--set", "data.dataset=tiny", *SETTINGS, "--no-evaluate"]
+    assert cli.main(["train", "lru_ml1m", *tiny_lru, "--run", "runs/lru_ml1m"]) == 0
+    for page in ("recommend.md", "export.md"):
+        for words in commands(ROOT / "docs" / page):
+            if words[0] == "recjax" and "..." not in words:
+                assert cli.main(words[1:]) == 0, words
+
+
+def write_files_of_lists(recommender: Any) -> None:
+    """The files that the pages on lists and vectors name: users of the run's catalog, and days of another."""
+    items = recommender.items["item_id"].to_list()
+    users = [recommender.dataset().user_ids[user] for user in range(3)]
+    pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": items[:3], "timestamp": [1, 2, 3]}).write_csv("histories.csv")
+    Path("in_stock.txt").write_text("\n".join(items[:50]))
+    pl.DataFrame({"item_id": items[3:5]}).write_csv("returned.csv")
+    Path("customers.txt").write_text("\n".join(users))
+    log = pl.read_csv("logs/interactions.csv").sort("timestamp").head(40)
+    log.head(20).write_csv("monday.csv")
+    log.tail(20).write_csv("tuesday.csv")
 
 
 def test_the_page_on_adding_a_system_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,7 @@ from recjax.config import keys
 from recjax.evaluate.report import Report
 from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
+from recjax.train.folder.starts import read_starts
 
 
 def inspect(options: Namespace) -> int:
@@ -18,6 +19,10 @@ def inspect(options: Namespace) -> int:
     console.print(model_table(run.params))
     console.print(f"step {run.step} of {options.run}", highlight=False)
     console.print(f"dataset {run.dataset.name}, fingerprint {run.dataset.fingerprint}", highlight=False)
+    for start in read_starts(options.run):
+        by = start.command or "from Python"
+        line = f"started {start.time} UTC after step {start.step}: {by} ({start.machine}; recjax {start.recjax})"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for key, value in keys(run.config):
         console.print(f"{key} = {value}", highlight=False, markup=False)
     if line := goodput_line(options.run):

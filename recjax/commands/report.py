@@ -20,7 +20,8 @@ def report(options: Namespace) -> int:
     title = f"Run {next(iter(groups))}" if len(groups) == 1 else " · ".join(groups)
     out: Path = options.out or options.runs[0] / "report.html"
     words = ["recjax", "report", *map(str, options.runs), *(["--out", str(out)] if options.out else [])]
-    comparison = replace(compare_runs(groups, title), commands=[shlex.join(words)], commit=commit())
+    comparison = compare_runs(groups, title)
+    comparison = replace(comparison, commands=[shlex.join(words)], commit=comparison.commit or commit())
     write_page(comparison, out)
     console = plain_console()
     console.print(comparison_tables(comparison))

@@ -76,10 +76,11 @@ class Row:
         test: paired test against the first row (see `recjax.evaluate.report.compare`), or None.
         cost: what it costs.
         curves: validation, one a run.
-        losses: training loss, one a run.
+        losses: name -> curves, one a run: the training loss as "loss", and the parts that the model reports of it.
         lengths: the metric by history length, see `recjax.evaluate.history_lengths`.
         folders: of the runs.
         commands: that make the runs.
+        times: when their training was started, UTC.
         failures: what went wrong with other runs of it.
         remarks: what a reader should know before believing the row.
     """
@@ -91,10 +92,11 @@ class Row:
     test: dict[str, Any] | None = None
     cost: Cost = Cost()
     curves: list[Curve] = field(default_factory=list)
-    losses: list[Curve] = field(default_factory=list)
+    losses: dict[str, list[Curve]] = field(default_factory=dict)
     lengths: list[dict[str, Any]] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    times: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 

@@ -138,7 +138,9 @@ def _data(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _how(comparison: Comparison) -> list[tuple[str, str]]:
-    facts = [("Hardware", line) for line in comparison.machine]
+    times = sorted(time for row in comparison.rows for time in row.times)
+    facts = [("Training started", " to ".join(dict.fromkeys((times[0], times[-1]))) + " UTC")] if times else []
+    facts += [("Hardware", line) for line in comparison.machine]
     if comparison.wall_seconds is not None:
         facts.append(("All runs took", f"{duration(comparison.wall_seconds)}, from their start to their evaluation"))
     return [*facts, ("recjax", comparison.commit)] if comparison.commit else facts

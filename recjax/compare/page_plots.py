@@ -59,7 +59,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
         _curves(comparison, "steps", "step"),
         _curves(comparison, "seconds", "seconds of training"),
         _lengths(comparison),
-        _losses(comparison),
+        *(_losses(comparison, term) for term in dict.fromkeys(term for row in comparison.rows for term in row.losses)),
     ]
     return [picture for picture in made if picture is not None]
 
@@ -196,15 +196,17 @@ def _curves(comparison: Comparison, axis: str, label: str) -> Picture | None:
     return _draw(title, f"Validation {comparison.metric} by {label}, mean over seeds: {ends}.", paint)
 
 
-def _losses(comparison: Comparison) -> Picture | None:
-    """The training loss; rows whose objectives differ cannot be compared by it, and each by itself still tells."""
+def _losses(comparison: Comparison, term: str) -> Picture | None:
+    """The training loss, or a part of it; rows of other objectives cannot be compared by it, each by itself tells."""
     drawn = [
         (index, row, found)
         for index, row in enumerate(comparison.rows)
-        if (found := mean_curve(row.losses, "steps")) is not None and len(found[0]) > 1
+        if (found := mean_curve(row.losses.get(term, []), "steps")) is not None and len(found[0]) > 1
     ]
     if not drawn:
         return None
+
+    title = "Training loss" if term == "loss" else f"Training loss: {term}"
 
     def paint(axes: Any) -> None:
         for index, row, (across, mean, low, high) in drawn:
@@ -212,11 +214,11 @@ def _losses(comparison: Comparison) -> Picture | None:
             axes.plot(across, mean, ls=_line(index), label=row.name, color=colour)
             axes.fill_between(across, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel("step")
-        axes.set_ylabel("training loss")
+        axes.set_ylabel(title.lower())
         _legend(axes, len(drawn))
 
     ends = "; ".join(f"{row.name} from {mean[0]:.3f} to {mean[-1]:.3f}" for _, row, (_, mean, _, _) in drawn)
-    return _draw("Training loss", f"Training loss by step, mean over seeds: {ends}.", paint)
+    return _draw(title, f"{title} by step, mean over seeds: {ends}.", paint)
 
 
 def _lengths(comparison: Comparison) -> Picture | None:

@@ -33,8 +33,8 @@ figcaption { padding-top: .4rem; font-size: .9rem; text-align: center; color: va
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0 0 1rem; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-pre { margin: .5rem 0; padding: .75rem; overflow-x: auto; font-size: .84rem; background: var(--ground);
-  border: 1px solid var(--line); border-radius: .4rem; }
+pre { margin: .5rem 0; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  font-size: .84rem; background: var(--ground); border: 1px solid var(--line); border-radius: .4rem; }
 details { margin-top: .8rem; }
 summary { cursor: pointer; color: var(--accent); }
 footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
@@ -44,6 +44,6 @@ footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } .scroll { overflow: visible; }
-  table { font-size: 8.5pt; } td { white-space: normal; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  table { font-size: 8.5pt; } td { white-space: normal; }
   h2, tr { break-inside: avoid; break-after: avoid; } .pictures { grid-template-columns: 1fr 1fr; } }
 """

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +17,10 @@ from recjax.evaluate.slices import SLICES
 from recjax.files import read_json
 from recjax.nn.groups import is_frozen
 from recjax.track.memory import DEVICE, HOST
-from recjax.track.metrics import read_metrics
+from recjax.track.metrics import losses_of, read_metrics
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.folder.run_folder import CHECKPOINTS, CONFIG
+from recjax.train.folder.starts import Start, read_starts
 from recjax.train.stages import stage_folders
 from recjax.train.step_log import SECONDS
 from recjax.typing import InputError
@@ -52,6 +54,7 @@ class Outcome:
         report: of the evaluation, or None where it was not evaluated.
         curves: content of `metrics.jsonl`.
         parameters: numbers trained, or None without a checkpoint.
+        starts: of the processes that trained it; none of a run of an earlier version.
     """
 
     folder: Path
@@ -59,6 +62,7 @@ class Outcome:
     report: Report | None
     curves: Curves
     parameters: int | None
+    starts: Sequence[Start] = ()
 
     @property
     def seed(self) -> int:
@@ -77,11 +81,13 @@ class Outcome:
         timed = [seconds[step] for step in steps] if all(step in seconds for step in steps) else None
         return Curve(steps, timed, [value for _, value in points])
 
-    def losses(self) -> Curve:
-        """The training loss along the run, thinned to what a picture can show."""
-        points = self.curves.get("loss", [])
-        points = points[:: max(1, len(points) // DRAWN)]
-        return Curve([step for step, _ in points], None, [value for _, value in points])
+    def losses(self) -> dict[str, Curve]:
+        """The training loss and its parts along the run, thinned to what a picture can show."""
+        found = {}
+        for name in losses_of(self.curves):
+            points = self.curves[name][:: max(1, len(self.curves[name]) // DRAWN)]
+            found[name] = Curve([step for step, _ in points], None, [value for _, value in points])
+        return found
 
     def cost(self, target: float | None) -> Cost:
         """Cost of the run."""
@@ -132,7 +138,8 @@ def read_outcome(run_dir: Path) -> Outcome:
         own = {name: points for name, points in _curves(stage).items() if not name.startswith("validation/")}
         curves = _joined(curves, own)
     curves = _joined(curves, _curves(run_dir))
-    return Outcome(run_dir, tree, report, curves, _parameters(run_dir, tuple(tree["train"].get("freeze", ()))))
+    parameters = _parameters(run_dir, tuple(tree["train"].get("freeze", ())))
+    return Outcome(run_dir, tree, report, curves, parameters, read_starts(run_dir))
 
 
 def _curves(run_dir: Path) -> Curves:
@@ -210,6 +217,8 @@ def compare_runs(groups: Mapping[str, Sequence[Outcome]], title: str, target: fl
         target=target,
         target_note=note,
         configuration=settings_of(first[0].config),
+        machine=_distinct(runs, lambda start: start.machine),
+        commit="; ".join(_distinct(runs, lambda start: start.recjax)),
     )
     if shown is None:
         return comparison
@@ -226,10 +235,15 @@ def compare_runs(groups: Mapping[str, Sequence[Outcome]], title: str, target: fl
     )
 
 
+def _distinct(runs: Mapping[str, Sequence[Outcome]], of: Callable[[Start], str]) -> list[str]:
+    return list(dict.fromkeys(of(start) for group in runs.values() for run in group for start in run.starts))
+
+
 def _row(name: str, runs: Sequence[Outcome], first: Outcome, target: float | None) -> Row:
     reports = [run.report for run in runs if run.report is not None]
     costs = [run.cost(target) for run in runs]
     curves = [curve for run in runs if (curve := run.validation()).values]
+    losses = [run.losses() for run in runs]
     mean = {field: _mean([getattr(cost, field) for cost in costs]) for field in (each.name for each in fields(Cost))}
     if any(cost.seconds_to_target is None for cost in costs):  # a mean of those that got there would flatter
         mean["seconds_to_target"] = None
@@ -241,9 +255,11 @@ def _row(name: str, runs: Sequence[Outcome], first: Outcome, target: float | Non
         metrics=_estimates(reports, runs[0].metric),
         cost=Cost(**{**mean, "parameters": parameters}),
         curves=curves,
-        losses=[curve for run in runs if (curve := run.losses()).values],
+        losses={term: [run[term] for run in losses if term in run] for term in dict.fromkeys(chain(*losses))},
         lengths=by_history_length(reports, runs[0].metric) if reports else [],
         folders=[str(run.folder) for run in runs],
+        commands=[run.starts[0].command for run in runs if run.starts and run.starts[0].command],
+        times=[start.time for run in runs for start in run.starts],
         remarks=_remarks(runs, first, parameters),
     )
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from recjax.compare.comparison import Comparison, Estimate, Row, size_note
 from recjax.evaluate.floors import best_floor
+from recjax.evaluate.intervals import p_text
 
 SIGNIFICANT = 0.05
 LEADING = ("ndcg@10", "hr@10")
@@ -88,8 +89,8 @@ def verdict(test: dict[str, Any]) -> str:
     """Verdict of the corrected test on a row against the first."""
     p = test["p_holm"]
     if p >= SIGNIFICANT:
-        return f"no difference shown\n(p = {p:.2g})"
-    return f"{'better' if test['difference'] > 0 else 'worse'}\n(p = {p:.1g})"
+        return f"no difference shown\n({p_text(p)})"
+    return f"{'better' if test['difference'] > 0 else 'worse'}\n({p_text(p, 1)})"
 
 
 def below_floor(comparison: Comparison) -> list[str]:

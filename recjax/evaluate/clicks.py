@@ -56,7 +56,7 @@ class Clicks(Evaluator):
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
         examples = sampled(data.split.validation, users)
         pairs = self._pairs(examples, data.split, data.dataset.n_items)
-        return _figures(self._scores(model, params, data, examples, pairs), pairs)
+        return _figures(self._scores(model, params, data, examples, pairs, progress=True), pairs)
 
     def evaluate(
         self,

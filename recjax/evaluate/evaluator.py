@@ -105,7 +105,7 @@ class Evaluator(ABC):
             data: what it is measured on.
             floors: whether to measure the floors too.
             name: what to call the model.
-            progress: show progress bars where standard error is a terminal.
+            progress: show how far it is, see `recjax.track.console.tracked`.
         """
 
 
@@ -133,12 +133,8 @@ def validation(
     Raises:
         InputError: no evaluator gives the metric, or one cannot evaluate such data.
     """
-    prefixes = {
-        "" if number == 0 else f"{name}.": each for number, (name, each) in enumerate(named(evaluators).items())
-    }
-    known = [prefix + name for prefix, evaluator in prefixes.items() for name in evaluator.metrics]
-    if metric not in known:
-        raise InputError(f"train.metric is {metric!r}, but validation measures: {', '.join(known) or 'nothing'}")
+    check_metric(evaluators, metric)
+    prefixes = _prefixes(evaluators)
     for evaluator in evaluators:
         evaluator.check(data)
 
@@ -150,6 +146,18 @@ def validation(
         }
 
     return validate
+
+
+def check_metric(evaluators: Sequence[Evaluator], metric: str) -> None:
+    """Raises InputError where no evaluator gives the metric, named as in `validation`."""
+    known = [prefix + name for prefix, evaluator in _prefixes(evaluators).items() for name in evaluator.metrics]
+    if metric not in known:
+        raise InputError(f"train.metric is {metric!r}, but validation measures: {', '.join(known) or 'nothing'}")
+
+
+def _prefixes(evaluators: Sequence[Evaluator]) -> dict[str, Evaluator]:
+    """The evaluators by the beginning of their figures' names."""
+    return {"" if number == 0 else f"{name}.": each for number, (name, each) in enumerate(named(evaluators).items())}
 
 
 def sampled(examples: Examples, max_users: int | None) -> Examples:

@@ -34,11 +34,12 @@ from recjax.data.transitions import Transitions, item_counts, recency_weights
 from recjax.evaluate.ease import Ease, check_size
 from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.item_knn import ItemNeighbours
-from recjax.evaluate.ranking import Rankings, tracked
+from recjax.evaluate.ranking import Rankings
 from recjax.evaluate.session_knn import SessionNeighbours
 from recjax.evaluate.text_transition import TextTransitions, asked_items
 from recjax.limits import refuse
 from recjax.text.tfidf import name_texts, tfidf
+from recjax.track.console import tracked
 
 FLOORS = ("popularity", "repeat_last", "transition", "text_knn", "text_transition")
 BASELINES = ("item_knn", "ease", "session_knn", "vector_transition")
@@ -85,7 +86,7 @@ def rank_floors(
         vectors: float32 [v, d], the space in which text_knn compares items, as the model has it; by default TF-IDF
             of titles and brands. A row of zeros is an item without text. text_transition always reads TF-IDF.
         only: which floors and baselines.
-        progress: show a progress bar where the output is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Returns:
         Floor -> its rankings; None for the floors that read text where no item has any, or vectors without vectors.

@@ -10,6 +10,15 @@ from recjax.evaluate.metrics import accuracy, cutoff, user_metrics
 LEVEL = 0.95
 
 
+def p_text(p: float, digits: int = 2) -> str:
+    """A p-value in words; one too small for a number is not called zero.
+
+    >>> p_text(0.0312), p_text(0.0)
+    ('p = 0.031', 'p < 1e-300')
+    """
+    return f"p = {p:.{digits}g}" if p else "p < 1e-300"
+
+
 def bootstrap(
     ranks: np.ndarray, resamples: int, seed: int = 0, level: float = LEVEL, k: int | None = None
 ) -> dict[str, list[float]]:

@@ -53,7 +53,7 @@ class Options(Evaluator):
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
         examples = sampled(data.split.validation, users)
         wrong = self._wrong(examples, data.dataset, data.split)
-        values = user_metrics(self._rank(model, params, data, examples, wrong).ranks)
+        values = user_metrics(self._rank(model, params, data, examples, wrong, progress=True).ranks)
         return {metric: float(values[metric].mean()) for metric in METRICS}
 
     def evaluate(

@@ -59,7 +59,7 @@ def evaluate_predictions(
         config: the protocol; the whole catalog must compete.
         floors: whether to rank the floors for the same users.
         name: what to call the lists; the file's name by default.
-        progress: show progress bars where standard error is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Raises:
         InputError: unreadable file, missing column, a score or rank that is none, or no user of the split in the file.

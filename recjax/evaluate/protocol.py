@@ -78,6 +78,7 @@ class Evaluate(Evaluator):
             data.items,
             mask_seen=self.mask_seen,
             users_per_batch=self.users_per_batch,
+            progress=True,
         )
         return mean_metrics(rankings.ranks)
 
@@ -159,7 +160,7 @@ def evaluate(
         floors: whether to measure the floors too (some seconds).
         name: what to call the model.
         vectors: item vectors for the text floor, see `floors.rank_floors`.
-        progress: show progress bars where standard error is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Raises:
         InputError: the model was built for another catalog, or the split has no such part.

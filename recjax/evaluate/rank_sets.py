@@ -13,12 +13,12 @@ from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
 from recjax.evaluate.floors import check_baselines, check_names, scorers
 from recjax.evaluate.intervals import bootstrap_values
 from recjax.evaluate.metrics import LIST_LENGTH, SET_ACCURACY, coverage, set_metrics
-from recjax.evaluate.ranking import tracked
 from recjax.evaluate.report import LEADING, TIES, Report, dataset_facts
 from recjax.evaluate.set_floors import SET_FLOORS, personal_scorers
 from recjax.evaluate.set_ranking import SetRankings, rank_sets, rank_sets_scored
 from recjax.limits import SEED, SIZE, require, within
 from recjax.models.model import Model
+from recjax.track.console import tracked
 from recjax.typing import Params
 
 
@@ -58,7 +58,7 @@ class RankSets(Evaluator):
         check_names(self)
 
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
-        found = self._rank(model, params, data, "validation", users)
+        found = self._rank(model, params, data, "validation", users, progress=True)
         values = set_metrics(found.whole, found.sets.rows, len(found.sets.lengths))
         return {metric: float(column.mean()) for metric, column in values.items()}
 

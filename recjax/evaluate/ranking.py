@@ -1,18 +1,15 @@
 """Runs a model over users: the rank of each user's target, and the best items."""
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
-from rich.console import Console
-from rich.progress import track
 
 from recjax.data.batches.loader import query_batches
 from recjax.data.batches.views import Queries, View
@@ -22,9 +19,8 @@ from recjax.decode.scoring import UNRANKED, Scoring
 from recjax.evaluate.metrics import MISS
 from recjax.models.model import Model
 from recjax.parallel.sharding import local_rows, row_sharding, to_devices
+from recjax.track.console import tracked
 from recjax.typing import Array, InputError, Params
-
-T = TypeVar("T")
 
 IN_FLIGHT = 2
 """Batches whose results have not been fetched yet, so that the device never waits for the host."""
@@ -170,7 +166,7 @@ def rank_users(
         users_per_batch: queries of a batch over all devices.
         k: length of the lists; 0 asks for ranks alone.
         candidates: int32 [n, c], the items that compete with each target; None for the whole catalog.
-        progress: show a progress bar where the output is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Raises:
         NonFiniteScoresError: names the users.
@@ -228,7 +224,7 @@ def score_items(
         asked: int32 [n, c], items from 1, 0-padded.
         items: of the catalog, on the devices; None for a model of item ids.
         users_per_batch: queries of a batch over all devices.
-        progress: show a progress bar where the output is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Raises:
         InputError: the model finds items by a search, which scores no single ones.
@@ -270,7 +266,7 @@ def answered(
             the query as first axis.
         total: number of examples.
         users_per_batch: queries of a batch.
-        progress: show a progress bar where the output is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
         label: of the progress bar.
 
     Yields:
@@ -289,10 +285,3 @@ def answered(
             yield oldest()
     while pending:
         yield oldest()
-
-
-def tracked(iterable: Iterable[T], total: int, label: str, show: bool) -> Iterable[T]:
-    """The same elements behind a progress bar on standard error, where that is a terminal."""
-    if not (show and sys.stderr.isatty()):
-        return iterable
-    return track(iterable, f"{label:>12}", total, console=Console(stderr=True), transient=True)

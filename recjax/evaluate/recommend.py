@@ -18,10 +18,11 @@ from recjax.data.dataset import Dataset
 from recjax.data.items import Items
 from recjax.data.splits import Histories
 from recjax.data.transitions import item_counts
-from recjax.evaluate.ranking import NonFiniteScoresError, best_items, prepared, tracked
+from recjax.evaluate.ranking import NonFiniteScoresError, best_items, prepared
 from recjax.evaluate.stream import Late, Stream
 from recjax.evaluate.user_events import SHOWN, UserEvents, of_file, typed
 from recjax.models.model import Model
+from recjax.track.console import tracked
 from recjax.typing import InputError, Params
 
 Fallback = Literal["popularity", "none"]
@@ -105,7 +106,7 @@ def recommend(
         popularity: int [items + 1], events of each item, for the fallback; None to count those of the dataset.
         fallback: what users get of whom no event can be used.
         users_per_batch: queries of a batch over all devices.
-        progress: show a progress bar where standard error is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Raises:
         InputError: k is less than 1, the model was built for another catalog, or the file cannot be read.

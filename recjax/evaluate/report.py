@@ -14,7 +14,7 @@ from rich.text import Text
 
 from recjax.data.dataset import Dataset
 from recjax.evaluate.floors import best_floor
-from recjax.evaluate.intervals import holm, paired_values, spread
+from recjax.evaluate.intervals import holm, p_text, paired_values, spread
 from recjax.evaluate.metrics import CUTOFFS, MISS, cutoff, user_metrics
 from recjax.files import file_digest, read_json, replacing, sealed, unsealed
 from recjax.typing import InputError
@@ -145,14 +145,9 @@ class Report:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{path} is no evaluation report: {error}") from None
-        tables = (
-            report.dataset,
-            report.protocol,
-            report.metrics,
-            report.metrics.get("all") if report.metrics else None,
-        )
-        tables += (report.interval, report.floors, report.counts, report.notes)
-        if not all(isinstance(table, dict) for table in tables):
+        names = ("dataset", "protocol", "metrics", "interval", "floors", "counts", "notes")
+        tables = [getattr(report, name) for name in names]
+        if not (all(isinstance(table, dict) for table in tables) and isinstance(report.metrics.get("all"), dict)):
             raise InputError(f"{path} is no evaluation report: its parts are not tables")
         return report
 
@@ -214,7 +209,7 @@ class Report:
             return line
         test = paired_values(theirs, ours, metric)
         low, high = test["interval"]
-        return f"{line} [{low:+.4f}, {high:+.4f}], p = {test['p_t']:.2g} (paired t)"
+        return f"{line} [{low:+.4f}, {high:+.4f}], {p_text(test['p_t'])} (paired t)"
 
     def table(self) -> Group:
         """Floors above the model, then its slices; a warning above all where candidates are sampled."""
@@ -371,7 +366,7 @@ def comparison_table(comparison: dict[str, Any]) -> Group:
         lines.append(
             Text(
                 f"{second} - {first}: {test['metric']} {test['difference']:+.4f} [{low:+.4f}, {high:+.4f}], "
-                f"p = {test['p_t']:.2g} (paired t){corrected}, {test['p_wilcoxon']:.2g} (Wilcoxon), "
+                f"{p_text(test['p_t'])} (paired t){corrected}, {test['p_wilcoxon']:.2g} (Wilcoxon), "
                 f"{test['users']:,} users"
             )
         )
@@ -400,4 +395,6 @@ def _cells(figures: dict[str, float] | None, shown: Sequence[str]) -> list[str]:
 def _sentence(label: str, value: Any) -> str:
     if isinstance(value, dict):
         value = ", ".join(_sentence(key, inner) for key, inner in value.items())
+    if isinstance(value, float):
+        return f"{label}: {value:,.4g}" if abs(value) < 1000 else f"{label}: {value:,.0f}"
     return f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}"

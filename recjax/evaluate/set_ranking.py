@@ -124,7 +124,7 @@ def rank_sets(
         mask_seen: whether the items of the history leave the ranking; a target among them is a miss.
         users_per_batch: queries of a batch over all devices.
         k: length of the lists.
-        progress: show a progress bar where the output is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Raises:
         NonFiniteScoresError: names the users.

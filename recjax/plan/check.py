@@ -8,8 +8,10 @@ from recjax.config import RunConfig
 from recjax.data.batches.mixture import Mixture
 from recjax.data.embedded.generate import NAMES
 from recjax.data.store.locate import locate
+from recjax.evaluate.evaluator import check_metric
 from recjax.parallel.mesh import MeshShape
 from recjax.plan.program import abstract_inputs
+from recjax.train.schedule import Calendar
 from recjax.train.task import check_packing
 
 ITEMS = 1_000
@@ -28,7 +30,10 @@ def check_start(config: RunConfig) -> None:
             locate(name, NAMES)
     if config.train.stages:  # what they make is not there yet
         return
+    if config.train.evaluate_every != 0:
+        check_metric(config.evaluators, config.train.metric)
     mesh = MeshShape().build(jax.devices("cpu")[:1])
     inputs = abstract_inputs(replace(config, mesh=MeshShape()), ITEMS, mesh)
+    Calendar.of(config.train, 1, 1, True, inputs.model.refresh_every)
     if not isinstance(data, Mixture):
         check_packing(data, inputs.model)

@@ -1,6 +1,5 @@
 """Texts to vectors with a pretrained sentence encoder, in batches of like length."""
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from rich.console import Console
-from rich.progress import Progress
 
 from recjax.limits import COUNT, at_least, require
 from recjax.parallel.mesh import MeshShape
@@ -21,6 +18,7 @@ from recjax.text import folder
 from recjax.text.folder import EncoderFolder, Pooling
 from recjax.text.hub import find_folder
 from recjax.text.items import TEMPLATE, ItemText
+from recjax.track.console import tracked
 from recjax.typing import DATA_AXIS, Array, Float, InputError, Int, Params
 
 WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -30,7 +28,7 @@ IN_FLIGHT = 2
 """Batches whose vectors have not been fetched yet, so that the device never waits for the host."""
 
 TEXTS_AT_ONCE = 4096
-"""Texts that the tokenizer gets in one call, between two moves of the progress bar."""
+"""Texts that the tokenizer gets in one call."""
 
 
 @dataclass(frozen=True)
@@ -84,38 +82,34 @@ def encode_texts(
 ) -> np.ndarray:
     """Vectors of texts, float32 [n, d], by an encoder that has been read; see `SentenceEncoder.encode`."""
     vectors = np.zeros((len(texts), encoder.module.sizes.width), np.float32)
-    with Progress(console=Console(stderr=True), transient=True, disable=not (progress and sys.stderr.isatty())) as bar:
-        tokens = tokenise(encoder, texts, bar)
-        filled = np.flatnonzero([len(ids) > 0 for ids in tokens])
-        lengths = np.array([len(tokens[number]) for number in filled], np.int64)
-        sharding = row_sharding() or NamedSharding(MeshShape().build(), PartitionSpec(DATA_AXIS))
-        whole = NamedSharding(sharding.mesh, PartitionSpec())
-        params = jax.device_put(encoder.params, whole)
-        embed = partial(
-            _embed, module=encoder.module, pooling=encoder.pooling, normalise=encoder.normalise, replicated=whole
-        )
-        task = bar.add_task("encode", total=int(lengths.sum()))
-        waiting: deque[tuple[np.ndarray, Array]] = deque()
-        # Matrix products of float32 are not rounded to less on devices that would.
-        precision = "float32" if encoder.module.dtype == np.float32 else None
-        with jax.default_matmul_precision(precision):
-            for chosen, rows, width in batches(lengths, encoder.max_tokens, batch_tokens, data_size(sharding)):
-                held = local_rows(sharding, rows)
-                batch = _padded([tokens[filled[number]] for number in chosen], rows, width)
-                batch = jax.tree.map(lambda array, held=held: array[held], batch)
-                waiting.append((filled[chosen], embed(params, *to_devices(batch, sharding, rows))))
-                while len(waiting) > IN_FLIGHT:
-                    _fetch(waiting.popleft(), vectors)
-                bar.advance(task, int(lengths[chosen].sum()))
-            while waiting:
+    tokens = tokenise(encoder, texts)
+    filled = np.flatnonzero([len(ids) > 0 for ids in tokens])
+    lengths = np.array([len(tokens[number]) for number in filled], np.int64)
+    sharding = row_sharding() or NamedSharding(MeshShape().build(), PartitionSpec(DATA_AXIS))
+    whole = NamedSharding(sharding.mesh, PartitionSpec())
+    params = jax.device_put(encoder.params, whole)
+    embed = partial(
+        _embed, module=encoder.module, pooling=encoder.pooling, normalise=encoder.normalise, replicated=whole
+    )
+    work = list(batches(lengths, encoder.max_tokens, batch_tokens, data_size(sharding)))
+    waiting: deque[tuple[np.ndarray, Array]] = deque()
+    # Matrix products of float32 are not rounded to less on devices that would.
+    precision = "float32" if encoder.module.dtype == np.float32 else None
+    with jax.default_matmul_precision(precision):
+        for chosen, rows, width in tracked(work, len(work), "encoding texts", progress):
+            held = local_rows(sharding, rows)
+            batch = _padded([tokens[filled[number]] for number in chosen], rows, width)
+            batch = jax.tree.map(lambda array, held=held: array[held], batch)
+            waiting.append((filled[chosen], embed(params, *to_devices(batch, sharding, rows))))
+            while len(waiting) > IN_FLIGHT:
                 _fetch(waiting.popleft(), vectors)
+        while waiting:
+            _fetch(waiting.popleft(), vectors)
     return vectors
 
 
-def tokenise(encoder: EncoderFolder, texts: Sequence[str], bar: Progress | None = None) -> list[np.ndarray]:
+def tokenise(encoder: EncoderFolder, texts: Sequence[str]) -> list[np.ndarray]:
     """Token ids of each text, int32; none where there are only special tokens."""
-    bar = bar or Progress(disable=True)
-    task = bar.add_task("tokenise", total=len(texts))
     tokens = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = [text.lower() if encoder.lower else text for text in texts[start : start + TEXTS_AT_ONCE]]
@@ -124,7 +118,6 @@ def tokenise(encoder: EncoderFolder, texts: Sequence[str], bar: Progress | None 
         for found in encoded:
             empty = sum(found.special_tokens_mask) == len(found.ids)
             tokens.append(np.array([] if empty else found.ids, np.int32))
-        bar.advance(task, len(part))
     return tokens
 
 

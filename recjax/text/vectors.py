@@ -54,7 +54,7 @@ def item_vectors(
         config: the encoder.
         catalog: row i describes item i + 1.
         cache: a folder in which vectors are kept, one file for each encoder and list of texts; None: not kept.
-        progress: show a progress bar where standard error is a terminal.
+        progress: show how far it is, see `recjax.track.console.tracked`.
 
     Raises:
         InputError: see `ItemText.texts` and the encoder's `encode`.

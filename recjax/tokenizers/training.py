@@ -14,6 +14,7 @@ import optax
 
 from recjax.data.batches.hash_random import EndlessOrder
 from recjax.data.batches.loader import RowLoader
+from recjax.track.console import tracked
 from recjax.typing import Array, Float, InputError, Int, Params
 
 
@@ -107,7 +108,7 @@ def train_plainly(model: Trainable, batches: VectorBatches, key: Array, refresh:
         return optax.apply_updates(params, updates), opt_state
 
     step_function = jax.jit(update, donate_argnums=(0, 1))
-    for step, batch in enumerate(batches.iterate(0, model.steps)):
+    for step, batch in enumerate(tracked(batches.iterate(0, model.steps), model.steps, "fitting item codes")):
         if refresh is not None and step and step % refresh.every == 0:
             params = refresh.update(params, step)
         params, opt_state = step_function(params, opt_state, batch, step_key, np.int32(step))

@@ -17,6 +17,18 @@ from tensorboardX.summary import scalar
 from recjax.files import replacing
 from recjax.typing import InputError
 
+OTHERS = (
+    "grad_norm",
+    "learning_rate",
+    "interactions_per_second",
+    "data_wait",
+    "non_finite",
+    "train_seconds",
+    "host_peak_bytes",
+    "device_peak_bytes",
+)
+"""Names that the training loop itself logs; a model's are those of its loss and its parts."""
+
 DAMAGED = ".damaged"
 """Ending of the copy of a log with lines that cannot be read."""
 
@@ -90,6 +102,12 @@ def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
     for line in _lines(path)[0]:
         curves.setdefault(line["name"], []).append((line["step"], line["value"]))
     return curves
+
+
+def losses_of(curves: Mapping[str, Any]) -> list[str]:
+    """Names of the loss and of the parts that a model reports beside it, among those of a run's curves."""
+    parts = [name for name in curves if "/" not in name and name not in OTHERS]
+    return sorted(parts, key=lambda name: name != "loss")
 
 
 def _event(step: int, **content: Any) -> Event:

@@ -3,21 +3,21 @@
 from pathlib import Path
 
 from recjax.files import replacing
-from recjax.track.metrics import read_metrics
+from recjax.track.metrics import losses_of, read_metrics
 
 PANELS = (
-    ("loss", ("loss",)),
     ("validation", ("validation/ndcg@10", "validation/hr@10", "validation/mrr")),
     ("gradient norm", ("grad_norm",)),
     ("learning rate", ("learning_rate",)),
 )
-"""Title of each panel and the curves in it."""
+"""Title of each panel after the loss, and the curves in it."""
 
 
 def plot_curves(folder: Path) -> Path | None:
     """Draws the curves of a run's `metrics.jsonl` into `curves.png` beside it; None where there is nothing to draw."""
     curves = read_metrics(folder)
-    panels = [(title, [name for name in names if name in curves]) for title, names in PANELS]
+    panels = [("loss", losses_of(curves))]
+    panels += [(title, [name for name in names if name in curves]) for title, names in PANELS]
     panels = [(title, names) for title, names in panels if names]
     if not panels:
         return None

@@ -7,11 +7,9 @@ from pathlib import Path
 import jax
 
 from recjax.config import RunConfig
-from recjax.text.hub import MADE, find_folder
-from recjax.train.encoder_task import open_encoder_task
+from recjax.train.encoder_task import encoder_place, open_encoder_task
 from recjax.train.loop import Result, fit
 from recjax.train.warm_start import has_checkpoint
-from recjax.typing import InputError
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,9 @@ def align(
         InputError: another model or other data, or `out` is the folder of the encoder to begin with; see
             `recjax.train.loop.fit` for the rest.
     """
-    out = run_dir / MADE if out is None else out
     with jax.set_mesh(config.mesh.build()):
         task = open_encoder_task(config, out)
-        if out.resolve() == find_folder(config.model.encoder).resolve():
-            raise InputError(f"{out} holds the encoder to begin with, which would be lost: name another folder")
+        out = encoder_place(config, run_dir, out)
         before = None if task.validate is None or has_checkpoint(run_dir) else task.validate(task.params)
     if before is not None and jax.process_index() == 0:
         tell(before)

@@ -69,7 +69,7 @@ def open_encoder_task(config: RunConfig, out: Path | None = None) -> Task:
     validate = _validation(config, model, data) if data.held_out and config.train.evaluate_every != 0 else None
 
     def finish(run_dir: Path) -> None:
-        _write(config, run_dir, encoder, find_folder(model.encoder), out or run_dir / MADE)
+        write_encoder(config, run_dir, out)
 
     return Task(*joint_identity(datasets), learner, batches, items, validate, encoder.params, finish)
 
@@ -97,12 +97,26 @@ def _validation(config: RunConfig, model: Alignment, data: Mixture) -> Callable[
 def _vectors(encoder: EncoderFolder, dataset: Dataset, texts: list[str | None]) -> np.ndarray:
     """Whitened vectors, float32 [items + 1, d]."""
     vectors = np.zeros((dataset.n_items + 1, encoder.module.sizes.width), np.float32)
-    vectors[1:] = encode_texts(encoder, [text or "" for text in texts])
+    vectors[1:] = encode_texts(encoder, [text or "" for text in texts], progress=True)
     return whitened(vectors, np.asarray(vectors.any(axis=1)))
 
 
-def _write(config: RunConfig, run_dir: Path, encoder: EncoderFolder, source: Path, out: Path) -> None:
-    """The run's best parameters as an encoder's folder; the first process writes."""
+def write_encoder(config: RunConfig, run_dir: Path, out: Path | None = None) -> Path:
+    """Writes the run's best parameters so far as an encoder's folder; the first process writes.
+
+    Args:
+        config: of the run.
+        run_dir: its folder.
+        out: the encoder's, by default `encoder` in the run's.
+
+    Returns:
+        The encoder's folder.
+
+    Raises:
+        InputError: the run has no checkpoint, or `out` is the folder of the encoder to begin with.
+    """
+    out = encoder_place(config, run_dir, out)
+    encoder = config.model.read()
     latest, record = read_record(run_dir)
     step = record["progress"]["best_step"] or latest
     whole = NamedSharding(config.mesh.build(), PartitionSpec())
@@ -110,5 +124,14 @@ def _write(config: RunConfig, run_dir: Path, encoder: EncoderFolder, source: Pat
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), encoder.params)
         params = checkpoints.restore_params(step, target, averaged=config.train.ema is not None)
     if jax.process_index() == 0:
-        folder.write_folder(source, encoder, jax.tree.map(np.asarray, params), out)
+        folder.write_folder(find_folder(config.model.encoder), encoder, jax.tree.map(np.asarray, params), out)
     barrier("encoder written")
+    return out
+
+
+def encoder_place(config: RunConfig, run_dir: Path, out: Path | None) -> Path:
+    """Folder of the trained encoder; InputError where it is that of the encoder to begin with."""
+    out = run_dir / MADE if out is None else out
+    if out.resolve() == find_folder(config.model.encoder).resolve():
+        raise InputError(f"{out} holds the encoder to begin with, which would be lost: name another folder")
+    return out

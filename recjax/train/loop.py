@@ -17,8 +17,9 @@ from recjax.nn.groups import split_frozen
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
+from recjax.track.machine import processor
 from recjax.track.metrics import MetricLog
-from recjax.track.model_table import model_table
+from recjax.track.model_table import model_lines
 from recjax.track.plots import plot_curves
 from recjax.train.encoder_task import open_encoder_task
 from recjax.train.errors import TrainingError
@@ -27,6 +28,7 @@ from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.folder.lock import Lock
 from recjax.train.folder.progress import Progress
 from recjax.train.folder.recovery import damaged_records, first_sound
+from recjax.train.folder.starts import add_start
 from recjax.train.interrupt import Interrupt
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
@@ -118,15 +120,15 @@ def _fit(part: Part, task: Task | None) -> Result:
         reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
         if main:
             goodput.go_on(run_dir, start)
+            if start < calendar.total:
+                add_start(run_dir, start, f"{_devices(mesh)}; host: {processor()}")
         log = stack.enter_context(MetricLog(run_dir, start)) if main else None
         journal = Journal(progress, calendar, log, reporter, goodput)
         if part.title:
             reporter.line(part.title)
-        _announce(reporter, task, mesh, beginning, calendar, source, config.train.freeze)
-        for line in longer:
-            reporter.line(f"{line}: from here on the learning rate is that of the longer run")
-        if known is not None:
-            reporter.line(known.line())
+        notes = [f"{line}: from here on the learning rate is that of the longer run" for line in longer]
+        notes += [] if known is None else [known.line()]
+        _announce(reporter, task, mesh, beginning, calendar, source, config.train.freeze, notes)
 
         # --- steps
         interrupt.armed = True
@@ -150,7 +152,8 @@ def _fit(part: Part, task: Task | None) -> Result:
                 continue
             goodput.spent("step")
             if calendar.validates(step) and task.validate is not None:
-                metrics = task.validate(state.evaluated)
+                with reporter.aside():
+                    metrics = task.validate(state.evaluated)
                 better = progress.validated(step, metrics, config.train.metric, config.train.patience)
                 journal.validated(step, metrics, config.train.metric, better)
                 goodput.spent("evaluation")
@@ -306,19 +309,26 @@ def _announce(
     calendar: Calendar,
     source: StartingPoint | None,
     freeze: tuple[str, ...],
+    notes: list[str],
 ) -> None:
     shape = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    reporter.console.print(model_table(beginning.state.params))
+    for line in model_lines(beginning.state.params):
+        reporter.line(line)
     if frozen := sum(leaf.size for leaf in jax.tree.leaves(split_frozen(beginning.state.params, freeze)[1])):
         reporter.line(f"{frozen:,} of these parameters are frozen")
-    device = mesh.devices.flat[0].device_kind
     without = f" without {task.left_out:,} items that have no event" if task.left_out else ""
-    reporter.line(f"dataset {task.dataset}{without} ({task.fingerprint})")
-    reporter.line(f"{mesh.size} x {device}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
+    reporter.line(f"dataset {task.dataset}{without} ({task.fingerprint[:12]})")
+    reporter.line(f"{_devices(mesh)}, mesh {shape}; {calendar.total} steps, {_every(calendar)}")
     if source is not None:
         reporter.line(f"starts from the parameters of {source.run_dir} at step {source.step}")
-    for note in beginning.notes:
+    for note in (*beginning.notes, *notes):
         reporter.line(note)
+    if beginning.step < calendar.total and beginning.progress.stopped is None:
+        reporter.doing("compiling the step…")
+
+
+def _devices(mesh: Mesh) -> str:
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
 
 
 def _every(calendar: Calendar) -> str:

@@ -104,15 +104,18 @@ class Journal:
         (step, pending), self._pending = self._pending, None
         sums: dict[str, Any] = jax.device_get(pending)
         loss, weight = sums["loss"]
+        mean = float(loss) / max(float(weight), 1e-9)
         if not sums.pop("finite")[0]:
             if self._log is not None:
                 self._log.write(step, {"non_finite": 1.0})
-            raise NonFiniteError(step, float(loss) / max(float(weight), 1e-9), float(sums["grad_norm"][0]))
+            raise NonFiniteError(step, mean, float(sums["grad_norm"][0]))
         self._progress.add(sums)
         self._targets += float(weight)
         self._reporter.step(step)
         if self._calendar.logs(step):
             self._write(step)
+        elif self._reporter.due:
+            self._reporter.numbers(step, {"loss": mean, **self._speed()})
         if not self._warm:  # the first step was compiled; the clock starts after it
             self._warm = True
             self.restart()
@@ -129,13 +132,16 @@ class Journal:
             self._spent += now - self._counted
         self._counted = now
 
+    def _speed(self) -> dict[str, float]:
+        """Speed since the clock was started anew; nothing before the first step has been taken."""
+        seconds = time.perf_counter() - self._began
+        if not (self._warm and self._targets):
+            return {}
+        return {"interactions_per_second": self._targets / seconds, "data_wait": self._waited / seconds}
+
     def _write(self, step: int) -> None:
         self._count()
-        values = self._progress.means()
-        seconds = time.perf_counter() - self._began
-        if self._warm and self._targets:
-            values["interactions_per_second"] = self._targets / seconds
-            values["data_wait"] = self._waited / seconds
+        values = self._progress.means() | self._speed()
         if self._log is not None:
             self._log.write(step, values)
         self.account(step)

@@ -133,7 +133,8 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
         packed=data.pack,
         relations=None if catalogs is None else catalogs.relations[0],
     )
-    validate = _validation(config, model, dataset, split, items[0]) if len(split.validation) else None
+    validated = config.train.evaluate_every != 0 and len(split.validation)
+    validate = _validation(config, model, dataset, split, items[0]) if validated else None
     keep = partial(own_items.write, dataset=dataset, stats=stats, items=catalogs and catalogs.parts[0])
     titles = dataset.catalog.select("item_id", "title")
     more = {"keep": keep, "catalog": titles, "left_out": dataset.left_out}

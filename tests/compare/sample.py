@@ -42,7 +42,7 @@ def row(index: int, name: str, height: float, seconds: float, seeds: int = 3) ->
             state_bytes=None if index == 2 else 512.0 * 4**index,
         ),
         curves=curves,
-        losses=losses,
+        losses={"loss": losses, "coarse": losses[:1]},
         lengths=[
             {"from": low, "to": high, "users": 4000 // (place + 1), "value": v, "low": v - 0.01, "high": v + 0.01}
             for place, (low, high) in enumerate(LENGTHS)
@@ -50,6 +50,7 @@ def row(index: int, name: str, height: float, seconds: float, seeds: int = 3) ->
         ],
         folders=[f"runs/mixers/cells/{name}-seed{seed}" for seed in range(seeds)],
         commands=[f"recjax train mixers.py --set model.mixer={name} --set seed={seed}" for seed in range(seeds)],
+        times=["2026-11-29 14:05", "2026-11-28 09:30"],
         remarks=["+15% parameters: not of the first row's size"] if index == 2 else [],
         failures=["seed 2 failed: step 8: the loss is nan & the gradient's norm <inf>"] if index == 2 else [],
     )

@@ -171,6 +171,7 @@ def test_runs_are_reported(finished: Path, tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["report", runs[0], "--out", str(tmp_path / "one.html")]) == 0
     page = (tmp_path / "one.html").read_text()
     assert "Run all-seed0" in page and "model.width = 8" in page and "popularity" in page
+    assert "Training started" in page and "1 x cpu; host: " in page
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err
@@ -318,7 +319,13 @@ def test_every_row_is_looked_at_before_a_cell_starts(
     sweep = """
 
 def sweep():
-    return {"all": {}, "gone": ["data.dataset=shopp"], "other": ["data.dataset=shopp"]}
+    return {
+        "all": {},
+        "gone": ["data.dataset=shopp"],
+        "other": ["data.dataset=shopp"],
+        "unknown": ["train.metric=ndcg@11"],
+        "idle": ["train.patience=2", "train.evaluate_every=0"],
+    }
 """
     assert cli.main(command(recipe_file(tmp_path, sweep), tmp_path / "out")) == 2
     error = capsys.readouterr().err
@@ -326,4 +333,5 @@ def sweep():
         "no cell was started; rows 'gone', 'other': no dataset named 'shopp'" in error
         and "did you mean 'shop'" in error
     )
+    assert "row 'unknown': train.metric is 'ndcg@11'" in error and "row 'idle': train.patience is set" in error
     assert not here.started

@@ -78,6 +78,7 @@ def test_every_part_is_there(made):
         "99182a8e90e87e2f" * 4,
         "training sees the future",
         "AMD EPYC",
+        "2026-11-28 09:30 to 2026-11-29 14:05 UTC",
         "1 h 6 min",
         "3c42702",
         "train.steps = 1600",
@@ -98,7 +99,7 @@ def test_nothing_outside_it_is_asked_for(made):
 def test_it_can_be_read_without_seeing(made):
     checker = read(made)
     images = [attrs for tag, attrs in checker.tags if tag == "img"]
-    assert len(images) == 7
+    assert len(images) == 8
     for image in images:
         assert len(image["alt"] or "") > 60
         drawn = ElementTree.fromstring(base64.b64decode((image["src"] or "").partition("base64,")[2]))
@@ -119,7 +120,7 @@ def test_a_run_alone_has_a_page(tmp_path: Path):
     alone = replace(comparison(), rows=comparison().rows[:1], commands=[])
     write_page(alone, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert len([tag for tag, _ in read(text).tags if tag == "img"]) == 5  # beside its floors, and against nothing else
+    assert len([tag for tag, _ in read(text).tags if tag == "img"]) == 6  # beside its floors, and against nothing else
     assert "against attention" not in text and "What differs" not in text
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 

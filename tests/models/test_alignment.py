@@ -1,6 +1,7 @@
 """A sentence encoder trained on pairs of items: its batches, its loss against a plain one, its folder."""
 
 import dataclasses
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from recjax.cli import main
 from recjax.config import RunConfig
 from recjax.data.batches.loader import Data
 from recjax.data.batches.mixture import Mixture
@@ -160,6 +162,29 @@ def test_an_encoder_is_trained_chosen_and_written(tmp_path, catalogs):
         check = encoder_task._validation(config(), config().model, config().data)
         assert check(written.params)["ndcg@10"] == pytest.approx(found.result.best_value, abs=1e-6)
         assert check(source.params) == found.before
+
+
+def test_a_stopped_run_can_write_its_encoder(tmp_path, catalogs, monkeypatch, capsys):
+    recipe, run = tmp_path / "tiny.py", tmp_path / "run"
+    recipe.write_text("from tests.models.test_alignment import config\n")
+    words = ["align", str(recipe), "--run", str(run)]
+    assert main([*words, "--no-train"]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    looks = []
+
+    def validate(params):
+        if looks:  # while training
+            signal.raise_signal(signal.SIGTERM)
+        looks.append(params)
+        return dict.fromkeys(Evaluate.metrics, 0.1 * len(looks))
+
+    monkeypatch.setattr(encoder_task, "_validation", lambda *_: validate)
+    assert main(words) == 0
+    assert "--no-train writes that of the best step" in capsys.readouterr().out
+    assert len(looks) == 2 and not (run / "encoder").exists()
+    assert main([*words, "--no-train"]) == 0
+    written = read_folder(run / "encoder").params
+    jax.tree.map(np.testing.assert_array_equal, written, jax.tree.map(np.asarray, looks[1]))
 
 
 def test_what_cannot_be_aligned(tmp_path, catalogs):

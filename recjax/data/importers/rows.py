@@ -304,10 +304,11 @@ def _times(
         note["from_text"] = parsed.height - parsed["timestamp"].null_count()
     there = found["timestamp"].is_not_null()
     if isinstance(dtype, pl.Datetime | pl.Date):
-        note |= {"unit": str(dtype), "units": {str(dtype): int(there.sum())}}
+        unit = "calendar dates" if isinstance(dtype, pl.Date) else "calendar times"
+        note |= {"unit": unit, "units": {unit: int(there.sum())}}
     else:
-        found, unit = timestamps.to_seconds(found["timestamp"], found["below"], not note.get("from_text"))
-        note |= unit
+        found, units = timestamps.to_seconds(found["timestamp"], found["below"], not note.get("from_text"))
+        note |= units
     if note.get("from_text"):
         there |= iso["timestamp"].is_not_null()
         found = found.select(

@@ -179,7 +179,9 @@ def test_times(tmp_path: Path, kind: str) -> None:
     texts, form = TIMES[kind]
     rows = [f'u,i{number},"{text}"' for number, text in enumerate(texts)]
     path = table(tmp_path, rows, header="user_id,item_id,timestamp")
-    assert read(path, reading=Reading(time_format=form)).interactions["timestamp"].to_list() == [1569888003, 1569888004]
+    found = read(path, reading=Reading(time_format=form))
+    assert found.interactions["timestamp"].to_list() == [1569888003, 1569888004]
+    assert found.notes["timestamps"]["unit"] in ("calendar times", "seconds")
 
 
 def test_times_of_another_format_are_refused_as_written(tmp_path: Path) -> None:
