@@ -171,6 +171,8 @@ class Recommender:
     ) -> pl.DataFrame:
         """The items most like each of some, by the cosine of the model's item vectors.
 
+        A model without such vectors (`pretrained`) lists what it would to a user who has had that item alone.
+
         Args:
             items: raw ids.
             k: length of the lists.
@@ -181,7 +183,7 @@ class Recommender:
             item_id, rank (from 1), similar_id, title (of the similar item), score.
 
         Raises:
-            InputError: an id that the catalog does not have, or a model without item vectors.
+            InputError: an id that the catalog does not have.
         """
         found = self.alike(items, k, candidates=candidates, exclude=exclude)
         for line in found.notes:
@@ -197,8 +199,15 @@ class Recommender:
         dataset = self.run.dataset
         raw = [items] if isinstance(items, str) else list(dict.fromkeys(map(raw_id, items)))
         asked = dataset.item_index(raw)
+        try:
+            own = self._vectors()
+        except vectors.NoVectorsError:
+            histories = typed({item: [item] for item in raw})
+            found = self.answer(histories, k=k, candidates=candidates, exclude=exclude, mask_seen="history")
+            names = {"user_id": "item_id", "item_id": "similar_id"}
+            return replace(found, table=found.table.drop("fallback").rename(names))
         mask, notes = item_mask(dataset, candidates, exclude)
-        lists, scores = vectors.alike(self._vectors(), asked, min(k, dataset.n_items), mask)
+        lists, scores = vectors.alike(own, asked, min(k, dataset.n_items), mask)
         row, place = np.nonzero(lists)
         item = lists[row, place]
         ids = pl.Series(dataset.item_ids, dtype=pl.String)

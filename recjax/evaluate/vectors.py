@@ -25,10 +25,14 @@ ALIKE_AT_A_TIME = 1_024
 """Items whose likes are looked for at a time."""
 
 
+class NoVectorsError(InputError):
+    """A model that does not rank by a dot product was asked for vectors."""
+
+
 def _dot_product(model: Model, params: Params, queries: Queries, items: Items) -> DotProduct:
     scoring = model.scoring(params, queries, items)
     if not isinstance(scoring, DotProduct):
-        raise InputError(
+        raise NoVectorsError(
             f"{type(model).__name__} ranks by {type(scoring).__name__}, which is no dot product of a user's and an "
             "item's vector, so it has no such vectors"
         )

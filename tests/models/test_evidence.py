@@ -24,6 +24,7 @@ from recjax.evaluate.ranking import rank_users
 from recjax.evaluate.text_transition import TextTransitions
 from recjax.models.evidence import DEPENDS, FEATURES
 from recjax.models.parts.signals import POSTERIORS, SIGNALS, STRENGTHS
+from recjax.recommender import Recommender
 from recjax.train import pretrained
 from recjax.train.pretrained import load_pretrained, untrained
 from recjax.train.run import Run
@@ -236,6 +237,14 @@ def history_of(items: list[int]) -> Any:
         stops=np.full(1, len(items)),
         timestamps=np.zeros(len(items), np.int64),
     )
+
+
+def test_items_alike_are_those_listed_after_the_item_alone(monkeypatch, tmp_path):
+    model = Recommender(opened(shop(), monkeypatch), tmp_path)
+    alike, listed = model.similar(["i3", "i9"], k=3), model.recommend([["i3"], ["i9"]], k=3)
+    assert alike["similar_id"].to_list() == listed["item_id"].to_list() and alike["item_id"][0] == "i3"
+    with pytest.raises(InputError, match="zz"):
+        model.similar(["zz"])
 
 
 def test_published_weights_are_those_of_their_record():
