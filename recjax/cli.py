@@ -46,13 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if message:
             print(f"recjax {options.command}: {message}", file=sys.stderr)
         _tell_others(error, status)
-    return faults.flushed(options.command) or status
+    status = faults.flushed(options.command) or status
+    if arguments is None:
+        gc.freeze()  # else Python looks through the million objects again before it ends
+    return status
 
 
 def _run(options: argparse.Namespace, whole: bool) -> int:
     """One command; of a process that does nothing else (`whole`), compiled programs are kept."""
     if whole:
-        gc.set_threshold(100_000, 50, 100)  # imports and traces make a million objects that live on
+        gc.disable()
     with faults.leaves_at_once(options.command):
         name = options.command.replace("-", "_")
         command = getattr(importlib.import_module(f"recjax.commands.{name}"), name)
@@ -60,6 +63,9 @@ def _run(options: argparse.Namespace, whole: bool) -> int:
         from recjax.typing import COMMAND
 
     if whole:
+        gc.freeze()  # imports and traces make a million objects that live on
+        gc.set_threshold(100_000, 50, 100)
+        gc.enable()
         _keep_compiled_programs()
     if options.command not in COMPARING:  # those look at no device: it belongs to the runs that they start
         initialize()

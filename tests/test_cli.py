@@ -235,6 +235,19 @@ def test_recommend_for_a_history(run: Path, capsys: pytest.CaptureFixture[str]):
     assert "--out goes with --users" in capsys.readouterr().err
 
 
+def test_a_list_waits_for_no_library_that_it_does_not_need(run: Path, capsys: pytest.CaptureFixture[str]):
+    items = synthetic(users=120, items=100).catalog["item_id"].to_list()[:2]
+    arguments = ["recommend", str(run), "--history", ",".join(items)]
+    assert cli.main(arguments) == 0
+    code = (
+        "import atexit, sys; from recjax.cli import main; "
+        "heavy = {'grain', 'matplotlib', 'optax', 'scipy.sparse', 'sklearn', 'tensorboardX', 'tensorflow_datasets'}; "
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr)); sys.exit(main())"
+    )
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert process.stdout == capsys.readouterr().out and process.stderr == "[]\n"
+
+
 def test_recommend_for_a_file_of_users(run: Path, shop: Path, tmp_path: Path):
     out = tmp_path / "lists.parquet"
     arguments = ["recommend", str(run), "--users", str(shop / "shop" / "interactions.csv"), "--out", str(out)]

@@ -4,9 +4,8 @@ from argparse import Namespace
 
 from recjax.commands.console import plain_console
 from recjax.commands.runs import recipe_of, run_of
-from recjax.compare.run_results import EVALUATION
 from recjax.config import keys
-from recjax.evaluate.report import Report
+from recjax.evaluate.report import EVALUATION, Report
 from recjax.track.goodput import goodput_line
 from recjax.track.model_table import model_table
 from recjax.train.folder.starts import read_starts

@@ -9,8 +9,7 @@ from types import ModuleType
 import jax
 
 from recjax import recipes
-from recjax.compare.run_results import EVALUATION
-from recjax.evaluate.report import Report
+from recjax.evaluate.report import EVALUATION, Report
 from recjax.train.pretrained import load_named
 from recjax.train.run import Run
 

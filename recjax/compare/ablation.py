@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from recjax.compare.comparison import Comparison, Row
-from recjax.compare.run_results import EVALUATION, compare_runs, differing, read_outcome
+from recjax.compare.run_results import compare_runs, differing, read_outcome
 from recjax.config import RunConfig, override_all
+from recjax.evaluate.report import EVALUATION
 from recjax.files import read_json, replacing
 from recjax.limits import require
 from recjax.recipes import Recipe

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recjax.compare.ablation import Cell, State
-from recjax.compare.run_results import EVALUATION
+from recjax.evaluate.report import EVALUATION
 from recjax.train.folder.run_folder import check_config
 from recjax.typing import InputError
 

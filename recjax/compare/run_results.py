@@ -12,7 +12,7 @@ from recjax import config as configs
 from recjax.compare.comparison import MATCHED, Comparison, Cost, Curve, Estimate, Row
 from recjax.evaluate.history_lengths import by_history_length
 from recjax.evaluate.intervals import holm, paired_values, spread
-from recjax.evaluate.report import Report, compare, mean_values
+from recjax.evaluate.report import EVALUATION, Report, compare, mean_values
 from recjax.evaluate.slices import SLICES
 from recjax.files import read_json
 from recjax.nn.groups import is_frozen
@@ -27,7 +27,6 @@ from recjax.typing import InputError
 
 T = TypeVar("T")
 
-EVALUATION = "evaluation.json"
 ONLINE = "one more event"
 """Name of the report's note of what `evaluate.online` measured."""
 

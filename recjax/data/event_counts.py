@@ -1,15 +1,17 @@
 """Evidence that grows event by event: the counts of a log and one more event, without counting the log again."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.batches.histories import Histories
 from recjax.data.features.evidence import GAPS, TOGETHER, following_counts, together_counts
 from recjax.data.transitions import item_counts
+from recjax.late import sparse
 from recjax.typing import InputError
 
 Changes = dict[int, dict[int, float]]

@@ -1,13 +1,15 @@
 """The nearest items of each item, and where its text points, from similarities made a chunk of rows at a time."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.transitions import best_of_rows
+from recjax.late import sparse
 
 CHUNK_SCORES = 2**20
 """Similarities held at a time (8 MB), but at least those of `FEWEST_ROWS` items."""

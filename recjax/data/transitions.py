@@ -4,15 +4,17 @@ This counting model is the floor every sequential model is held against, and the
 dataset's events says anything. Its constants were fixed by hand before any result was seen and are not tuned.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.batches.histories import Histories
 from recjax.data.ranges import ranges
 from recjax.data.store.columns import StoredColumn
+from recjax.late import sparse
 
 GAPS = (1.0, 0.5, 0.25)
 """Weight of b after a at distance 1, 2, 3."""
@@ -108,7 +110,7 @@ class Transitions:
     popularity: np.ndarray
 
     @classmethod
-    def fit(cls, train: Histories, n_items: int, popularity: np.ndarray | None = None) -> "Transitions":
+    def fit(cls, train: Histories, n_items: int, popularity: np.ndarray | None = None) -> Transitions:
         """Counts over training histories.
 
         Args:

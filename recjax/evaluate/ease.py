@@ -1,12 +1,14 @@
 """EASE^R: the linear item-item model of least squares without self-similarity, in closed form (Steck, WWW 2019)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 
 from recjax.data.splits import Histories
 from recjax.data.transitions import user_items
+from recjax.late import lapack
 from recjax.typing import InputError
 
 PENALTY = 500.0
@@ -39,7 +41,7 @@ class Ease:
     weights: np.ndarray
 
     @classmethod
-    def fit(cls, train: Histories, n_items: int, *, penalty: float = PENALTY) -> "Ease":
+    def fit(cls, train: Histories, n_items: int, *, penalty: float = PENALTY) -> Ease:
         """P = (XᵀX + λI)⁻¹, B_ab = -P_ab / P_bb, B_bb = 0.
 
         Args:

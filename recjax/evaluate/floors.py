@@ -19,13 +19,14 @@ Baselines that learn in seconds are ranked beside them where asked for:
 | vector_transition | text_transition by the vectors that the model reads; of a model that reads none it is absent |
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.dataset import Dataset
 from recjax.data.splits import Examples, Histories, Split, Which
@@ -37,6 +38,7 @@ from recjax.evaluate.item_knn import ItemNeighbours
 from recjax.evaluate.ranking import Rankings
 from recjax.evaluate.session_knn import SessionNeighbours
 from recjax.evaluate.text_transition import TextTransitions, asked_items
+from recjax.late import sparse
 from recjax.limits import refuse
 from recjax.text.tfidf import name_texts, tfidf
 from recjax.track.console import tracked

@@ -4,14 +4,16 @@ Neighbourhood and shrinkage are the defaults of the evaluation framework of Ferr
 in which this baseline beat most of the neural recommenders it was compared with.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.splits import Histories
 from recjax.data.text_neighbours import nearest
 from recjax.data.transitions import user_items
+from recjax.late import sparse
 
 NEIGHBOURS = 50
 SHRINKAGE = 100.0
@@ -32,7 +34,7 @@ class ItemNeighbours:
     @classmethod
     def fit(
         cls, train: Histories, n_items: int, *, neighbours: int = NEIGHBOURS, shrinkage: float = SHRINKAGE
-    ) -> "ItemNeighbours":
+    ) -> ItemNeighbours:
         """Similarities c_ab / (sqrt(c_a c_b) + shrinkage), c counting users, of the nearest items of each.
 
         Args:

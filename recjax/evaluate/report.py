@@ -19,6 +19,9 @@ from recjax.evaluate.metrics import CUTOFFS, MISS, cutoff, user_metrics
 from recjax.files import file_digest, read_json, replacing, sealed, unsealed
 from recjax.typing import InputError
 
+EVALUATION = "evaluation.json"
+"""File of a report in a run's folder."""
+
 RANK = "rank"
 """Column of the users' ranks; those of a floor stand in `rank_FLOOR`."""
 

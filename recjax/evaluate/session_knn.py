@@ -5,13 +5,15 @@ falling linearly to 1/length for the first, divided by the number of its items. 
 divided by how many events ago the latest shared item was, to all its items. Constants are the published defaults.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.splits import Histories
 from recjax.data.transitions import ages, best_of_rows, place_in, user_items
+from recjax.late import sparse
 
 NEIGHBOURS = 100
 SAMPLE = 1000
@@ -39,7 +41,7 @@ class SessionNeighbours:
     @classmethod
     def fit(
         cls, train: Histories, n_items: int, *, neighbours: int = NEIGHBOURS, sample: int = SAMPLE
-    ) -> "SessionNeighbours":
+    ) -> SessionNeighbours:
         """Keeps the training histories, ordered by their last event; of equal times the later user is first."""
         rows = np.flatnonzero(train.lengths)
         latest = train.timestamps[train.stops[rows] - 1]

@@ -8,14 +8,16 @@ by what followed it. κ counts events, so it means the same in every catalog. Th
 catalogs; nothing is fitted.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.splits import Histories
 from recjax.data.text_neighbours import scaled
 from recjax.data.transitions import item_counts, recency_weights, transition_counts
+from recjax.late import sparse
 
 STRENGTH = 32.0
 """κ: the prior weighs as much as so many events."""
@@ -55,7 +57,7 @@ class TextTransitions:
         *,
         strength: float = STRENGTH,
         popular: float = POPULAR,
-    ) -> "TextTransitions":
+    ) -> TextTransitions:
         """Counts the training histories, and mixes them with the prior.
 
         Args:

@@ -5,13 +5,15 @@ reduced by a truncated singular value decomposition. No vocabulary is kept, noth
 give the same vectors.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
+from recjax.late import sparse
 from recjax.limits import SEED, require, within
 from recjax.text.items import WORDS, ItemText
 

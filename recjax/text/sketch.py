@@ -6,13 +6,15 @@ by hashing the word (Charikar, Chen & Farach-Colton 2002): dot products of texts
 but for a noise of about 1 / sqrt(width), and a word stands in the same column in every catalog.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
+from recjax.late import sparse
 from recjax.limits import COUNT, SIZE, require
 from recjax.text.items import ItemText
 

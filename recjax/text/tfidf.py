@@ -1,13 +1,15 @@
 """TF-IDF weights of words and word pairs, sparse and exact: the text similarity that learns nothing."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
+from recjax.late import sparse
 from recjax.text.items import WORDS, ItemText
 
 NAMES = "{title} {brand}"

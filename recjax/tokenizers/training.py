@@ -4,16 +4,18 @@ The model of such a tokenizer has the `init` and `loss` of every model, and `Vec
 so `recjax.train.loop.fit` trains it in a run folder, with checkpoints and logs, through a `Trainer` given to `fit`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-import optax
 
 from recjax.data.batches.hash_random import EndlessOrder
 from recjax.data.batches.loader import RowLoader
+from recjax.late import optax
 from recjax.track.console import tracked
 from recjax.typing import Array, Float, InputError, Int, Params
 

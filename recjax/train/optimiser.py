@@ -1,13 +1,15 @@
 """Optimisers and learning-rate schedules: configurations that build optax transformations."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from recjax.late import optax
 from recjax.limits import RATE, above, at_least, check_patterns, require, within
 from recjax.nn.groups import SSM, path_name
 from recjax.ops.norms import global_norm

@@ -1,14 +1,16 @@
 """Adam whose updates of large tables touch the rows of the batch alone."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
+from recjax.late import optax
 from recjax.models.model import Model, WeightedSums, checked_loss
 from recjax.ops.items.embedding import RowGradientTable
 from recjax.ops.items.row_gradients import joined_rows, update_rows

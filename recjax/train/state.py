@@ -1,5 +1,7 @@
 """State that a training step reads and writes."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -8,11 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
+from recjax.late import optax
 from recjax.models.model import Model
 from recjax.nn.groups import filled, is_frozen, path_name, split_frozen
 from recjax.parallel.mesh import ShardState

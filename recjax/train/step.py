@@ -1,14 +1,16 @@
 """One training step: gradients, accumulation, the guard against non-finite numbers, the update."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
+from recjax.late import optax
 from recjax.models.model import Model, WeightedSums, checked_loss
 from recjax.nn.groups import filled, split_frozen
 from recjax.ops.norms import global_norm

@@ -10,6 +10,7 @@ import pytest
 
 from recjax.data.prepare.build import build
 from recjax.data.prepare.preparation import Preparation
+from recjax.data.store import records
 from recjax.data.store.prepared import load, save
 from recjax.data.store.records import serialize
 from recjax.typing import InputError
@@ -60,6 +61,16 @@ def test_one_arrayrecord_record_a_user_that_tfds_itself_can_read(tmp_path, rated
     assert record["user_id"].decode() == "ü"
     np.testing.assert_array_equal(record["items"], rated.history(0))
     np.testing.assert_array_equal(record["values"], [4.0, np.nan])
+
+
+def test_a_missing_shard_is_said(tmp_path, rated, monkeypatch):
+    monkeypatch.setattr(records, "shard_bounds", lambda users, size: [1, users])
+    save(rated, tmp_path / "x")
+    same(load(tmp_path / "x"), rated)
+    for shard in sorted((tmp_path / "x").glob("*.array_record-*"), reverse=True):
+        shard.unlink()
+        with pytest.raises(InputError, match=r"x: shards are missing, there are \["):
+            load(tmp_path / "x")
 
 
 def test_fields_of_a_record_are_sorted_so_that_bytes_depend_on_the_content_alone():

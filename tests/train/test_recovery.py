@@ -10,7 +10,7 @@ import pytest
 from recjax.models.model import ItemStats
 from recjax.parallel.mesh import MeshShape
 from recjax.train.folder.checkpoint import Checkpoints, DamagedError
-from recjax.train.folder.checksum import checksum, checksums
+from recjax.train.folder.checksum import checksum, checksums, host_checksum
 from recjax.train.loop import fit
 from recjax.train.run import load_run, read_record
 from recjax.typing import InputError
@@ -39,6 +39,13 @@ def test_checksum_by_hand(dtype):
     x = jax.random.normal(jax.random.key(0), (4, 3, 8)).astype(dtype)
     assert int(jax.jit(checksum)(x)) == by_hand(np.asarray(x))
     assert int(jax.jit(checksum)(x[0, 0, 0])) == by_hand(np.asarray(x[0, 0, :1]))
+    assert host_checksum(x) == by_hand(np.asarray(x)) and host_checksum(x[0, 0, 0]) == by_hand(np.asarray(x[0, 0, :1]))
+
+
+def test_checksums_on_the_host_and_on_the_device_are_the_same():
+    x = jax.random.normal(jax.random.key(2), (300, 1, 257))  # more than a block
+    assert host_checksum(x) == int(jax.jit(checksum)(x))
+    assert host_checksum(x[:0]) == int(jax.jit(checksum)(x[:0])) == 0
 
 
 def test_checksums_do_not_depend_on_the_layout_and_notice_every_change():

@@ -310,6 +310,8 @@ def query_batches(
         batch = _queries(histories.take(rows[here]), view, n_items, *widths[number], len(local))
         return to_devices(batch, sharding, size), np.pad(rows, (0, size - len(rows)), constant_values=-1)
 
+    if len(longest) < 2:  # nothing to make ahead, so Grain need not be imported
+        return map(make, range(len(longest)))
     return prefetched(range(len(longest)), make, threads, ahead)
 
 
@@ -360,7 +362,7 @@ def _widths(view: View, longest: np.ndarray, with_seen: bool, shapes: int) -> li
 
 def prefetched(source: Any, make: Callable[[Any], Any], threads: int, ahead: int) -> Iterator[Any]:
     """`make(x)` for each x of `source`, in order, made by Grain's threads up to `ahead` in advance."""
-    import grain  # late: a list for one history needs no batches
+    import grain  # late: queries of one batch need none of it
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     iterator = iter(grain.MapDataset.source(source).map(make).to_iter_dataset(options))

@@ -5,11 +5,12 @@ in place, and what a user contributed can be taken out again. Each relation has 
 sums over all links stand in `Totals`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.batches.histories import Histories
 from recjax.data.dataset import Dataset
@@ -18,6 +19,7 @@ from recjax.data.features.relations import Counted, strongest, strongest_by, use
 from recjax.data.items import Relation
 from recjax.data.text_neighbours import scaled, text_prior
 from recjax.data.transitions import item_counts, transition_counts, user_items
+from recjax.late import sparse
 from recjax.limits import SIZE, require
 from recjax.text.tfidf import name_texts, tfidf
 from recjax.text.whiten import whitened

@@ -1,16 +1,18 @@
 """Relations between items: counted from training events, or neighbours in a space of vectors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from recjax.data.batches.histories import sessions
 from recjax.data.features.feature import Feature, Source, State, column
 from recjax.data.items import Relation
 from recjax.data.text_neighbours import kth_largest
 from recjax.data.transitions import best_of_rows, place_in, transition_counts, user_items
+from recjax.late import sparse
 from recjax.limits import SIZE, at_least, require
 
 CHUNK = 1024

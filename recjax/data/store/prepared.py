@@ -112,7 +112,7 @@ def is_prepared(folder: Place) -> bool:
 
 
 def load(folder: Place, most: int | None = None) -> Dataset:
-    """Reads a prepared dataset, through TFDS's `as_data_source` and without TensorFlow.
+    """Reads a prepared dataset.
 
     Args:
         folder: where it is; behind a URL it is read from a copy in the cache.

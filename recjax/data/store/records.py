@@ -2,11 +2,13 @@
 
 The bytes of a shard depend on its content alone: TFDS's own serialisation leaves the order of a record's fields to the
 process, so that two writings of one dataset differ. Here fields are sorted, and many machines can write one dataset.
+Reading takes the ArrayRecord reader that is under TFDS's, which is there 0.15 s earlier.
 """
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,31 @@ OFFSETS = "offsets.i64"
 """Offsets of the histories, little-endian int64 [users + 1]: known without reading a record."""
 
 _NAME = "recjax"
+_EXAMPLE = """
+name: "example.proto" package: "tensorflow" syntax: "proto3"
+message_type {
+  name: "BytesList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES }
+}
+message_type {
+  name: "Feature"
+  field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.BytesList" }
+}
+message_type {
+  name: "Features"
+  field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: "FeatureEntry" }
+  nested_type {
+    name: "FeatureEntry"
+    options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.Feature" }
+  }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".tensorflow.Features" }
+}
+"""
 _COLUMNS = {"items": np.dtype("<i4"), "timestamps": np.dtype("<i8"), "values": np.dtype("<f4")}
 
 
@@ -58,11 +85,15 @@ def serialize(user_id: str, items: np.ndarray, timestamps: np.ndarray, values: n
     return example.SerializeToString(deterministic=True)
 
 
+@cache
 def _example() -> Any:
-    """The protobuf class. TFDS is imported late: it costs a second, and most commands need it not."""
-    from tensorflow_datasets.proto import tf_example_pb2
+    """The protobuf class `tf.train.Example` with byte strings alone; to have TFDS's, all of TFDS would be imported."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-    return getattr(tf_example_pb2, "Example")  # noqa: B009 (generated: type checkers do not see it)
+    file = text_format.Parse(_EXAMPLE, descriptor_pb2.FileDescriptorProto())
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
 
 
 def write(records: Records, folder: Place) -> None:
@@ -162,18 +193,18 @@ def read(folder: Path, share: float = 1.0) -> Records:
 
 
 def open_source(folder: Path) -> Any:
-    """The records of a folder by number, through TFDS's `as_data_source`; none is read.
+    """The records of a folder by number; none is read.
 
     Raises:
         InputError: the shards are missing or damaged.
     """
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.decode import DeserializeMethod
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+    shards = sorted(file.name for file in folder.glob(f"{_NAME}-{SPLIT}.array_record-*"))
+    if not shards or shards != [shard_name(number, len(shards)) for number in range(len(shards))]:
+        raise InputError(f"cannot read the prepared dataset in {folder}: shards are missing, there are {shards}")
     with _damage_named(folder):
-        builder: Any = tfds.builder_from_directory(str(folder))
-        # The raw records, because TFDS's own decoding works feature by feature and takes three times as long.
-        return builder.as_data_source(split=SPLIT, deserialize_method=DeserializeMethod.RAW_BYTES)
+        return ArrayRecordDataSource([str(folder / shard) for shard in shards])
 
 
 def take(folder: Path, source: Any, users: Sequence[int] | np.ndarray) -> Records:

@@ -83,6 +83,7 @@ class Checkpoints:
         self._retention = _Retention(keep)
         self._saver: ocp.training.Checkpointer | None = None
         self._records: dict[int, tuple[Record, dict[str, Any]]] = {}  # read before, where nothing is written
+        self._metadata: dict[int, Any] = {}  # likewise, as Orbax gives it
         self._pending: Any = None  # the response to the save under way, which has a thread and an event loop of its own
 
     def __enter__(self) -> "Checkpoints":
@@ -184,8 +185,7 @@ class Checkpoints:
 
     def _parse_record(self, step: int) -> tuple[Record, dict[str, Any]]:
         try:
-            metadata: Any = ocp.metadata(str(self._path(step)))
-            record = dict(metadata.custom_metadata or {})
+            record = dict(self._read_metadata(step).custom_metadata or {})
         except InputError:
             raise
         except Exception as error:  # any parser's, for the file may hold anything
@@ -244,14 +244,24 @@ class Checkpoints:
 
     def _saved(self, step: int) -> Any:
         """The tree of a checkpoint, shapes in the place of arrays; `DamagedError` where it cannot be read."""
-        path = str(self._path(step))
         try:
-            found = ocp.metadata(path).metadata
+            found = self._read_metadata(step).metadata
+        except InputError:
+            raise
         except Exception as error:  # of Orbax's readers, whatever the damage makes of them
             raise DamagedError(step, _reason(error)) from error
         if not isinstance(found, Mapping) or "params" not in found:
             raise DamagedError(step, "the description of its arrays is missing or cannot be read")
         return {"ema": None, **found}
+
+    def _read_metadata(self, step: int) -> Any:
+        """The record and the tree of a checkpoint, in files of their own."""
+        if step in self._metadata:
+            return self._metadata[step]
+        found = ocp.metadata(str(self._path(step)))
+        if not self._writes:
+            self._metadata[step] = found
+        return found
 
     def set_aside(self, step: int) -> Path:
         """Renames a damaged checkpoint, so that it is no longer one; there is room for one of each step."""
