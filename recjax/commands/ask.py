@@ -19,6 +19,9 @@ from recjax.typing import InputError
 
 LEVELS = (0.3, 0.5, 0.7, 0.9)
 
+MEASURED = 5000
+"""Most users whose sets are measured: each takes a sort of the catalog."""
+
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": None}
 
 
@@ -29,7 +32,7 @@ def ask(options: Namespace) -> int:
     run, console = run_of(options.run, options.data, recipe_of(options)), plain_console()
     if options.measure:
         levels = (asking.coverage, *(level for level in LEVELS if level != asking.coverage))
-        both = (PredictionSets(levels), PredictionSets(levels, calibrate="test"))
+        both = (PredictionSets(levels, users=MEASURED), PredictionSets(levels, calibrate="test", users=MEASURED))
         console.print(run.report(options.run.resolve().name, both).table())
         return 0
     if options.rehearse is not None:

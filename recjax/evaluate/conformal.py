@@ -20,14 +20,14 @@ from scipy.special import log_softmax
 from recjax.data.batches.histories import Histories
 from recjax.data.batches.loader import query_batches
 from recjax.data.splits import Examples, Which
-from recjax.evaluate.evaluator import EvaluationData, Evaluator
+from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
 from recjax.evaluate.floors import rank_floors
 from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.intervals import bootstrap_values
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.ranking import NonFiniteScoresError, best_items, few_shapes, prepared, tracked
 from recjax.evaluate.report import TIES, Report, dataset_facts
-from recjax.limits import SEED, SIZE, between, require, within
+from recjax.limits import SEED, SIZE, at_least, between, require, within
 from recjax.models.model import Model
 from recjax.typing import Params
 
@@ -154,6 +154,7 @@ class PredictionSets(Evaluator):
             whom the stated coverage is guaranteed.
         score: see `Score`.
         mask_seen: "history" leaves out what a user has had.
+        users: most users that thresholds are of, and that are measured; None for all.
         users_per_batch: queries of a batch over all devices; each holds a row of the whole catalog.
         bootstrap: resamples of the users for the 95 % intervals; 0 for none.
         seed: of the halves and of the bootstrap.
@@ -163,12 +164,15 @@ class PredictionSets(Evaluator):
     calibrate: Literal["validation", "test"] = "validation"
     score: Score = "probability"
     mask_seen: Literal["history", "none"] = "history"
+    users: int | None = None
     users_per_batch: int = 64
     bootstrap: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self, levels=between(0, 1), users_per_batch=SIZE, bootstrap=within(0, 100_000), seed=SEED)
+        require(
+            self, levels=between(0, 1), users=at_least(2), users_per_batch=SIZE, bootstrap=within(0, 100_000), seed=SEED
+        )
 
     def evaluate(
         self,
@@ -219,9 +223,10 @@ class PredictionSets(Evaluator):
         """The examples that thresholds come from, and those that are measured."""
         test = data.split.examples("test")
         if self.calibrate == "validation":
-            return data.split.examples("validation"), test
-        mixed = np.random.default_rng(self.seed).permutation(len(test))
-        return test.take(np.sort(mixed[: len(test) // 2])), test.take(np.sort(mixed[len(test) // 2 :]))
+            return sampled(data.split.examples("validation"), self.users), sampled(test, self.users)
+        mixed, half = np.random.default_rng(self.seed).permutation(len(test)), len(test) // 2
+        given, asked = test.take(np.sort(mixed[:half])), test.take(np.sort(mixed[half:]))
+        return sampled(given, self.users), sampled(asked, self.users)
 
     def _floors(self, data: EvaluationData, given: Examples, asked: Examples) -> dict[str, dict[str, np.ndarray]]:
         """Floor -> its values for each user, by the first level."""
