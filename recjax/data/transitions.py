@@ -4,6 +4,7 @@ This counting model is the floor every sequential model is held against, and the
 dataset's events says anything. Its constants were fixed by hand before any result was seen and are not tuned.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,16 +72,18 @@ def user_items(histories: Histories, n_items: int) -> sparse.csr_array:
     return found
 
 
-def transition_counts(histories: Histories, n_items: int, backward: float = BACKWARD) -> sparse.csr_array:
+def transition_counts(
+    histories: Histories, n_items: int, backward: float = BACKWARD, gaps: Sequence[float] = GAPS
+) -> sparse.csr_array:
     """Counts of b near a, float64 [v, v] sparse.
 
-    For gaps g = 1, 2, 3 inside a history, `0.5 ** (g - 1)` is added to (a, b) and `backward` times that to (b, a);
+    For gaps g = 1, 2, ... inside a history, `gaps[g - 1]` is added to (a, b) and `backward` times that to (b, a);
     a = b is skipped.
     """
     size, histories = n_items + 1, histories.compact()
     row = np.repeat(np.arange(len(histories), dtype=np.int32), histories.lengths)
     counts = sparse.csr_array((size, size), dtype=np.float64)
-    for gap, weight in enumerate(GAPS, start=1):
+    for gap, weight in enumerate(gaps, start=1):
         before, after = histories.items[:-gap], histories.items[gap:]
         keep = (row[:-gap] == row[gap:]) & (before != after)
         pairs = (before[keep], after[keep])
