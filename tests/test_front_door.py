@@ -322,9 +322,11 @@ def test_answers_leave_the_items_that_they_fit(place, monkeypatch, capsys):
 def test_sets_and_questions_are_measured_on_held_out_users(place, monkeypatch, capsys):
     assert asked(place, monkeypatch, [], "--rehearse", "10")[0] == 0
     assert re.search(r"^set +\d", capsys.readouterr().out, re.MULTILINE)
+    assert asked(place, monkeypatch, [], "--measure", "--coverage", "70")[0] == 2
+    assert "--coverage is 70.0, expected a number between 0 and 1" in capsys.readouterr().err
     assert asked(place, monkeypatch, [], "--measure")[0] == 0
     assert capsys.readouterr().out.count("stated coverage 70%") == 2
-    for wrong in ("--history i0 --about colour", "--history x", "--rehearse 40", "--rehearse 1"):
+    for wrong in ("--history i0 --about colour", "--history x", "--rehearse 40", "--history i0 --show 0"):
         assert asked(place, monkeypatch, [], *wrong.split())[0] == 2
 
 

@@ -15,6 +15,7 @@ from recjax.evaluate.conformal import PredictionSets, error
 from recjax.evaluate.intervals import paired_values
 from recjax.evaluate.questions import Asking, Dialogue
 from recjax.evaluate.user_events import typed
+from recjax.settings import SettingError
 from recjax.typing import InputError
 
 LEVELS = (0.3, 0.5, 0.7, 0.9)
@@ -27,7 +28,7 @@ ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": None}
 
 def ask(options: Namespace) -> int:
     """A run and a history, to a prediction set that answers have made small; or figures of held-out users."""
-    asking = Asking(options.coverage, options.choice, options.enough, options.most, options.wrong)
+    asking = _asking(options)
     about = None if options.about is None else [name.strip() for name in options.about.split(",")]
     run, console = run_of(options.run, options.data, recipe_of(options)), plain_console()
     if options.measure:
@@ -36,8 +37,6 @@ def ask(options: Namespace) -> int:
         console.print(run.report(options.run.resolve().name, both).table())
         return 0
     if options.rehearse is not None:
-        if options.rehearse < 2:
-            raise InputError(f"--rehearse is {options.rehearse}, expected 2 users or more")
         _print_rehearsal(run.calibrated(about, asking, options.users, options.rehearse), console)
         return 0
     history = [item.strip() for item in options.history.split(",") if item.strip()]
@@ -53,6 +52,18 @@ def ask(options: Namespace) -> int:
     _ask(talk, console)
     _print_set(talk, console, options.show)
     return 0
+
+
+def _asking(options: Namespace) -> Asking:
+    for name, least in (("users", 10), ("show", 1)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name} is {getattr(options, name)}, expected {least} or more")
+    if options.rehearse is not None and options.rehearse < 2:
+        raise InputError(f"--rehearse is {options.rehearse}, expected 2 users or more")
+    try:
+        return Asking(options.coverage, options.choice, options.enough, options.most, options.wrong)
+    except SettingError as error:
+        raise InputError(str(error).replace("Asking.", "--")) from None
 
 
 def _ask(talk: Dialogue, console: Console) -> None:

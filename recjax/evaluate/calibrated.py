@@ -90,7 +90,7 @@ class Calibrated:
                 f"{rehearse:,} users are to be asked, which leaves none of {len(examples):,} held-out ones to "
                 "calibrate on"
             )
-        attributes = Attributes.of(data.dataset, about)
+        attributes = Attributes.of(data.dataset, about, max(16, min(512, 2 * most)))
         with jax.set_mesh(mesh):
             beliefs = probabilities(model, params, given, data, mask_seen=mask_seen)
         asker = Asker.calibrated_on(beliefs, given.targets, attributes, asking, seed)

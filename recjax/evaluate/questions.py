@@ -51,7 +51,7 @@ class Attributes:
     holds: np.ndarray
 
     @classmethod
-    def of(cls, dataset: Dataset, about: Sequence[str] | None = None, most: int = 64) -> "Attributes":
+    def of(cls, dataset: Dataset, about: Sequence[str] | None = None, most: int = 512) -> "Attributes":
         """The values that split a catalog most evenly; of values that the same items have, the first.
 
         Args:

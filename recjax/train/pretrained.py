@@ -70,7 +70,9 @@ def load_pretrained(dataset: str | Dataset | None, settings: Sequence[str] = (),
         InputError: no dataset is named, there is no such one, or the weights are not those that were published.
     """
     if dataset is None:
-        raise InputError(f"{PRETRAINED} is a model for any catalog: `recjax evaluate` and `recommend` take --data NAME")
+        raise InputError(
+            f"{PRETRAINED} is a model for any catalog: `recjax evaluate`, `recommend` and `ask` take --data NAME"
+        )
     config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
