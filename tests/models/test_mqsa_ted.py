@@ -73,8 +73,10 @@ def test_training_tells_a_vector_what_follows_its_item():
 def test_without_its_ideas_it_is_sasrec_bit_for_bit():
     alone = MQSATED(**SIZE, alpha=1.0, weight=0.0, l2=0.0)
     jax.tree.map(np.testing.assert_array_equal, graded(alone), graded(SASRec(**SIZE, norm="sasrec")))
-    _, ((_, sums), _) = graded(MQSATED(**SIZE))
-    assert {"loss", "objective", "l2", "distillation"} == set(sums)
+    model = MQSATED(**SIZE).build(STATS)
+    params = jax.eval_shape(model.init, jax.random.key(0), batch(), KNOWN)
+    sums = jax.eval_shape(model.loss, params, batch(), KNOWN, jax.random.key(3))[1]
+    assert {"loss", "objective", "l2", "distillation"} == set(sums) and "long" in params
 
 
 def test_a_window_is_of_one_history():

@@ -137,4 +137,4 @@ def test_what_it_reads_has_to_be_there():
     rows = loader().host_batch(0)
     lone = dataclasses.replace(rows, more={k: v for k, v in rows.more.items() if k != "users"})
     with pytest.raises(InputError, match="Users view"):
-        model.terms(params, lone, KNOWN, jnp.zeros((8, LENGTH, WIDTH)), None)
+        jax.eval_shape(lambda params: model.positives(params, lone, KNOWN, None), params)
