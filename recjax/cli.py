@@ -138,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     _train(command("train", "train a recipe, or resume where its run folder has a checkpoint; then evaluate"))
     _evaluate(command("evaluate", "rank the whole catalog for every user and print the result beside the floors"))
     _recommend(command("recommend", "recommend items for a history, for users, or beside items"))
+    _ask(command("ask", "ask a user what shrinks the set of items that may come next the most"))
     _export(command("export", "write a run's vectors, its weights, or its ranking as a program for other software"))
     _serve(command("serve", "answer over HTTP: lists for histories and for users event by event, and a page to try it"))
     _tokenize(command("tokenize", "make a recipe's item codes, or read a run's, and show what they look like"))
@@ -346,6 +347,39 @@ def _recommend(command: argparse.ArgumentParser) -> None:
     )
     _columns(command, "what the files call a column, e.g. user_id=CustomerID; may be repeated")
     command.add_argument("--k", type=int, default=10, metavar="N", help="items per list (default 10)")
+    _own_classes(command)
+
+
+def _ask(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=_local, metavar="RUN", help="run folder, or `pretrained` with --data")
+    command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
+    who = command.add_mutually_exclusive_group(required=True)
+    who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first; the questions are yours")
+    who.add_argument(
+        "--rehearse", type=int, metavar="USERS", help="ask so many held-out users, who answer by their next item"
+    )
+    who.add_argument(
+        "--measure", action="store_true", help="print coverage and size of the sets of the test users, unasked"
+    )
+    command.add_argument("--coverage", type=float, default=0.7, metavar="SHARE", help="stated (default 0.7)")
+    command.add_argument(
+        "--about",
+        metavar="COLUMN,...",
+        help="of the catalog (default: categories, genres, brand; else titles)",
+    )
+    command.add_argument(
+        "--choice",
+        choices=("set", "entropy", "random"),
+        default="set",
+        help="of the next question: of the smallest set (default), of the surest model, any",
+    )
+    command.add_argument("--enough", type=int, default=10, metavar="N", help="items that are few enough (default 10)")
+    command.add_argument("--most", type=int, default=20, metavar="N", help="questions (default 20)")
+    command.add_argument(
+        "--wrong", type=float, default=0.0, metavar="SHARE", help="of the answers may be wrong (default 0)"
+    )
+    command.add_argument("--users", type=int, default=1000, metavar="N", help="held-out users to calibrate on (1000)")
+    command.add_argument("--show", type=int, default=20, metavar="N", help="items that are shown (default 20)")
     _own_classes(command)
 
 

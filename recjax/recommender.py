@@ -16,7 +16,9 @@ from recjax.data.batches.loader import Data
 from recjax.data.splits import Histories
 from recjax.data.store.prepared import find
 from recjax.evaluate import vectors
+from recjax.evaluate.calibrated import Calibrated
 from recjax.evaluate.program import export_ranking
+from recjax.evaluate.questions import Asking
 from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import Fallback, Recommendations, known_events, recommend
 from recjax.evaluate.report import Report
@@ -315,6 +317,20 @@ class Recommender:
         given = [*settings, *([f"evaluate.split={split}"] if split else [])]
         data = dataset or (self.run.config.data.dataset if is_pretrained(self.folder) else None)
         return load_named(self.folder, data, self.recipe, given).report(self.folder.resolve().name, floors=floors)
+
+    def calibrated(self, about: Sequence[str] | None = None, *, users: int = 1000, **asking: Any) -> Calibrated:
+        """Prediction sets of a stated coverage, `.sets(histories)`, and questions to a user, `.ask(history)`.
+
+        Needs the dataset. What comes with recjax counts the training events alone here.
+
+        Args:
+            about: columns of the catalog to ask about; by default its categories, genres and brands, or titles.
+            users: most held-out users that the coverage is calibrated on.
+            asking: coverage (0.7) and more, see `recjax.evaluate.questions.Asking`.
+        """
+        data = self.run.config.data.dataset if is_pretrained(self.folder) else None
+        run = load_named(self.folder, data, self.recipe)
+        return run.calibrated(about, Asking(**asking), users)
 
     def dataset(self) -> Any:
         """The dataset that the run was trained on, with its users, as it is now."""

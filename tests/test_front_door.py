@@ -38,7 +38,11 @@ EVENTS = pl.DataFrame(
 COLUMNS = {"user_id": "CustomerID", "item_id": "sku", "timestamp": "day"}
 NAMED = [part for ours, theirs in COLUMNS.items() for part in ("--column", f"{ours}={theirs}")]
 CATALOG = pl.DataFrame(
-    {"item_id": [f"i{item}" for item in range(ITEMS)], "title": [f"thing {n}" for n in range(ITEMS)]}
+    {
+        "item_id": [f"i{item}" for item in range(ITEMS)],
+        "title": [f"thing {n}" for n in range(ITEMS)],
+        "categories": [f"{'odd' if n % 2 else 'even'}|{'low' if n < ITEMS // 2 else 'high'}" for n in range(ITEMS)],
+    }
 )
 
 
@@ -314,3 +318,50 @@ def test_a_named_index_of_a_pandas_frame_is_a_column():
     frame = pandas.DataFrame({"u": [3.0, None], "i": ["a", "b"]})
     assert frames.polars_frame(frame, "it").columns == ["u", "i"]
     assert frames.polars_frame(frame.set_index("u"), "it").columns == ["u", "i"]
+
+
+def asked(place, monkeypatch, answers, *arguments):
+    """The exit status of `recjax ask`, and the questions, each answered in turn; then the input ends."""
+    monkeypatch.chdir(place)
+    questions, given = [], iter(answers)
+
+    def answer(question):
+        questions.append(question)
+        if (found := next(given, None)) is None:
+            raise EOFError
+        return found
+
+    monkeypatch.setattr("builtins.input", answer)
+    return cli.main(["ask", "run", "--users", "20", *arguments]), questions
+
+
+def test_answers_leave_the_items_that_they_fit(place, monkeypatch, capsys):
+    history = ["--history", "i0,i2", "--coverage", "0.9", "--enough", "1"]
+    status, questions = asked(place, monkeypatch, ["perhaps", "", "y"], *history)
+    assert status == 0 and len(set(questions)) == 3 and questions[0] == questions[1]
+    shown = capsys.readouterr().out
+    kind = questions[2].removeprefix("categories: ").removesuffix("? ")
+    listed = CATALOG.filter(pl.col("categories").str.split("|").list.contains(kind))["title"].to_list()
+    titles = re.findall(r"thing \d+", shown)
+    assert "perhaps" in shown and titles and set(titles) <= set(listed)
+
+
+def test_sets_and_questions_are_measured_on_held_out_users(place, monkeypatch, capsys):
+    assert asked(place, monkeypatch, [], "--rehearse", "10")[0] == 0
+    assert re.search(r"^set +\d", capsys.readouterr().out, re.MULTILINE)
+    assert asked(place, monkeypatch, [], "--measure", "--coverage", "70")[0] == 2
+    assert "--coverage is 70.0, expected a number between 0 and 1" in capsys.readouterr().err
+    assert asked(place, monkeypatch, [], "--measure")[0] == 0
+    assert capsys.readouterr().out.count("stated coverage 70%") == 2
+    for wrong in ("--history i0 --about colour", "--history x", "--rehearse 40", "--history i0 --show 0"):
+        assert asked(place, monkeypatch, [], *wrong.split())[0] == 2
+
+
+def test_sets_of_users_from_python(place, monkeypatch):
+    monkeypatch.chdir(place)
+    model = recjax.load("run").calibrated(["categories"], coverage=0.5, users=20)
+    sets, warned = quiet(model.sets, {"ann": ["i1", "i2"], "bob": ["i3", "x"], "eve": ["x"]})
+    assert sets.columns == ["user_id", "rank", "item_id", "title", "probability"]
+    assert set(sets["user_id"]) == {"ann", "bob"} and any("'eve'" in line for line in warned)
+    talk = model.ask(["i1", "i2"])
+    assert talk.table.height == sets.filter(user_id="ann").height

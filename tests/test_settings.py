@@ -16,10 +16,12 @@ from recjax.data.batches.derived import Prefixes, Windows
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch
 from recjax.data.features.columns import Attribute, VectorFile, Words
-from recjax.data.features.relations import CoOccurrence, Neighbours, Transitions
+from recjax.data.features.relations import CoOccurrence, Drawn, Neighbours, Transitions
 from recjax.data.items import bare_items
 from recjax.data.splits import ByUser, GlobalTime
 from recjax.data.target_sets import LastBasket, RandomSplit, Sessions
+from recjax.evaluate.conformal import PredictionSets
+from recjax.evaluate.questions import Asking
 from recjax.mixers import MIXERS
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.parts.axes import Axis
@@ -129,7 +131,8 @@ PARTS = [
     *[Axis(), GlobalTime(), ByUser(), Corrupted(), Pretrain(), Hashed(), Sketch(), SentenceEncoder("odd")],
     *[BCE(), BPR(), Negatives(), Channel(Hashed()), MeshShape()],
     *[Prefixes(), Windows(), Partnered(partner=AlteredCopy()), Crop(), RandomSplit(), Sessions(), Stage("odd")],
-    *[Attribute("brand"), Words(), VectorFile("odd", 4), Transitions(), CoOccurrence(), Neighbours()],
+    *[Attribute("brand"), Words(), VectorFile("odd", 4), Transitions(), CoOccurrence(), Neighbours(), Drawn()],
+    *[PredictionSets(), Asking()],
     *[RQKMeans(), RQVAE(), T5Config(10), LastBasket()],
 ]
 

@@ -21,7 +21,7 @@ from recjax.evaluate.intervals import bootstrap
 from recjax.evaluate.metrics import ACCURACY, LIST_LENGTH, MISS, coverage, mean_metrics, novelty, popularity_lift
 from recjax.evaluate.ranking import Rankings, rank_users
 from recjax.evaluate.report import NOT_RANKED, RANK, TIES, Report, dataset_facts
-from recjax.evaluate.slices import slices
+from recjax.evaluate.slices import gap_slices, slices
 from recjax.limits import COUNT, SEED, SIZE, require, within
 from recjax.models.model import Model
 from recjax.typing import InputError, Params
@@ -46,6 +46,7 @@ class Evaluate(Evaluator):
             each user; models and floors see no more. Masking, and what counts as a repeat, follow the events that are
             left: an item that was cut off may be recommended again. None shows whole histories. Validation while
             training always does.
+        gap_slices: report users with short and with long times between events apart, halves by the median.
         baselines: which of `floors.BASELINES` to fit and rank beside the floors.
     """
 
@@ -57,6 +58,7 @@ class Evaluate(Evaluator):
     k: int = 20
     seed: int = 0
     max_history: int | None = None
+    gap_slices: bool = False
     baselines: tuple[str, ...] = ()
 
     metrics: ClassVar[tuple[str, ...]] = ACCURACY
@@ -219,6 +221,10 @@ def report(
     examples = examples_of(config, dataset, split)
     counts = item_counts(split.train.items, dataset.n_items)
     groups = {"all": np.ones(len(examples), bool)} | slices(examples, counts, dataset.n_unseen)
+    if config.gap_slices:
+        if not dataset.has_times:
+            raise InputError(f"evaluate.gap_slices needs times, and dataset {dataset.name!r} has places in an order")
+        groups |= gap_slices(examples)
     ranked: dict[str, Rankings | None] = {}
     if floors:
         only = (*FLOORS, *config.baselines)

@@ -12,6 +12,7 @@
 
 import numpy as np
 
+from recjax.data.batches.histories import shared
 from recjax.data.splits import Examples
 
 HEAD_SHARE = 0.2
@@ -49,3 +50,18 @@ def slices(examples: Examples, counts: np.ndarray, unseen: int = 0) -> dict[str,
         "head": head,
         "tail": ~head,
     }
+
+
+def gap_slices(examples: Examples) -> dict[str, np.ndarray]:
+    """Name of each half -> bool [n]: users whose mean time between two events is up to the median, or above it.
+
+    Users of one event have no such time and belong to neither.
+    """
+    histories = examples.histories
+    several = histories.lengths > 1
+    starts, stops = histories.starts[several], histories.stops[several]
+    means = np.zeros(len(examples))
+    first, last = (shared(histories.timestamps, places) for places in (starts, stops - 1))
+    means[several] = (last - first) / (stops - starts - 1)
+    above = means > (np.median(means[several]) if several.any() else 0.0)
+    return {"short_gaps": several & ~above, "long_gaps": several & above}

@@ -8,6 +8,7 @@ import flax.linen as nn
 from recjax.limits import RATE, SIZE, above, at_least, divides, refuse, require
 from recjax.mixers.mixer import Capabilities, Mixer, SeqContext, at_last, from_heads, to_heads
 from recjax.mixers.parts.cache import Cache, attend, empty
+from recjax.mixers.parts.gaps import IntervalQuery, log_days
 from recjax.mixers.parts.last import attend_last
 from recjax.nn.rotary import rotary
 from recjax.ops.attention.dense import attention
@@ -16,6 +17,7 @@ from recjax.typing import Array
 
 Positions = Literal["none", "rotary"]
 Relative = Literal["none", "events", "times", "both"]
+Query = Literal["event", "interval"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Attention:
             positions already or `relative` tells them.
         relative: learned terms of the scores, one per head, for gaps in "events" (Raffel et al. 2020), in "times" (Zhai
             et al. 2024) or "both"; gaps share logarithmic buckets. Times are those of the events themselves.
+        query: what queries are made of: the "event", or the "interval" alone, log(1 + days) since the event before
+            (the interval-infused attention of IntervalLLM, 2025): which earlier events count then depends on how long
+            the user has been away. Projections have no biases there, and an event without interval sees all alike.
         window: events that an event sees, itself among them, to each side it may see; None for all. The state is then
             as large as the window, however long the history.
         first: events at the beginning of a history that all its events see, whatever the window (the global tokens of
@@ -45,6 +50,7 @@ class Attention:
     kv_heads: int | None = None
     positions: Positions = "none"
     relative: Relative = "none"
+    query: Query = "event"
     window: int | None = None
     first: int = 0
 
@@ -70,7 +76,7 @@ class Attention:
     @property
     def times(self) -> bool:
         """Whether scores depend on gaps in time."""
-        return self.relative in ("times", "both")
+        return self.relative in ("times", "both") or self.query == "interval"
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "AttentionMixer":
         divides(self, "heads", width, "the width")
@@ -100,6 +106,8 @@ class AttentionMixer(Mixer):
 
     def mix(self, x, source, context, last, state):
         config = self.config
+        if config.query == "interval":
+            x = IntervalQuery(self.width, self.dtype, name="interval")(log_days(context, state and state[0]))
         query, key = self.compared(at_last(x, last), source)
         value = self.heads("value", source, config.kv_heads or config.heads)
         if config.positions == "rotary":
@@ -133,7 +141,8 @@ class AttentionMixer(Mixer):
     def heads(self, name: str, stream: Array, heads: int) -> Array:
         """A projection of [b, l, d] to [b, heads, l, c]."""
         features = heads * (self.width // self.config.heads)
-        return to_heads(self.dense(name, features, scale=self.config.init_scale)(stream), heads)
+        bias = False if self.config.query == "interval" else None
+        return to_heads(self.dense(name, features, bias=bias, scale=self.config.init_scale)(stream), heads)
 
     def _bias(self, context: SeqContext) -> GapBias | None:
         relative, sides = self.config.relative, 1 if self.causal else 2
@@ -145,5 +154,5 @@ class AttentionMixer(Mixer):
             events = self.param("event_bias", init, (self.config.heads, sides * DISTANCES))
         if relative != "events":
             times = self.param("time_bias", init, (self.config.heads, sides * TIMES))
-        seconds = context.seconds("attention with relative times") if self.config.times else None
+        seconds = context.seconds("attention with relative times") if relative in ("times", "both") else None
         return GapBias(events, times, seconds, signed=not self.causal)

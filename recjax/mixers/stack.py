@@ -13,6 +13,7 @@ from recjax.nn.dropout import Dropout
 from recjax.nn.feed_forward import Activation, FeedForward
 from recjax.nn.norm import LayerNorm
 from recjax.ops.items.embedding import take_position
+from recjax.ops.scan.short_conv import short_conv
 from recjax.typing import Array, Dtype, Float, InputError
 
 Norm = Literal["sasrec", "pre", "post"]
@@ -43,6 +44,8 @@ class Stack:
         dropout: rate on the output of mixer and feed-forward network.
         init_scale: standard deviation of kernels, or None for Xavier uniform.
         remat: recompute each block in the backward pass instead of keeping its activations.
+        query_window: last inputs of its history whose mean is the query of an event, in blocks of norm "sasrec"
+            (L-query attention, Zhu et al. 2024); 1 for the event itself. Else the encoder reads whole histories.
         scan: compile one period of the pattern and scan over its stacked parameters, so that a deep encoder compiles
             as fast as a shallow one; `layers` is then a multiple of the pattern's length.
         dtype: compute type.
@@ -58,11 +61,15 @@ class Stack:
     dropout: float = 0.0
     init_scale: float | None = None
     remat: bool = False
+    query_window: int = 1
     scan: bool = False
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         require(self, layers=LAYERS, width=SIZE, inner=within(0, WIDEST), dropout=RATE, init_scale=above(0))
+        require(self, query_window=SIZE)
+        if self.query_window > 1 and self.norm != "sasrec":
+            refuse(self, "query_window", f'1 where the norm is "{self.norm}", whose blocks have no query of their own')
         if not self.pattern:
             refuse(self, "pattern", "at least one mixer")
         if self.scan and self.layers % len(self.pattern):
@@ -110,6 +117,7 @@ class Stack:
             InputError: a mixer cannot be advanced event by event, or the encoder is not causal.
         """
         unable = [type(mixer).__name__ for mixer in self.used if mixer.capabilities.memory == "none"]
+        unable += ["attention by means of windows"] * (self.query_window > 1)
         if unable or not self.causal:
             who = f"{', '.join(dict.fromkeys(unable))} cannot" if unable else "an encoder that sees both sides cannot"
             raise InputError(f"{who} be advanced event by event; causal mixers with a memory can")
@@ -118,6 +126,14 @@ class Stack:
             self.mixer(layer).init_state(width=self.width, rows=rows, max_length=max_length, dtype=dtype)
             for layer in range(self.layers)
         )
+
+
+def window_mean(x: Float[Array, "b l d"], context: SeqContext, window: int) -> Float[Array, "b l d"]:
+    """Mean of the last `window` positions of the same history, of fewer where it has not begun so long ago."""
+    totals, counts = (
+        short_conv(y, jnp.ones((window, y.shape[2])), starts=context.starts)[0] for y in (x, jnp.ones_like(x[..., :1]))
+    )
+    return totals / counts
 
 
 class Block(nn.Module):
@@ -152,7 +168,7 @@ class Block(nn.Module):
 
         resumes = state is not None
         if s.norm == "sasrec":
-            query = mixer_norm(x)
+            query = mixer_norm(x if s.query_window == 1 else window_mean(x, context, s.query_window))
             x = at_last(query, last) + mix(query, source=x)
         elif s.norm == "pre":
             x = at_last(x, last) + mix(mixer_norm(x))

@@ -4,7 +4,7 @@ Qin et al., Intent Contrastive Learning with Cross Subsequences for Sequential R
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from recjax.models.model import ItemStats, Sweep
 from recjax.models.next_item import NextItem
 from recjax.models.parts.dot_product import DotProductModel, Terms, last_token
 from recjax.nn.groups import FROZEN
-from recjax.ops.contrast import info_nce, prototype_info_nce
+from recjax.ops.contrast import nt_xent, prototype_info_nce
 from recjax.ops.items.embedding import take_position
 from recjax.ops.kmeans import assign, kmeans
 from recjax.typing import Array, Float, Params
@@ -93,7 +93,9 @@ class ICSRecModel(DotProductModel):
         centroids = kmeans(jnp.asarray(sweep(self.states)), self.clusters, key, iterations=self.rounds)
         return {**params, FROZEN: {"centroids": centroids}}
 
-    def terms(self, params: Params, batch: Batch, hidden: Float[Array, "b l d"], key: Array | None) -> Terms:
+    def terms(
+        self, params: Params, batch: Batch, items: Items, hidden: Float[Array, "b l d"], key: Array | None
+    ) -> Terms:
         if not self.coarse and not self.fine:
             return {}
         place = batch.more.get("partner_places", last_token(batch.segments))
@@ -101,8 +103,7 @@ class ICSRecModel(DotProductModel):
         own, paired = take_position(hidden, place), batch.more["partner_weights"]
         terms: Terms = {}
         if self.coarse:
-            pair: dict[str, Any] = {"weights": paired, "groups": take_position(batch.targets, place), "within": True}
-            both = (info_nce(own, partners, **pair) + info_nce(partners, own, **pair)) / 2
+            both = nt_xent(own, partners, weights=paired, groups=take_position(batch.targets, place))
             terms["coarse"] = (self.coarse, jnp.sum(both), jnp.sum(paired))
         if self.fine:
             present = jnp.any(batch.segments > 0, axis=1).astype(jnp.float32)

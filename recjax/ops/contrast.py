@@ -84,6 +84,24 @@ def info_nce(
     return island(anchors, partners, weights, groups)
 
 
+def nt_xent(one: Float[Array, "b d"], other: Float[Array, "b d"], **options: Any) -> Float[Array, " b"]:
+    """NT-Xent (Chen et al., SimCLR, ICML 2020, eq. 1): `info_nce` within two views, the mean of both orders.
+
+    >>> views = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> [round(float(x), 4) for x in nt_xent(views, views)]  # log(1 + 2 exp(-1))
+    [0.5514, 0.5514]
+
+    Args:
+        one: one view of each example.
+        other: the other view.
+        options: temperature, weights and groups of `info_nce`.
+
+    Returns:
+        float32, weighted.
+    """
+    return (info_nce(one, other, within=True, **options) + info_nce(other, one, within=True, **options)) / 2
+
+
 def prototype_info_nce(
     states: Float[Array, "b d"],
     centroids: Float[Array, "c d"],

@@ -76,7 +76,9 @@ def load_pretrained(
         InputError: no dataset is named, there is no such one, or the weights are not those that were published.
     """
     if dataset is None:
-        said = "`recjax recommend`, `serve` and `evaluate` take --data NAME" if COMMAND.get() else "say data='NAME'"
+        said = (
+            "`recjax recommend`, `ask`, `serve` and `evaluate` take --data NAME" if COMMAND.get() else "say data='NAME'"
+        )
         raise InputError(f"{PRETRAINED} is a model for any catalog: {said}")
     config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
     data = config.data

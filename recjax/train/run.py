@@ -20,6 +20,9 @@ from recjax.data.dataset import Dataset
 from recjax.data.items import VECTORS, Items, on_devices
 from recjax.data.splits import Split
 from recjax.evaluate import protocol
+from recjax.evaluate.calibrated import ASKING, Calibrated
+from recjax.evaluate.evaluator import EvaluationData
+from recjax.evaluate.questions import Asking
 from recjax.evaluate.report import Report
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
@@ -86,6 +89,15 @@ class Run:
         of_run = (self.model, self.params, self.dataset, self.split, self.config.data.view, given, self.items)
         with jax.set_mesh(self.mesh):
             return protocol.evaluate(*of_run, floors=floors, name=name, vectors=self.text_vectors())
+
+    def calibrated(
+        self, about: Sequence[str] | None = None, asking: Asking = ASKING, users: int = 1000, rehearse: int = 0
+    ) -> Calibrated:
+        """The run with prediction sets of a stated coverage, see `Calibrated.on`."""
+        data = EvaluationData(self.dataset, self.split, self.config.data.view, self.items)
+        options: Any = {"about": about, "asking": asking, "users": users, "rehearse": rehearse}
+        options |= {"mask_seen": self.config.evaluators[0].mask_seen, "seed": self.config.seed}
+        return Calibrated.on(self.model, self.params, data, self.mesh, **options)
 
     def text_vectors(self) -> np.ndarray | None:
         """The space in which the model compares items, float32 [items + 1, d], for the text floor to use the same; None

@@ -66,6 +66,21 @@ def test_every_user_counts_the_same_on_eight_devices(shape, candidates):
     np.testing.assert_array_equal(single.ranks(), many.ranks())
 
 
+def test_users_with_short_and_with_long_gaps_are_halves():
+    histories = SPLIT.test.histories
+    times = np.cumsum(np.random.default_rng(0).integers(1, 9, len(histories.items)) ** 3)
+    split = dataclasses.replace(
+        SPLIT, test=dataclasses.replace(SPLIT.test, histories=dataclasses.replace(histories, timestamps=times))
+    )
+    report = evaluate(MODEL, PARAMS, DATA, split, toy.VIEW, dataclasses.replace(SMALL, gap_slices=True), floors=False)
+    own = [np.diff(times[start:stop]) for start, stop in zip(histories.starts, histories.stops, strict=True)]
+    means = np.array([gaps.mean() if len(gaps) else np.nan for gaps in own])
+    for name, rows in (("short_gaps", means <= np.nanmedian(means)), ("long_gaps", means > np.nanmedian(means))):
+        assert report.counts[name] == rows.sum() > 0
+        assert report.metrics[name]["ndcg@10"] == mean_metrics(report.ranks()[rows])["ndcg@10"]
+    assert "short_gaps" not in run(floors=False).metrics
+
+
 def test_slices():
     report = run(floors=False)
     counts = report.counts

@@ -54,6 +54,38 @@ def _dense(params, name: str, x: np.ndarray) -> np.ndarray:
     return x @ np.asarray(part["kernel"], np.float64) + np.asarray(part.get("bias", 0.0), np.float64)
 
 
+def test_queries_of_intervals_are_the_time_since_the_event_before():
+    """By the equations; ten times the intervals attend otherwise, and without any an event is the mean of the past."""
+    module, params = _built(Attention(heads=2, query="interval"))
+    x, apply = _x().astype(np.float64), jax.jit(module.apply)
+
+    def found(params, scale):
+        context = _context()
+        return np.asarray(
+            apply(params, _x(), SeqContext(context.segments, context.positions, scale * context.timestamps))
+        )
+
+    gap = np.diff(SECONDS, axis=1, prepend=0) / 86400 * ((SEGMENTS > 0) & (np.diff(SEGMENTS, axis=1, prepend=-1) == 0))
+    part = params["params"]["interval"]
+    inner = np.log1p(gap)[..., None] @ np.asarray(part["inner"]["kernel"], np.float64)
+    gelu = inner / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))  # the usual approximation
+    outer = gelu @ np.asarray(part["outer"]["kernel"], np.float64)
+    normed = (outer - outer.mean(-1, keepdims=True)) / np.sqrt(outer.var(-1, keepdims=True) + 1e-6)
+    normed = normed * np.asarray(part["norm"]["scale"]) + np.asarray(part["norm"]["bias"])
+    heads = lambda z: z.reshape(2, LENGTH, 2, -1).swapaxes(1, 2)  # noqa: E731
+    query, key, value = (heads(_dense(params, name, y)) for name, y in (("query", normed), ("key", x), ("value", x)))
+    assert all("bias" not in params["params"][name] for name in ("query", "key", "value"))
+    weights = _softmax(np.where(CAUSAL[:, None], query @ key.swapaxes(2, 3) / np.sqrt(WIDTH / 2), -1e30))
+    expected = _dense(params, "output", (weights @ value).swapaxes(1, 2).reshape(2, LENGTH, WIDTH))
+    events = SEGMENTS > 0
+    np.testing.assert_allclose(found(params, 1)[events], expected[events], rtol=1e-4, atol=1e-4)
+    assert abs(found(params, 1) - found(params, 10))[events].max() > 1e-2
+    fresh = jax.jit(module.init)(jax.random.key(0), _x(), _context())
+    shares = CAUSAL / np.maximum(CAUSAL.sum(axis=2, keepdims=True), 1)
+    mean = _dense(fresh, "output", shares @ _dense(fresh, "value", x))
+    np.testing.assert_allclose(found(fresh, 0)[events], mean[events], rtol=1e-4, atol=1e-5)
+
+
 def test_hstu_is_its_equations_and_n_is_a_constant_of_the_model():
     module, params = _built(HSTU(heads=2, channels=3, max_length=50, window=4))
     x = _x().astype(np.float64)

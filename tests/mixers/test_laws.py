@@ -38,6 +38,7 @@ MIXERS = {
     "attention": Attention(heads=2),
     "attention-rotary": Attention(heads=2, kv_heads=1, positions="rotary"),
     "attention-relative": Attention(heads=2, relative="both"),
+    "attention-interval": Attention(heads=2, query="interval", window=12),
     "attention-window": Attention(heads=2, positions="rotary", window=5, first=2),
     "hstu": HSTU(heads=2, max_length=LENGTH),
     "hstu-window": HSTU(max_length=LENGTH, window=5),

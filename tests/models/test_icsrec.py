@@ -55,7 +55,7 @@ def built():
 
     @jax.jit
     def summed(params, rows, states):
-        return {name: term[1] for name, term in model.terms(params, rows, states, None).items()}
+        return {name: term[1] for name, term in model.terms(params, rows, BARE, states, None).items()}
 
     return model, params, summed
 
@@ -149,7 +149,7 @@ def test_slots_are_compared_where_they_were_drawn():
 def test_a_view_without_partners_is_refused():
     model, params, _ = built()
     with pytest.raises(InputError, match=r"data\.view has to be a Partnered view"):
-        model.terms(params, dataclasses.replace(batch(SLOTS), more={}), hidden(), None)
+        model.terms(params, dataclasses.replace(batch(SLOTS), more={}), BARE, hidden(), None)
 
 
 def test_a_run_stopped_at_a_refresh_is_the_unbroken_one(tmp_path, monkeypatch):

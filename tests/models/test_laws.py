@@ -22,9 +22,12 @@ import pytest
 
 import recjax
 from recjax.config import RunConfig, from_json, to_json
+from recjax.data.batches.alterations import Substitute
+from recjax.data.batches.derived import Prefixes, Users
 from recjax.data.batches.loader import Data, query_batches
+from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
-from recjax.data.features.relations import SessionCoOccurrence
+from recjax.data.features.relations import Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -34,6 +37,7 @@ from recjax.models.bert4rec import BERT4Rec
 from recjax.models.evidence import Evidence
 from recjax.models.gsasrec import GSASRec
 from recjax.models.model import Model, ModelConfig
+from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
 from recjax.models.parts.dot_product import DotProductModel
 from recjax.models.parts.objectives import GBCE
@@ -41,6 +45,7 @@ from recjax.models.pisa import PISA
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.models.sasrec import SASRec
+from recjax.models.sracl import SRACL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
@@ -80,6 +85,8 @@ def texts(model: ModelConfig) -> RunConfig:
     return ids(model, text=space, tokenizer=RQKMeans(slots=2, clusters=8, collisions="nearest-free"))
 
 
+COPY = AlteredCopy((Substitute(),))
+
 EVIDENCE = dict(evidence_config("planted").items)
 
 SYSTEMS = {
@@ -90,6 +97,14 @@ SYSTEMS = {
     "next-item-s4": ids(NextItem(**SMALL, mixer="s4"), pack=False),
     "evidence": ids(Evidence(last=LENGTH), Shifted(LENGTH, align="left", targets=1), pack=False, items=EVIDENCE),
     "pisa": ids(PISA(**SMALL), NextSession(LENGTH), items={"sessions": SessionCoOccurrence(count=4)}),
+    "mqsa-ted": ids(MQSATED(**{**SMALL, "dropout": 0.1}), items={"next": Transitions(count=4, gaps=(1.0,))}),
+    "sracl": ids(
+        SRACL(**SMALL, memory=32, neighbours=3),
+        Partnered(Partnered(Users(Prefixes(Shifted(LENGTH, align="left", targets=1))), COPY, "first"), COPY, "second"),
+        pack=False,
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={"neighbours": Neighbours(count=3)},
+    ),
     "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
     "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
 }
@@ -217,7 +232,7 @@ def test_padding_behind_a_history_changes_no_score(name):
 
 def alike(run: Run) -> tuple[Params, Items]:
     """Parameters and items that cannot tell one item from another, so that all have the same score."""
-    if not run.items.columns:
+    if not run.items.columns or run.model.per_item:  # by whose rows items are known
         return jax.tree.map(jnp.zeros_like, run.params), run.items
     columns = {name: jnp.broadcast_to(column[1], column.shape) for name, column in run.items.columns.items()}
     relations = jax.tree.map(jnp.zeros_like, run.items.relations)

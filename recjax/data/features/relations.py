@@ -11,9 +11,9 @@ from recjax.data.batches.histories import sessions
 from recjax.data.features.feature import Feature, Source, State, column
 from recjax.data.items import Relation
 from recjax.data.text_neighbours import kth_largest
-from recjax.data.transitions import best_of_rows, place_in, transition_counts, user_items
+from recjax.data.transitions import GAPS, best_of_rows, place_in, transition_counts, user_items
 from recjax.late import sparse
-from recjax.limits import SIZE, at_least, require
+from recjax.limits import SEED, SIZE, at_least, require
 
 CHUNK = 1024
 """Items whose similarities to all others exist at a time."""
@@ -70,16 +70,18 @@ class Transitions(Counted):
     """Items that users had next: of a at distance 1, 2, 3 behind b, counted 1, 1/2, 1/4, as a share of a's counts.
 
     Attributes:
+        gaps: what an event counts at distance 1, 2, ...; (1.0,) for the very next alone.
         backward: weight of what came before, as a share of what came after; 0 counts forward alone.
     """
 
+    gaps: tuple[float, ...] = GAPS
     backward: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self, count=SIZE, backward=at_least(0))
+        require(self, count=SIZE, gaps=at_least(0), backward=at_least(0))
 
     def make(self, source: Source, state: State) -> Relation:
-        counts = transition_counts(source.train, source.dataset.n_items, self.backward)
+        counts = transition_counts(source.train, source.dataset.n_items, self.backward, self.gaps)
         sums = np.maximum(counts.sum(axis=1), 1e-9)
         return strongest(sparse.csr_array(sparse.diags_array(1 / sums) @ counts), self.count)
 
@@ -168,3 +170,28 @@ class Neighbours(Feature):
             known = np.isfinite(found) & (length[part] > 0)
             ids[part, :count], values[part, :count] = np.where(known, best, 0), np.where(known, found, 0.0)
         return Relation(ids, values)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Drawn(Feature):
+    """Items drawn at random for each: the control of what neighbours do.
+
+    Attributes:
+        count: links of an item.
+        seed: of the draw.
+    """
+
+    count: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self, count=SIZE, seed=SEED)
+
+    def shape(self) -> int:
+        return self.count
+
+    def make(self, source: Source, state: State) -> Relation:
+        items = source.dataset.n_items
+        ids = np.random.default_rng(self.seed).integers(1, items + 1, (items + 1, self.count), np.int32)
+        ids[0] = 0
+        return Relation(ids, (ids > 0).astype(np.float32))  # pyright: ignore[reportArgumentType]

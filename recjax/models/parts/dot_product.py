@@ -77,13 +77,17 @@ class ItemSequenceEncoder(nn.Module):
             x = LayerNorm(name="input_norm")(x)
         x = Dropout(self.stack.dropout)(x.astype(dtype))
         context = SeqContext(segments, positions, timestamps, continues)
-        x = Encoder(self.stack, name="encoder")(x, context, last, state)
+        x = self.encoded(x, context, last, state)
         if state is not None:
             x, state = x
         if self.transform:
             x = nn.Dense(width, dtype=dtype, kernel_init=init, name="transform")(x)
             x = LayerNorm(dtype=dtype, name="transform_norm")(jax.nn.gelu(x))
         return x if state is None else (x, state)
+
+    def encoded(self, x: Array, context: SeqContext, last: Array | None, state: tuple[Any, ...] | None) -> Any:
+        """What `Encoder` gives: the encoder, inside the compact `__call__`."""
+        return Encoder(self.stack, name="encoder")(x, context, last, state)
 
 
 @jax.tree_util.register_dataclass
@@ -135,7 +139,6 @@ class DotProductModel(Model):
         return self.module.init(key, batch.items, batch.positions, batch.segments, batch.timestamps)["params"]
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        del items
         dropout, sampling = jax.random.split(jax.random.key(0) if key is None else key)
         dropout = None if key is None else dropout
         hidden = self.encode(
@@ -144,14 +147,16 @@ class DotProductModel(Model):
         total = self.objective(hidden, self.table(params), params.get("bias"), batch, sampling, self.stats)
         weight = jnp.sum(batch.weights)
         loss = total / jnp.maximum(weight, 1.0)
-        terms = self.terms(params, batch, hidden, None if key is None else jax.random.fold_in(key, 2))
+        terms = self.terms(params, batch, items, hidden, None if key is None else jax.random.fold_in(key, 2))
         if not terms:
             return loss, {"loss": (total, weight)}
         loss += sum(factor * part / jnp.maximum(present, 1.0) for factor, part, present in terms.values())
         sums = {name: (part, present) for name, (_, part, present) in terms.items()}
         return loss, {"loss": (loss * weight, weight), "objective": (total, weight), **sums}
 
-    def terms(self, params: Params, batch: Batch, hidden: Float[Array, "b l d"], key: Array | None) -> Terms:
+    def terms(
+        self, params: Params, batch: Batch, items: Items, hidden: Float[Array, "b l d"], key: Array | None
+    ) -> Terms:
         """Terms that a system adds to its objective: by default none.
 
         A term that is left out, as one of factor 0 should be, leaves no trace in the loss or in the other terms.
@@ -160,10 +165,11 @@ class DotProductModel(Model):
         Args:
             params: parameters.
             batch: with what its view puts beside the samples in `batch.more`.
+            items: of the catalog.
             hidden: states of the batch, as the objective sees them.
             key: for randomness of the terms, or None for none.
         """
-        del params, batch, hidden, key
+        del params, batch, items, hidden, key
         return {}
 
     def encode(

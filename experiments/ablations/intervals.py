@@ -1,0 +1,53 @@
+"""recjax ablate intervals --seeds 3
+
+Is the time since the event before worth a query of its own? Three blocks of attention on MovieLens-1M: of events alone,
+with learned biases for gaps in time (Zhai et al. 2024), and with the first block's queries made of intervals (the
+attention of IntervalLLM, 2025, without its language model). Beside the ranking of the catalog stand twenty options, and
+users with short and with long times between events.
+
+Expected:  not run to its end
+Time:      not measured; as `attention_share`, 6 to 8 minutes a cell
+Hardware:  2 CPU cores, a cell on each
+"""
+
+from recjax.config import RunConfig
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.evaluate.options import Options
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.next_item import NextItem, matched_settings
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+LENGTH = 200
+EVENTS = "attention(positions=rotary)"
+PATTERNS = {
+    "events": EVENTS,
+    "time-bias": "attention(positions=rotary; relative=times)",
+    "intervals": f"attention(query=interval), {EVENTS}*2",
+}
+
+
+def model(mixer: str = EVENTS) -> NextItem:
+    return NextItem(mixer=mixer, width=64, layers=3, heads=2, dropout=0.2, max_length=LENGTH)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="intervals",
+        data=Data("ml-1m", view=Shifted(max_length=LENGTH, times=True), rows=32),
+        model=model(),
+        optim=AdamW(learning_rate=3e-3, weight_decay=0.01, clip=5.0, warmup_steps=100, schedule="cosine", hold=0.4),
+        mesh=MeshShape(),
+        train=Train(epochs=8, evaluate_every=204, validation_users=2048, ema=0.99),
+        evaluate=(Evaluate(gap_slices=True), Options(20)),
+    )
+
+
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.max_length": 12}
+
+
+def sweep() -> dict[str, dict[str, str]]:
+    return {name: matched_settings(pattern, model()) for name, pattern in PATTERNS.items()}
