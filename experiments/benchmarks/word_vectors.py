@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from recjax import array_files
 from recjax.text.encoder import pooled
 from recjax.text.folder import EncoderFolder, read_folder
 from recjax.text.words import TABLE, UNKNOWN, quantised
+from recjax.typing import Array, Params
 
 WIDTH = 152
 ROWS = 1024
@@ -27,13 +29,11 @@ ROWS = 1024
 def encoded(encoder: EncoderFolder, ids: np.ndarray) -> np.ndarray:
     """Vectors of word pieces between the special tokens of a text, float32 [n, d], not normalised."""
     first, last = (encoder.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
-    lengths = np.full(ROWS, 3, np.int32)
 
     @jax.jit
-    def vectors(params, tokens):
-        return pooled(
-            encoder.module.apply({"params": params}, tokens, jnp.ones(tokens.shape, bool)), lengths, "mean", False
-        )
+    def vectors(params: Params, tokens: Array) -> Array:
+        hidden: Any = encoder.module.apply({"params": params}, tokens, jnp.ones(tokens.shape, bool))
+        return pooled(hidden, jnp.full(ROWS, 3), "mean", False)
 
     parts = []
     for start in range(0, len(ids), ROWS):

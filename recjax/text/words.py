@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from recjax import array_files
 from recjax.files import read_json
+from recjax.late import sparse
 from recjax.text.items import WORDS, ItemText
 from recjax.typing import InputError
 
@@ -69,7 +69,7 @@ class Words:
         ids = [encoded.ids for encoded in table.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
         rows = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
         pieces = np.concatenate([np.zeros(0, np.int64), *(np.array(each, np.int64) for each in ids)])
-        counts = sparse.csr_array((np.ones(len(rows)), (rows, pieces)), shape=(len(ids), len(table.vectors)))
+        counts: Any = sparse.csr_array((np.ones(len(rows)), (rows, pieces)), shape=(len(ids), len(table.vectors)))
         counts.sum_duplicates()
         known = np.bincount(counts.indices, minlength=counts.shape[1])
         rarity = 1 + np.log((1 + len(ids)) / (1 + known))
