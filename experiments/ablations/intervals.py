@@ -5,8 +5,11 @@ with learned biases for gaps in time (Zhai et al. 2024), and with the first bloc
 attention of IntervalLLM, 2025, without its language model). Beside the ranking of the catalog stand twenty options, and
 users with short and with long times between events.
 
-Expected:  not run to its end
-Time:      not measured; as `attention_share`, 6 to 8 minutes a cell
+Expected:  not run to its end. On ml-100k, 50 events, 150 steps, one seed (`--set data.dataset=ml-100k --set
+           model.max_length=50 --set data.view.max_length=50 --set train.epochs=none --set train.steps=150 --set
+           optim.warmup_steps=20`): ndcg@10 events 0.0673, time-bias 0.0685, intervals 0.0567, which is 0.0107
+           [0.0028, 0.0185] below events; hr@1 of twenty options 0.399, 0.403, 0.346; all below the floor 0.1063
+Time:      4 minutes a cell for that, on a core shared with other work; the whole not measured
 Hardware:  2 CPU cores, a cell on each
 """
 
