@@ -9,10 +9,13 @@ from typing import Literal
 import numpy as np
 
 from recjax.data.batches.histories import Histories
-from recjax.data.features.evidence import GAPS, TOGETHER, following_counts, together_counts
+from recjax.data.features.evidence import FADING, TOGETHER, following_counts, together_counts
 from recjax.data.transitions import item_counts
 from recjax.late import sparse
 from recjax.typing import InputError
+
+Linked = Literal["following", "preceding", "together"]
+"""Relation to an item: what users had after it, before it, or with it."""
 
 Changes = dict[int, dict[int, float]]
 """Row -> column -> what has been added to it."""
@@ -36,12 +39,12 @@ class EventCounts:
         self.events = item_counts(np.asarray(histories.compact().items), n_items)
         transitions = following_counts(histories, n_items)
         together = together_counts(histories, n_items)
-        self._counted = {
+        self._counted: dict[Linked, sparse.csr_array] = {
             "following": transitions,
             "preceding": sparse.csr_array(transitions.T),
             "together": together,
         }
-        self._more: dict[str, Changes] = {name: defaultdict(lambda: defaultdict(float)) for name in self._counted}
+        self._more: dict[Linked, Changes] = {name: defaultdict(lambda: defaultdict(float)) for name in self._counted}
         recent = histories.take(np.arange(len(histories)), last=TOGETHER)
         self._recent = {int(user): np.asarray(recent.history(row)) for row, user in enumerate(recent.users)}
 
@@ -54,14 +57,14 @@ class EventCounts:
         self._recent[user] = self.after(self._recent.get(user, NOTHING), item)
 
     def after(self, before: np.ndarray, item: int) -> np.ndarray:
-        """Counts one more event of whoever had the items `before`, and gives the last 50 after it; both int32 [m].
+        """Counts one more event of a user with the items `before`; gives the user's last 50 after it. Both int32 [m].
 
         Raises:
             InputError: there is no such item.
         """
         if not 1 <= item <= self.n_items:
             raise InputError(f"there is no item {item}, expected 1 to {self.n_items}")
-        for weight, earlier in zip(GAPS, before[::-1].tolist(), strict=False):
+        for weight, earlier in zip(FADING, before[::-1].tolist(), strict=False):
             if earlier != item:
                 self._more["following"][earlier][item] += weight
                 self._more["preceding"][item][earlier] += weight
@@ -97,11 +100,11 @@ class EventCounts:
         others, counts = self.row("following", item)
         return dict(zip(others.tolist(), counts.tolist(), strict=True))
 
-    def row(self, name: Literal["following", "preceding", "together"], item: int) -> tuple[np.ndarray, np.ndarray]:
+    def row(self, name: Linked, item: int) -> tuple[np.ndarray, np.ndarray]:
         """Items with counts beside one item, ascending and without itself, int32 [m]; and the counts, float64 [m].
 
         Args:
-            name: what users had after it, before it, or with it.
+            name: the relation.
             item: the row that is read.
         """
         counted, changes = self._counted[name], self._more[name].get(item, {})

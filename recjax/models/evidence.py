@@ -8,11 +8,11 @@ Of the items a of a history, the last one most, every linked item b collects sig
     posterior              (c_ab + k p'(b|a)) / (n_a + k) for k = 8, 32, 128; p' is half text, half popularity
 
 A signal is the sum over the history, weighted by 0.5 ** age, or by 0.8 ** age and the days that have passed since,
-then divided by its largest of the user. The score is a
-linear function of the signals, their roots and the logarithm of popularity, whose weights depend on how much is known
-of the last item, log(1 + n_a), and of the catalog (how often text foresees what follows), so that the weight of the
-prior is a learned function of both. No weight belongs to an item: new items come in by their text, new events by a
-count, and weights learned on some catalogs serve any other. Untrained, the model is the posterior with k = 32.
+then divided by its largest of the user. The score is a linear function of the signals, their roots and the logarithm of
+popularity, whose weights depend on how much is known of the last item, log(1 + n_a), and of the catalog (how often text
+foresees what follows), so that the weight of the prior is a learned function of both. No weight belongs to an item: new
+items come in by their text, new events by a count, and weights learned on some catalogs serve any other. Untrained, the
+model is the posterior with k = 32.
 
 Learning takes the events of a sample's own user out of the counts, exactly; else the model would learn to trust counts
 that hold the answer.

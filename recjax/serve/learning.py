@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data.features.counting import LINKED, Counting, Linked, Links
+from recjax.data.event_counts import Linked
+from recjax.data.features.counting import LINKED, ChangedLinks, Counting
 from recjax.data.items import Items, Relation
 from recjax.serve.programs import Programs
 
@@ -29,14 +30,14 @@ class Learning:
         items, nothing = programs.items, np.zeros(0, np.int32)
         for name in LINKED:  # compiled now, not for the first event
             none = np.zeros((0, items.relation(name).ids.shape[1]))
-            self._write({name: Links(nothing, none, none)})
+            self._write({name: ChangedLinks(nothing, none, none)})
 
     def take(self, before: np.ndarray, events: Sequence[int]) -> None:
         """Counts events of one user, who has had the items `before` them; both oldest first."""
         if len(events):
             self._write(self._counting.add(before, events))
 
-    def _write(self, changed: dict[Linked, Links]) -> None:
+    def _write(self, changed: dict[Linked, ChangedLinks]) -> None:
         items: Items = self._programs.items
         found: dict[str, Any] = {}
         for name, links in changed.items():

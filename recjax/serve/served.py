@@ -7,7 +7,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from recjax.data.batches.views import View
-from recjax.data.features.counting import LINKED, Counting, Linked
+from recjax.data.event_counts import Linked
+from recjax.data.features.counting import LINKED, Counting
 from recjax.data.items import Items
 from recjax.data.transitions import item_counts
 from recjax.models.model import Model
@@ -32,7 +33,7 @@ class Served:
         mask_seen: whether items of the history may be recommended again.
         catalog: raw ids and titles.
         mesh: to be current where the model is used.
-        counting: counts of the items' features that go on with the events that are sent, or None.
+        counting: counts behind the items' features, to which events that are sent are added; or None.
     """
 
     name: str
@@ -78,7 +79,7 @@ def of_run(run: Run, *, count_events: bool = False) -> Served:
 
 
 def _counting(run: Run) -> Counting:
-    """The counts of a run's items, to be continued."""
+    """The counts behind the features of a run's items."""
     items = run.items
     if not {*LINKED, "text"} <= set(items.relations) or "totals" not in items.columns:
         raise InputError(

@@ -40,7 +40,7 @@ class WordTable:
 
 
 @dataclass(frozen=True)
-class Words:
+class WordVectors:
     """Vectors of item texts by the table of word pieces; see the top of this file.
 
     Attributes:

@@ -16,7 +16,7 @@ from recjax.data.batches.loader import query_batches
 from recjax.data.batches.views import Batch
 from recjax.data.dataset import Dataset
 from recjax.data.features import evidence
-from recjax.data.features.evidence import FOLLOWED, GAPS, PRECEDED, catalog_prior
+from recjax.data.features.evidence import FADING, FOLLOWED, PRECEDED, catalog_prior
 from recjax.data.features.evidence import USERS as OWNERS
 from recjax.data.splits import NO_SPLIT, LeaveOneOut, unsplit
 from recjax.evaluate.host_ranking import Rules, rank_scored
@@ -76,7 +76,7 @@ def counted(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
     for sequence in sequences:
         for place, item in enumerate(sequence):
             events[item] += 1
-            for gap, weight in enumerate(GAPS, 1):
+            for gap, weight in enumerate(FADING, 1):
                 if place >= gap and sequence[place - gap] != item:
                     found["following"][sequence[place - gap], item] += weight
         for one in set(sequence.tolist()):
@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_slow_reference(monkeypatch):
 
 def test_untrained_it_is_the_smoothed_transitions_of_the_floor(monkeypatch):
     """At the floor's distances of counted pairs."""
-    monkeypatch.setattr(evidence, "GAPS", transitions.GAPS)
+    monkeypatch.setattr(evidence, "FADING", transitions.GAPS)
     run = opened(shop(), monkeypatch)
     floor = TextTransitions.fit(run.split.train, ITEMS, catalog_prior(run.dataset))
     expected = rank_scored(floor.scores, run.split.test, ITEMS, Rules(k=0)).ranks

@@ -6,15 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from recjax.text import words
-from recjax.text.words import TABLE, Words, quantised, word_table
+from recjax.text.words import TABLE, WordVectors, quantised, word_table
 from recjax.typing import InputError
 
 TEXTS = ["shampoo for dry hair", "conditioner for damaged hair", "wooden toy train", "", "日"]
 
 
 def test_texts_that_mean_alike_are_near():
-    vectors = Words().encode(TEXTS)
+    vectors = WordVectors().encode(TEXTS)
     assert vectors.shape == (5, 152) and vectors.dtype == np.float32
     cosines = vectors @ vectors.T
     assert cosines[0, 1] > cosines[0, 2] + 0.2
@@ -31,7 +30,7 @@ def test_a_text_is_the_weighted_sum_of_its_pieces():
     assert ids["red red bowl"] == [*twice, *twice, *number] and ids["red cup"] == [*twice, *once]
     rare, common = 1 + np.log(3 / 2), 1 + np.log(3 / 3)
     expected = (1 + np.log(2)) * common * table.vectors[twice[0]] + rare * table.vectors[number[0]]
-    found = Words().encode(["red cup", "red red bowl"])[1]
+    found = WordVectors().encode(["red cup", "red red bowl"])[1]
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-5)
 
 
@@ -53,4 +52,4 @@ def test_a_damaged_table_is_refused(tmp_path, monkeypatch):
     path.write_bytes(raw)
     with pytest.raises(InputError, match="damaged"):
         word_table(path)
-    assert words.Words().fingerprint().endswith(json.loads(TABLE.with_suffix(".json").read_text())["sha256"])
+    assert WordVectors().fingerprint().endswith(json.loads(TABLE.with_suffix(".json").read_text())["sha256"])

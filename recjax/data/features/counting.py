@@ -6,16 +6,15 @@ decided anew for items that the events say nothing of.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from recjax.data.batches.histories import Histories
-from recjax.data.event_counts import EventCounts
+from recjax.data.event_counts import EventCounts, Linked
 from recjax.data.features.evidence import (
     EVENTS,
+    FADING,
     FOLLOWED,
-    GAPS,
     POPULARITY,
     PRECEDED,
     SHARE,
@@ -26,14 +25,12 @@ from recjax.data.features.evidence import (
     trust,
 )
 
-Linked = Literal["following", "preceding", "together"]
-
 LINKED: tuple[Linked, ...] = ("following", "preceding", "together")
 """Relations whose counts grow."""
 
 
 @dataclass(frozen=True)
-class Links:
+class ChangedLinks:
     """Links of some items in one relation, the strongest first.
 
     Attributes:
@@ -70,7 +67,7 @@ class Counting:
         self.totals[:, USERS] = self._counts.together.diagonal()
         self._rescale()
 
-    def add(self, before: np.ndarray, events: Sequence[int]) -> dict[Linked, Links]:
+    def add(self, before: np.ndarray, events: Sequence[int]) -> dict[Linked, ChangedLinks]:
         """Counts events of one user; gives the links that have changed, by relation.
 
         Args:
@@ -83,7 +80,7 @@ class Counting:
         changed: dict[Linked, set[int]] = {name: set() for name in LINKED}
         for item in events:
             after = self._counts.after(before, item)
-            for weight, earlier in zip(GAPS, before[::-1].tolist(), strict=False):
+            for weight, earlier in zip(FADING, before[::-1].tolist(), strict=False):
                 if earlier != item:
                     self._follow(earlier, item, weight)
                     changed["following"].add(earlier)
@@ -102,7 +99,7 @@ class Counting:
         self._counted += weight
         self._foreseen += weight * bool((self._text[earlier] == item).any())
 
-    def _links(self, name: Linked, items: list[int]) -> Links:
+    def _links(self, name: Linked, items: list[int]) -> ChangedLinks:
         width = self._widths[name]
         ids, values = np.zeros((len(items), width), np.int32), np.zeros((len(items), width), np.float32)
         for place, item in enumerate(items):
@@ -112,7 +109,7 @@ class Counting:
                 strength = counts / np.sqrt(np.maximum(self.totals[others, USERS], 1))
             best = np.argsort(-strength, kind="stable")[:width]
             ids[place, : len(best)], values[place, : len(best)] = others[best], counts[best]
-        return Links(np.array(items, np.int32), ids, values)
+        return ChangedLinks(np.array(items, np.int32), ids, values)
 
     def _rescale(self) -> None:
         """Sets what depends on all counts."""

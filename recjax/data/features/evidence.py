@@ -23,14 +23,15 @@ from recjax.late import sparse
 from recjax.limits import SIZE, require
 from recjax.text.tfidf import name_texts, tfidf
 from recjax.text.whiten import whitened
-from recjax.text.words import Words
+from recjax.text.words import WordVectors
 
 TOGETHER = 50
 """Last events of a user that count as had together, which bounds what one user costs."""
 
 MOST_COMPARED = 100_000
+"""Items of the largest catalog whose vectors are compared, all with all."""
 
-GAPS = tuple(0.8**gap for gap in range(8))
+FADING = tuple(0.8**gap for gap in range(8))
 """Weight of b after a at distance 1, 2, ... 8. The order of events that are near in time is often chance."""
 
 TOTALS = EVENTS, FOLLOWED, PRECEDED, USERS, SHARE, POPULARITY, TRUST = range(7)
@@ -51,15 +52,15 @@ def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
 def catalog_prior(dataset: Dataset) -> sparse.csr_array:
     """Prior of each item by its name, rows that sum to 1 or are empty; float64 [v, v] sparse.
 
-    Half of it goes to items that share words and word pairs, half to those whose words mean alike (`Words`, whitened
-    within the catalog). Beyond `MOST_COMPARED` items, where comparing all pairs of vectors takes minutes, words alone
-    count. Categories beside names helped some catalogs a little and hurt others more.
+    Half of it goes to items that share words and word pairs, half to those whose words mean alike (`WordVectors`,
+    whitened within the catalog). Beyond `MOST_COMPARED` items, where comparing all pairs of vectors takes minutes,
+    words alone count. Categories beside names helped some catalogs a little and hurt others more.
     """
     texts = name_texts(dataset.catalog)
     shared = text_prior(tfidf(["", *texts]))
     if not 1 < len(texts) <= MOST_COMPARED:
         return shared
-    vectors = np.pad(Words().encode(texts), ((1, 0), (0, 0)))
+    vectors = np.pad(WordVectors().encode(texts), ((1, 0), (0, 0)))
     known = np.any(vectors != 0, axis=1)
     alike = text_prior(whitened(vectors, known))
     both = sparse.csr_array(shared + alike)
@@ -67,8 +68,8 @@ def catalog_prior(dataset: Dataset) -> sparse.csr_array:
 
 
 def following_counts(histories: Histories, n_items: int) -> sparse.csr_array:
-    """Counts of b after a, weighted by `GAPS`; float64 [v, v] sparse."""
-    return transition_counts(histories, n_items, 0.0, GAPS)
+    """Counts of b after a, weighted by `FADING`; float64 [v, v] sparse."""
+    return transition_counts(histories, n_items, 0.0, FADING)
 
 
 def _following(source: Source) -> sparse.csr_array:
@@ -82,7 +83,7 @@ def _users(source: Source) -> sparse.csr_array:
 
 @dataclass(frozen=True)
 class Following(Counted):
-    """Counts of what users had after an item, less the further away, see `GAPS`.
+    """Counts of what users had after an item, less the further away, see `FADING`.
 
     Attributes:
         before: what they had before it instead.
@@ -174,5 +175,5 @@ def foreseen(following: sparse.csr_array, text: np.ndarray) -> float:
 
 
 def trust(hit: float, counted: float) -> float:
-    """Trust in text of a catalog of whose counted transitions so many were foreseen by it."""
+    """Trust in the texts of a catalog: the share of its counted transitions that they foresaw, smoothed."""
     return (hit + 0.5) / (counted + 10.0)

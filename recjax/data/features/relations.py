@@ -67,7 +67,7 @@ class Counted(Feature):
 
 @dataclass(frozen=True)
 class Transitions(Counted):
-    """Items that users had next: of a at distance 1, 2, 3 behind b, counted 1, 1/2, 1/4, as a share of a's counts.
+    """Items that users had next, by their distance (`gaps`), as a share of an item's counts.
 
     Attributes:
         gaps: what an event counts at distance 1, 2, ...; (1.0,) for the very next alone.

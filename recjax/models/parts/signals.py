@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from recjax.data.features.evidence import FOLLOWED, GAPS, PRECEDED, USERS
+from recjax.data.features.evidence import FADING, FOLLOWED, PRECEDED, USERS
 from recjax.typing import Array, Bool, Float, Int
 
 STRENGTHS = (8.0, 32.0, 128.0)
@@ -105,10 +105,10 @@ def left_out(links: Links) -> Links:
     own, recent = links.own, links.recent
     if own.shape[1] < 2:
         return links
-    gaps = range(1, min(len(GAPS), own.shape[1] - 1) + 1)
+    gaps = range(1, min(len(FADING), own.shape[1] - 1) + 1)
     before = jnp.concatenate([own[:, :-gap] for gap in gaps], axis=1)
     after = jnp.concatenate([own[:, gap:] for gap in gaps], axis=1)
-    weight = jnp.concatenate([jnp.full_like(own[:, gap:], GAPS[gap - 1], float) for gap in gaps], axis=1)
+    weight = jnp.concatenate([jnp.full_like(own[:, gap:], FADING[gap - 1], float) for gap in gaps], axis=1)
     weight = jnp.where((before > 0) & (after > 0) & (before != after), weight, 0.0)
 
     def pairs(source: Array, target: Array, ids: Array) -> tuple[Array, Array]:
@@ -135,7 +135,7 @@ def left_out(links: Links) -> Links:
 def _rest(whole: Array, part: Array | float) -> Array:
     """whole - part, and 0 where nothing but rounding is left."""
     rest = whole - part
-    return jnp.where(rest < GAPS[-1] / 2, 0.0, rest)
+    return jnp.where(rest < FADING[-1] / 2, 0.0, rest)
 
 
 def _order(ids: Int[Array, " m"], largest: int) -> Int[Array, " m"]:
