@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
 
     class _Late:
-        """A module that is imported when something of it is asked for."""
+        """A module that is imported when an attribute of it is read."""
 
         def __init__(self, name: str):
             self._name = name

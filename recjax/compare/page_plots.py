@@ -197,7 +197,7 @@ def _curves(comparison: Comparison, axis: str, label: str) -> Picture | None:
 
 
 def _losses(comparison: Comparison, term: str) -> Picture | None:
-    """The training loss, or a part of it; rows of other objectives cannot be compared by it, each by itself tells."""
+    """The training loss, or a part of it, which compares no rows of other objectives, but shows how each went."""
     drawn = [
         (index, row, found)
         for index, row in enumerate(comparison.rows)

@@ -129,7 +129,7 @@ class Stack:
 
 
 def window_mean(x: Float[Array, "b l d"], context: SeqContext, window: int) -> Float[Array, "b l d"]:
-    """Mean of the last `window` positions of the same history, of fewer where it has not begun so long ago."""
+    """Mean of the last `window` positions of the same history, of fewer at its beginning."""
     totals, counts = (
         short_conv(y, jnp.ones((window, y.shape[2])), starts=context.starts)[0] for y in (x, jnp.ones_like(x[..., :1]))
     )

@@ -81,12 +81,6 @@ class ICSRecModel(DotProductModel):
             return params
         return {**params, FROZEN: {"centroids": jnp.zeros((self.clusters, self.module.stack.width))}}
 
-    def states(self, params: Params, batch: Batch, items: Items) -> Float[Array, "b l d"]:
-        """States without dropout."""
-        del items
-        hidden = self._apply(params, batch.items, batch.positions, batch.segments, batch.timestamps)
-        return hidden.astype(jnp.float32)
-
     def refresh(self, params: Params, items: Items, sweep: Sweep) -> Params:
         """Centroids of the last states of all samples."""
         key = jax.random.fold_in(jax.random.key(0), sweep.step)

@@ -28,9 +28,9 @@ from recjax.typing import Array, Float, Params
 class MQSATED(SASRec):
     """SASRec with a second encoder, whose queries are means of the last inputs, and distilled item vectors.
 
-    The state is alpha x short + (1 - alpha) x long: the short encoder is SASRec's, and each block of the long one asks
-    with the mean of the last `window` inputs. The loss has two terms more: the vector of a frequent target alone has to
-    tell what users had after it,
+    The state is alpha x short + (1 - alpha) x long: the short encoder is SASRec's, and a query of the long one is
+    the mean of the last `window` inputs. The loss has two terms more: the vector of a frequent target alone predicts
+    what users had after it,
 
         weight x mean of H(softmax(counts / (max counts x temperature)), softmax(sqrt(width) x e_i E' / temperature)),
 
@@ -122,14 +122,14 @@ class MQSATEDModel(DotProductModel):
     def _distillation(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, Array]:
         """Sum and weight of the losses of the frequent targets that are drawn."""
         config, table, rate = self.config, self.table(params), self.module.stack.dropout
-        asked = jnp.asarray(self.head())[batch.targets] & (batch.weights > 0)
+        frequent = jnp.asarray(self.head())[batch.targets] & (batch.weights > 0)
         drawn, dropped = (None, None) if key is None else jax.random.split(key)
-        if config.distilled is None or config.distilled >= asked.shape[1]:
-            ids, weights = batch.targets, asked.astype(jnp.float32)
+        if config.distilled is None or config.distilled >= frequent.shape[1]:
+            ids, weights = batch.targets, frequent.astype(jnp.float32)
         else:
-            lot = jnp.zeros(asked.shape) if drawn is None else jax.random.uniform(drawn, asked.shape)
-            place = jax.lax.top_k(asked - lot, config.distilled)[1]
-            ids, weights = take_position(batch.targets, place), take_position(asked, place).astype(jnp.float32)
+            lot = jnp.zeros(frequent.shape) if drawn is None else jax.random.uniform(drawn, frequent.shape)
+            place = jax.lax.top_k(frequent - lot, config.distilled)[1]
+            ids, weights = take_position(batch.targets, place), take_position(frequent, place).astype(jnp.float32)
         student = dropout(self.module.stack.width**0.5 * lookup(table, ids), rate, dropped) / config.temperature
         found, rows = items.relation(config.relation), items.rows(ids)
         counts = found.values[rows]

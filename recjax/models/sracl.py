@@ -19,10 +19,10 @@ from recjax.models.parts.dot_product import DotProductModel, Terms, last_token
 from recjax.nn.groups import FROZEN
 from recjax.ops.contrast import nt_xent
 from recjax.ops.items.embedding import take_position
-from recjax.ops.neighbours import attended, recency_mean
+from recjax.ops.neighbours import attended, drawn_rows, recency_mean
 from recjax.typing import Array, Float, InputError, Params
 
-Neighbourhood = Literal["semantic", "random"]
+NOBODY = -1.0  # user of a place of the memory that holds no sample
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,13 @@ class SRACL(NextItem):
     """A next-item model with two contrastive terms whose positives come from the meaning of items.
 
     Intra: NT-Xent of two copies of a sample, items replaced by neighbours of their texts. Inter: NT-Xent of a sample's
-    state and the sum over its nearest samples k of a_k h_k; a sample's semantics s is the mean of its items' text
-    vectors weighted by decay^age, and a = softmax over k of LeakyReLU(w . [W s ; W s_k]).
+    state and the sum of a_k h_k over its nearest samples k (`attended`), by the mean of their items' text vectors.
 
     The paper has texts of a language model, and encodes neighbours in every step. Here they are among `memory` samples,
     drawn before each epoch, whose states stay as they were then: h_k has no gradient. A sample's own user is no
     neighbour, for prefixes of one history are nearly copies. What ranks is the encoder alone.
-
-    The view is `Partnered(Partnered(Users(Prefixes(Shifted(targets=1))), AlteredCopy((Substitute(),)), "first"),
-    AlteredCopy((Substitute(),)), "second")`; data.pack is false.
+    The view is `Partnered(Partnered(Users(Prefixes(Shifted(targets=1))), COPY, "first"), COPY, "second")` with COPY =
+    `AlteredCopy((Substitute(),))`; data.pack is false.
 
     Attributes:
         inter: factor of the term between samples; 0 leaves it out.
@@ -46,7 +44,7 @@ class SRACL(NextItem):
         neighbours: k.
         memory: samples that neighbours are among.
         neighbourhood: "random" has any samples of the memory in place of the nearest: the control.
-        decay: what an item weighs less than the one after it.
+        decay: weight of an item in that mean, as a share of the next one's.
         vectors: column of the items' vectors.
     """
 
@@ -60,7 +58,7 @@ class SRACL(NextItem):
     intra: float = 0.1
     neighbours: int = 10
     memory: int = 8192
-    neighbourhood: Neighbourhood = "semantic"
+    neighbourhood: Literal["semantic", "random"] = "semantic"
     decay: float = 0.8
     vectors: str = VECTORS
 
@@ -70,9 +68,7 @@ class SRACL(NextItem):
 
     def build(self, stats: ItemStats) -> "SRACLModel":
         if self.vectors not in stats.columns and self.inter:
-            raise InputError(
-                f"SRACL reads the vectors {self.vectors!r} of items, and there are none: set the recipe's text"
-            )
+            raise InputError(f"SRACL reads items' vectors {self.vectors!r}, and there are none: set the recipe's text")
         base = super().build(stats)
         return SRACLModel(base.module, base.objective, stats, self)
 
@@ -96,12 +92,11 @@ class SRACLModel(DotProductModel):
         if not config.inter:
             return params
         width, (semantic,) = self.module.stack.width, self.stats.columns[config.vectors]
-        one, two = jax.random.split(jax.random.fold_in(key, 1))
-        uniform = jax.nn.initializers.glorot_uniform()
+        (one, two), uniform = jax.random.split(jax.random.fold_in(key, 1)), jax.nn.initializers.glorot_uniform()
         attend = {"kernel": uniform(one, (semantic, width)), "score": uniform(two, (2, width))}
-        memory = {"states": jnp.zeros((config.memory, width)), "semantics": jnp.zeros((config.memory, semantic))}
-        memory["users"] = jnp.full(config.memory, -1.0)  # nobody
-        return {**params, "attend": attend, FROZEN: memory}
+        places = config.memory
+        memory = {"states": jnp.zeros((places, width)), "semantics": jnp.zeros((places, semantic))}
+        return {**params, "attend": attend, FROZEN: {**memory, "users": jnp.full(places, NOBODY)}}
 
     def semantics(self, batch: Batch, items: Items) -> Float[Array, "b s"]:
         """The meaning of each sample, of length 1."""
@@ -109,20 +104,16 @@ class SRACLModel(DotProductModel):
         return recency_mean(vectors, batch.segments > 0, self.config.decay)
 
     def remembered(self, params: Params, batch: Batch, items: Items) -> dict[str, Array]:
-        """What the memory would hold of each sample, at each of its tokens."""
-        hidden = self._apply(params, batch.items, batch.positions, batch.segments, batch.timestamps)
+        """Rows of the memory for each sample, at each of its tokens."""
         own = {"semantics": self.semantics(batch, items), "users": self._users(batch)}
         each = {name: jnp.broadcast_to(x[:, None], (*batch.items.shape, *x.shape[1:])) for name, x in own.items()}
-        return {"states": hidden.astype(jnp.float32), **each}
+        return {"states": self.states(params, batch, items), **each}
 
     def refresh(self, params: Params, items: Items, sweep: Sweep) -> Params:
         """A memory of samples drawn anew."""
-        found, size = sweep(self.remembered), self.config.memory
         key = jax.random.fold_in(jax.random.key(0), sweep.step)
-        drawn = jnp.resize(jax.random.permutation(key, len(found["users"])), (size,))
-        memory = {name: jnp.asarray(values)[drawn] for name, values in found.items()}
-        memory["users"] = jnp.where(jnp.arange(size) < len(found["users"]), memory["users"], -1.0)  # each once
-        return {**params, FROZEN: memory}
+        memory, there = drawn_rows(sweep(self.remembered), self.config.memory, key)
+        return {**params, FROZEN: {**memory, "users": jnp.where(there, memory["users"], NOBODY)}}
 
     def terms(
         self, params: Params, batch: Batch, items: Items, hidden: Float[Array, "b l d"], key: Array | None
@@ -148,7 +139,7 @@ class SRACLModel(DotProductModel):
         near = jnp.matmul(own, memory["semantics"].T)
         if config.neighbourhood == "random":
             near = jax.random.uniform(jax.random.key(0) if key is None else jax.random.fold_in(key, 1), near.shape)
-        other = (memory["users"] >= 0) & (memory["users"] != self._users(batch)[:, None])
+        other = (memory["users"] != NOBODY) & (memory["users"] != self._users(batch)[:, None])
         read = (memory["semantics"], memory["states"], attend["kernel"], attend["score"])
         found, there = attended(own, near, other, *read, config.neighbours, rate=config.dropout, random=key)
         return found, there * jnp.any(batch.segments > 0, axis=1)

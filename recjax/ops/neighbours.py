@@ -1,5 +1,7 @@
 """Nearest rows of a memory, and a learned mean of what they hold."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +25,23 @@ def recency_mean(vectors: Float[Array, "b l s"], present: Bool[Array, "b l"], de
     weights = jnp.where(present, decay ** later.astype(jnp.float32), 0.0)
     found = jnp.einsum("bl,bls->bs", weights, vectors.astype(jnp.float32))
     return found / jnp.maximum(jnp.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+
+def drawn_rows(rows: dict[str, Any], size: int, key: Array) -> tuple[dict[str, Array], Bool[Array, " m"]]:
+    """Rows drawn at random for a memory, each once; and which of its `size` places they fill.
+
+    >>> drawn, there = drawn_rows({"x": jnp.array([7, 7])}, 3, jax.random.key(0))
+    >>> drawn["x"].tolist(), there.tolist()
+    ([7, 7, 7], [True, True, False])
+
+    Args:
+        rows: arrays by name, [n, ...].
+        size: m.
+        key: of the draw.
+    """
+    count = len(next(iter(rows.values())))
+    drawn = jnp.resize(jax.random.permutation(key, count), (size,))
+    return {name: jnp.asarray(array)[drawn] for name, array in rows.items()}, jnp.arange(size) < count
 
 
 def attended(

@@ -41,7 +41,7 @@ class Goodput:
         self.seconds[kind] += now - self._since
         self._since = now
 
-    def go_on(self, folder: Path, step: int) -> None:
+    def resume(self, folder: Path, step: int) -> None:
         """Adds what earlier processes spent, by the log of the run; called before the log forgets what was lost.
 
         Args:

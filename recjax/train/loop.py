@@ -119,7 +119,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         main = jax.process_index() == 0
         reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
         if main:
-            goodput.go_on(run_dir, start)
+            goodput.resume(run_dir, start)
             if start < calendar.total:
                 add_start(run_dir, start, f"{_devices(mesh)}; host: {processor()}")
         log = stack.enter_context(MetricLog(run_dir, start)) if main else None

@@ -20,7 +20,7 @@ def clock(monkeypatch):
 def live(clock, folder, start, *spans):
     """A process that goes on at step `start` and spends (kind, seconds), logging at the given steps."""
     goodput = Goodput()
-    goodput.go_on(folder, start)
+    goodput.resume(folder, start)
     with MetricLog(folder, start) as log:
         for span in spans:
             if isinstance(span, int):

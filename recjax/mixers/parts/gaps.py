@@ -20,7 +20,7 @@ def log_days(context: SeqContext, cache: Cache | None = None) -> Float[Array, "b
 
     Args:
         context: segments and times of the events.
-        cache: of the tokens before, where rows are histories that go on.
+        cache: of the tokens before, where rows continue histories.
     """
     seconds = context.seconds("attention by intervals")
     before = seconds[:, :1]

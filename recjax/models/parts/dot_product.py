@@ -198,6 +198,12 @@ class DotProductModel(Model):
         vectors = lookup(params["items"], items)
         return self._apply(plain, items, positions, segments, timestamps, key=key, vectors=vectors, **options)
 
+    def states(self, params: Params, batch: Batch, items: Items) -> Float[Array, "b l d"]:
+        """States without dropout, float32, as a `Sweep` reads them."""
+        del items
+        hidden = self._apply(params, batch.items, batch.positions, batch.segments, batch.timestamps)
+        return hidden.astype(jnp.float32)
+
     def encode_partners(
         self, params: Params, batch: Batch, key: Array | None = None, name: str = "partner"
     ) -> Float[Array, "b d"]:

@@ -1,4 +1,4 @@
-"""Cross-entropy of scores of a whole catalog against a teacher who has something to say of a few items alone."""
+"""Cross-entropy of scores of a whole catalog against a teacher that knows a few items of each row alone."""
 
 import jax.numpy as jnp
 
