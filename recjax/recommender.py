@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import polars as pl
 
-from recjax import config, frames, recipes
+from recjax import frames, recipes
 from recjax.data.batches.loader import Data
 from recjax.data.splits import Histories
 from recjax.data.store.prepared import find
@@ -26,9 +26,8 @@ from recjax.evaluate.selection import item_mask, users_alone
 from recjax.evaluate.user_events import UserEvents, of_dataset, of_file, raw_id, typed
 from recjax.nn.groups import path_name
 from recjax.parallel.startup import initialize
-from recjax.train.folder.run_folder import CONFIG
-from recjax.train.pretrained import is_pretrained, load_named, load_pretrained
-from recjax.train.run import Run, load_alone, load_run
+from recjax.train.pretrained import is_pretrained, load_named, open_run
+from recjax.train.run import Run
 from recjax.typing import InputError
 
 Ids = Iterable[Any]
@@ -364,30 +363,6 @@ class Recommender:
 def _column(found: np.ndarray) -> pl.Series:
     width = found.shape[1] if found.size else 1
     return pl.Series("vector", found, dtype=pl.Array(pl.Float32, width)).cast(pl.List(pl.Float32))
-
-
-def open_run(
-    folder: Path, data: str | None = None, recipe: ModuleType | None = None, *, one_query: bool = False
-) -> Run:
-    """A run to recommend with: by the catalog in its folder, or by another dataset, as `pretrained` always.
-
-    Args:
-        folder: of the run.
-        data: name or folder of another dataset.
-        recipe: module that defines configurations of the run's own, if it has any.
-        one_query: for few histories at a time, which are too little work to be spread: as few devices as hold the
-            tables, instead of the run's own mesh.
-
-    Raises:
-        InputError: no run or dataset, or a damaged file.
-    """
-    if is_pretrained(folder):
-        return load_pretrained(data, all_events=True, one_query=one_query)
-    one_query &= (folder / CONFIG).exists()
-    mesh = config.load(folder / CONFIG, recipe).mesh.of_one_query() if one_query else None
-    if data is None:
-        return load_alone(folder, recipe=recipe, mesh=mesh)
-    return load_run(folder, data, recipe=recipe, mesh=mesh)
 
 
 def load(run: str | Path, recipe: str | Path | None = None, data: str | None = None) -> Recommender:

@@ -22,9 +22,9 @@ from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.user_events import raw_id, typed
 from recjax.models.bert4rec import BERT4Rec
 from recjax.parallel.mesh import MeshShape
-from recjax.recommender import open_run
 from recjax.serve.served import of_run
 from recjax.train.optimiser import Adam
+from recjax.train.pretrained import open_run
 from recjax.train.schedule import Train
 from recjax.typing import InputError
 from tests.tiny import on_one_device

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from recjax.commands.console import plain_console
+from recjax.commands.recommend import typed_ids
 from recjax.commands.runs import recipe_of, run_of
 from recjax.evaluate import lists
 from recjax.evaluate.calibrated import Calibrated
-from recjax.evaluate.conformal import PredictionSets, error
+from recjax.evaluate.conformal import PredictionSets, coverage_margin
 from recjax.evaluate.intervals import paired_values
 from recjax.evaluate.questions import Asking, Dialogue
 from recjax.evaluate.user_events import typed
@@ -19,6 +20,7 @@ from recjax.settings import SettingError
 from recjax.typing import InputError
 
 LEVELS = (0.3, 0.5, 0.7, 0.9)
+"""Coverages that are measured beside the stated one."""
 
 MEASURED = 5000
 """Most users whose sets are measured: each takes a sort of the catalog."""
@@ -39,9 +41,8 @@ def ask(options: Namespace) -> int:
     if options.rehearse is not None:
         _print_rehearsal(run.calibrated(about, asking, options.users, options.rehearse), console)
         return 0
-    history = [item.strip() for item in options.history.split(",") if item.strip()]
     calibrated = run.calibrated(about, asking, options.users)
-    found, beliefs = calibrated.beliefs(typed([history]))
+    found, beliefs = calibrated.beliefs(typed([typed_ids(options.history, "--history")]))
     for line in found.lines(run.dataset, typed=True):
         console.print(line)
     talk = calibrated.dialogue(beliefs)
@@ -55,6 +56,7 @@ def ask(options: Namespace) -> int:
 
 
 def _asking(options: Namespace) -> Asking:
+    """The options of the dialogue; InputError where one is out of range."""
     for name, least in (("users", 10), ("show", 1)):
         if getattr(options, name) < least:
             raise InputError(f"--{name} is {getattr(options, name)}, expected {least} or more")
@@ -87,6 +89,7 @@ def _ask(talk: Dialogue, console: Console) -> None:
 
 
 def _print_set(talk: Dialogue, console: Console, most: int) -> None:
+    """The first items of the set, and how many more there are."""
     table = talk.table
     console.print(lists.shown(table.head(most), True))
     if table.height > most:
@@ -97,7 +100,7 @@ def _print_rehearsal(calibrated: Calibrated, console: Console) -> None:
     """A row for each way to choose questions, and the ways compared."""
     found, asking = calibrated.rehearse(), calibrated.asker.asking
     users = len(calibrated.held_out)
-    margin = error(asking.coverage, calibrated.asker.calibrated, users)
+    margin = coverage_margin(asking.coverage, calibrated.asker.calibrated, users)
     first = next(iter(found.values()))["first"]
     console.print(
         f"{users:,} held-out users answer by their next item; thresholds are of "
@@ -106,8 +109,9 @@ def _print_rehearsal(calibrated: Calibrated, console: Console) -> None:
         f"{first.mean():,.0f} of {calibrated.data.dataset.n_items:,} items"
     )
     table = Table(box=None, pad_edge=False)
-    for name in ("questions chosen by", "questions", f"at most {asking.enough} left", "size", "coverage"):
-        table.add_column(name, justify="left" if name.startswith("questions c") else "right")
+    table.add_column("questions chosen by")
+    for name in ("questions", f"at most {asking.enough} left", "size", "coverage"):
+        table.add_column(name, justify="right")
     for choice, rows in found.items():
         table.add_row(choice, *(f"{_mean(rows, name):.3f}" for name in ("questions", "reached", "size", "covers")))
     console.print(table)

@@ -20,9 +20,9 @@ from recjax.evaluate.selection import item_mask, read_ids
 from recjax.evaluate.stream import Stream
 from recjax.evaluate.stream_files import StateFile, identity
 from recjax.evaluate.user_events import UserEvents, typed
-from recjax.recommender import Recommender, open_run
+from recjax.recommender import Recommender
 from recjax.train.folder.run_folder import CONFIG
-from recjax.train.pretrained import is_pretrained
+from recjax.train.pretrained import is_pretrained, open_run
 from recjax.typing import InputError
 
 EVENT = ("user_id", "item_id", "timestamp")
@@ -38,7 +38,7 @@ def recommend(options: Namespace) -> int:
     if isinstance(trained, Mixture):
         console.print(trained.ranked(run.dataset.name), markup=False, highlight=False)
     if options.similar is not None:
-        found = model.alike(_typed(options.similar, "--similar"), options.k, **chosen)
+        found = model.alike(typed_ids(options.similar, "--similar"), options.k, **chosen)
     elif options.stream:
         with jax.set_mesh(run.mesh):
             found = _streamed(model, options, chosen)
@@ -97,7 +97,7 @@ def _chosen(options: Namespace) -> dict[str, Any]:
     return {name: read_ids(path, columns=columns) for name, path in files.items() if path is not None}
 
 
-def _typed(text: str, option: str) -> list[str]:
+def typed_ids(text: str, option: str) -> list[str]:
     """Ids separated by commas or lines; one with a comma of its own in double quotes, as in a csv file."""
     try:
         rows = list(csv.reader(text.splitlines(keepends=True), skipinitialspace=True))
@@ -112,7 +112,7 @@ def _typed(text: str, option: str) -> list[str]:
 def _events(model: Recommender, options: Namespace) -> UserEvents:
     """The events of the users who are asked about."""
     if options.history is not None:
-        return typed([_typed(options.history, "--history")])
+        return typed([typed_ids(options.history, "--history")])
     if options.all_users:
         return model.events(users="all")
     return model.events(options.users, columns=columns_among(options, EVENT))

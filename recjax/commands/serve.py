@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from recjax.commands.runs import recipe_of, report_notes
-from recjax.recommender import open_run
+from recjax.train.pretrained import open_run
 from recjax.typing import InputError
 
 

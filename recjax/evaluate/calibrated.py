@@ -28,7 +28,7 @@ CELLS = 2**26
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """See the module. Held-out users are those of the test part, the latest ones, whom training has not seen.
+    """A model, and thresholds of held-out users: those of the test part, the latest, whose targets are not trained on.
 
     Attributes:
         model: what ranks.
@@ -70,8 +70,8 @@ class Calibrated:
             params: its parameters.
             data: the catalog and its split.
             mesh: of the devices.
-            about: columns of the catalog to ask about, see `Attributes.of`.
-            asking: how.
+            about: columns of the catalog that questions are about, see `Attributes.of`.
+            asking: coverage, choice of questions and their number.
             users: most held-out users that the thresholds are of.
             rehearse: held-out users beside them, for `rehearse`.
             mask_seen: "history" leaves out what a user has had.

@@ -245,18 +245,18 @@ class PredictionSets(Evaluator):
     def _notes(self, values: dict[float, dict[str, np.ndarray]], calibrated: int) -> dict[str, Any]:
         part = "validation targets" if self.calibrate == "validation" else "targets of half the test users"
         notes: dict[str, Any] = {"sets": f"stated coverage {self.levels[0]:.0%}, from {calibrated:,} {part}"}
-        short = {
-            f"{level:.0%}": f"{own:.1%} instead"
-            for level, column in values.items()
-            if (own := float(column["coverage"].mean())) < level - error(level, calibrated, len(column["coverage"]))
-        }
+        short = {}
+        for level, column in values.items():
+            own, users = float(column["coverage"].mean()), len(column["coverage"])
+            if own < level - coverage_margin(level, calibrated, users):
+                short[f"{level:.0%}"] = f"{own:.1%} instead"
         return notes | ({"below the stated coverage, beyond chance": short} if short else {})
 
 
-def error(coverage: float, calibrated: int, measured: int) -> float:
-    """Three standard errors of the coverage that is measured on exchangeable users.
+def coverage_margin(coverage: float, calibrated: int, measured: int) -> float:
+    """Three standard errors of a coverage that is calibrated and measured on exchangeable users.
 
-    >>> round(error(0.9, 900, 900), 4)
+    >>> round(coverage_margin(0.9, 900, 900), 4)
     0.0424
     """
     return 3 * math.sqrt(coverage * (1 - coverage) * (1 / calibrated + 1 / measured))

@@ -1,11 +1,11 @@
 """Questions that make a prediction set smaller: conformal information pursuit.
 
-Chan et al., Conformal Information Pursuit for Interactively Guiding Large Language Models, 2025. What is asked are
+Chan et al., Conformal Information Pursuit for Interactively Guiding Large Language Models, 2025. Questions are about
 attributes of the item that the user looks for ("categories: Comedy?"), answered yes or no. After some answers the
 probability of an item is its share in the model's softmax among the items that agree with them, and the set is as in
-`recjax.evaluate.conformal`, with a threshold for each number of answers, from held-out users who were asked as many
-questions at random. The next question is the one whose answers leave the least to be found out on average, as the size
-of the set bounds it.
+`recjax.evaluate.conformal`, with a threshold for each number of answers, from held-out users with as many answers to
+random questions. The next question is the one whose answers leave the least to be found out on average, as the size of
+the set bounds it.
 """
 
 import math
@@ -28,17 +28,17 @@ Choice = Literal["set", "entropy", "random"]
 """Question that comes next: of the least bound by the size of the set, of the least expected entropy, or any."""
 
 WORDS = "title"
-"""Column whose words are asked about, not the whole of it."""
+"""Column with a question for each of its words, not for the whole of it."""
 
 WORD = re.compile(r"[^\W\d_]{3,}")
 
 ATTRIBUTES = ("categories", "genres", "brand")
-"""Columns that are asked about where none are named; titles, where a catalog has none of them."""
+"""Columns of the questions where none are named; titles, where a catalog has none of them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attributes:
-    """What can be asked about the items of a catalog.
+    """Attributes of the items of a catalog, each a question with the answer yes or no.
 
     Attributes:
         catalog: of the dataset.
@@ -98,7 +98,7 @@ def _values(cell: object, column: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Asking:
-    """How questions are asked.
+    """Protocol of a dialogue.
 
     Attributes:
         coverage: stated probability that a set holds the item.
@@ -147,8 +147,8 @@ class Asker:
     """Questions about one catalog, with thresholds that held-out users have given.
 
     Attributes:
-        attributes: what can be asked.
-        asking: how.
+        attributes: the questions.
+        asking: coverage, choice of questions and their number.
         thresholds: float64 [most + 1], the least probability of an item of the set after so many answers.
         calibrated: users that they are of.
         random: of answers that are wrong and questions that are chosen at random.
@@ -169,8 +169,8 @@ class Asker:
         Args:
             beliefs: float [n, items + 1], the model's probabilities.
             targets: int [n], the items that were looked for.
-            attributes: what can be asked.
-            asking: how.
+            attributes: the questions.
+            asking: coverage, choice of questions and their number.
             seed: of the questions that they are asked.
         """
         random, rows = np.random.default_rng(seed), np.arange(len(targets))
@@ -249,7 +249,7 @@ class Dialogue:
 
     @property
     def text(self) -> str | None:
-        """What is asked now, "column: value"."""
+        """The question to be answered now, "column: value"."""
         return None if self.question is None else self.asker.attributes.texts[self.question]
 
     @property

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from recjax import array_files
+from recjax import config as configs
 from recjax.config import RunConfig, override_all
 from recjax.data.batches.loader import Data, split_for_ranking
 from recjax.data.batches.views import Shifted
@@ -22,8 +23,9 @@ from recjax.models.evidence import Evidence, untrained_gate
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.train.catalogs import open_catalogs
+from recjax.train.folder.run_folder import CONFIG
 from recjax.train.optimiser import AdamW
-from recjax.train.run import Run, load_run
+from recjax.train.run import Run, load_alone, load_run
 from recjax.train.schedule import Train
 from recjax.train.task import device_items, item_stats
 from recjax.typing import COMMAND, InputError, Params
@@ -108,6 +110,30 @@ def load_named(
     if is_pretrained(run):
         return load_pretrained(dataset, settings)
     return load_run(run, dataset, recipe=recipe, settings=settings)
+
+
+def open_run(
+    folder: Path, data: str | None = None, recipe: ModuleType | None = None, *, one_query: bool = False
+) -> Run:
+    """A run to recommend with: by the catalog in its folder, or by another dataset, as `pretrained` always.
+
+    Args:
+        folder: of the run.
+        data: name or folder of another dataset.
+        recipe: module that defines configurations of the run's own, if it has any.
+        one_query: for few histories at a time, which are too little work to be spread: as few devices as hold the
+            tables, instead of the run's own mesh.
+
+    Raises:
+        InputError: no run or dataset, or a damaged file.
+    """
+    if is_pretrained(folder):
+        return load_pretrained(data, all_events=True, one_query=one_query)
+    one_query &= (folder / CONFIG).exists()
+    mesh = configs.load(folder / CONFIG, recipe).mesh.of_one_query() if one_query else None
+    if data is None:
+        return load_alone(folder, recipe=recipe, mesh=mesh)
+    return load_run(folder, data, recipe=recipe, mesh=mesh)
 
 
 def untrained() -> Params:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from recjax.evaluate.conformal import PredictionSets, error, measured, threshold
+from recjax.evaluate.conformal import PredictionSets, coverage_margin, measured, threshold
 from recjax.evaluate.evaluator import EvaluationData
 from recjax.evaluate.protocol import evaluate
 from recjax.evaluate.report import compare
@@ -51,7 +51,7 @@ def test_exchangeable_users_are_covered_as_stated_and_more_by_larger_sets():
         mixed = np.random.default_rng(split).permutation(scores)
         for number, level in enumerate(levels):
             found[split, number] = (mixed[half:] <= threshold(mixed[:half], level)).mean()
-            assert abs(found[split, number] - level) <= error(level, half, len(scores) - half) + 2 / half
+            assert abs(found[split, number] - level) <= coverage_margin(level, half, len(scores) - half) + 2 / half
     assert (np.diff(found, axis=1) >= 0).all()
 
 
