@@ -165,26 +165,10 @@ def export_ranking(
     k = min(k, dataset.n_items)
     layout = layout_of(view)
     whole: Any = {"params": params, "items": items, "layout": layout.arrays()}
-    tree = jax.tree.structure(whole)
-    arrays = {path_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(whole)}
-    shapes = (
-        jax.ShapeDtypeStruct((batch, view.max_length), jnp.int32),
-        jax.ShapeDtypeStruct((batch, view.max_length), jnp.int32),
-        jax.ShapeDtypeStruct((batch, seen), jnp.int32),
-        jax.ShapeDtypeStruct((dataset.n_items + 1,), jnp.bool_),
-    )
+    histories, hidden = (jax.ShapeDtypeStruct((batch, width), jnp.int32) for width in (view.max_length, seen))
+    shapes = (histories, histories, hidden, jax.ShapeDtypeStruct((dataset.n_items + 1,), jnp.bool_))
 
-    def rank(weights: dict[str, Array], history: Array, times: Array, seen: Array, allowed: Array) -> Any:
-        """The best items of each row and their scores: int32 [b, k] and float32 [b, k]."""
-        held = [weights[name] if name in weights else np.zeros(x.shape, x.dtype) for name, x in arrays.items()]
-        found = jax.tree.unflatten(tree, held)
-        queries = queries_by(found["layout"], history, times, seen, model.n_items)
-        return model.scoring(found["params"], queries, found["items"]).topk(seen, k, allowed)
-
-    used = _exported(rank, arrays, shapes)
-    kept = {name: arrays[name] for number, name in enumerate(sorted(arrays)) if number in used.module_kept_var_idx}
-    exported = _exported(rank, kept, shapes)
-    _write(folder, bytes(exported.serialize()), kept, dataset)
+    exported, used = _ranking(model, whole, shapes, k)
     said = {
         **(about or {}),
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "items": dataset.n_items},
@@ -197,10 +181,27 @@ def export_ranking(
         "jax": jax.__version__,
         "calling_convention": exported.calling_convention_version,
     }
-    for name, text in ((ABOUT, json.dumps(said, indent=2) + "\n"), (PAGE, page(said))):
-        with replacing(folder / name) as new:
-            new.write_text(text, encoding="utf-8")
+    _write(folder, bytes(exported.serialize()), used, dataset, said)
     return said
+
+
+def _ranking(
+    model: Model, whole: Any, shapes: tuple[Any, ...], k: int
+) -> tuple[jax_export.Exported, dict[str, np.ndarray]]:
+    """The program of lists of k, and those arrays of the parameters, items and layout that it uses, by name."""
+    tree = jax.tree.structure(whole)
+    arrays = {path_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(whole)}
+
+    def rank(weights: dict[str, Array], history: Array, times: Array, seen: Array, allowed: Array) -> Any:
+        """The best items of each row and their scores: int32 [b, k] and float32 [b, k]."""
+        held = [weights[name] if name in weights else np.zeros(x.shape, x.dtype) for name, x in arrays.items()]
+        found = jax.tree.unflatten(tree, held)
+        queries = queries_by(found["layout"], history, times, seen, model.n_items)
+        return model.scoring(found["params"], queries, found["items"]).topk(seen, k, allowed)
+
+    first = _exported(rank, arrays, shapes)  # of all arrays, to know which of them it reads
+    used = {name: arrays[name] for number, name in enumerate(sorted(arrays)) if number in first.module_kept_var_idx}
+    return _exported(rank, used, shapes), used
 
 
 def _exported(function: Any, weights: dict[str, np.ndarray], shapes: tuple[Any, ...]) -> jax_export.Exported:
@@ -214,15 +215,20 @@ def _exported(function: Any, weights: dict[str, np.ndarray], shapes: tuple[Any, 
         raise InputError(f"the ranking cannot be exported as one program: {reason}") from error
 
 
-def _write(folder: Path, program: bytes, weights: dict[str, np.ndarray], dataset: Dataset) -> None:
+def _write(
+    folder: Path, program: bytes, weights: dict[str, np.ndarray], dataset: Dataset, said: dict[str, Any]
+) -> None:
+    """The files of a program's folder; InputError where they cannot be written."""
+    titles = [None, *dataset.catalog["title"].to_list()]
+    listed = {"ids": [None, *dataset.item_ids[1:]], "titles": titles}
+    texts = {ITEMS: json.dumps(listed, ensure_ascii=False), ABOUT: json.dumps(said, indent=2) + "\n", PAGE: page(said)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / PROGRAM) as new:
             new.write_bytes(program)
         array_files.write(folder / WEIGHTS, weights)
-        titles = [None, *dataset.catalog["title"].to_list()]
-        with replacing(folder / ITEMS) as new:
-            listed = {"ids": [None, *dataset.item_ids[1:]], "titles": titles}
-            new.write_text(json.dumps(listed, ensure_ascii=False), encoding="utf-8")
+        for name, text in texts.items():
+            with replacing(folder / name) as new:
+                new.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error

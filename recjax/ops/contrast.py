@@ -35,8 +35,7 @@ def info_nce(
         loss_i = -log( exp(a_i . p_i / T) / (exp(a_i . p_i / T) + sum_j exp(a_i . p_j / T)) )
 
     over the pairs j that are no false negatives. Vectors are compared as they are; normalise them before for cosines.
-    The form that is symmetric in the views is the mean of both orders; with `within` that is NT-Xent (Chen et al.,
-    SimCLR, ICML 2020, eq. 1).
+    The mean of both orders is symmetric in the views, see `nt_xent`.
 
     >>> views = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     >>> [round(float(x), 4) for x in info_nce(views, views)]  # log(1 + exp(-1))

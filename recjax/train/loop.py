@@ -100,7 +100,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         if source is not None:
             source.adopt_features(config, run_dir)
         task = task or _open(part)
-        barrier("data prepared")  # from here on they meet on the devices, where nobody is named
+        barrier("data prepared")  # from here on processes meet on the devices, where none is named
         calendar = _calendar(config.train, task)
         refresher = Refresher(task, config.train.freeze)
         known = None if source is None else source.known_items(config, task)
@@ -116,16 +116,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         task = replace(task, keep=None)  # lets go of what it holds on the host
 
         # --- what the user sees
-        main = jax.process_index() == 0
-        reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
-        if main:
-            goodput.resume(run_dir, start)
-            if start < calendar.total:
-                add_start(run_dir, start, f"{_devices(mesh)}; host: {processor()}")
-        log = stack.enter_context(MetricLog(run_dir, start)) if main else None
-        journal = Journal(progress, calendar, log, reporter, goodput)
-        if part.title:
-            reporter.line(part.title)
+        reporter, journal = _open_journal(stack, part, beginning, calendar, mesh, goodput)
         notes = [f"{line}: from here on the learning rate is that of the longer run" for line in longer]
         notes += [] if known is None else [known.line()]
         _announce(reporter, task, mesh, beginning, calendar, source, config.train.freeze, notes)
@@ -169,7 +160,7 @@ def _fit(part: Part, task: Task | None) -> Result:
         if step > start:
             journal.account(step)
         done = step == calendar.total or progress.stopped is not None
-        if main and done:
+        if done and jax.process_index() == 0:
             plot_curves(run_dir)
         if done and task.finish is not None:
             task.finish(run_dir)
@@ -299,6 +290,22 @@ def _diverging(checkpoints: Checkpoints) -> Iterator[None]:
             f"step {error.step}: the loss is {error.loss:g} and the gradient's norm {error.norm:g}, so the run stops; "
             f"{kept}. A lower optim.learning_rate, optim.clip or a warm-up may help; they need another run folder"
         ) from None
+
+
+def _open_journal(
+    stack: ExitStack, part: Part, beginning: _Beginning, calendar: Calendar, mesh: Mesh, goodput: Goodput
+) -> tuple[Reporter, Journal]:
+    """Console and log of the run, which the first process alone writes; the start is recorded."""
+    main, start = jax.process_index() == 0, beginning.step
+    reporter = stack.enter_context(Reporter(calendar.total, start, silent=not main))
+    if main:
+        goodput.resume(part.folder, start)
+        if start < calendar.total:
+            add_start(part.folder, start, f"{_devices(mesh)}; host: {processor()}")
+    log = stack.enter_context(MetricLog(part.folder, start)) if main else None
+    if part.title:
+        reporter.line(part.title)
+    return reporter, Journal(beginning.progress, calendar, log, reporter, goodput)
 
 
 def _announce(

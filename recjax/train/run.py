@@ -28,7 +28,7 @@ from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import ShardingRules
 from recjax.train import own_items
-from recjax.train.catalogs import open_catalogs
+from recjax.train.catalogs import Catalogs, open_catalogs
 from recjax.train.folder.checkpoint import Checkpoints, DamagedError, Record
 from recjax.train.folder.recovery import first_sound
 from recjax.train.folder.run_folder import CHECKPOINTS, CONFIG, check_dataset
@@ -146,18 +146,7 @@ def load_run(
             items = device_items(catalogs, [opened])[0]
             if model.per_item:
                 check_dataset(run_dir, record, opened.name, opened.fingerprint)
-            relations = None if catalogs is None else catalogs.relations[0]
-            loader = Loader(
-                split.train if len(split.train) else _somebody(),
-                data.view,
-                mesh.shape["data"] * config.train.accumulate,
-                data.row_length,
-                config.seed,
-                n_items=opened.n_items,
-                packed=data.pack,
-                relations=relations,
-            )
-            target = _abstract_params(model, loader.batch(0), items, mesh)
+            target = _abstract_params(model, _first_batch(config, data, opened, split, catalogs, mesh), items, mesh)
 
             def read(step: int) -> Params:
                 checkpoints.record(step)
@@ -251,10 +240,23 @@ def _mesh(config: RunConfig) -> Mesh:
         return MeshShape().build()
 
 
-def _somebody() -> Histories:
-    """A history that gives batches their shapes where a dataset has none."""
+def _first_batch(
+    config: RunConfig, data: Data, dataset: Dataset, split: Split, catalogs: Catalogs | None, mesh: Mesh
+) -> Batch:
+    """A batch as in training, for its shapes; of a made-up history where the dataset has none."""
     events = np.ones(4, np.int32)
-    return Histories.concatenated(np.array([4]), events, events.astype(np.int64), np.zeros(1, np.int64))
+    made_up = Histories.concatenated(np.array([4]), events, events.astype(np.int64), np.zeros(1, np.int64))
+    loader = Loader(
+        split.train if len(split.train) else made_up,
+        data.view,
+        mesh.shape["data"] * config.train.accumulate,
+        data.row_length,
+        config.seed,
+        n_items=dataset.n_items,
+        packed=data.pack,
+        relations=None if catalogs is None else catalogs.relations[0],
+    )
+    return loader.batch(0)
 
 
 def _abstract_params(model: Model, batch: Batch, items: Items, mesh: Mesh) -> Any:

@@ -61,7 +61,7 @@ def test_refusals(run_dir, tmp_path, config):
         load_run(tmp_path)
     with pytest.raises(InputError, match=r"no checkpoint of step 5; it has: 3, 6, 9"):
         load_run(run_dir, step=5)
-    with pytest.raises(InputError, match=r"dataset 'small' with fingerprint .* but 'other' has"):
+    with pytest.raises(InputError, match=r"dataset 'small' with fingerprint .* but 'other' is another one"):
         load_run(run_dir, "other")
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset="other"))
     with pytest.raises(InputError, match=r"data\.dataset is 'small' there and 'other' now"):
