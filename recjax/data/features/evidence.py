@@ -53,7 +53,8 @@ def catalog_prior(dataset: Dataset) -> sparse.csr_array:
     """Prior of each item by its name, rows that sum to 1 or are empty; float64 [v, v] sparse.
 
     Half of it goes to items that share words and word pairs, half to those whose words mean alike (`Words`, whitened
-    within the catalog). In catalogs of more than `MOST_COMPARED` items words alone count. Categories beside names helped some catalogs a little and hurt others more.
+    within the catalog). In catalogs of more than `MOST_COMPARED` items words alone count. Categories beside names
+    helped some catalogs a little and hurt others more.
     """
     texts = name_texts(dataset.catalog)
     shared = text_prior(tfidf(["", *texts]))
