@@ -3,8 +3,8 @@
     RECJAX_DATA=FOLDER python experiments/benchmarks/evidence_curve.py --out docs/evidence
     RECJAX_DATA=FOLDER python experiments/benchmarks/evidence_curve.py --datasets amazon-toys-2014 --shares 1 --time
 
-Rows: `pretrained`, the shipped weights; `hand`, the same model untrained, which is the formula with k = 32 and the same
-texts; and the floors text_transition (the formula with names as texts), transition (counts) and text_knn. Full ranking,
+Rows: `pretrained`, the shipped weights; `hand`, the same model untrained: the posterior with k = 32, the same texts and
+counts; and the floors text_transition (the formula, by words alone), transition (counts) and text_knn. Full ranking,
 histories masked, one target a user, counts of training events alone, of a share of the users. ndcg@10, and the paired
 difference to `hand` with its standard error over users. Written are OUT.json, a table OUT.md and, where there are
 several shares, the curves OUT.png.
@@ -29,6 +29,15 @@ from recjax.train.pretrained import evidence_config, untrained, weights
 
 REPORT = ("amazon-beauty-2014", "amazon-toys-2014", "amazon-arts-cdsr", "microlens-50k")
 SYSTEMS = ("pretrained", "hand", "text_transition", "transition", "text_knn")
+CURVES = {
+    "pretrained": ("pretrained", "C3o-"),
+    "hand": ("pretrained, untrained", "C1s--"),
+    "text_transition": ("formula set by hand", "C0^--"),
+    "transition": ("counts", "C2v:"),
+    "text_knn": ("text", "C7d:"),
+}
+"""Label and style of each system's curve."""
+
 Row = dict[str, Any]
 
 
@@ -81,14 +90,13 @@ def draw(rows: list[Row], path: Path) -> None:
     for axis, name in zip(axes, names, strict=True):
         own = sorted((row for row in rows if row["dataset"] == name), key=lambda row: row["share"])
         places = range(len(own))
-        for system, style in zip(SYSTEMS, ("C3o-", "C0s--", "C2^--", "C1v:", "C7d:"), strict=True):
-            if system != "text_transition":
-                axis.plot(places, [row[METRIC][system] for row in own], style, label=system, markersize=4)
+        for system, (label, style) in CURVES.items():
+            axis.plot(places, [row[METRIC][system] for row in own], style, label=label, markersize=4)
         axis.set_xticks(list(places), [f"{row['share']:.0%}" for row in own])
         axis.set(title=name, xlabel="users whose logs are in context", ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("ndcg@10, leave-one-out, full ranking")
-    axes[0].legend(["pretrained", "formula, k = 32", "counts", "text"], frameon=False)
+    axes[0].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
 
 

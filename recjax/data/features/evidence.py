@@ -28,8 +28,8 @@ from recjax.text.words import WordVectors
 TOGETHER = 50
 """Last events of a user that count as had together, which bounds what one user costs."""
 
-MOST_COMPARED = 100_000
-"""Items of the largest catalog whose vectors are compared, all with all."""
+MOST_COMPARED = 50_000
+"""Items whose vectors are compared all with all, which takes half a minute of a core here and grows with the square."""
 
 FADING = tuple(0.8**gap for gap in range(8))
 """Weight of b after a at distance 1, 2, ... 8. The order of events that are near in time is often chance."""
@@ -53,8 +53,8 @@ def catalog_prior(dataset: Dataset) -> sparse.csr_array:
     """Prior of each item by its name, rows that sum to 1 or are empty; float64 [v, v] sparse.
 
     Half of it goes to items that share words and word pairs, half to those whose words mean alike (`WordVectors`,
-    whitened within the catalog). Beyond `MOST_COMPARED` items, where comparing all pairs of vectors takes minutes,
-    words alone count. Categories beside names helped some catalogs a little and hurt others more.
+    whitened within the catalog). In catalogs of more than `MOST_COMPARED` items words alone count. Categories beside
+    names helped some catalogs a little and hurt others more.
     """
     texts = name_texts(dataset.catalog)
     shared = text_prior(tfidf(["", *texts]))
