@@ -12,13 +12,13 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from recjax.files import replacing
+from recjax.files import read_json, replacing
 from recjax.typing import InputError
 
 DIGEST = "digest"
@@ -40,6 +40,25 @@ class ArrayFile(NamedTuple):
     arrays: dict[str, np.ndarray]
     metadata: dict[str, str]
     checked: bool
+
+
+def published_record(path: Path) -> dict[str, Any]:
+    """The JSON beside a file that comes with recjax: how it was made, and its `sha256`."""
+    return read_json(path.with_suffix(".json"), "so the installation is incomplete")
+
+
+def read_published(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a file that comes with recjax, by name.
+
+    Raises:
+        InputError: it or its record is missing, or it is not the one of the record.
+    """
+    expected = published_record(path)["sha256"]
+    if not path.is_file():
+        raise InputError(f"{path} is missing, so the installation is incomplete")
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
+        raise InputError(f"{path} has sha256 {found}, expected {expected}: the installation is damaged")
+    return read(path).arrays
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

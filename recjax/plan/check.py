@@ -34,6 +34,7 @@ def check_start(config: RunConfig) -> None:
         check_metric(config.evaluators, config.train.metric)
     mesh = MeshShape().build(jax.devices("cpu")[:1])
     inputs = abstract_inputs(replace(config, mesh=MeshShape()), ITEMS, mesh)
+    # For what they refuse: settings of a calendar, and packing, that the model cannot have.
     Calendar.of(config.train, 1, 1, True, inputs.model.refresh_every)
     if not isinstance(data, Mixture):
         check_packing(data, inputs.model)

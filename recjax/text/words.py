@@ -5,7 +5,6 @@ leading principal components in int8. A text is the sum of its pieces, each weig
 so a catalog of ten thousand items takes a second where the encoder takes minutes.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from recjax import array_files
-from recjax.files import read_json
 from recjax.late import sparse
 from recjax.text.items import WORDS, ItemText
-from recjax.typing import InputError
 
 TABLE = Path(__file__).parents[1] / "models" / "pretrained" / "words.safetensors"
 """Beside it stands, as JSON, how it came to be, and its sha256."""
@@ -54,7 +51,7 @@ class WordVectors:
 
     def fingerprint(self) -> str:
         """Identity of the vectors besides the texts."""
-        return f"words {_record()['sha256']}"
+        return f"words {array_files.published_record(TABLE)['sha256']}"
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
         """Vectors of texts, float32 [n, d] of length 1; a row of zeros where no word piece is known.
@@ -88,11 +85,7 @@ def word_table(path: Path = TABLE) -> WordTable:
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
     from tokenizers.models import WordPiece
 
-    if not path.is_file():
-        raise InputError(f"{path} is missing, so the installation is incomplete")
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != _record(path)["sha256"]:
-        raise InputError(f"{path} has sha256 {found}, expected another one: the installation is damaged")
-    arrays = array_files.read(path).arrays
+    arrays = array_files.read_published(path)
     pieces = bytes(arrays["pieces"]).decode().split("\n")
     tokenizer: Any = Tokenizer(WordPiece({piece: row for row, piece in enumerate(pieces)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -115,7 +108,3 @@ def quantised(pieces: Sequence[str], vectors: np.ndarray) -> dict[str, np.ndarra
         "vectors": rounded,
         "scales": scales.astype(np.float32),
     }
-
-
-def _record(path: Path = TABLE) -> dict[str, Any]:
-    return read_json(path.with_suffix(".json"), "so the installation is incomplete")

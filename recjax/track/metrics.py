@@ -15,19 +15,20 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.summary import scalar
 
 from recjax.files import replacing
+from recjax.track.memory import DEVICE, HOST
 from recjax.typing import InputError
 
-OTHERS = (
+OF_THE_LOOP = (
     "grad_norm",
     "learning_rate",
     "interactions_per_second",
     "data_wait",
     "non_finite",
     "train_seconds",
-    "host_peak_bytes",
-    "device_peak_bytes",
+    HOST,
+    DEVICE,
 )
-"""Names that the training loop itself logs; a model's are those of its loss and its parts."""
+"""Names that the training loop logs itself; any other without a slash is a model's loss or a part of it."""
 
 DAMAGED = ".damaged"
 """Ending of the copy of a log with lines that cannot be read."""
@@ -106,7 +107,7 @@ def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def losses_of(curves: Mapping[str, Any]) -> list[str]:
     """Names of the loss and of the parts that a model reports beside it, among those of a run's curves."""
-    parts = [name for name in curves if "/" not in name and name not in OTHERS]
+    parts = [name for name in curves if "/" not in name and name not in OF_THE_LOOP]
     return sorted(parts, key=lambda name: name != "loss")
 
 

@@ -1,6 +1,5 @@
 """Models that come with recjax, by name: weights in the package, evidence counted in the user's own catalog."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,6 @@ from recjax.data.features.evidence import Following, TextLinks, Together, Totals
 from recjax.data.splits import unsplit
 from recjax.data.store.prepared import find
 from recjax.evaluate.protocol import Evaluate
-from recjax.files import read_json
 from recjax.models.evidence import Evidence, untrained_gate
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
@@ -147,9 +145,4 @@ def weights(path: Path = WEIGHTS) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file is not there or not the published one.
     """
-    record = read_json(path.with_suffix(".json"), "so the installation is incomplete")
-    if not path.is_file():
-        raise InputError(f"{path} is missing, so the installation is incomplete")
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != record["sha256"]:
-        raise InputError(f"{path} has sha256 {found}, expected {record['sha256']}: the installation is damaged")
-    return dict(array_files.read(path).arrays)
+    return array_files.read_published(path)
