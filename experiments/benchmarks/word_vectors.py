@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/word_vectors.py FOLDER_OF_ALL_MINILM_L6_V2
 
-Each word piece of the encoder's vocabulary is encoded alone; kept are the leading principal components. The folder
+Each word piece of the encoder's vocabulary is encoded alone, and reduced to the leading principal components. The folder
 comes by `recjax fetch-encoder`.
 """
 
@@ -46,7 +46,7 @@ def encoded(encoder: EncoderFolder, ids: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("encoder", type=Path, help="folder of a BERT-like sentence encoder")
-    parser.add_argument("--width", type=int, default=WIDTH, help=f"components (default {WIDTH}, 4.9 MB)")
+    parser.add_argument("--width", type=int, default=WIDTH, help=f"components (default {WIDTH}, 4.8 MB)")
     parser.add_argument("--out", type=Path, default=TABLE, help="file to write (default the package's)")
     options = parser.parse_args()
 
