@@ -1,8 +1,8 @@
 """recjax train mqsa_ted_beauty
 
-MQSA-TED on Amazon Beauty (2014, 5-core): SASRec with a second encoder whose queries are means of the last three inputs, and
-vectors of the most frequent fifth of the items distilled from counts of what users had next. The paper's settings, but
-that four targets of each row and step are distilled.
+MQSA-TED on Amazon Beauty (2014, 5-core): SASRec with a second encoder whose queries are means of the last three inputs,
+and vectors of the most frequent fifth of the items distilled from counts of what users had next. The paper's settings,
+but that four targets of each row and step are distilled.
 
 Expected:  not run to its end on Beauty. On ml-100k after 150 steps, ndcg@10 of two seeds (test split, leave-one-out,
            full ranking, history masked): 0.1097; without the second query (`--set model.alpha=1`) 0.0978, by 0.0119

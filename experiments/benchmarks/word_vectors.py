@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/word_vectors.py FOLDER_OF_ALL_MINILM_L6_V2
 
-Each word piece of the encoder's vocabulary is encoded alone, and reduced to the leading principal components. The folder
-comes by `recjax fetch-encoder`.
+Each word piece of the encoder's vocabulary is encoded alone, and reduced to the leading principal components. The
+folder comes by `recjax fetch-encoder`.
 """
 
 import argparse

@@ -86,7 +86,7 @@ class ItemSequenceEncoder(nn.Module):
         return x if state is None else (x, state)
 
     def encoded(self, x: Array, context: SeqContext, last: Array | None, state: tuple[Any, ...] | None) -> Any:
-        """What `Encoder` gives: the encoder, inside the compact `__call__`."""
+        """States as `Encoder` gives them, which a subclass may make of several; runs inside the compact `__call__`."""
         return Encoder(self.stack, name="encoder")(x, context, last, state)
 
 

@@ -29,7 +29,7 @@ BEAT, LIMIT = 10.0, 30.0
 
 @dataclass(frozen=True)
 class _Holder:
-    """Who holds a run folder.
+    """Holder of a run folder.
 
     Attributes:
         host: where its first process runs.
