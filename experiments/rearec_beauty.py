@@ -4,11 +4,12 @@ ReaRec on Amazon Beauty (2014, 5-core): every prefix as a sample with one target
 history, trained to differ and scored by their mean ("erl"). `--set model.way=prl` trains each step towards the target,
 `--set model.steps=0` is the same encoder without steps.
 
-Expected:  not run to its end. After 100 steps of 256 prefixes, a fiftieth of the whole (`--set data.rows=256
-           --set train.steps=100 --set train.epochs=none --set train.evaluate_every=100
-           --set train.validation_users=2000 --set optim.learning_rate=4e-3 --set model.dropout=0.2`), ndcg@10 0.0067 on
-           2,000 validation users, and 0.0076 without steps: too early to tell them apart
-Time:      2 min 25 s for these steps, 1 min 13 s without latent steps, on a core shared with other work
+Expected:  ndcg@10 0.0251 [0.0235, 0.0268], hr@10 0.0485 (test split, leave-one-out, full ranking, history masked) after
+           the 1,000 steps, four passes, of a two-core budget. Without latent steps, at equal size, schedule and data,
+           0.0307 [0.0288, 0.0325], 0.0565: the steps cost 0.0056 +- 0.0006, paired over users, one seed, so the paper's
+           claim is refuted at this budget. Both are far below SASRec on all positions (0.0542), which sees six times
+           as many targets a step, and below the floor text_transition (0.0686)
+Time:      34 minutes, 10 without latent steps, on one core shared with other work
 Hardware:  1 CPU core
 """
 
@@ -34,11 +35,12 @@ def config() -> RunConfig:
             pack=False,
         ),
         model=ReaRec(
-            width=64, layers=2, heads=2, norm="post", input_norm=True, dropout=0.5, max_length=length, steps=2
+            width=64, layers=2, heads=2, norm="post", input_norm=True, dropout=0.3, max_length=length, steps=2
         ),
-        optim=Adam(learning_rate=1e-3),
+        # Rate and dropout are for the short budget; the passes of a longer one: --set train.steps=3850.
+        optim=Adam(learning_rate=3e-3),
         mesh=MeshShape(),
-        train=Train(epochs=15, evaluate_every=257, validation_users=5000, patience=8),
+        train=Train(steps=1000, evaluate_every=250, validation_users=2000),
         evaluate=Evaluate(),
     )
 
