@@ -103,10 +103,16 @@ def test_the_commands_of_the_readme_run(
     write_files_of_lists(there["recommender"])
     tiny_lru = ["--set", "data.dataset=tiny", *SETTINGS, "--no-evaluate"]
     assert cli.main(["train", "lru_ml1m", *tiny_lru, "--run", "runs/lru_ml1m"]) == 0
+    monkeypatch.setattr("builtins.input", no_answer)
     for page in ("recommend.md", "export.md"):
         for words in commands(ROOT / "docs" / page):
             if words[0] == "recjax" and "..." not in words:
                 assert cli.main(words[1:]) == 0, words
+
+
+def no_answer(question: str) -> str:
+    """What a person who ends the input says to `recjax ask`."""
+    raise EOFError(question)
 
 
 def write_files_of_lists(recommender: Any) -> None:

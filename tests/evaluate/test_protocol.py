@@ -238,13 +238,6 @@ def test_a_catalog_is_prepared_once_for_all_batches_and_anew_for_other_parameter
     assert calls.count(model) == 3
 
 
-def test_progress_is_shown_on_terminals_only(monkeypatch, capsys):
-    assert ranking.tracked([1], 1, "x", True) == [1]
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert list(ranking.tracked([1, 2], 2, "ranking", True)) == [1, 2]
-    assert ranking.tracked([1], 1, "x", False) == [1]
-
-
 def test_the_length_of_lists_is_a_cut_off_too():
     report, usual = run(dataclasses.replace(SMALL, k=15), floors=True), run(floors=False)
     ranks = np.array(expected_ranks(True))
