@@ -12,7 +12,7 @@ from recjax.typing import InputError
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is a table that `polars_frame` takes; a single column is none."""
+    """True if a value is a table that `polars_frame` takes; a single column is none."""
     if isinstance(value, pl.DataFrame | pl.LazyFrame) or _is_pandas(value):
         return True
     return hasattr(value, "__arrow_c_stream__") and not hasattr(value, "to_list")

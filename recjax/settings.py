@@ -61,7 +61,7 @@ def is_config(value: Any) -> bool:
 
 
 def is_several(value: Any) -> bool:
-    """Whether a value is a tuple of configurations, whose settings have the number of the entry in their keys."""
+    """True if a value is a tuple of configurations, whose settings have the number of the entry in their keys."""
     return isinstance(value, tuple) and bool(value) and all(map(is_config, value))
 
 
@@ -77,7 +77,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is of a declared type."""
+    """True if a value is of a declared type."""
     members = _members(annotation)
     if len(members) > 1:
         return any(fits(value, member) for member in members)

@@ -141,7 +141,7 @@ def _check_free(out: Place, preparation: Preparation | None = None, fingerprint:
 
 
 def _is_trained_on(run: Path, dataset: Place) -> bool:
-    """Whether the configuration of a run names a dataset."""
+    """True if the configuration of a run names a dataset."""
     try:
         data = read_json(run / "config.json")["data"]
     except (InputError, KeyError, TypeError):

@@ -104,7 +104,7 @@ class Dataset:
 
     @property
     def has_times(self) -> bool:
-        """Whether the timestamps are times; those of id sequences and order numbers are places in an order."""
+        """True if the timestamps are times; those of id sequences and order numbers are places in an order."""
         return not self.time_unit.startswith("place")
 
     def history(self, user: int) -> np.ndarray:

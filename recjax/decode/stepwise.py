@@ -223,5 +223,5 @@ def _before(mask: Bool[Array, " n"]) -> Int[Array, " m"]:
 
 
 def is_among(ids: Int[Array, "*n"], mask: Bool[Array, " m"]) -> Bool[Array, "*n"]:
-    """Whether a mask by item id allows each item; ids beyond its end are not allowed."""
+    """True if a mask by item id allows each item; ids beyond its end are not allowed."""
     return mask.at[ids].get(mode="fill", fill_value=False)

@@ -111,7 +111,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired(first: Sequence[np.ndarray], second: Sequence[np.ndarray], metric: str = "ndcg@10") -> dict[str, Any]:
-    """Whether two systems differ for the same users; the seeds of each are averaged per user before.
+    """True if two systems differ for the same users; the seeds of each are averaged per user before.
 
     Args:
         first: ranks int64 [n] of one system, one array a seed.

@@ -75,7 +75,7 @@ class Attention:
 
     @property
     def times(self) -> bool:
-        """Whether scores depend on gaps in time."""
+        """True if scores depend on gaps in time."""
         return self.relative in ("times", "both") or self.query == "interval"
 
     def build(self, *, width: int, causal: bool, dtype: Any, name: str) -> "AttentionMixer":

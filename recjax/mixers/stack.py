@@ -98,12 +98,12 @@ class Stack:
 
     @property
     def packing(self) -> bool:
-        """Whether every mixer keeps the histories of a packed row apart."""
+        """True if every mixer keeps the histories of a packed row apart."""
         return all(mixer.capabilities.packing for mixer in self.used)
 
     @property
     def positional(self) -> bool:
-        """Whether some mixer knows the order of events, so that no position embeddings are needed."""
+        """True if some mixer knows the order of events, so that no position embeddings are needed."""
         return any(mixer.capabilities.positional for mixer in self.used)
 
     def init_state(self, rows: int, max_length: int) -> tuple[State, ...]:

@@ -124,7 +124,7 @@ class Model(ABC):
 
     @property
     def packing(self) -> bool:
-        """Whether histories that share a packed row stay apart."""
+        """True if histories that share a packed row stay apart."""
         return True
 
     @property
@@ -186,12 +186,12 @@ class Model(ABC):
 
     @property
     def learned_positions(self) -> bool:
-        """Whether positions come from a table, whose rows count from one end of a history."""
+        """True if positions come from a table, whose rows count from one end of a history."""
         return False
 
     @property
     def keeps_histories(self) -> bool:
-        """Whether the state of a user grows with the history, so that there is room for so many events."""
+        """True if the state of a user grows with the history, so that there is room for so many events."""
         return False
 
     def init_state(self, users: int, max_length: int) -> Any:

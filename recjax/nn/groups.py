@@ -47,7 +47,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def is_frozen(path: str, freeze: tuple[str, ...] = ()) -> bool:
-    """Whether a parameter has no gradient: declared so, or with a match for one of the regular expressions."""
+    """True if a parameter has no gradient: declared so, or with a match for one of the regular expressions."""
     return FROZEN in path.split("/") or any(re.search(pattern, path) for pattern in freeze)
 
 

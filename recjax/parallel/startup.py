@@ -77,7 +77,7 @@ def initialize() -> None:
 
 
 def launched_with_others() -> bool:
-    """Whether whoever started this process started others to join it; asks neither a device nor a network."""
+    """True if whoever started this process started others to join it; asks neither a device nor a network."""
     tasks = max(_count("SLURM_STEP_NUM_TASKS"), _count("OMPI_COMM_WORLD_SIZE"))
     return _explicit_launch() is not None or tasks > 1
 

@@ -62,7 +62,7 @@ def fail(error: BaseException, status: int) -> None:
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether an error tells of a connection to another process that is gone."""
+    """True if an error tells of a connection to another process that is gone."""
     found = isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error).lower() for word in _BROKEN)
     return found and jax.distributed.is_initialized()
 

@@ -122,7 +122,7 @@ def _add_state(app: FastAPI, service: Service, measures: Measures) -> None:
 
     @app.get("/health", response_model=messages.Health, responses={503: {"model": messages.Health}})
     async def health() -> Response:
-        """Whether requests are answered: 200, or 503 while the server ends."""
+        """True if requests are answered: 200, or 503 while the server ends."""
         stopping = service.worker.stopped
         return Json({"status": "stopping" if stopping else "ready"}, 503 if stopping else 200)
 

@@ -75,7 +75,7 @@ def _by_columns(columns: Array) -> Scorer:
 
 
 def _depends(jaxpr: Any) -> bool:
-    """Whether any result of a program may depend on its inputs."""
+    """True if any result of a program may depend on its inputs."""
     touched = set(jaxpr.invars)
     for equation in jaxpr.eqns:
         if any(isinstance(each, Var) and each in touched for each in equation.invars):

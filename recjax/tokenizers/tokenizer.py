@@ -29,7 +29,7 @@ class ItemTokenizer(Protocol):
 
     @property
     def ordered(self) -> bool:
-        """Whether a code refines the one before it."""
+        """True if a code refines the one before it."""
         ...
 
     def fit(self, vectors: np.ndarray, known: np.ndarray, key: Array, trainer: Trainer = ...) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Reporter:
 
     @property
     def due(self) -> bool:
-        """Whether nothing was shown for `QUIET_SECONDS`."""
+        """True if nothing was shown for `QUIET_SECONDS`."""
         return time.monotonic() - self._shown >= QUIET_SECONDS
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:

@@ -42,7 +42,7 @@ class Interrupt:
         self._previous = {}
 
     def requested(self, step: int) -> bool:
-        """Whether to stop now; every process calls this once after every step and gets the same answer."""
+        """True if the run has to stop now; every process calls this once after every step and gets the same answer."""
         if jax.process_count() == 1:
             return self._requested
         return multihost_utils.reached_preemption_sync_point(step)

@@ -97,7 +97,7 @@ def load_pretrained(
 
 
 def is_pretrained(name: str | Path) -> bool:
-    """Whether a run is named that comes with recjax; a folder of that name comes first."""
+    """True if a run is named that comes with recjax; a folder of that name comes first."""
     return str(name) == PRETRAINED and not Path(name).exists()
 
 

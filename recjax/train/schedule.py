@@ -138,9 +138,9 @@ class Calendar:
         return step % self.log_every == 0 or step == self.total
 
     def anything(self, step: int) -> bool:
-        """Whether the loop has something to do after this step beside going on."""
+        """True if the loop has something to do after this step beside going on."""
         return self.validates(step) or self.saves(step) or self.refreshes(step)
 
     def refreshes(self, step: int) -> bool:
-        """Whether frozen parameters are refreshed before the step that follows `step` steps; never after the last."""
+        """True if frozen parameters are refreshed before the step that follows `step` steps; never after the last."""
         return bool(self.refresh_every) and step % self.refresh_every == 0 and step < self.total

@@ -252,7 +252,7 @@ def starting_point(config: RunConfig, run_dir: Path, source: Path | None) -> Sta
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """Whether the folder has a checkpoint to resume from."""
+    """True if the folder has a checkpoint to resume from."""
     if not (run_dir / CHECKPOINTS).is_dir():
         return False
     with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:

@@ -30,7 +30,7 @@ def _born() -> float:
 
 
 BORN = _born()
-"""When this process started, in unix seconds: imports made before this file count too."""
+"""Start of this process in unix seconds: imports made before this file count too."""
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class View(Protocol):
 
     @property
     def packing(self) -> bool:
-        """Whether samples may share a row."""
+        """True if samples may share a row."""
         ...
 
     def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
@@ -218,7 +218,7 @@ class Shifted:
 
     @property
     def packing(self) -> bool:
-        """Whether samples may share a row."""
+        """True if samples may share a row."""
         return True
 
     def __post_init__(self) -> None:
@@ -286,7 +286,7 @@ class Cloze:
 
     @property
     def packing(self) -> bool:
-        """Whether samples may share a row."""
+        """True if samples may share a row."""
         return True
 
     def __post_init__(self) -> None:

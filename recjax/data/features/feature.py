@@ -60,7 +60,7 @@ class Feature(ABC):
 
     @property
     def counts_events(self) -> bool:
-        """Whether it depends on the training events."""
+        """True if it depends on the training events."""
         return False
 
     def fit(self, sources: Sequence[Source], seed: int) -> State:

@@ -54,7 +54,7 @@ class Condition:
         return cls(text.strip(), column, sign, tuple(part.strip() for part in parts))
 
     def holds(self, name: str, dtype: pl.DataType) -> pl.Expr:
-        """Whether it holds of a row; bool without nulls.
+        """True if it holds of a row; bool without nulls.
 
         Args:
             name: of the column in the frame.

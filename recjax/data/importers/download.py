@@ -162,7 +162,7 @@ def download(name: str, into: Path, sources: Mapping[str, tuple[RemoteFile, ...]
 
 
 def _complete(folder: Path) -> bool:
-    """Whether `folder` holds what its record lists."""
+    """True if `folder` holds what its record lists."""
     try:
         files = read_json(folder / RECORD)["files"]
         return all((folder / file["name"]).stat().st_size == file["bytes"] for file in files)

@@ -135,7 +135,7 @@ def _float_counts(column: str, dtype: pl.DataType) -> list[pl.Expr]:
 
 
 def has_text(dtype: pl.DataType) -> bool:
-    """Whether a column of this type is text, or categories, which are."""
+    """True if a column of this type is text, or categories, which are."""
     return dtype in _TEXTS
 
 

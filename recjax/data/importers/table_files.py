@@ -44,7 +44,7 @@ def stem(path: Place) -> str:
 
 
 def is_table(path: Place) -> bool:
-    """Whether a file is called as tables are."""
+    """True if a file is called as tables are."""
     return suffix(path) is not None or _BARE.fullmatch(path.name) is not None
 
 
@@ -123,7 +123,7 @@ def grouped(files: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def _is_document(path: Path) -> bool:
-    """Whether a JSON file is no table of an object a line, but one object of all that it holds, or none."""
+    """True if a JSON file is no table of an object a line, but one object of all that it holds, or none."""
     return not 0 < len(json_lines.first_keys(path, 1)) <= MOST_KEYS
 
 

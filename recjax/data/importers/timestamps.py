@@ -160,7 +160,7 @@ def to_seconds(numbers: pl.Series, below: pl.Series | None, order: bool = True) 
 
 
 def _inside(digits: int) -> pl.Expr:
-    """Whether numbers have the size of stamps with so many digits, of the years 1971 to 2099."""
+    """True if numbers have the size of stamps with so many digits, of the years 1971 to 2099."""
     return pl.col("n").is_between(1971 * 10 ** (digits - 4), 2100 * 10 ** (digits - 4), closed="left")
 
 
@@ -211,5 +211,5 @@ def time_columns(events: pl.DataFrame) -> list[str]:
 
 
 def is_place(unit: str) -> bool:
-    """Whether timestamps of this unit are places in an order, and no times."""
+    """True if timestamps of this unit are places in an order, and no times."""
     return unit.startswith("place")

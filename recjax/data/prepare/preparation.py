@@ -47,11 +47,11 @@ class Preparation:
 
     @property
     def has_core(self) -> bool:
-        """Whether rare users or items are dropped."""
+        """True if rare users or items are dropped."""
         return self.k_core > 1 or self.min_length > 1
 
     def keeps_unseen(self, notes: Mapping[str, Any]) -> bool:
-        """Whether items without events stay in a dataset; `notes` are the importer's.
+        """True if items without events stay in a dataset; `notes` are the importer's.
 
         Not by themselves where most items of the log have no row: ids are then written in two ways, and items with and
         without events would be the same ones.

@@ -107,7 +107,7 @@ def write_header(
 
 
 def is_prepared(folder: Place) -> bool:
-    """Whether `folder` is one that `save` wrote."""
+    """True if `folder` is one that `save` wrote."""
     return (folder / DESCRIPTION).is_file()
 
 

@@ -32,7 +32,7 @@ _THREADS = 8
 
 
 def is_remote(name: object) -> bool:
-    """Whether `name` is a URL."""
+    """True if `name` is a URL."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(name)) is not None
 
 

@@ -103,7 +103,7 @@ class Negatives:
 
 
 def _in_history(drawn: Int[Array, "b l n"], batch: Batch) -> Bool[Array, "b l n"]:
-    """Whether a drawn item stands in the same history of the same row, or is its target."""
+    """True if a drawn item stands in the same history of the same row, or is its target."""
     same = batch.segments[:, :, None] == batch.segments[:, None, :]
     found = [jnp.any(same & (drawn[:, :, n, None] == batch.items[:, None, :]), axis=-1) for n in range(drawn.shape[2])]
     return jnp.stack(found, axis=-1) | (drawn == batch.targets[..., None])

@@ -42,7 +42,7 @@ class Visible(NamedTuple):
         return first // self.slots + np.arange(count) // self.slots  # pyright: ignore[reportReturnType]
 
     def pairs(self, queries: Int[Array, "*b l"], keys: Int[Array, "*b m"]) -> Bool[Array, "*b l m"]:
-        """Whether queries of these events may see keys of those."""
+        """True if queries of these events may see keys of those."""
         gap = queries[..., :, None] - keys[..., None, :]
         seen = gap >= 0 if self.causal else jnp.ones_like(gap, bool)
         if self.window is None:
