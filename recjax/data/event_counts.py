@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,8 +46,13 @@ class EventCounts:
             "together": together,
         }
         self._more: dict[Linked, Changes] = {name: defaultdict(lambda: defaultdict(float)) for name in self._counted}
-        recent = histories.take(np.arange(len(histories)), last=TOGETHER)
-        self._recent = {int(user): np.asarray(recent.history(row)) for row, user in enumerate(recent.users)}
+        self._histories = histories
+
+    @cached_property
+    def _recent(self) -> dict[int, np.ndarray]:
+        """The last events of each user, made for `add` alone: those who know them call `after`."""
+        recent = self._histories.take(np.arange(len(self._histories)), last=TOGETHER)
+        return {int(user): np.asarray(recent.history(row)) for row, user in enumerate(recent.users)}
 
     def add(self, user: int, item: int) -> None:
         """Counts one more event of a user, known or new, after all events of that user so far.
