@@ -9,6 +9,7 @@ import pytest
 
 from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.item_codes import load_codes, load_state
+from recjax.tokenizers.permuted import Permuted
 from recjax.tokenizers.preparation import fit_preparation, prepared
 from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.tokenizers.rq_vae import RQVAE
@@ -21,7 +22,8 @@ RESIDUAL = RQKMeans(slots=2, clusters=16, iterations=5)
 AUTOENCODED = RQVAE(
     slots=3, clusters=16, hidden=(12,), width=8, sinkhorn=True, steps=10, batch=64, collisions="nearest-free"
 )
-TOKENIZERS = [SMALL, RESIDUAL, AUTOENCODED]
+SHUFFLED = Permuted(replace(RESIDUAL, slots=3))
+TOKENIZERS = [SMALL, RESIDUAL, AUTOENCODED, SHUFFLED]
 
 
 @lru_cache
@@ -127,3 +129,17 @@ def test_without_preparation_text_like_vectors_collapse():
         tokenizer = FSQ(prepare=kind, collisions="none", **config)
         distinct[kind] = tokenize(tokenizer, table, known, jax.random.key(0)).before.distinct
     assert distinct["none"] < 200 and distinct["standardise"] == distinct["whiten"] == 400
+
+
+def test_permuted_codes_have_the_counts_of_the_tokenizer_and_no_meaning():
+    table, known = vectors()
+    key = jax.random.key(0)
+    plain, shuffled = tokenize(SHUFFLED.inner, table, known, key), tokenize(SHUFFLED, table, known, key)
+    assert plain.before.colliding == shuffled.before.colliding
+
+    def likeness(codes: np.ndarray) -> float:
+        """Mean cosine of items that share their first code, over that of all pairs."""
+        rows, cosine = codes.codes[known, 0], table[known] @ table[known].T
+        return cosine[rows[:, None] == rows].mean() / cosine.mean()
+
+    assert likeness(plain.codes) > 3 * likeness(shuffled.codes)
