@@ -30,7 +30,8 @@ def load(run: str | Path, *, data: str | None = None, recipe: str | Path | None 
     """A trained run, ready to recommend.
 
     Args:
-        run: its folder, or "pretrained", the model that comes with recjax for any catalog.
+        run: its folder, or "pretrained", the model that comes with recjax for any catalog; "pretrained:ENCODER" is the
+            same with texts read by a sentence encoder, its folder or name.
         data: name or folder of a dataset, for a catalog other than the run's.
         recipe: file of the recipe, where the run uses classes that it defines.
 

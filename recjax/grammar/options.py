@@ -27,7 +27,11 @@ def settings(command: argparse.ArgumentParser, help: str) -> None:
 def run_and_data(command: argparse.ArgumentParser) -> None:
     """A run that ranks, and the dataset whose catalog it ranks."""
     command.add_argument(
-        "run", type=local, metavar="RUN", help="run folder; `pretrained` is the model that comes with recjax"
+        "run",
+        type=local,
+        metavar="RUN",
+        help="run folder; `pretrained` is the model that comes with recjax, `pretrained:ENCODER` has texts read by a "
+        "sentence encoder, a folder or one that fetch-encoder knows",
     )
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
 

@@ -11,7 +11,8 @@ def evaluate(command: argparse.ArgumentParser) -> None:
         nargs="*",
         type=local,
         metavar="RUN",
-        help="run folder; several are compared; `pretrained` is the model that comes with recjax, for any --data",
+        help="run folder; several are compared; `pretrained` is the model that comes with recjax, for any --data, "
+        "`pretrained:ENCODER` has texts read by a sentence encoder",
     )
     command.add_argument("--predictions", type=local, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
@@ -81,7 +82,9 @@ def recommend(command: argparse.ArgumentParser) -> None:
 
 
 def ask(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=local, metavar="RUN", help="run folder, or `pretrained` with --data")
+    command.add_argument(
+        "run", type=local, metavar="RUN", help="run folder, or `pretrained` or `pretrained:ENCODER` with --data"
+    )
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--history", metavar="ID,ID,...", help="raw item ids, oldest first; the questions are yours")

@@ -165,6 +165,7 @@ def _made(feature: Feature, source: Source, state: FeatureState) -> np.ndarray |
         "feature": json.dumps(to_json(feature)),
         "catalog": source.dataset.fingerprint,
         "version": str(feature.version),
+        **({"made of": made_of} if (made_of := feature.fingerprint()) else {}),
     }
     key = array_files.content_digest({**{f"state/{path}": array for path, array in state.items()}, **read}, texts)
 

@@ -1,5 +1,6 @@
 """Models that come with recjax, by name: weights in the package, evidence counted in the user's own catalog."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,18 +10,22 @@ import numpy as np
 
 from recjax import array_files
 from recjax import config as configs
-from recjax.config import RunConfig, override_all
+from recjax.config import RunConfig, override_all, to_json
 from recjax.data.batches.loader import Data, split_for_ranking
 from recjax.data.batches.views import Shifted
 from recjax.data.dataset import Dataset
 from recjax.data.features.evidence import Following, TextLinks, Together, Totals
-from recjax.data.splits import unsplit
+from recjax.data.items import Items
+from recjax.data.splits import Split, unsplit
+from recjax.data.store.locate import cache_folder
 from recjax.data.store.prepared import find
 from recjax.evaluate.protocol import Evaluate
-from recjax.models.evidence import Evidence, untrained_gate
+from recjax.models.evidence import Evidence, EvidenceModel, untrained_gate
 from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
+from recjax.text.array_cache import cached
 from recjax.train.catalogs import open_catalogs
+from recjax.train.fitting_weights import fitting
 from recjax.train.folder.run_folder import CONFIG
 from recjax.train.optimiser import AdamW
 from recjax.train.run import Run, load_alone, load_run
@@ -29,14 +34,20 @@ from recjax.train.task import device_items, item_stats
 from recjax.typing import COMMAND, InputError, Params
 
 PRETRAINED = "pretrained"
-"""Name of the model that comes with recjax, where a command takes a run folder."""
+"""Name of the model that comes with recjax, where a command takes a run folder. `pretrained:ENCODER` is the larger one,
+which reads texts by a sentence encoder."""
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "pretrained" / "evidence.safetensors"
 """Beside them stands, as JSON, how they came to be, and their sha256."""
 
 
-def evidence_config(dataset: str) -> RunConfig:
-    """The evidence model on a dataset; its weights come from other catalogs, so it is not trained."""
+def evidence_config(dataset: str, encoder: str | None = None) -> RunConfig:
+    """The evidence model on a dataset; its weights come from other catalogs, so it is not trained.
+
+    Args:
+        dataset: name or folder.
+        encoder: that reads the texts, see `TextLinks`.
+    """
     model = Evidence()
     return RunConfig(
         name=PRETRAINED,
@@ -45,7 +56,7 @@ def evidence_config(dataset: str) -> RunConfig:
             "following": Following(),
             "preceding": Following(32, before=True),
             "together": Together(50),
-            "text": TextLinks(),
+            "text": TextLinks(encoder=encoder),
             "totals": Totals(),
         },
         model=model,
@@ -60,6 +71,7 @@ def load_pretrained(
     dataset: str | Dataset | None,
     settings: Sequence[str] = (),
     *,
+    encoder: str | None = None,
     all_events: bool = False,
     one_query: bool = False,
 ) -> Run:
@@ -68,6 +80,7 @@ def load_pretrained(
     Args:
         dataset: name or folder, or one at hand; it may have no events at all.
         settings: KEY=VALUE that change the configuration of `evidence_config`.
+        encoder: a sentence encoder that reads the texts, its folder or name.
         all_events: count every event, to recommend what comes next; otherwise the training events of the split alone,
             to be evaluated on the others.
         one_query: on as few devices as hold the tables, for few queries at a time.
@@ -80,7 +93,7 @@ def load_pretrained(
             "`recjax recommend`, `ask`, `serve` and `evaluate` take --data NAME" if COMMAND.get() else "say data='NAME'"
         )
         raise InputError(f"{PRETRAINED} is a model for any catalog: {said}")
-    config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset), settings)
+    config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset, encoder), settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
     if all_events:
@@ -92,13 +105,52 @@ def load_pretrained(
         catalogs = open_catalogs(config, [(opened, split)], None)
         model: Model = config.model.build(item_stats(opened, split, catalogs))
         items = device_items(catalogs, [opened])[0]
-        params = jax.device_put(weights())
-    return Run(config, model, items, params, opened, split, 0, mesh)
+        notes, params = _fitting(config, model, items, opened, split)
+        params = jax.device_put(params)
+    return Run(config, model, items, params, opened, split, 0, mesh, notes)
+
+
+def _fitting(
+    config: RunConfig, model: Model, items: Items, dataset: Dataset, split: Split
+) -> tuple[tuple[str, ...], Params]:
+    """The published weights, or plain ones that rank the catalog's own last events far better; kept by content."""
+    learned, train, view = weights(), split.train.compact(), config.data.view
+    if not isinstance(model, EvidenceModel) or not len(train):
+        return (), learned
+    made_of = {"items": np.asarray(train.items), "times": np.asarray(train.timestamps), "lengths": train.lengths}
+    texts = {"catalog": dataset.fingerprint, "items": json.dumps(to_json(config.items)), "version": "1"}
+    texts |= {f"features/{name}": feature.fingerprint() for name, feature in config.items.items()}
+    key = array_files.content_digest(made_of | {f"learned/{name}": array for name, array in learned.items()}, texts)
+
+    def make() -> dict[str, np.ndarray]:
+        name, params = fitting(learned, model, items, train, view)
+        return {f"{name or ''}/{part}": np.asarray(array) for part, array in params.items()}
+
+    found = cached(cache_folder() / "features" / f"weights-{key[:16]}.safetensors", key, make)
+    name = next(iter(found)).rpartition("/")[0]
+    if not name:
+        return (), learned
+    note = (
+        f"{name!r} alone ranks the last events of this catalog's users far better than the learned weights, so it does"
+    )
+    return (note,), {path.rpartition("/")[2]: array for path, array in found.items()}
 
 
 def is_pretrained(name: str | Path) -> bool:
     """True if a run is named that comes with recjax; a folder of that name comes first."""
-    return str(name) == PRETRAINED and not Path(name).exists()
+    return str(name).partition(":")[0] == PRETRAINED and not Path(name).exists()
+
+
+def encoder_of(name: str | Path) -> str | None:
+    """The sentence encoder named by `pretrained:ENCODER`; None for `pretrained`.
+
+    Raises:
+        InputError: nothing stands after the colon.
+    """
+    _, colon, encoder = str(name).partition(":")
+    if colon and not encoder:
+        raise InputError(f"{name} names no sentence encoder, expected such as {PRETRAINED}:all-MiniLM-L6-v2")
+    return encoder or None
 
 
 def load_named(
@@ -106,7 +158,7 @@ def load_named(
 ) -> Run:
     """A run folder, or the model that comes with recjax, with the events of a dataset, as `load_run` reads it."""
     if is_pretrained(run):
-        return load_pretrained(dataset, settings)
+        return load_pretrained(dataset, settings, encoder=encoder_of(run))
     return load_run(run, dataset, recipe=recipe, settings=settings)
 
 
@@ -126,7 +178,7 @@ def open_run(
         InputError: no run or dataset, or a damaged file.
     """
     if is_pretrained(folder):
-        return load_pretrained(data, all_events=True, one_query=one_query)
+        return load_pretrained(data, encoder=encoder_of(folder), all_events=True, one_query=one_query)
     one_query &= (folder / CONFIG).exists()
     mesh = configs.load(folder / CONFIG, recipe).mesh.of_one_query() if one_query else None
     if data is None:

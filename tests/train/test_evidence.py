@@ -1,5 +1,6 @@
 """Learning of the evidence model's weights on other catalogs."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ import polars as pl
 import pytest
 
 from recjax.data.dataset import Dataset
-from recjax.data.splits import LeaveOneOut
+from recjax.data.splits import LeaveOneOut, unsplit
+from recjax.models.evidence import FEATURES
 from recjax.train.evidence import Counted, at_share, counted, learn, questions, selected, without_texts
+from recjax.train.fitting_weights import fitting
 from recjax.train.pretrained import evidence_config, untrained
 
 ITEMS, USERS, LENGTH = 30, 40, 8
@@ -58,6 +61,35 @@ def test_what_is_learned_is_used_and_what_is_not_falls_back_to_the_untrained_wei
         assert l2 is None and weights is start
     else:
         assert l2 in tried and table[l2][0] > 0.05
+
+
+def of_one_signal(name: str) -> dict[str, np.ndarray]:
+    gate = np.zeros_like(untrained()["gate"])
+    gate[0, FEATURES.index(name)] = 1.0
+    return {"gate": gate}
+
+
+def chosen(dataset: Dataset, learned: dict[str, np.ndarray]) -> str | None:
+    split = unsplit(dataset, "all events count")
+    config = evidence_config(dataset.name)
+    found = counted(config, dataset, split, split.test)
+    name, params = fitting(learned, found.model, found.items, split.train, config.data.view)
+    assert name is not None or params is learned
+    return name
+
+
+def test_weights_that_do_not_fit_a_catalog_give_way_to_a_plain_signal():
+    assert str(chosen(shop(0), of_one_signal("text 0.5"))).startswith("following")
+    assert chosen(shop(0), of_one_signal("following 0.5")) is None
+
+
+def test_a_choice_sees_no_event_of_the_user_who_is_asked():
+    dataset = shop(0)
+    alone = replace(dataset, items=np.random.default_rng(0).permutation(USERS * LENGTH).astype(np.int32) + 1)
+    names = [f"i{item}" for item in range(1, USERS * LENGTH + 1)]  # no item is of two users
+    titles = [f"word{item % 40}" for item in range(len(names))]
+    alone = replace(alone, item_ids=["", *names], catalog=pl.DataFrame({"item_id": names, "title": titles}))
+    assert chosen(replace(alone, fingerprint="alone"), of_one_signal("text 0.5")) is None
 
 
 def test_a_stronger_pull_stays_nearer_to_the_untrained_weights():

@@ -22,6 +22,7 @@ from recjax.data.features.evidence import (
     TRUST,
     USERS,
     foreseen,
+    near_texts,
     trust,
 )
 
@@ -59,9 +60,9 @@ class Counting:
 
     def __init__(self, train: Histories, n_items: int, text: np.ndarray, widths: dict[Linked, int]):
         self._counts = EventCounts(train, n_items)
-        self._widths, self._text = widths, text
+        self._widths, self._text = widths, near_texts(text)
         following = self._counts.transitions
-        self._foreseen, self._counted = foreseen(following, text), float(following.sum())
+        self._foreseen, self._counted = foreseen(following, self._text), float(following.sum())
         self.totals = np.zeros((n_items + 1, len(TOTALS)))
         self.totals[:, FOLLOWED], self.totals[:, PRECEDED] = following.sum(axis=1), following.sum(axis=0)
         self.totals[:, USERS] = self._counts.together.diagonal()

@@ -17,11 +17,13 @@ from recjax.data.dataset import Dataset
 from recjax.data.features.feature import Feature, Source, State
 from recjax.data.features.relations import Counted, strongest, strongest_by, user_cosines
 from recjax.data.items import Relation
+from recjax.data.store.locate import cache_folder
 from recjax.data.text_neighbours import scaled, text_prior
 from recjax.data.transitions import item_counts, transition_counts, user_items
 from recjax.late import sparse
 from recjax.limits import SIZE, require
 from recjax.text.tfidf import name_texts, tfidf
+from recjax.text.vectors import TextEncoder, item_vectors
 from recjax.text.whiten import whitened
 from recjax.text.words import WordVectors
 
@@ -30,6 +32,9 @@ TOGETHER = 50
 
 MOST_COMPARED = 50_000
 """Items whose vectors are compared all with all, which takes half a minute of a core here and grows with the square."""
+
+SENTENCE, LONGEST = "{title}. {categories}. {genres}. {brand}", 64
+"""Text that a sentence encoder reads of an item, and its tokens at most: names are short, and reading takes minutes."""
 
 FADING = tuple(0.8**gap for gap in range(8))
 """Weight of b after a at distance 1, 2, ... 8. The order of events that are near in time is often chance."""
@@ -49,22 +54,38 @@ def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
     return user_items(histories.take(np.arange(len(histories)), last=TOGETHER), n_items)
 
 
-def catalog_prior(dataset: Dataset) -> sparse.csr_array:
+def catalog_prior(dataset: Dataset, encoder: str | None = None) -> sparse.csr_array:
     """Prior of each item by its name, rows that sum to 1 or are empty; float64 [v, v] sparse.
 
-    Half of it goes to items that share words and word pairs, half to those whose words mean alike (`WordVectors`,
-    whitened within the catalog). In catalogs of more than `MOST_COMPARED` items words alone count. Categories beside
-    names helped some catalogs a little and hurt others more.
+    Half of it goes to items that share words and word pairs, half to those that mean alike, by vectors whitened within
+    the catalog. In catalogs of more than `MOST_COMPARED` items words alone count. Categories beside names helped the
+    words of some catalogs a little and hurt others more; a sentence encoder gains by them.
+
+    Args:
+        dataset: the catalog.
+        encoder: of the meanings, a sentence encoder's folder or name (`SENTENCE`); None for `WordVectors` of the names.
+
+    Raises:
+        InputError: there is no such encoder.
     """
     texts = name_texts(dataset.catalog)
     shared = text_prior(tfidf(["", *texts]))
     if not 1 < len(texts) <= MOST_COMPARED:
         return shared
-    vectors = np.pad(WordVectors().encode(texts), ((1, 0), (0, 0)))
+    if encoder is None:
+        vectors = np.pad(WordVectors().encode(texts), ((1, 0), (0, 0)))
+    else:
+        vectors = item_vectors(_reader(encoder), dataset.catalog, cache_folder() / "vectors", progress=True).vectors
     known = np.any(vectors != 0, axis=1)
     alike = text_prior(whitened(vectors, known))
     both = sparse.csr_array(shared + alike)
     return scaled(both, both.sum(axis=1))
+
+
+def _reader(encoder: str) -> TextEncoder:
+    from recjax.text.encoder import SentenceEncoder  # late: importing it takes as long as a list does without
+
+    return SentenceEncoder(encoder, template=SENTENCE, max_tokens=LONGEST)
 
 
 def following_counts(histories: Histories, n_items: int) -> sparse.csr_array:
@@ -119,9 +140,12 @@ class TextLinks(Feature):
 
     Attributes:
         count: links of an item.
+        encoder: a sentence encoder that says which texts are near, its folder or name (`recjax.text.hub.find_folder`);
+            None for the table of word pieces that comes with recjax.
     """
 
     count: int = 100
+    encoder: str | None = None
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -130,8 +154,11 @@ class TextLinks(Feature):
     def shape(self) -> int:
         return self.count
 
+    def fingerprint(self) -> str:
+        return "" if self.encoder is None else _reader(self.encoder).fingerprint()
+
     def make(self, source: Source, state: State) -> Relation:
-        return strongest(catalog_prior(source.dataset), self.count)
+        return strongest(catalog_prior(source.dataset, self.encoder), self.count)
 
 
 @dataclass(frozen=True)
@@ -147,7 +174,7 @@ class Totals(Feature):
     """
 
     text: str = "text"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @property
     def counts_events(self) -> bool:
@@ -162,13 +189,21 @@ class Totals(Feature):
         events = item_counts(np.asarray(train.items), n_items).astype(np.float64)
         scaled = np.log1p(events) / max(np.log1p(events.max()), 1.0)
         columns = [events, counts.sum(axis=1), counts.sum(axis=0), users, events / max(events.sum(), 1.0), scaled]
-        found = foreseen(counts, np.asarray(source.items.relation(self.text).ids))
+        found = foreseen(counts, near_texts(np.asarray(source.items.relation(self.text).ids)))
         trusted = np.full(n_items + 1, trust(found, float(counts.sum())))
         return np.stack([*columns, trusted], axis=1).astype(np.float32)
 
 
+def near_texts(text: np.ndarray) -> np.ndarray:
+    """The links of text neighbours, int32 [v, k], that trust is measured by: no more than one in 24 of the catalog.
+
+    The neighbours of a catalog of 150 items are most of it, and would foresee whatever follows.
+    """
+    return text[:, : max(1, (len(text) - 1) // 24)]
+
+
 def foreseen(following: sparse.csr_array, text: np.ndarray) -> float:
-    """Counts of transitions that lead to one of the text neighbours, int32 [v, k]."""
+    """Counts of transitions that lead to one of the text neighbours, int32 [v, k]; see `near_texts`."""
     rows = np.repeat(np.arange(len(text)), text.shape[1])[text.ravel() > 0]
     links = sparse.csr_array((np.ones(len(rows)), (rows, text[text > 0])), shape=following.shape)
     return float(following.multiply(links).sum())

@@ -63,6 +63,10 @@ class Feature(ABC):
         """True if it depends on the training events."""
         return False
 
+    def fingerprint(self) -> str:
+        """Identity of what it is made of besides catalog, events and its own settings, such as an encoder's weights."""
+        return ""
+
     def fit(self, sources: Sequence[Source], seed: int) -> State:
         """Arrays to save with the run, learned on the training catalogs."""
         del sources, seed
