@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -246,6 +247,19 @@ def test_items_alike_are_those_listed_after_the_item_alone(monkeypatch, tmp_path
     assert alike["similar_id"].to_list() == listed["item_id"].to_list() and alike["item_id"][0] == "i3"
     with pytest.raises(InputError, match="zz"):
         model.similar(["zz"])
+
+
+def test_a_sentence_encoder_reads_the_texts_in_place_of_the_table(monkeypatch):
+    named = f"pretrained:{Path(__file__).parents[1] / 'text' / 'twins' / 'bert'}"
+    assert pretrained.is_pretrained(named) and pretrained.encoder_of("pretrained") is None
+    plain = opened(shop(), monkeypatch)
+    read = opened(shop(), monkeypatch, encoder=pretrained.encoder_of(named))
+    weights = [np.asarray(run.items.relation("text").values) for run in (plain, read)]
+    assert not np.allclose(*weights) and np.allclose(weights[1].sum(axis=1)[1:ITEMS], 1.0, atol=1e-5)
+    with pytest.raises(InputError, match="names no sentence encoder"):
+        pretrained.encoder_of("pretrained:")
+    with pytest.raises(InputError, match="no sentence encoder at"):
+        opened(shop(), monkeypatch, encoder="./nothing")
 
 
 def test_published_weights_are_those_of_their_record():
