@@ -13,7 +13,7 @@ from recjax.parallel.mesh import MeshShape
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import fit
 from recjax.train.optimiser import Adam, AdamW
-from recjax.train.state import abstract_start, initial_state
+from recjax.train.state import abstract_start, initial_state, start_function
 from recjax.train.step import make_train_step
 from recjax.typing import InputError
 from tests.train.frozen import FrozenToy
@@ -94,15 +94,11 @@ def test_four_devices_give_the_same(shard):
     model, optimiser, freeze = FrozenToy(), OPTIM.build(3), ("^dense/bias$",)
     alone = run(model, freeze=freeze)[1]
     with jax.set_mesh(mesh := MeshShape(model=2).build(jax.devices()[:4])):
-        target = abstract_start(
-            model, optimiser, ToyLoader().batch(0), NO_COLUMNS, mesh, ema=True, shard=shard, freeze=freeze
-        )
+        start, key = start_function(model, optimiser, ema=True, freeze=freeze), jax.random.key(0)
+        batch = ToyLoader().batch(0)
+        target = abstract_start(start, model, optimiser, batch, NO_COLUMNS, mesh, key=key, shard=shard)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-        begin = jax.jit(
-            lambda key, batch: initial_state(model, optimiser, batch, NO_COLUMNS, key, True, freeze),
-            out_shardings=shardings,
-        )
-        state = begin(jax.random.key(0), ToyLoader().batch(0))
+        state = jax.jit(start, out_shardings=shardings)(key, batch, NO_COLUMNS, None)
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         step = make_train_step(model, optimiser, ema=0.9, shardings=(shardings, replicated), shard=shard, freeze=freeze)
         for number in range(3):
