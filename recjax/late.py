@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import optax as optax
     from scipy import sparse as sparse
+    from scipy import special as special
     from scipy.linalg import lapack as lapack
 else:
 
@@ -22,4 +23,4 @@ else:
         def __getattr__(self, name: str) -> Any:
             return getattr(import_module(self._name), name)
 
-    optax, sparse, lapack = map(_Late, ("optax", "scipy.sparse", "scipy.linalg.lapack"))
+    optax, sparse, special, lapack = map(_Late, ("optax", "scipy.sparse", "scipy.special", "scipy.linalg.lapack"))

@@ -9,7 +9,9 @@ session read from a folder. Flags of the environment come last and win: to compi
 import gc
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -73,6 +75,27 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if COMPILED is not None:
         shutil.rmtree(COMPILED, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_picture_once() -> Iterator[None]:
+    """Curves of the same names are drawn once a process: drawing them takes as long as all else of a toy's run."""
+    loop, drawn = sys.modules.get("recjax.train.loop"), set()
+    if loop is None:
+        yield
+        return
+    from recjax.track.metrics import read_metrics
+
+    draw = loop.plot_curves
+
+    def draw_new(folder: Path) -> None:
+        if (names := frozenset(read_metrics(folder))) not in drawn:
+            drawn.add(names)
+            draw(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "plot_curves", draw_new)
+        yield
 
 
 def _folder(path: Path) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from recjax import array_files, cli, recipes
 from recjax.data.embedded.synthetic import synthetic
-from tests.tiny import SETTINGS, tiny_datasets
+from tests.tiny import SETTINGS, on_one_device, tiny_datasets
 
 LEFT = ["--set", "data.view.align=left"]  # so that the run can go on event by event
 TRAIN = ["train", "sasrec_synthetic", *SETTINGS, "--set", "data.dataset=shop", *LEFT, "--run"]
@@ -27,6 +27,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECJAX_DATA", str(folder))
         patch.setenv("RECJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        on_one_device(patch)  # tests/train/test_evaluators.py has commands on several
         yield folder
 
 

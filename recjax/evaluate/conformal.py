@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from scipy.special import log_softmax
 
 from recjax.data.batches.histories import Histories
 from recjax.data.batches.loader import query_batches
@@ -27,6 +26,7 @@ from recjax.evaluate.intervals import bootstrap_values
 from recjax.evaluate.metrics import MISS
 from recjax.evaluate.ranking import NonFiniteScoresError, best_items, few_shapes, prepared, tracked
 from recjax.evaluate.report import TIES, Report, dataset_facts
+from recjax.late import special
 from recjax.limits import SEED, SIZE, at_least, between, require, within
 from recjax.models.model import Model
 from recjax.typing import Params
@@ -90,7 +90,7 @@ def ranked(
             users = histories.users[rows[used][broken]].tolist()
             raise NonFiniteScoresError.of([data.dataset.user_ids[user] for user in users])
         places = np.broadcast_to(np.arange(1.0, n_items + 1), values.shape)
-        scores = -log_softmax(values.astype(np.float64), axis=1) if score == "probability" else places
+        scores = -special.log_softmax(values.astype(np.float64), axis=1) if score == "probability" else places
         yield rows[used], ids, np.where(ids > 0, scores, np.inf)
 
 

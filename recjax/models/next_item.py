@@ -100,8 +100,9 @@ def matched(config: NextItem, like: NextItem) -> NextItem:
     Raises:
         InputError: the mixers alone have more than 1.05 times the parameters.
     """
-    narrow, wide = (parameters(replace(config, inner=inner)) for inner in (8, 16))
-    wanted, each = parameters(like), (wide - narrow) / 8
+    plain = replace(config, mixer="attention", mixers=(), positions="auto")  # the other networks are the same
+    less, more = (parameters(replace(plain, inner=inner)) for inner in (8, 16))
+    narrow, wanted, each = parameters(replace(config, inner=8)), parameters(like), (more - less) / 8
     inner = max(8, round((wanted - narrow) / each / 8) * 8 + 8)
     if (size := narrow + each * (inner - 8)) > 1.05 * wanted:
         raise InputError(

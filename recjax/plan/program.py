@@ -28,7 +28,7 @@ from recjax.text.hub import find_folder
 from recjax.text.space import TextSpace
 from recjax.train.catalogs import text_space
 from recjax.train.loop import check_parts
-from recjax.train.state import TrainState, abstract_start
+from recjax.train.state import TrainState, abstract_start, start_function
 from recjax.train.step import make_train_step
 from recjax.train.task import ranked_part
 from recjax.typing import DATA_AXIS, MODEL_AXIS, InputError
@@ -87,16 +87,8 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     check_parts(config.data.rows, config.train.accumulate, mesh)
     with jax.set_mesh(mesh):
         optimiser = config.optim.build(_steps(config), model.row_tables)
-        state = abstract_start(
-            model,
-            optimiser,
-            batch,
-            features,
-            mesh,
-            ema=config.train.ema is not None,
-            shard=config.mesh.shard_state,
-            freeze=config.train.freeze,
-        )
+        start = start_function(model, optimiser, ema=config.train.ema is not None, freeze=config.train.freeze)
+        state = abstract_start(start, model, optimiser, batch, features, mesh, shard=config.mesh.shard_state)
         ranked = _prepared(model, state.evaluated, features, mesh)
     return Inputs(model, state, batch, queries, targets, features, ranked)
 

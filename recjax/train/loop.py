@@ -11,8 +11,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import config as configs
 from recjax.config import RunConfig
-from recjax.data.batches.views import Batch
-from recjax.data.items import Items
 from recjax.nn.groups import split_frozen
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
@@ -33,12 +31,12 @@ from recjax.train.interrupt import Interrupt
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
 from recjax.train.stages import Part, parts, resolved
-from recjax.train.state import TrainState, abstract_start, initial_state, overlaid
+from recjax.train.state import TrainState, abstract_start, overlaid, start_function
 from recjax.train.step import TrainStep, make_train_step
 from recjax.train.step_log import Journal, NonFiniteError
 from recjax.train.task import Task, open_task
 from recjax.train.warm_start import KnownItems, StartingPoint, has_checkpoint, starting_point
-from recjax.typing import DATA_AXIS, InputError, Params
+from recjax.typing import DATA_AXIS, InputError
 
 NEWER = ". Give the run another folder; with train.start_from it begins there with what this one has learned"
 
@@ -212,16 +210,11 @@ def _prepare(
 ) -> tuple[_Beginning, TrainStep]:
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
     train, optimiser = config.train, config.optim.build(total, task.model.row_tables)
-    ema, shard, freeze = train.ema is not None, config.mesh.shard_state, train.freeze
-
-    def start(key: jax.Array, batch: Batch, items: Items, held: Params | None) -> TrainState:
-        return initial_state(task.model, optimiser, batch, items, key, ema, freeze, held)
-
+    shard, freeze = config.mesh.shard_state, train.freeze
+    start = start_function(task.model, optimiser, ema=train.ema is not None, freeze=freeze)
     key, batch, items = jax.random.key(config.seed), task.loader.batch(0), task.items[task.loader.catalog(0)]
     check_parts(batch.items.shape[0], train.accumulate, mesh)
-    target = abstract_start(
-        task.model, optimiser, batch, items, mesh, ema=ema, shard=shard, freeze=freeze, held=task.params
-    )
+    target = abstract_start(start, task.model, optimiser, batch, items, mesh, key=key, shard=shard, held=task.params)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)

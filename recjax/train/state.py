@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,9 @@ def initial_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(trained), average, jax.random.key_data(step_key))
 
 
+Start = Callable[[Array, Batch, Items, Params | None], TrainState]
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TakenRows:
@@ -148,16 +151,34 @@ def abstract_state(state: TrainState, mesh: Mesh, model: Model, shard: ShardStat
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
 
+def start_function(
+    model: Model,
+    optimiser: optax.GradientTransformation | RowwiseAdam,
+    *,
+    ema: bool,
+    freeze: tuple[str, ...] = (),
+) -> Start:
+    """`initial_state` of a key, a batch, items and held parameters.
+
+    JAX traces one function once: `abstract_start` of it and its compilation share what that takes.
+    """
+
+    def start(key: Array, batch: Batch, items: Items, held: Params | None) -> TrainState:
+        return initial_state(model, optimiser, batch, items, key, ema, freeze, held)
+
+    return start
+
+
 def abstract_start(
+    start: Start,
     model: Model,
     optimiser: optax.GradientTransformation | RowwiseAdam,
     batch: Batch,
     items: Items,
     mesh: Mesh,
     *,
-    ema: bool,
+    key: Array | None = None,
     shard: ShardState = "none",
-    freeze: tuple[str, ...] = (),
     held: Params | None = None,
 ) -> TrainState:
     """The shapes, types and layout of the state before the first step; nothing is computed.
@@ -167,9 +188,5 @@ def abstract_start(
     """
     if shard != "none" and isinstance(optimiser, RowwiseAdam):
         raise InputError(f"optim.sparse updates rows where their table lies; mesh.shard_state={shard} would part them")
-    key = jax.eval_shape(lambda: jax.random.key(0))
-
-    def begin(key: Array, batch: Batch, items: Items, held: Params | None) -> TrainState:
-        return initial_state(model, optimiser, batch, items, key, ema, freeze, held)
-
-    return abstract_state(jax.eval_shape(begin, key, batch, items, held), mesh, model, shard)
+    key = jax.eval_shape(lambda: jax.random.key(0)) if key is None else key
+    return abstract_state(jax.eval_shape(start, key, batch, items, held), mesh, model, shard)

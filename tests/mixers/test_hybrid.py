@@ -29,7 +29,7 @@ def built():
     segments = np.array([[1] * 4 + [2] * 5, [1] * 5 + [0] * 4])
     positions = np.array([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 0, 0, 0, 0]])
     context = _context(segments, positions)
-    params = module.init(jax.random.key(0), x, context)
+    params = jax.jit(module.init)(jax.random.key(0), x, context)
     return jax.jit(module.apply), params, x, context
 
 

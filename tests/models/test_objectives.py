@@ -47,10 +47,12 @@ def test_positions_without_weight_do_not_matter(objective):
     hidden, table, bias = _arrays()
     batch, stats = _batch(), _stats()
 
-    def total(hidden, table):
-        return objective(hidden, table, bias, batch, jax.random.key(0), stats)
+    @jax.jit
+    def graded(hidden, table):
+        total = lambda *arrays: objective(*arrays, bias, batch, jax.random.key(0), stats)  # noqa: E731
+        return jax.value_and_grad(total, argnums=(0, 1))(hidden, table)
 
-    value, (by_hidden, by_table) = jax.value_and_grad(total, argnums=(0, 1))(hidden, table)
+    value, (by_hidden, by_table) = graded(hidden, table)
     idle = np.asarray(batch.weights) == 0
     assert np.isfinite(value) and value > 0
     assert not np.any(np.asarray(by_hidden)[idle])
@@ -58,7 +60,7 @@ def test_positions_without_weight_do_not_matter(objective):
     assert np.mean(np.any(np.asarray(by_hidden)[~idle] != 0, axis=-1)) > 0.9
     assert not np.any(np.asarray(by_table)[ITEMS + 1 :])
     moved = jnp.where(idle[..., None], 100.0, hidden)
-    np.testing.assert_allclose(total(moved, table), value, rtol=1e-6)
+    np.testing.assert_allclose(graded(moved, table)[0], value, rtol=1e-6)
 
 
 @pytest.mark.parametrize("share", ["position", "row", "batch"])
@@ -71,7 +73,8 @@ def test_sampled_softmax_with_log_q_estimates_the_full_one(share, sampling):
         hidden.reshape(48, -1), table, None, batch.targets.reshape(48), batch.weights.reshape(48), items=ITEMS
     )
     objective = SampledSoftmax(2000, sampling, share, log_q=True)
-    draws = [float(objective(hidden, table, None, batch, jax.random.key(i), stats)) for i in range(6)]
+    drawn = jax.jit(lambda key: objective(hidden, table, None, batch, key, stats))
+    draws = [float(drawn(jax.random.key(i))) for i in range(6)]
     assert abs(np.mean(draws) / exact - 1) < 0.02
     plain = SampledSoftmax(2000, sampling, share)(hidden, table, None, batch, jax.random.key(0), stats)
     assert plain > 1.3 * exact

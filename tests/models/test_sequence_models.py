@@ -51,8 +51,11 @@ def _built(config):
     return model, jax.jit(model.init)(jax.random.key(0), _batch(), BARE)
 
 
-def _hidden(model, params, batch):
-    return model.module.apply({"params": params}, batch.items, batch.positions, batch.segments)
+@cache
+def _hidden(config):
+    """Compiled: parameters, batch -> states of all positions."""
+    module = _built(config)[0].module
+    return jax.jit(lambda params, batch: module.apply({"params": params}, batch.items, batch.positions, batch.segments))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -76,12 +79,11 @@ def test_loss_falls_when_trained(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_packing_isolation_is_bit_exact(name):
-    model, params = _built(CONFIGS[name])
-    batch = _batch()
-    forward = jax.jit(lambda params, items: _hidden(model, params, dataclasses.replace(batch, items=items)))
-    before = np.asarray(forward(params, batch.items), np.float32)
+    batch, hidden, params = _batch(), _hidden(CONFIGS[name]), _built(CONFIGS[name])[1]
+    before = np.asarray(hidden(params, batch), np.float32)
     changed_item = batch.items.at[0, 10].set(batch.items[0, 10] % ITEMS + 1)
-    differs = np.any(before != np.asarray(forward(params, changed_item), np.float32), axis=-1)
+    after = np.asarray(hidden(params, dataclasses.replace(batch, items=changed_item)), np.float32)
+    differs = np.any(before != after, axis=-1)
     assert not differs[0, :9].any() and not differs[1:].any()
     assert differs[0, 10:].all()
     assert differs[0, 9] == isinstance(CONFIGS[name], BERT4Rec)
@@ -95,9 +97,8 @@ def test_user_state_is_the_last_position(name):
     valid = jnp.arange(LENGTH)[None] < lengths[:, None]
     queries = Queries(jnp.where(valid, batch.items, 0), batch.positions, lengths, jnp.zeros((3, 1), jnp.int32))
     users = jax.jit(model.users)(params, queries)
-    full = jax.jit(lambda params, batch: _hidden(model, params, batch))(
-        params, dataclasses.replace(batch, items=queries.items, segments=valid.astype(jnp.int32))
-    )
+    whole = dataclasses.replace(batch, items=queries.items, segments=valid.astype(jnp.int32))
+    full = _hidden(CONFIGS[name])(params, whole)
     np.testing.assert_allclose(users[:2], np.asarray(full)[[0, 1], [LENGTH - 1, 4]], rtol=1e-4, atol=1e-5)
 
 

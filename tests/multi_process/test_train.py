@@ -1,4 +1,4 @@
-"""Training on two processes gives what one gives."""
+"""Training on two processes of two devices gives what one device gives."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from recjax.track.metrics import read_metrics
 from recjax.train.loop import fit
 from recjax.train.run import load_run
 from tests.multi_process.launch import launch
+from tests.tiny import on_one_device
 from tests.train.real import real_config, write_datasets
 
 
@@ -17,9 +18,9 @@ def test_a_real_model_and_its_validation(tmp_path, monkeypatch):
     (data := tmp_path / "data").mkdir()
     for name, value in write_datasets(data).items():
         monkeypatch.setenv(name, value)
-    config = real_config()
-    alone = fit(config, tmp_path / "alone")
-    launch(Path(__file__).with_name("real_train_program.py"), 2, [str(tmp_path / "two")], devices=4)
+    on_one_device(monkeypatch)
+    alone = fit(real_config(), tmp_path / "alone")
+    launch(Path(__file__).with_name("real_train_program.py"), 2, [str(tmp_path / "two")], devices=2)
     results = {(tmp_path / "two" / f"result{process}").read_text() for process in range(2)}
     assert len(results) == 1
     step, best_step, best_value = results.pop().split()

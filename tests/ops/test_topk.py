@@ -112,9 +112,14 @@ def test_several_targets_rank_each_as_if_it_were_alone(shape, chunk):
     targets = np.random.default_rng(1).integers(0, 130, (21, 6)).astype(np.int32)
     where = {"start": 2, "n_items": 128}  # item i is row 2 + i
     mesh = jax.make_mesh(shape, ("data", "model", "seq"), axis_types=(AxisType.Auto,) * 3)
+
+    @jax.jit
+    def both(users, rows, targets, seen):
+        ranks = ranks_by(DOT_PRODUCT, users, rows, targets, seen, **where, chunk=chunk)
+        return *ranks, scores_by(DOT_PRODUCT, users, rows, targets, **where)
+
     with jax.set_mesh(mesh):
-        ranks, own = ranks_by(DOT_PRODUCT, users, (table, bias), targets, seen, **where, chunk=chunk)
-        scores = scores_by(DOT_PRODUCT, users, (table, bias), targets, **where)
+        ranks, own, scores = jax.tree.map(np.asarray, both(users, (table, bias), targets, seen))
     for column in range(6):
         alone = masked_rank(users, table[2:], targets[:, column], seen, bias=bias[2:], n_items=128)
         real = targets[:, column] > 0

@@ -131,7 +131,7 @@ def gradients(tokenizer: RQVAE, behaviour: int = 0):
     columns = [vectors, acts, known[:, None]] if behaviour else [vectors]
     batch = VectorBatch(jnp.arange(1, 65), jnp.asarray(np.concatenate(columns, axis=1)[1:65], jnp.float32))
     model = tokenizer.model(WIDTH, behaviour)
-    params = model.init(jax.random.key(0), batch)
+    params = jax.jit(model.init)(jax.random.key(0), batch)
     return jax.jit(jax.grad(lambda p: model.loss(p, batch, jax.random.key(1))[0]))(params)
 
 
@@ -150,7 +150,7 @@ def test_entries_learn_from_their_residuals_and_groups_do_not_learn():
     assert not np.asarray(grads["groups"]).any() and np.asarray(grads["codebooks"]).any()
     # An entry that no vector of the batch takes gets nothing without diversity.
     model, vectors = replace(TINY, start="random").model(WIDTH), jnp.asarray(planted()[0][1:65])
-    params = model.init(jax.random.key(0), VectorBatch(jnp.arange(64), vectors))
+    params = jax.jit(model.init)(jax.random.key(0), VectorBatch(jnp.arange(64), vectors))
     codes = np.asarray(quantised(model.latents(params, vectors), params["codebooks"], jnp.zeros(16)).codes)
     touched = np.asarray(gradients(replace(TINY, start="random"))["codebooks"]).any(axis=-1)
     np.testing.assert_array_equal(touched, [[code in codes[:, slot] for code in range(16)] for slot in range(3)])

@@ -13,7 +13,7 @@ from recjax.parallel.mesh import MeshShape
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import fit
 from recjax.train.optimiser import Adam, AdamW
-from recjax.train.state import abstract_start, initial_state
+from recjax.train.state import abstract_start, initial_state, start_function
 from recjax.train.step import make_train_step
 from recjax.typing import InputError
 from tests.train.frozen import FrozenToy
@@ -65,9 +65,14 @@ def test_the_trained_part_moves_as_if_the_rest_were_constants():
     model, optimiser = FrozenToy(noise=0.0), OPTIM.build(1)
     first, state, sums = run(model, steps=1)
     (trained, frozen), batch = split_frozen(first.params), ToyLoader().batch(0)
-    grads = jax.grad(lambda part: model.loss(filled(part, frozen), batch, NO_COLUMNS, None)[0])(trained)
-    updates, _ = optimiser.update(grads, optimiser.init(trained), trained)
-    expected = optax.apply_updates(trained, updates)
+
+    @jax.jit
+    def step(trained):
+        grads = jax.grad(lambda part: model.loss(filled(part, frozen), batch, NO_COLUMNS, None)[0])(trained)
+        updates, _ = optimiser.update(grads, optimiser.init(trained), trained)
+        return grads, optax.apply_updates(trained, updates)
+
+    grads, expected = jax.device_get(step(trained))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), expected, split_frozen(state.params)[0])
     np.testing.assert_allclose(sums["grad_norm"][0], optax.tree.norm(grads), rtol=1e-5)
 
@@ -94,15 +99,11 @@ def test_four_devices_give_the_same(shard):
     model, optimiser, freeze = FrozenToy(), OPTIM.build(3), ("^dense/bias$",)
     alone = run(model, freeze=freeze)[1]
     with jax.set_mesh(mesh := MeshShape(model=2).build(jax.devices()[:4])):
-        target = abstract_start(
-            model, optimiser, ToyLoader().batch(0), NO_COLUMNS, mesh, ema=True, shard=shard, freeze=freeze
-        )
+        start, key = start_function(model, optimiser, ema=True, freeze=freeze), jax.random.key(0)
+        batch = ToyLoader().batch(0)
+        target = abstract_start(start, model, optimiser, batch, NO_COLUMNS, mesh, key=key, shard=shard)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-        begin = jax.jit(
-            lambda key, batch: initial_state(model, optimiser, batch, NO_COLUMNS, key, True, freeze),
-            out_shardings=shardings,
-        )
-        state = begin(jax.random.key(0), ToyLoader().batch(0))
+        state = jax.jit(start, out_shardings=shardings)(key, batch, NO_COLUMNS, None)
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         step = make_train_step(model, optimiser, ema=0.9, shardings=(shardings, replicated), shard=shard, freeze=freeze)
         for number in range(3):

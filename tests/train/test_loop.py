@@ -10,6 +10,7 @@ import pytest
 from experiments.benchmarks.kill_resume import TIMINGS
 from recjax.parallel.mesh import MeshShape
 from recjax.track.metrics import read_metrics
+from recjax.track.plots import plot_curves
 from recjax.train import loop
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import TrainingError, fit
@@ -83,7 +84,8 @@ def test_resume_on_another_mesh(tmp_path, unbroken):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, actual)
 
 
-def test_a_finished_run_is_left_alone(tmp_path):
+def test_a_finished_run_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "plot_curves", plot_curves)
     result = fit(toy_config(), tmp_path, toy_task())
     before = metrics(tmp_path)
     assert fit(toy_config(), tmp_path, toy_task()) == result

@@ -1,6 +1,7 @@
 """Runs read back: the best checkpoint, on any mesh, of the dataset that they were trained on."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -47,11 +48,11 @@ def test_any_checkpoint_on_any_mesh(run_dir):
     jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(run.params) for run in runs))
 
 
-def test_a_mesh_that_does_not_fit_is_replaced(config, tmp_path):
-    fit(config, tmp_path)
-    text = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(text.replace('"data": -1', '"data": 64'))
-    assert load_run(tmp_path).mesh.shape["data"] == 8
+def test_a_mesh_that_does_not_fit_is_replaced(run_dir, tmp_path):
+    shutil.copytree(run_dir, copy := tmp_path / "copy")
+    text = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(text.replace('"data": -1', '"data": 64'))
+    assert load_run(copy).mesh.shape["data"] == 8
 
 
 def test_refusals(run_dir, tmp_path, config):

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from recjax.parallel.sharding import local_rows, row_sharding, to_devices
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
-from recjax.train.state import abstract_state, initial_state
+from recjax.train.state import TrainState, abstract_state, initial_state
 from recjax.train.task import Task
 
 ITEMS, WIDTH, ROWS, LENGTH, EPOCH = 31, 8, 16, 6, 5
@@ -149,15 +150,20 @@ def interrupt_at(step, times=1, number=signal.SIGTERM):
     return on_step
 
 
+@cache
+def shapes(ema: bool, optim: AdamW, total: int) -> TrainState:
+    """Shapes of the state of a run."""
+
+    def start(key, batch):
+        return initial_state(ToyModel(), optim.build(total), batch, NO_COLUMNS, key, ema)
+
+    with jax.set_mesh(OneDevice().build()):
+        return jax.eval_shape(start, jax.random.key(0), ToyLoader().batch(0))
+
+
 def saved(folder, step=None, ema=False, optim=AdamW(0.02), total=12):  # noqa: B008
-    """Content of the checkpoint of `step` (default: the latest) holds, on the host."""
+    """Content of the checkpoint of `step` (default: the latest), on the host."""
     with Checkpoints(folder / "checkpoints", writes=False) as checkpoints, jax.set_mesh(mesh := OneDevice().build()):
-        model, optimiser = ToyModel(), optim.build(total)
-
-        def start(key, batch):
-            return initial_state(model, optimiser, batch, NO_COLUMNS, key, ema)
-
-        shapes = jax.eval_shape(start, jax.random.key(0), ToyLoader().batch(0))
         step = checkpoints.latest if step is None else step
-        state = checkpoints.restore(step, abstract_state(shapes, mesh, model))
+        state = checkpoints.restore(step, abstract_state(shapes(ema, optim, total), mesh, ToyModel()))
         return jax.device_get(state), checkpoints.record(step)
