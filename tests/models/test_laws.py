@@ -63,6 +63,8 @@ from tests.tiny import on_one_device
 
 ITEMS, USERS, LENGTH, STEPS, CHUNK = 24, 60, 12, 40, 3
 SMALL = dict(width=8, layers=1, heads=2, max_length=LENGTH)
+CATALOG = np.tile(np.arange(1, ITEMS + 1), (8, 1))
+"""All items, for each of eight histories."""
 
 
 def ids(model: ModelConfig, view: Any = Shifted(LENGTH, align="left"), **changes: Any) -> RunConfig:  # noqa: B008
@@ -180,11 +182,16 @@ def ranking_of(name: str) -> Any:
     @jax.jit
     def ranking(params: Params, items: Items, queries: Queries, candidates: Any, targets: Any) -> Any:
         scoring = model.scoring(params, queries, replace(items, prepared=model.prepare(params, items)))
-        catalog = jnp.tile(jnp.arange(1, ITEMS + 1), (len(targets), 1))
         lists = scoring.topk(queries.seen, ITEMS + 2, candidates)
-        return scoring.scores(catalog), lists, scoring.rank(targets, queries.seen, candidates)[0]
+        return scoring.scores(CATALOG), lists, scoring.rank(targets, queries.seen, candidates)[0]
 
     return lambda *arguments: jax.tree.map(np.asarray, ranking(*arguments))
+
+
+def scores_of(name: str) -> np.ndarray:
+    """Of all items for the eight histories."""
+    run, every = trained(name), np.ones(ITEMS + 1, bool)
+    return ranking_of(name)(run.params, run.items, queries_of(name), every, np.ones(8, np.int32))[0]
 
 
 @every
@@ -221,13 +228,11 @@ def test_neighbours_in_a_row_and_padding_change_nothing(name):
 
 @every
 def test_padding_behind_a_history_changes_no_score(name):
-    run = trained(name)
-    queries = queries_of(name)
+    run, queries = trained(name), queries_of(name)
     pad = lambda x: jnp.pad(x, [(0, 0), (0, 4)])  # noqa: E731
     longer = replace(queries, items=pad(queries.items), positions=pad(queries.positions))
-    arguments = (jnp.ones(ITEMS + 1, bool), jnp.ones(8, jnp.int32))
-    one, other = (ranking_of(name)(run.params, run.items, each, *arguments)[0] for each in (queries, longer))
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    found = jax.jit(lambda params, items: run.model.scoring(params, longer, items).scores(CATALOG))
+    np.testing.assert_allclose(scores_of(name), found(run.params, run.items), rtol=1e-4, atol=1e-5)
 
 
 def alike(run: Run) -> tuple[Params, Items]:
@@ -277,9 +282,10 @@ def test_it_resumes_bit_for_bit(name, tmp_path):
 @every
 def test_every_mesh_gives_the_same(name):
     """Loss and gradients, with dropout and draws, and scores and ranks."""
-    start, key = jax.tree.map(np.asarray, trained(name).params), jax.random.key(1)
+    run, key, targets = trained(name), jax.random.key(1), np.arange(1, 9, dtype=np.int32)
+    start = jax.tree.map(np.asarray, run.params)
 
-    def found(shape: tuple[int, int, int]) -> Any:
+    def found(shape: tuple[int, int, int], ranked: bool) -> Any:
         mesh = mesh_of(shape)
         with jax.set_mesh(mesh):
             task = opened(name, shape)
@@ -289,16 +295,17 @@ def test_every_mesh_gives_the_same(name):
             @jax.jit
             def function(params: Params, batch: Batch, queries: Queries, items: Any) -> Any:
                 loss = jax.value_and_grad(lambda params: model.loss(params, batch, items, key)[0])(params)
+                if not ranked:
+                    return loss, None
                 ready = replace(items, prepared=model.prepare(params, items))
-                targets = jnp.arange(1, 9)
                 return loss, model.scoring(params, queries, ready).rank(targets, queries.seen)
 
             return jax.tree.map(np.asarray, function(params, task.loader.batch(0), queries_of(name), task.items[0]))
 
-    (loss, ranks), (other_loss, other_ranks) = found((1, 1, 1)), found((4, 2, 1))
+    (loss, _), (other_loss, ranked) = found((1, 1, 1), False), found((4, 2, 1), True)
+    scores, _, ranks = ranking_of(name)(run.params, run.items, queries_of(name), np.ones(ITEMS + 1, bool), targets)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)  # noqa: E731
-    jax.tree.map(close, loss, other_loss)
-    jax.tree.map(close, ranks, other_ranks)
+    jax.tree.map(close, (loss, (ranks, np.diagonal(scores))), (other_loss, ranked))
 
 
 @every
@@ -359,15 +366,14 @@ def test_events_one_after_another_are_whole_histories(name):
     assert model.streams
 
     @jax.jit
-    def both(params: Params, queries: Queries, items: Any) -> Any:
-        catalog = jnp.tile(jnp.arange(1, ITEMS + 1), (len(queries.items), 1))
-        _, state = model.advance(params, model.init_state(len(catalog), LENGTH), queries.items[:, :CHUNK])
+    def streamed(params: Params, queries: Queries, items: Any) -> Any:
+        _, state = model.advance(params, model.init_state(8, LENGTH), queries.items[:, :CHUNK])
         states, _ = model.advance(params, state, queries.items[:, CHUNK:])
-        streamed = model.state_scoring(params, states, items)
-        return streamed.scores(catalog), model.scoring(params, queries, items).scores(catalog)
+        return model.state_scoring(params, states, items).scores(CATALOG)
 
     assert int(queries.lengths.min()) > CHUNK
-    np.testing.assert_allclose(*both(run.params, queries, run.items), rtol=1e-4, atol=1e-5)
+    found = streamed(run.params, queries, run.items)
+    np.testing.assert_allclose(found, scores_of(name), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", sorted(Model.STREAMED))
