@@ -36,6 +36,7 @@ from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.evidence import Evidence
 from recjax.models.gsasrec import GSASRec
+from recjax.models.idnp import IDNP
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
@@ -105,6 +106,7 @@ SYSTEMS = {
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"neighbours": Neighbours(count=3)},
     ),
+    "idnp": ids(IDNP(width=8, heads=2), Shifted(LENGTH, align="left", times=True), pack=False),
     "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
     "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
 }
@@ -224,7 +226,8 @@ def test_padding_behind_a_history_changes_no_score(name):
     run = trained(name)
     queries = queries_of(name)
     pad = lambda x: jnp.pad(x, [(0, 0), (0, 4)])  # noqa: E731
-    longer = replace(queries, items=pad(queries.items), positions=pad(queries.positions))
+    names = [name for name in ("items", "positions", "timestamps") if getattr(queries, name) is not None]
+    longer = replace(queries, **{name: pad(getattr(queries, name)) for name in names})
     arguments = (jnp.ones(ITEMS + 1, bool), jnp.ones(8, jnp.int32))
     one, other = (ranking_of(name)(run.params, run.items, each, *arguments)[0] for each in (queries, longer))
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
