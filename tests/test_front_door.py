@@ -363,5 +363,6 @@ def test_sets_of_users_from_python(place, monkeypatch):
     sets, warned = quiet(model.sets, {"ann": ["i1", "i2"], "bob": ["i3", "x"], "eve": ["x"]})
     assert sets.columns == ["user_id", "rank", "item_id", "title", "probability"]
     assert set(sets["user_id"]) == {"ann", "bob"} and any("'eve'" in line for line in warned)
+    assert quiet(model.sets, {"eve": ["x"]})[0].schema == sets.schema
     talk = model.ask(["i1", "i2"])
     assert talk.table.height == sets.filter(user_id="ann").height

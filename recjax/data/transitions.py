@@ -16,6 +16,8 @@ from recjax.data.ranges import ranges
 from recjax.data.store.columns import StoredColumn
 from recjax.late import sparse
 
+HEAD_SHARE = 0.2
+"""Share of the items that is called head, unless another is given."""
 GAPS = (1.0, 0.5, 0.25)
 """Weight of b after a at distance 1, 2, 3."""
 BACKWARD = 0.5
@@ -30,6 +32,20 @@ def item_counts(items: np.ndarray, n_items: int) -> np.ndarray:
     if isinstance(items, StoredColumn):
         return items.shared_counts(n_items + 1)
     return np.bincount(items, minlength=n_items + 1)
+
+
+def head_items(counts: np.ndarray, share: float = HEAD_SHARE, unseen: int = 0) -> np.ndarray:
+    """bool [v]: the share of the items, rounded up, that has the most training events; ties by the smaller id.
+
+    Args:
+        counts: int [v], training events of each item; index 0 is padding.
+        share: of the items.
+        unseen: items without any event that are not counted as items.
+    """
+    order = np.argsort(-counts[1:], kind="stable") + 1
+    head = np.zeros(len(counts), bool)
+    head[order[: int(np.ceil(share * (len(counts) - 1 - unseen)))]] = True
+    return head
 
 
 def ages(histories: Histories) -> tuple[np.ndarray, np.ndarray]:

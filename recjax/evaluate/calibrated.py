@@ -112,7 +112,8 @@ class Calibrated:
             listed(catalog, self.asker.ordered(belief, 0), belief).insert_column(0, pl.lit(name).alias("user_id"))
             for name, belief in zip(found.table["user_id"], beliefs, strict=True)
         ]
-        return pl.concat(sets) if sets else found.table
+        nobody = listed(catalog, np.zeros(0, np.int64), np.zeros(1)).insert_column(0, pl.lit("").alias("user_id"))
+        return pl.concat([nobody, *sets])
 
     def ask(self, history: Sequence[Any]) -> Dialogue:
         """The questions to one user, and the set after each answer.

@@ -10,6 +10,7 @@ from recjax.data.splits import Examples, Split, Which
 from recjax.data.transitions import item_counts
 from recjax.evaluate.candidates import sample
 from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
+from recjax.evaluate.floors import check_baselines, check_names
 from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.metrics import user_metrics
 from recjax.evaluate.protocol import Evaluate, report
@@ -36,6 +37,7 @@ class Options(Evaluator):
         users_per_batch: queries of a batch over all devices.
         bootstrap: resamples of the users for the 95 % intervals; 0 for none.
         seed: of the draw and of the bootstrap.
+        baselines: which of `floors.BASELINES` to fit and ask beside the floors.
     """
 
     number: int = 20
@@ -44,11 +46,13 @@ class Options(Evaluator):
     users_per_batch: int = 256
     bootstrap: int = 1000
     seed: int = 0
+    baselines: tuple[str, ...] = ()
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
 
     def __post_init__(self) -> None:
         require(self, number=LENGTH, users_per_batch=SIZE, bootstrap=within(0, 100_000), seed=SEED)
+        check_names(self)
 
     def validate(self, model: Model, params: Params, data: EvaluationData, users: int | None) -> dict[str, float]:
         examples = sampled(data.split.validation, users)
@@ -66,13 +70,17 @@ class Options(Evaluator):
         name: str = "model",
         progress: bool = False,
     ) -> Report:
+        check_baselines(self.baselines, data.dataset.n_items)
         examples = data.split.examples(self.split)
         wrong = self._wrong(examples, data.dataset, data.split)
+        asked = Evaluate(
+            split=self.split, mask_seen="none", bootstrap=self.bootstrap, seed=self.seed, baselines=self.baselines
+        )
         found = report(
             self._rank(model, params, data, examples, wrong, progress),
             data.dataset,
             data.split,
-            Evaluate(split=self.split, mask_seen="none", bootstrap=self.bootstrap, seed=self.seed),
+            asked,
             Rules(False, 0, wrong),
             name=name,
             seconds=0.0,

@@ -365,11 +365,11 @@ def comparison_table(comparison: dict[str, Any]) -> Group:
     for test in comparison["tests"]:
         first, second = test["systems"]
         low, high = test["interval"]
-        corrected = f", {test['p_holm']:.2g} (Holm)" if len(comparison["tests"]) > 1 else ""
+        corrected = f", {p_text(test['p_holm'])} (Holm)" if len(comparison["tests"]) > 1 else ""
         lines.append(
             Text(
                 f"{second} - {first}: {test['metric']} {test['difference']:+.4f} [{low:+.4f}, {high:+.4f}], "
-                f"{p_text(test['p_t'])} (paired t){corrected}, {test['p_wilcoxon']:.2g} (Wilcoxon), "
+                f"{p_text(test['p_t'])} (paired t){corrected}, {p_text(test['p_wilcoxon'])} (Wilcoxon), "
                 f"{test['users']:,} users"
             )
         )

@@ -14,24 +14,9 @@ import numpy as np
 
 from recjax.data.batches.histories import shared
 from recjax.data.splits import Examples
-
-HEAD_SHARE = 0.2
-"""Share of the items, rounded up, that is called head."""
+from recjax.data.transitions import head_items
 
 SLICES = ("novel", "repeat", "cold", "head", "tail")
-
-
-def head_items(counts: np.ndarray, unseen: int = 0) -> np.ndarray:
-    """bool [v]: the most popular fifth of the items.
-
-    Args:
-        counts: int [v], training events of each item; index 0 is padding.
-        unseen: items without any event, of which there is no fifth.
-    """
-    order = np.argsort(-counts[1:], kind="stable") + 1
-    head = np.zeros(len(counts), bool)
-    head[order[: int(np.ceil(HEAD_SHARE * (len(counts) - 1 - unseen)))]] = True
-    return head
 
 
 def slices(examples: Examples, counts: np.ndarray, unseen: int = 0) -> dict[str, np.ndarray]:
@@ -42,7 +27,7 @@ def slices(examples: Examples, counts: np.ndarray, unseen: int = 0) -> dict[str,
         counts: int [v], training events of each item.
         unseen: items without any event.
     """
-    repeat, head = examples.repeats(), head_items(counts, unseen)[examples.targets]
+    repeat, head = examples.repeats(), head_items(counts, unseen=unseen)[examples.targets]
     return {
         "novel": ~repeat,
         "repeat": repeat,

@@ -13,6 +13,7 @@ import numpy as np
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
+from recjax.data.transitions import head_items
 from recjax.limits import COUNT, SIZE, above, at_least, require, within
 from recjax.mixers.stack import Encoder, Norm
 from recjax.models.model import ItemStats
@@ -114,10 +115,7 @@ class MQSATEDModel(DotProductModel):
 
     def head(self) -> np.ndarray:
         """bool [items + 1], the items that are distilled."""
-        order = np.argsort(-self.stats.counts[1:], kind="stable") + 1
-        found = np.zeros(len(self.stats.counts), bool)
-        found[order[: int(np.ceil(self.config.head * self.n_items))]] = True
-        return found & (self.stats.counts > 0)
+        return head_items(self.stats.counts, self.config.head) & (self.stats.counts > 0)
 
     def _distillation(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, Array]:
         """Sum and weight of the losses of the frequent targets that are drawn."""

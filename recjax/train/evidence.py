@@ -39,7 +39,7 @@ METRIC = "ndcg@10"
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
+class CountedCatalog:
     """A catalog with its evidence, ready to be asked.
 
     Attributes:
@@ -69,7 +69,7 @@ def counted(
     share: float = 1.0,
     textless: float = 0.0,
     users: int | None = None,
-) -> Counted:
+) -> CountedCatalog:
     """A catalog at some stage.
 
     Args:
@@ -86,7 +86,7 @@ def counted(
         dataset = without_texts(dataset, textless)
     catalogs = open_catalogs(config, [(dataset, split)], None)
     model = config.model.build(item_stats(dataset, split, catalogs))
-    return Counted(model, device_items(catalogs, [dataset])[0], sampled(asked, users), config)
+    return CountedCatalog(model, device_items(catalogs, [dataset])[0], sampled(asked, users), config)
 
 
 def at_share(split: Split, share: float) -> Split:
@@ -126,7 +126,7 @@ class Questions:
     weight: Float[Array, " n"]
 
 
-def questions(catalog: Counted, *, shuffled: bool = False) -> Questions:
+def questions(catalog: CountedCatalog, *, shuffled: bool = False) -> Questions:
     """The examples of a catalog.
 
     Args:
@@ -189,7 +189,7 @@ def learn(catalogs: Sequence[Questions], start: Params, l2: float) -> Params:
 
 
 def selected(
-    tried: Mapping[float, Params], start: Params, catalogs: Sequence[Counted]
+    tried: Mapping[float, Params], start: Params, catalogs: Sequence[CountedCatalog]
 ) -> tuple[tuple[float | None, Params], dict[float, tuple[float, float]]]:
     """The weights with the best mean ndcg@10 on catalogs that were not learned from.
 

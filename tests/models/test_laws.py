@@ -34,11 +34,14 @@ from recjax.evaluate.recommend import recommend
 from recjax.evaluate.stream import Stream
 from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
+from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gsasrec import GSASRec
+from recjax.models.idnp import IDNP
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
+from recjax.models.outfit import OutfitTransformer
 from recjax.models.parts.dot_product import DotProductModel
 from recjax.models.parts.objectives import GBCE
 from recjax.models.pisa import PISA
@@ -107,6 +110,17 @@ SYSTEMS = {
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"neighbours": Neighbours(count=3)},
     ),
+    "outfit": ids(
+        OutfitTransformer(width=8, layers=1, heads=2, dropout=0.0),
+        Cloze(LENGTH, align="left", mask_prob=0.1),
+        pack=False,
+    ),
+    "dual-embeddings": ids(
+        DualEmbeddings(width=8, negatives=4, drawn=16, least=30, synthetic=0.5),
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={"alike": Neighbours(count=3)},
+    ),
+    "idnp": ids(IDNP(width=8, heads=2), Shifted(LENGTH, align="left", times=True), pack=False),
     "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
     "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
 }
@@ -230,7 +244,8 @@ def test_neighbours_in_a_row_and_padding_change_nothing(name):
 def test_padding_behind_a_history_changes_no_score(name):
     run, queries = trained(name), queries_of(name)
     pad = lambda x: jnp.pad(x, [(0, 0), (0, 4)])  # noqa: E731
-    longer = replace(queries, items=pad(queries.items), positions=pad(queries.positions))
+    names = [name for name in ("items", "positions", "timestamps") if getattr(queries, name) is not None]
+    longer = replace(queries, **{name: pad(getattr(queries, name)) for name in names})
     found = jax.jit(lambda params, items: run.model.scoring(params, longer, items).scores(CATALOG))
     np.testing.assert_allclose(scores_of(name), found(run.params, run.items), rtol=1e-4, atol=1e-5)
 

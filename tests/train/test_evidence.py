@@ -10,7 +10,7 @@ import pytest
 from recjax.data.dataset import Dataset
 from recjax.data.splits import LeaveOneOut, unsplit
 from recjax.models.evidence import FEATURES
-from recjax.train.evidence import Counted, at_share, counted, learn, questions, selected, without_texts
+from recjax.train.evidence import CountedCatalog, at_share, counted, learn, questions, selected, without_texts
 from recjax.train.fitting_weights import fitting
 from recjax.train.pretrained import evidence_config, untrained
 
@@ -44,7 +44,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
 
 
-def catalog(seed: int, helpful: bool = False, **options: Any) -> Counted:
+def catalog(seed: int, helpful: bool = False, **options: Any) -> CountedCatalog:
     dataset = shop(seed, helpful)
     split = LeaveOneOut().split(dataset)
     return counted(evidence_config(dataset.name), dataset, split, split.test, share=0.2, **options)
