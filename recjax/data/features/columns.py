@@ -16,7 +16,7 @@ from recjax.data.features.feature import Feature, Source, State, column
 from recjax.limits import COUNT, SIZE, at_least, require
 from recjax.text.items import ItemText
 from recjax.tokenizers.item_codes import flat_state, nested_state
-from recjax.tokenizers.tokenizer import Tokenized, tokenize
+from recjax.tokenizers.tokenizer import Tokenized, planned_sizes, tokenize
 from recjax.typing import InputError
 
 WORD = re.compile(r"\w+")
@@ -132,26 +132,29 @@ class Codes(Feature):
     Attributes:
         tokenizer: FSQ, residual k-means, RQ-VAE or another of `recjax.tokenizers`.
         of: column of vectors; an item whose vector is zero has the tuple that its collision policy gives it.
+        behaviour: column of vectors of what users do with items, zeros where that is not known, for a tokenizer with a
+            collaborative loss. Only the fit reads it.
     """
 
     tokenizer: Any
     of: str = "vectors"
+    behaviour: str | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.of,)
+        return (self.of,) if self.behaviour is None else (self.of, self.behaviour)
 
     @property
     def dtype(self) -> Any:
         return np.int32
 
     def shape(self) -> tuple[int, ...]:
-        return (len(self.tokenizer.sizes) + (self.tokenizer.collisions == "suffix"),)
+        return (len(planned_sizes(self.tokenizer)),)
 
     def fit(self, sources: Sequence[Source], seed: int) -> State:
-        vectors = [column(source, self.of)[: source.dataset.n_items + 1] for source in sources]
-        joined = np.concatenate([vectors[0][:1], *(part[1:] for part in vectors)])
-        found = tokenize(self.tokenizer, joined, _known(joined), jax.random.key(seed))
+        vectors = _joined(sources, self.of)
+        behaviour = None if self.behaviour is None else _joined(sources, self.behaviour)
+        found = tokenize(self.tokenizer, vectors, _known(vectors), jax.random.key(seed), behaviour=behaviour)
         sizes = np.array(found.codes.sizes, np.int32)
         return {"sizes": sizes, **flat_state(found.state)}
 
@@ -165,7 +168,13 @@ class Codes(Feature):
         return tokenize(self.tokenizer, vectors, _known(vectors), state=nested_state(learned))
 
     def sizes(self, state: State) -> tuple[int, ...]:
-        return tuple(np.asarray(state["sizes"]).tolist())
+        return tuple(np.asarray(state["sizes"]).tolist()) if state else planned_sizes(self.tokenizer)
+
+
+def _joined(sources: Sequence[Source], name: str) -> np.ndarray:
+    """The rows of a column of all catalogs end to end, after one of padding."""
+    parts = [column(source, name)[: source.dataset.n_items + 1] for source in sources]
+    return np.concatenate([parts[0][:1], *(part[1:] for part in parts)])
 
 
 def _known(vectors: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import pytest
 from recjax.config import RunConfig, from_json, override_all, to_json
 from recjax.data.batches.histories import Histories
 from recjax.data.batches.loader import Data
+from recjax.data.features.behaviour import Behaviour
 from recjax.data.features.columns import Attribute, Codes, VectorFile, Words
 from recjax.data.features.feature import Source
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
@@ -24,6 +25,7 @@ from recjax.models.sasrec import SASRec
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.tokenizers.rq_vae import RQVAE
 from recjax.train import catalogs
 from recjax.train.loop import Train
 from recjax.train.optimiser import Adam
@@ -129,6 +131,39 @@ def test_codes_of_any_vectors_are_those_of_the_tokenizer():
     assert found.shape == (len(IDS), 2 + (codes.tokenizer.collisions == "suffix")) and found.dtype == np.int32
     assert len(codes.sizes(state)) == found.shape[1] and (found < codes.sizes(state)).all()
     np.testing.assert_array_equal(found, codes.make(given, state))
+
+
+def test_behaviour_is_the_singular_vectors_of_who_had_what():
+    vectors = Behaviour(width=3).make(SHOP, {})
+    events = np.zeros((len(SHOP.train), len(IDS)))
+    events[np.repeat(np.arange(len(SHOP.train)), SHOP.train.lengths), np.asarray(SHOP.train.items)] = 1
+    degrees = [np.maximum(events.sum(axis=axis, keepdims=True), 1) for axis in (1, 0)]
+    _, values, directions = np.linalg.svd(events / np.sqrt(degrees[0] * degrees[1]))
+    expected = directions[:3].T * values[:3]
+    expected[1:] /= np.maximum(np.linalg.norm(expected[1:], axis=1, keepdims=True), 1e-9)
+    had = events.any(axis=0)
+    np.testing.assert_allclose(vectors[had] @ vectors[had].T, expected[had] @ expected[had].T, atol=1e-5)
+    assert not vectors[~had].any() and np.isin(IDS.index("y"), np.flatnonzero(~had))
+    wide = Behaviour(width=16).make(SHOP, {})
+    assert wide.shape == (len(IDS), 16) and not wide[:, len(SHOP.train) - 1 :].any()
+
+
+def test_codes_are_fitted_with_vectors_of_behaviour():
+    """The tokenizer gets the column; codes of a catalog ask for the vectors alone."""
+    tokenizer = RQVAE(slots=1, clusters=2, hidden=(4,), width=2, collaborative=1.0, steps=2, collisions="none")
+    known = with_vectors()
+    known = replace(known, items=known.items.adding({"behaviour": Behaviour(2).make(known, {})}))
+    feature = Codes(tokenizer, behaviour="behaviour")
+    state = feature.fit([known], 0)
+    expected = tokenizer.fit(known.items["vectors"], _has(known), jax.random.key(0), behaviour=known.items["behaviour"])  # pyright: ignore
+    np.testing.assert_array_equal(state["params/codebooks"], expected["params"]["codebooks"])
+    assert feature.make(known, state).shape == (len(IDS), 1) and feature.reads == ("vectors", "behaviour")
+    with pytest.raises(InputError, match="given no vectors of behaviour"):
+        Codes(tokenizer).fit([known], 0)
+
+
+def _has(source: Source) -> np.ndarray:
+    return np.asarray(source.items["vectors"]).any(axis=1)
 
 
 def test_vectors_come_from_a_file_by_item_id(tmp_path: Path):
