@@ -9,6 +9,7 @@ import pytest
 
 from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.item_codes import load_codes, load_state
+from recjax.tokenizers.pq import PQ
 from recjax.tokenizers.preparation import fit_preparation, prepared
 from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.tokenizers.rq_vae import RQVAE
@@ -21,7 +22,8 @@ RESIDUAL = RQKMeans(slots=2, clusters=16, iterations=5)
 AUTOENCODED = RQVAE(
     slots=3, clusters=16, hidden=(12,), width=8, sinkhorn=True, steps=10, batch=64, collisions="nearest-free"
 )
-TOKENIZERS = [SMALL, RESIDUAL, AUTOENCODED]
+PRODUCT = PQ(slots=4, clusters=8, iterations=5, rotations=2)
+TOKENIZERS = [SMALL, RESIDUAL, AUTOENCODED, PRODUCT]
 
 
 @lru_cache
