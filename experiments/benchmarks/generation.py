@@ -59,7 +59,6 @@ def ready(config: ModelConfig, items: Items, queries: Queries) -> Any:
     model: Model = config.build(ItemStats(size, np.ones(size + 1), columns, (SIZE,) * items[CODES].shape[1]))
     batch = Batch(queries.items, queries.segments, queries.positions, queries.items, queries.segments)
     params = jax.jit(model.init)(jax.random.key(0), batch, items)
-    items = items.adding({})
     prepared = jax.jit(model.prepare)(params, items)
 
     @jax.jit
