@@ -40,7 +40,8 @@ class SETRec(ModelConfig):
     items from what the autoencoder makes of them. No parameter belongs to an item. Not the paper's: the network is
     trained from scratch and reads no prompt, and the distance is no mean over coordinates, for texts have length 1.
 
-    The view is `Prefixes(Shifted(targets=1))`, data.pack=false. It trains on one catalog, and ranks any.
+    The view is `Prefixes(Shifted(targets=1))`, data.pack=false. It trains on one catalog; items of another one are
+    ranked by their texts.
 
     Attributes:
         behaviour: column of the vectors of behaviour, zeros for an item without one.

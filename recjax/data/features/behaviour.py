@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from recjax.data.features.columns import entry_numbers, saved_entries
 from recjax.data.features.feature import Feature, Source, State
 from recjax.data.transitions import user_items
 from recjax.late import sparse
 from recjax.limits import SIZE, require
+from recjax.typing import InputError
+
+VECTORS = "vectors"
+"""Array of the state that holds them."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,10 @@ class Behaviour(Feature):
 
     They are the rows of the leading right singular vectors of D_u^-1/2 A D_i^-1/2, times the singular values, where A
     is 1 for a user and an item that the user had, and D are its sums: what graph convolutions over users and items
-    converge to (PureSVD, Cremonesi et al., RecSys 2010, with degrees divided out). An item without an event is zeros.
+    converge to (PureSVD, Cremonesi et al., RecSys 2010, with degrees divided out).
+
+    Their coordinates mean something to the run that they were fitted for alone, so they are kept with it: items that
+    had no event then, also those of another catalog, are zeros.
 
     Attributes:
         width: of the vectors; a log of lower rank fills them up with zeros.
@@ -29,14 +38,24 @@ class Behaviour(Feature):
     def __post_init__(self) -> None:
         require(self, width=SIZE)
 
-    @property
-    def counts_events(self) -> bool:
-        return True
-
     def shape(self) -> tuple[int, ...]:
         return (self.width,)
 
+    def fit(self, sources: Sequence[Source], seed: int) -> State:
+        if len(sources) != 1:
+            raise InputError(
+                f"vectors of behaviour are made of the events of one catalog, but there are {len(sources)}"
+            )
+        (source,) = sources
+        ids = source.dataset.item_ids[1:]
+        return {**saved_entries(ids), VECTORS: self._vectors(source)[1:]}
+
     def make(self, source: Source, state: State) -> np.ndarray:
+        numbers, kept = entry_numbers(state), np.asarray(state[VECTORS])
+        rows = [numbers.get(raw, 0) for raw in source.dataset.item_ids[1:]]
+        return np.concatenate([np.zeros((1, self.width), np.float32), kept])[[0, *rows]]
+
+    def _vectors(self, source: Source) -> np.ndarray:
         events = user_items(source.train, source.dataset.n_items)
         by_user, by_item = (np.maximum(events.sum(axis=axis), 1.0) ** -0.5 for axis in (1, 0))
         scaled = sparse.csr_array(sparse.diags_array(by_user) @ events @ sparse.diags_array(by_item))

@@ -24,11 +24,12 @@ ENTRIES = "entries"
 """Array of a state that holds a vocabulary, as the bytes of a JSON list."""
 
 
-def _saved(entries: Sequence[str]) -> dict[str, np.ndarray]:
+def saved_entries(entries: Sequence[str]) -> dict[str, np.ndarray]:
+    """A vocabulary as a state."""
     return {ENTRIES: np.frombuffer(json.dumps(list(entries)).encode(), np.uint8)}
 
 
-def _numbers(state: State) -> dict[str, int]:
+def entry_numbers(state: State) -> dict[str, int]:
     """Number of each entry of a saved vocabulary, from 1."""
     entries = json.loads(np.asarray(state[ENTRIES]).tobytes())
     return {entry: number for number, entry in enumerate(entries, 1)}
@@ -60,10 +61,12 @@ class Attribute(Feature):
         counts = Counter(value for source in sources for value in self._values(source) if value)
         if not counts:
             raise InputError(f"no item has anything in the catalog column {self.column!r}")
-        return _saved([value for value, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))[: self.vocabulary]])
+        return saved_entries(
+            [value for value, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))[: self.vocabulary]]
+        )
 
     def make(self, source: Source, state: State) -> np.ndarray:
-        numbers = _numbers(state)
+        numbers = entry_numbers(state)
         return np.array([0, *(numbers.get(value, 0) for value in self._values(source))], np.int32)
 
     def sizes(self, state: State) -> tuple[int, ...]:
@@ -107,10 +110,10 @@ class Words(Feature):
         if not counts:
             raise InputError(f"no item has a text of the template {self.template!r}")
         ordered = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
-        return _saved([word for word, _ in ordered[: self.vocabulary - 2]])
+        return saved_entries([word for word, _ in ordered[: self.vocabulary - 2]])
 
     def make(self, source: Source, state: State) -> np.ndarray:
-        numbers = _numbers(state)
+        numbers = entry_numbers(state)
         found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
         for item, words in enumerate(self._words(source), 1):
             row = [numbers.get(word, 0) + 1 for word in words[: self.count]]
