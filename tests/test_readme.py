@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from recjax import cli, recipes
-from recjax.config import override_all
+from recjax.config import from_json, override_all, to_json
 from recjax.data.batches.loader import Loader, open_data
 from recjax.data.items import Relation, bare_items
 from recjax.nn.groups import FROZEN, is_frozen
@@ -220,6 +220,17 @@ def test_every_recipe_stands_among_the_systems():
     page = (ROOT / "docs" / "systems.md").read_text()
     for path in EXPERIMENTS.glob("*.py"):
         assert f"| `{path.stem}` |" in page, path.stem
+
+
+def test_the_page_on_codes_names_features_and_recipes_that_there_are():
+    page, there = (ROOT / "docs" / "generative.md").read_text(), dict[str, Any]()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(block, there)
+    for name in ("features", "trained"):
+        assert from_json(to_json(there[name])) == there[name]
+    table = page[page.index("## What there is") : page.index("## Quality")]
+    named = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert len(named) >= 6 and set(named) <= {path.stem for path in EXPERIMENTS.glob("*.py")}
 
 
 def test_the_commands_of_the_page_on_data_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

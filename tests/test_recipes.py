@@ -105,7 +105,8 @@ def test_config_survives_json(name):
 def test_recipe_trains(name, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The first of each kind to its end; of the others the step and the ranking are traced, on no data."""
     config = recipes.tiny(recipes.read(name)).config
-    assert getattr(config.model, "width", 8) == 8 and getattr(config.model, "layers", 1) == 1 and config.train.steps == 4
+    sizes = getattr(config.model, "width", 8), getattr(config.model, "layers", 1), config.train.steps
+    assert sizes == (8, 1, 4)
     on_one_device(monkeypatch)
     if name not in kinds().values():
         inputs = abstract_inputs(config, items=100, mesh=(mesh := config.mesh.build()))

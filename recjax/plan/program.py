@@ -26,6 +26,7 @@ from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
 from recjax.text.hub import find_folder
 from recjax.text.space import TextSpace
+from recjax.tokenizers.tokenizer import planned_sizes
 from recjax.train.catalogs import text_space
 from recjax.train.loop import check_parts
 from recjax.train.state import TrainState, abstract_start, start_function
@@ -82,7 +83,8 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     features, sizes = _features(config, items, mesh, text_width)
     # No counts are known; a view of a single number, so that a catalog of any size takes no memory here.
     counts = np.broadcast_to(np.int64(1), (items + 1,))
-    model: Model = config.model.build(ItemStats(items, counts, features.row_shapes, sizes))
+    stats = ItemStats(items, counts, features.row_shapes, sizes.get(CODES, ()), sizes)
+    model: Model = config.model.build(stats)
     batch, queries, targets = _batches(config, items, mesh)
     check_parts(config.data.rows, config.train.accumulate, mesh)
     with jax.set_mesh(mesh):
@@ -119,31 +121,28 @@ def _steps(config: RunConfig) -> int:
     return config.train.steps or max(STEPS, config.optim.warmup_steps + 1)
 
 
-def _features(config: RunConfig, items: int, mesh: Mesh, text_width: int | None) -> tuple[Items, tuple[int, ...]]:
-    """Items with the features of the recipe, and the vocabulary size of each slot of codes."""
+def _features(
+    config: RunConfig, items: int, mesh: Mesh, text_width: int | None
+) -> tuple[Items, dict[str, tuple[int, ...]]]:
+    """Items with the features of the recipe, and the vocabulary size of each slot of columns of codes."""
 
     def array(dtype: Any, *shape: int) -> Any:
         axes = (MODEL_AXIS, *[None] * (len(shape) - 1)) if shape else ()
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
 
     rows = padded_rows(items + 1, mesh.shape[MODEL_AXIS])
-    bare = Items(array(jnp.int32), array(jnp.int32)).adding(
-        {name: _feature(feature, rows, array) for name, feature in config.items.items()}
-    )
-    space = text_space(config)
-    if space is None:
-        return bare, ()
-    sizes = () if config.tokenizer is None else tuple(config.tokenizer.sizes)
-    if config.tokenizer is not None and config.tokenizer.collisions == "suffix":
-        # A slot more, as large as the largest bucket of items with equal codes, which only the texts can tell.
-        sizes += (max(sizes),)
-    columns = {
-        VECTORS: array(jnp.float32, rows, _width(space, text_width)),
-        CODES: array(jnp.int32, rows, len(sizes)),
-        KNOWN: array(jnp.bool_, rows),
-        DENSITY: array(jnp.float32, rows),
-    }
-    return bare.adding(columns), sizes
+    found, sizes = Items(array(jnp.int32), array(jnp.int32)), {}
+    if (space := text_space(config)) is not None:
+        sizes[CODES] = () if config.tokenizer is None else planned_sizes(config.tokenizer)
+        columns = {
+            VECTORS: array(jnp.float32, rows, _width(space, text_width)),
+            CODES: array(jnp.int32, rows, len(sizes[CODES])),
+            KNOWN: array(jnp.bool_, rows),
+            DENSITY: array(jnp.float32, rows),
+        }
+        found = found.adding(columns)
+    sizes |= {name: own for name, feature in config.items.items() if (own := feature.sizes({}))}
+    return found.adding({name: _feature(feature, rows, array) for name, feature in config.items.items()}), sizes
 
 
 def _prepared(model: Model, params: Any, items: Items, mesh: Mesh) -> Items:

@@ -45,6 +45,15 @@ class ItemTokenizer(Protocol):
         ...
 
 
+def planned_sizes(tokenizer: ItemTokenizer) -> tuple[int, ...]:
+    """Codes there are in each slot, for plans, which have no catalog.
+
+    A slot of suffixes is as large as the largest bucket of items of equal codes; here it counts as the largest slot.
+    """
+    sizes = tuple(tokenizer.sizes)
+    return (*sizes, max(sizes)) if tokenizer.collisions == "suffix" else sizes
+
+
 @dataclass(frozen=True, eq=False)
 class Tokenized:
     """A catalog with its codes.
@@ -92,6 +101,7 @@ def tokenize(
     state: State | None = None,
     texts: Sequence[str | None] | None = None,
     trainer: Trainer | None = None,
+    behaviour: np.ndarray | None = None,
 ) -> Tokenized:
     """Codes of a catalog: fits the tokenizer, or uses one that was fitted, encodes and resolves collisions.
 
@@ -103,6 +113,7 @@ def tokenize(
         state: of a fitted tokenizer, also one fitted on another catalog.
         texts: of items 1 .. n, to tell identical ones; by default equal vectors are taken for equal texts.
         trainer: given to `fit`.
+        behaviour: float32 [n + 1, e], what users do with items, given to the `fit` of a tokenizer that reads it.
 
     Raises:
         InputError: arguments that do not fit together, or vectors that are not finite.
@@ -111,7 +122,8 @@ def tokenize(
     if state is None:
         if key is None:
             raise InputError("a tokenizer that is to be fitted needs a key")
-        state = tokenizer.fit(vectors, known, key, **({} if trainer is None else {"trainer": trainer}))
+        given = {"trainer": trainer, "behaviour": behaviour}
+        state = tokenizer.fit(vectors, known, key, **{name: x for name, x in given.items() if x is not None})
     raw = tokenizer.encode(state, vectors, known)
     groups = groups_of(np.where(known[:, None], vectors, 0) if texts is None else texts)
 

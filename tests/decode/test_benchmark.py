@@ -1,4 +1,4 @@
-"""The benchmark of decoding at a tiny size: the walker walks, all methods run. Nothing is timed."""
+"""The benchmarks of decoding and generation at a tiny size: the walker walks, methods run. Nothing is timed."""
 
 import argparse
 import sys
@@ -41,3 +41,19 @@ def test_every_method_is_measured():
     for found in records:
         assert found["users_per_second"] > 0 and found["p99_ms"] >= found["p50_ms"] > 0
     assert records[0]["overlap"] == records[0]["top1"] == 1 and 0 < records[1]["overlap"] <= 1
+
+
+def test_systems_are_measured_from_histories_to_lists(monkeypatch):
+    """One of them, for the others compile long; each has tests of its own."""
+    import generation
+
+    options = argparse.Namespace(width=8, layers=1, beams=[3], users=2, seconds=0.01, seed=0)
+    every = generation.systems(options)
+    assert list(every) == ["TIGER, beam 3", "SETRec", "SASRec"]
+    monkeypatch.setattr(generation, "systems", lambda _: {"SASRec": every["SASRec"]})
+    (found,) = generation.measure(30, options)
+    assert found["items"] == 30 and found["users_per_processor_second"] > 0 and found["p50_ms"] > 0
+    random = np.random.default_rng(0)
+    items, queries = generation.made_up(30, random), generation.questions(30, 2, random)
+    lists = np.asarray(generation.ready(every["SASRec"], items, queries)(queries))
+    assert lists.shape == (2, 10) and not (lists[:, :, None] == queries.seen[:, None]).any()

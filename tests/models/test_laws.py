@@ -27,7 +27,8 @@ from recjax.data.batches.derived import Prefixes, Users
 from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
-from recjax.data.features.relations import Neighbours, SessionCoOccurrence, Transitions
+from recjax.data.features.behaviour import Behaviour
+from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -38,6 +39,7 @@ from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gsasrec import GSASRec
 from recjax.models.idnp import IDNP
+from recjax.models.lightgcn import LightGCN
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
@@ -47,11 +49,14 @@ from recjax.models.parts.objectives import GBCE
 from recjax.models.pisa import PISA
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
+from recjax.models.rpg import RPG
 from recjax.models.sasrec import SASRec
+from recjax.models.setrec import SETRec
 from recjax.models.sracl import SRACL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.pq import PQ
 from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.train.folder.run_folder import CHECKPOINTS
 from recjax.train.loop import fit
@@ -121,6 +126,18 @@ SYSTEMS = {
         items={"alike": Neighbours(count=3)},
     ),
     "idnp": ids(IDNP(width=8, heads=2), Shifted(LENGTH, align="left", times=True), pack=False),
+    "lightgcn": ids(LightGCN(width=8, layers=2), items={"together": CoOccurrence(count=4)}),
+    "rpg": replace(
+        texts(RPG(width=8, layers=1, heads=2, max_length=LENGTH, codes=16)),
+        tokenizer=PQ(slots=2, clusters=8, iterations=2, rotations=1),
+    ),
+    "setrec": ids(
+        SETRec(slots=2, hidden=(12,), width=8, layers=1, heads=2, channels=4, inner=16),
+        Shifted(LENGTH, align="left", targets=1),
+        pack=False,
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={"behaviour": Behaviour(8)},
+    ),
     "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
     "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
 }

@@ -10,6 +10,7 @@ import pytest
 from recjax.tokenizers.fsq import FSQ
 from recjax.tokenizers.item_codes import load_codes, load_state
 from recjax.tokenizers.permuted import Permuted
+from recjax.tokenizers.pq import PQ
 from recjax.tokenizers.preparation import fit_preparation, prepared
 from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.tokenizers.rq_vae import RQVAE
@@ -23,7 +24,8 @@ AUTOENCODED = RQVAE(
     slots=3, clusters=16, hidden=(12,), width=8, sinkhorn=True, steps=10, batch=64, collisions="nearest-free"
 )
 SHUFFLED = Permuted(replace(RESIDUAL, slots=3))
-TOKENIZERS = [SMALL, RESIDUAL, AUTOENCODED, SHUFFLED]
+PRODUCT = PQ(slots=4, clusters=8, iterations=5, rotations=2)
+TOKENIZERS = [SMALL, RESIDUAL, AUTOENCODED, SHUFFLED, PRODUCT]
 
 
 @lru_cache

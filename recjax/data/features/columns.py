@@ -16,7 +16,7 @@ from recjax.data.features.feature import Feature, Source, State, column
 from recjax.limits import COUNT, SIZE, at_least, require
 from recjax.text.items import ItemText
 from recjax.tokenizers.item_codes import flat_state, nested_state
-from recjax.tokenizers.tokenizer import Tokenized, tokenize
+from recjax.tokenizers.tokenizer import Tokenized, planned_sizes, tokenize
 from recjax.typing import InputError
 
 WORD = re.compile(r"\w+")
@@ -24,11 +24,12 @@ ENTRIES = "entries"
 """Array of a state that holds a vocabulary, as the bytes of a JSON list."""
 
 
-def _saved(entries: Sequence[str]) -> dict[str, np.ndarray]:
+def saved_entries(entries: Sequence[str]) -> dict[str, np.ndarray]:
+    """A vocabulary as a state."""
     return {ENTRIES: np.frombuffer(json.dumps(list(entries)).encode(), np.uint8)}
 
 
-def _numbers(state: State) -> dict[str, int]:
+def entry_numbers(state: State) -> dict[str, int]:
     """Number of each entry of a saved vocabulary, from 1."""
     entries = json.loads(np.asarray(state[ENTRIES]).tobytes())
     return {entry: number for number, entry in enumerate(entries, 1)}
@@ -60,10 +61,12 @@ class Attribute(Feature):
         counts = Counter(value for source in sources for value in self._values(source) if value)
         if not counts:
             raise InputError(f"no item has anything in the catalog column {self.column!r}")
-        return _saved([value for value, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))[: self.vocabulary]])
+        return saved_entries(
+            [value for value, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))[: self.vocabulary]]
+        )
 
     def make(self, source: Source, state: State) -> np.ndarray:
-        numbers = _numbers(state)
+        numbers = entry_numbers(state)
         return np.array([0, *(numbers.get(value, 0) for value in self._values(source))], np.int32)
 
     def sizes(self, state: State) -> tuple[int, ...]:
@@ -107,10 +110,10 @@ class Words(Feature):
         if not counts:
             raise InputError(f"no item has a text of the template {self.template!r}")
         ordered = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
-        return _saved([word for word, _ in ordered[: self.vocabulary - 2]])
+        return saved_entries([word for word, _ in ordered[: self.vocabulary - 2]])
 
     def make(self, source: Source, state: State) -> np.ndarray:
-        numbers = _numbers(state)
+        numbers = entry_numbers(state)
         found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
         for item, words in enumerate(self._words(source), 1):
             row = [numbers.get(word, 0) + 1 for word in words[: self.count]]
@@ -132,26 +135,29 @@ class Codes(Feature):
     Attributes:
         tokenizer: FSQ, residual k-means, RQ-VAE or another of `recjax.tokenizers`.
         of: column of vectors; an item whose vector is zero has the tuple that its collision policy gives it.
+        behaviour: column of vectors of what users do with items, zeros where that is not known, for a tokenizer with a
+            collaborative loss. Only the fit reads it.
     """
 
     tokenizer: Any
     of: str = "vectors"
+    behaviour: str | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.of,)
+        return (self.of,) if self.behaviour is None else (self.of, self.behaviour)
 
     @property
     def dtype(self) -> Any:
         return np.int32
 
     def shape(self) -> tuple[int, ...]:
-        return (len(self.tokenizer.sizes) + (self.tokenizer.collisions == "suffix"),)
+        return (len(planned_sizes(self.tokenizer)),)
 
     def fit(self, sources: Sequence[Source], seed: int) -> State:
-        vectors = [column(source, self.of)[: source.dataset.n_items + 1] for source in sources]
-        joined = np.concatenate([vectors[0][:1], *(part[1:] for part in vectors)])
-        found = tokenize(self.tokenizer, joined, _known(joined), jax.random.key(seed))
+        vectors = _joined(sources, self.of)
+        behaviour = None if self.behaviour is None else _joined(sources, self.behaviour)
+        found = tokenize(self.tokenizer, vectors, _known(vectors), jax.random.key(seed), behaviour=behaviour)
         sizes = np.array(found.codes.sizes, np.int32)
         return {"sizes": sizes, **flat_state(found.state)}
 
@@ -165,7 +171,13 @@ class Codes(Feature):
         return tokenize(self.tokenizer, vectors, _known(vectors), state=nested_state(learned))
 
     def sizes(self, state: State) -> tuple[int, ...]:
-        return tuple(np.asarray(state["sizes"]).tolist())
+        return tuple(np.asarray(state["sizes"]).tolist()) if state else planned_sizes(self.tokenizer)
+
+
+def _joined(sources: Sequence[Source], name: str) -> np.ndarray:
+    """The rows of a column of all catalogs end to end, after one of padding."""
+    parts = [column(source, name)[: source.dataset.n_items + 1] for source in sources]
+    return np.concatenate([parts[0][:1], *(part[1:] for part in parts)])
 
 
 def _known(vectors: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ class Feature(ABC):
         """
 
     def sizes(self, state: State) -> tuple[int, ...]:
-        """Vocabulary size of each slot of a column of codes; empty for other features."""
+        """Vocabulary size of each slot of a column of codes; empty for other features. Without a state, for plans."""
         del state
         return ()
 

@@ -147,12 +147,20 @@ class T5(nn.Module):
         return self.dropout(self.encoder_norm(x))
 
     def decode(
-        self, inputs: Float[Array, "b t d"], states: Float[Array, "b m d"], mask: Bool[Array, "b m"]
+        self,
+        inputs: Float[Array, "b t d"],
+        states: Float[Array, "b m d"],
+        mask: Bool[Array, "b m"],
+        *,
+        apart: bool = False,
     ) -> Float[Array, "b t d"]:
-        """Outputs of all positions at once, each of which sees itself, those before it, and the encoder's states."""
+        """Outputs of all positions at once, each of which sees itself, those before it, and the encoder's states.
+
+        With `apart` a position sees no other one: the inputs are questions without an order, answered in one pass.
+        """
         places = jnp.arange(inputs.shape[1])
-        causal = places[:, None] >= places
-        bias = jnp.where(causal, self.decoder_bias(places, places), MASKED)
+        visible = places[:, None] == places if apart else places[:, None] >= places
+        bias = jnp.where(visible, self.decoder_bias(places, places), MASKED)
         hidden = _hidden(mask)
         x = self.dropout(inputs.astype(self.config.dtype))
         for block in self.decoder:

@@ -12,6 +12,7 @@ import pytest
 from recjax.config import RunConfig, from_json, override_all, to_json
 from recjax.data.batches.histories import Histories
 from recjax.data.batches.loader import Data
+from recjax.data.features.behaviour import Behaviour
 from recjax.data.features.columns import Attribute, Codes, VectorFile, Words
 from recjax.data.features.feature import Source
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
@@ -24,6 +25,7 @@ from recjax.models.sasrec import SASRec
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.tokenizers.rq_vae import RQVAE
 from recjax.train import catalogs
 from recjax.train.loop import Train
 from recjax.train.optimiser import Adam
@@ -129,6 +131,55 @@ def test_codes_of_any_vectors_are_those_of_the_tokenizer():
     assert found.shape == (len(IDS), 2 + (codes.tokenizer.collisions == "suffix")) and found.dtype == np.int32
     assert len(codes.sizes(state)) == found.shape[1] and (found < codes.sizes(state)).all()
     np.testing.assert_array_equal(found, codes.make(given, state))
+
+
+def made(feature: Behaviour, catalog: Source) -> np.ndarray:
+    return feature.make(catalog, feature.fit([catalog], 0))
+
+
+def test_behaviour_is_kept_with_the_run_that_it_was_fitted_for():
+    """Of a catalog with other items and events, those that the first one had have their vectors."""
+    other = source("other", (["z", "b", "a", "z"], ["z", "a"]), {"z": "new", "a": "red", "b": "blue"})
+    state = Behaviour(width=3).fit([SHOP], 0)
+    first, second = (Behaviour(width=3).make(each, state) for each in (SHOP, other))
+    assert not second[0].any() and not second[other.dataset.item_ids.index("z")].any()
+    for item in "ab":
+        np.testing.assert_array_equal(second[other.dataset.item_ids.index(item)], first[IDS.index(item)])
+    with pytest.raises(InputError, match="one catalog, but there are 2"):
+        Behaviour().fit([SHOP, other], 0)
+
+
+def test_behaviour_is_the_singular_vectors_of_who_had_what():
+    vectors = made(Behaviour(width=3), SHOP)
+    events = np.zeros((len(SHOP.train), len(IDS)))
+    events[np.repeat(np.arange(len(SHOP.train)), SHOP.train.lengths), np.asarray(SHOP.train.items)] = 1
+    degrees = [np.maximum(events.sum(axis=axis, keepdims=True), 1) for axis in (1, 0)]
+    _, values, directions = np.linalg.svd(events / np.sqrt(degrees[0] * degrees[1]))
+    expected = directions[:3].T * values[:3]
+    expected[1:] /= np.maximum(np.linalg.norm(expected[1:], axis=1, keepdims=True), 1e-9)
+    had = events.any(axis=0)
+    np.testing.assert_allclose(vectors[had] @ vectors[had].T, expected[had] @ expected[had].T, atol=1e-5)
+    assert not vectors[~had].any() and np.isin(IDS.index("y"), np.flatnonzero(~had))
+    wide = made(Behaviour(width=16), SHOP)
+    assert wide.shape == (len(IDS), 16) and not wide[:, len(SHOP.train) - 1 :].any()
+
+
+def test_codes_are_fitted_with_vectors_of_behaviour():
+    """The tokenizer gets the column; codes of a catalog ask for the vectors alone."""
+    tokenizer = RQVAE(slots=1, clusters=2, hidden=(4,), width=2, collaborative=1.0, steps=2, collisions="none")
+    known = with_vectors()
+    known = replace(known, items=known.items.adding({"behaviour": made(Behaviour(2), known)}))
+    feature = Codes(tokenizer, behaviour="behaviour")
+    state = feature.fit([known], 0)
+    expected = tokenizer.fit(known.items["vectors"], _has(known), jax.random.key(0), behaviour=known.items["behaviour"])  # pyright: ignore
+    np.testing.assert_array_equal(state["params/codebooks"], expected["params"]["codebooks"])
+    assert feature.make(known, state).shape == (len(IDS), 1) and feature.reads == ("vectors", "behaviour")
+    with pytest.raises(InputError, match="given no vectors of behaviour"):
+        Codes(tokenizer).fit([known], 0)
+
+
+def _has(source: Source) -> np.ndarray:
+    return np.asarray(np.asarray(source.items["vectors"]).any(axis=1))
 
 
 def test_vectors_come_from_a_file_by_item_id(tmp_path: Path):

@@ -1,0 +1,39 @@
+"""recjax train lightgcn_beauty
+
+LightGCN (He et al., SIGIR 2020) on Amazon Beauty (2014, 5-core), over the graph of items that the same users had: what
+behaviour says where the order of events is left out. A user is the mean of the items so far, so it is an encoder beside
+SASRec and a source of vectors of behaviour for LETTER and SETRec. The control, without the graph:
+
+    --set model.layers=0
+
+Expected:  not run to its end
+Time:      not measured
+Hardware:  1 CPU core
+"""
+
+from recjax.config import RunConfig
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.data.features.relations import CoOccurrence
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.lightgcn import LightGCN
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import Adam
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="lightgcn_beauty",
+        data=Data("amazon-beauty-2014", view=Shifted(max_length=50), rows=64),
+        items={"together": CoOccurrence(count=20)},
+        model=LightGCN(width=64, layers=3),
+        optim=Adam(learning_rate=5e-3),
+        mesh=MeshShape(),
+        train=Train(epochs=60, evaluate_every=200, validation_users=2000, patience=4),
+        evaluate=Evaluate(),
+    )
+
+
+def tiny() -> dict[str, int]:
+    return {"model.width": 8, "model.layers": 1, "data.view.max_length": 12}
