@@ -25,11 +25,11 @@ from recjax.text.lm.rows import TokenRows, padded
 
 TEXTS = {
     "prose": "The water cycle begins when the sun heats the oceans. Water turns into vapour, rises into the air and "
-    "cools until it forms clouds. When the drops in a cloud become heavy enough, they fall as rain or snow, and rivers carry "
-    "the water back to the sea.",
+    "cools until it forms clouds. When the drops in a cloud become heavy enough, they fall as rain or snow, and rivers "
+    "carry the water back to the sea.",
     "list": "Ingredients: two cups of flour, one cup of sugar, three eggs, half a cup of butter, a teaspoon of "
-    "baking powder and a pinch of salt. Mix the dry ingredients first, then add the eggs one at a time, and bake for thirty "
-    "minutes.",
+    "baking powder and a pinch of salt. Mix the dry ingredients first, then add the eggs one at a time, and bake for "
+    "thirty minutes.",
     "titles": "Exfoliating Bath Gloves, 4 Pairs, Blue. Tea Tree Oil Shampoo, 16 oz. Ceramic Hair Dryer with Diffuser, "
     "1875 W. Makeup Brush Set, 12 Pieces, Black. Vitamin C Serum for Face, 1 fl oz.",
 }
@@ -68,7 +68,7 @@ def seconds(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def speeds(model: LanguageModel, rows: int, length: int, new: int) -> dict[str, list[float]]:
-    """Tokens a second, by the clock and of processors, of generation by `rows` rows at once and by one, and of reading texts of `length` tokens."""
+    """Tokens a second, by the clock and of processors: of reading texts of `length` tokens, and of generation."""
     params = jax.device_put(model.params)
     tokens = np.random.default_rng(0).integers(20, model.decoder.config.vocabulary, (rows, length))
 

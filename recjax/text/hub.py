@@ -71,7 +71,7 @@ def find_folder(name: str, kind: Kind = ENCODER) -> Path:
         raise InputError(f"{given} has no {CONFIG}: it is not the folder of a {kind.noun}")
     looked = f"no {kind.noun} at {name!r}; looked at {', '.join(map(str, places))}"
     if not roots:
-        looked += f" (${kind.variable}, a folder of such folders, is not set)"
+        looked += f" (${kind.variable}, a folder of {kind.noun}s, is not set)"
     if given.name == MADE:
         looked += f"; it would be what `recjax align` writes into its run's folder, {given.parent}"
     if name.count("/") != 1 or given.is_absolute() or name[0] in ".~":
