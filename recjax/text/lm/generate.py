@@ -106,7 +106,7 @@ def generate(
 
     def advance(progress: _Progress) -> _Progress:
         number = progress.number
-        token = _chosen(progress.logits, None if key is None else jax.random.fold_in(key, number), sampling)
+        token = chosen(progress.logits, None if key is None else jax.random.fold_in(key, number), sampling)
         running = progress.running & ~jnp.isin(token, jnp.array(stop, jnp.int32))
         tokens = progress.tokens.at[:, number].set(jnp.where(running, token, 0))
         position = progress.positions + 1
@@ -120,7 +120,8 @@ def generate(
     return Generated(end.tokens, end.lengths)
 
 
-def _chosen(logits: Float[Array, "b v"], key: Array | None, sampling: Sampling | None) -> Int[Array, " b"]:
+def chosen(logits: Float[Array, "b v"], key: Array | None = None, sampling: Sampling | None = None) -> Int[Array, " b"]:
+    """A token of each row: the likeliest one without a key or `sampling`."""
     if sampling is None or key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     logits = logits / sampling.temperature

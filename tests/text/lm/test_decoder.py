@@ -1,7 +1,7 @@
 """Decoders equal PyTorch's logits and texts, alone, packed, cached, over a mesh, and in half precision."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -14,11 +14,13 @@ from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import ShardingRules
 from recjax.text.lm.decoder import SHARDING_RULES, Decoder
 from recjax.text.lm.folder import LanguageModel, read_language_model
-from recjax.text.lm.generate import Sampling, generate, log_likelihoods
+from recjax.text.lm.generate import Sampling, chosen, generate, log_likelihoods
 from recjax.text.lm.rows import TokenRows, padded
 
 TWINS = Path(__file__).parent / "twins"
 FAMILIES = ("llama", "smollm2", "qwen2", "qwen3")
+GENERATED = ("qwen3",)
+"""Families whose texts are compared too; the cache is the same for all."""
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +30,8 @@ def expected() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def read():
-    """Reader of a twin, once each."""
-    kept: dict[str, LanguageModel] = {}
-
-    def of(family: str) -> LanguageModel:
-        if family not in kept:
-            kept[family] = read_language_model(TWINS / family)
-        return kept[family]
-
-    return of
+    """Reader of a twin, or of its first layers, once each."""
+    return cache(lambda family, layers=None: read_language_model(TWINS / family, layers=layers))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -55,6 +50,8 @@ likelihoods = jax.jit(log_likelihoods, static_argnums=0)
 def test_logits_and_texts_are_those_of_pytorch(read, expected, family):
     model, rows = read(family), padded(expected["tokens"])
     np.testing.assert_allclose(logits(model, rows), expected[f"{family}/logits"], atol=1e-4)
+    if family not in GENERATED:
+        return
     found = generate(model.decoder, model.params, padded(expected["tokens"][:, :10]), new=12, stop=model.stop)
     length = expected[f"{family}/generated"].shape[1]
     made = np.where(expected[f"{family}/generated"] == 2, 0, expected[f"{family}/generated"])
@@ -85,7 +82,7 @@ def test_texts_of_a_packed_row_do_not_see_each_other(read, expected):
 
 
 def test_a_prompt_does_not_depend_on_its_batch(read, expected):
-    model = read("llama")
+    model = read("llama", 1)
     prompts = [expected["tokens"][0, :4], expected["tokens"][1, :9], expected["tokens"][0, :1]]
     run = partial(generate, model.decoder, model.params, new=6)
     together = np.asarray(run(padded(prompts)).tokens)
@@ -101,17 +98,16 @@ def test_a_prompt_does_not_depend_on_its_batch(read, expected):
     assert ended.lengths[0] == first
 
 
-def test_samples_follow_the_probabilities(read, expected):
-    model, prompt = read_language_model(TWINS / "smollm2", layers=1), expected["tokens"][0, :3]
-    rows, key = padded([prompt] * 2000), jax.random.key(0)
-    run = partial(generate, model.decoder, model.params, rows, None, key, new=1)
-    exact = np.asarray(jax.nn.softmax(logits(model, padded([prompt]))[0, -1] / 3.0))
-    counts = np.bincount(run(sampling=Sampling(3.0)).tokens[:, 0], minlength=40) / 2000
-    assert np.abs(counts - exact).sum() < 0.15
+def test_samples_follow_the_probabilities(expected):
+    logits, key = jnp.tile(expected["qwen2/logits"][0, 3], (4000, 1)), jax.random.key(0)
+    exact = np.asarray(jax.nn.softmax(logits[0] / 3.0))
+    counts = np.bincount(chosen(logits, key, Sampling(3.0)), minlength=40) / 4000
+    assert np.abs(counts - exact).sum() < 0.1
     order = np.argsort(-exact)
-    assert set(np.unique(run(sampling=Sampling(3.0, most=3)).tokens)) == set(order[:3])
+    assert set(np.unique(chosen(logits, key, Sampling(3.0, most=3)))) == set(order[:3])
     nucleus = order[: np.searchsorted(np.cumsum(exact[order]), 0.5) + 1]
-    assert set(np.unique(run(sampling=Sampling(3.0, share=0.5)).tokens)) == set(nucleus)
+    assert set(np.unique(chosen(logits, key, Sampling(3.0, share=0.5)))) == set(nucleus)
+    assert set(np.unique(chosen(logits))) == {order[0]}
 
 
 def test_vectors_stand_in_place_of_tokens(read, expected):
@@ -126,8 +122,8 @@ def test_vectors_stand_in_place_of_tokens(read, expected):
     np.testing.assert_allclose(logits(model, rows, vectors), logits(model, padded(tokens)), atol=1e-5)
 
 
-def test_over_a_mesh(expected):
-    model = read_language_model(TWINS / "llama", layers=1)
+def test_over_a_mesh(read, expected):
+    model = read("llama", 1)
     rows = padded(np.tile(expected["tokens"][:, :8], (2, 1)))
     run = partial(generate, new=3)
     plain, texts = logits(model, rows), run(model.decoder, model.params, rows).tokens
@@ -141,8 +137,8 @@ def test_over_a_mesh(expected):
 
 
 def test_half_precision_and_remat(read, expected):
-    model, rows = read("smollm2"), padded(expected["tokens"])
-    half = read_language_model(TWINS / "smollm2", dtype="bfloat16", weights="bfloat16", remat=True)
+    model, rows = read("smollm2", 1), padded(expected["tokens"])
+    half = read_language_model(TWINS / "smollm2", layers=1, dtype="bfloat16", weights="bfloat16", remat=True)
     assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {jnp.dtype("bfloat16")}
     plain, close = logits(model, rows), logits(half, rows)
     assert close.dtype == np.float32 and 0 < np.abs(close - plain).max() < 0.1 * np.abs(plain).max()
@@ -159,7 +155,7 @@ def test_half_precision_and_remat(read, expected):
 
 def test_the_first_blocks_of_a_folder(read, expected):
     model = read("smollm2")
-    short = read_language_model(TWINS / "smollm2", layers=1)
+    short = read("smollm2", 1)
     rows = padded(expected["tokens"])
 
     @partial(jax.jit, static_argnums=0)
