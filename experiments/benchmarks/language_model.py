@@ -39,7 +39,7 @@ PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start
 def perplexity(model: LanguageModel, params: Any, text: str) -> float:
     """exp of the mean negative log-likelihood of a text's tokens but the first."""
     rows = padded(model.tokenise([text]))
-    found = jax.jit(log_likelihoods, static_argnums=0)(model.decoder, params, rows)
+    found = log_likelihoods(model.decoder, params, rows)
     return float(np.exp(-np.asarray(found).sum() / (rows.tokens.shape[1] - 1)))
 
 

@@ -135,6 +135,7 @@ def chosen(logits: Float[Array, "b v"], key: Array | None = None, sampling: Samp
     return jnp.take_along_axis(ids, drawn[:, None], axis=1)[:, 0].astype(jnp.int32)
 
 
+@partial(jax.jit, static_argnames="decoder")
 def log_likelihoods(
     decoder: Decoder, params: Params, rows: TokenRows, vectors: Float[Array, "b n d"] | None = None
 ) -> Float[Array, "b l"]:

@@ -43,9 +43,6 @@ def logits(model: LanguageModel, rows: TokenRows, vectors=None) -> np.ndarray:
     return np.asarray(_logits(model.decoder, model.params, rows, vectors))
 
 
-likelihoods = jax.jit(log_likelihoods, static_argnums=0)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_and_texts_are_those_of_pytorch(read, expected, family):
     model, rows = read(family), padded(expected["tokens"])
@@ -62,7 +59,7 @@ def test_logits_and_texts_are_those_of_pytorch(read, expected, family):
 def test_likelihoods_are_those_of_the_logits(read, expected, monkeypatch):
     model, tokens = read("qwen3"), expected["tokens"]
     monkeypatch.setattr("recjax.text.lm.generate.CHUNK", 2 * 40 * 7)  # 29 targets in chunks of 7
-    found = likelihoods(model.decoder, model.params, padded(tokens))
+    found = log_likelihoods(model.decoder, model.params, padded(tokens))
     whole = jax.nn.log_softmax(expected["qwen3/logits"])
     picked = np.take_along_axis(np.asarray(whole)[:, :-1], tokens[:, 1:, None], axis=-1)[..., 0]
     np.testing.assert_allclose(found[:, 1:], picked, atol=1e-4)
@@ -77,7 +74,7 @@ def test_texts_of_a_packed_row_do_not_see_each_other(read, expected):
     found = logits(model, packed)[0]
     np.testing.assert_allclose(found[:11], apart[0, :11], atol=1e-4)
     np.testing.assert_allclose(found[11:24], apart[1, :13], atol=1e-4)
-    each = np.asarray(likelihoods(model.decoder, model.params, packed))[0]
+    each = np.asarray(log_likelihoods(model.decoder, model.params, packed))[0]
     assert not each[[0, 11, *range(24, 30)]].any() and (each[1:11] < 0).all()
 
 

@@ -120,7 +120,7 @@ def test_smollm2_knows_what_it_knew():
     model = read_language_model(Path(folder))
     text = "The water cycle begins when the sun heats the oceans. Water turns into vapour and rises into the air."
     rows = padded(model.tokenise([text]))
-    found = jax.jit(log_likelihoods, static_argnums=0)(model.decoder, model.params, rows)
+    found = log_likelihoods(model.decoder, model.params, rows)
     assert np.exp(-found.sum() / (found.shape[1] - 1)) < 20
     prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     made = generate(model.decoder, model.params, padded(model.tokenise([prompt])), new=12, stop=model.stop)
