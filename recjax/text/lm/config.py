@@ -106,7 +106,7 @@ class DecoderConfig:
         channels: of a head; heads x channels need not be the width.
         inner: width inside the feed-forward network.
         rotation: of rotary positions.
-        positions: of the longest text that the model was trained for; nothing here depends on it.
+        positions: of the longest text that the model was trained for; generation ends there.
         epsilon: of the norms.
         tied: logits are products with the token table; False has a table of their own.
         qkv_bias: queries, keys and values have biases (Qwen2).

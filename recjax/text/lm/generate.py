@@ -13,7 +13,7 @@ from recjax.ops.attention.pairs import MASKED
 from recjax.ops.items.embedding import take_position
 from recjax.text.lm.decoder import Caches, Decoder
 from recjax.text.lm.rows import TokenRows
-from recjax.typing import Array, Bool, Float, Int, Params
+from recjax.typing import Array, Bool, Float, InputError, Int, Params
 
 CHUNK = 2**24
 """Most logits at a time in `log_likelihoods`."""
@@ -84,12 +84,17 @@ def generate(
         new: most tokens of a row.
         stop: tokens that end a text.
         sampling: how tokens are drawn; None for the likeliest each time.
+
+    Raises:
+        InputError: more tokens than positions that the model was trained for.
     """
+    rows, length = prompts.tokens.shape
+    if length + new > (most := decoder.config.positions):
+        raise InputError(f"prompts of {length} tokens and {new} new ones are more than the model's {most:,} positions")
 
     def run(method: str, *inputs: Any) -> Any:
         return decoder.apply({"params": params}, *inputs, method=method)
 
-    rows, length = prompts.tokens.shape
     lengths = jnp.sum(prompts.segments > 0, axis=1, dtype=jnp.int32)
     states, caches = run("begin", run("embed", prompts, vectors), prompts, length + new)
     places = jnp.broadcast_to(jnp.arange(length), prompts.tokens.shape)

@@ -6,6 +6,7 @@ channels are turned together; Hugging Face's models, and those here, turn channe
 put back in that order. A model with the wrong order still writes sentences, only worse ones.
 """
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,12 @@ CONTROL = 3
 """Type of a token that stands for no text."""
 
 
+def check_package() -> None:
+    """Raises InputError where the package that reads such files is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError("reading a GGUF file needs the package gguf: pip install 'recjax[gguf]'")
+
+
 def convert(file: Path, out: Path) -> None:
     """Writes a GGUF file as a Hugging Face folder.
 
@@ -55,10 +62,9 @@ def convert(file: Path, out: Path) -> None:
     Raises:
         InputError: the package `gguf` is not installed, or the file is damaged or of another kind.
     """
-    try:
-        from gguf import GGUFReader
-    except ImportError:
-        raise InputError("reading a GGUF file needs the package gguf: pip install 'recjax[gguf]'") from None
+    check_package()
+    from gguf import GGUFReader
+
     try:
         reader = GGUFReader(file)
         fields = {name: field.contents() for name, field in reader.fields.items()}

@@ -84,12 +84,14 @@ class Prompt:
 
         Raises:
             InputError: a slot without a value, a value without a slot, a text that holds a special token, or a prompt
-                that is longer than `length`.
+                without any token or with more than `length`.
         """
         begin = [tokenizer.encode("").ids]
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
         made = [_flat(begin + _Writer(tokenizer).sequence(self._values(row, special))) for row in filled]
         longest = max((len(tokens) for tokens, _ in made), default=0)
+        if any(not tokens for tokens, _ in made):
+            raise InputError(f"the prompt {shorten(repr(self.template))} is empty: a row has no token")
         if length is not None and longest > length:
             raise InputError(f"a prompt has {longest} tokens, expected at most {length}")
         return _rows(made, longest if length is None else length)

@@ -9,8 +9,9 @@ import pytest
 
 from recjax.ops.attention.sets import set_layout
 from recjax.text.lm.folder import read_language_model
+from recjax.text.lm.generate import generate
 from recjax.text.lm.prompt import Parts, Prompt, Vectors
-from recjax.text.lm.rows import padded
+from recjax.text.lm.rows import TokenRows, padded
 from recjax.typing import InputError
 
 TWIN = Path(__file__).parent / "twins" / "smollm2"
@@ -89,5 +90,25 @@ def test_what_a_prompt_refuses(model):
     for message, values in refusals.items():
         with pytest.raises(InputError, match=message):
             CHOICE.rows(model.tokenizer, [values])
+    with pytest.raises(InputError, match="a row has no token"):
+        Prompt("{a}").rows(model.tokenizer, [{"a": "x"}, {"a": ""}])
+    with pytest.raises(InputError, match="prompts of 60 tokens and 5 new ones are more than the model's 64 positions"):
+        generate(model.decoder, model.params, padded([[3] * 60]), new=5)
     with pytest.raises(InputError, match="expected at most 4"):
         CHOICE.rows(model.tokenizer, [{"history": "x", "options": "y"}], length=4)
+
+
+def test_what_is_generated_behind_a_set_sees_it_all(model):
+    rows = Prompt("{set}?").rows(model.tokenizer, [{"set": Parts(OPTIONS)}])
+    made = np.asarray(generate(model.decoder, model.params, rows, new=3).tokens)
+    length = rows.tokens.shape[1]
+    allowed = np.tri(length + 3, dtype=bool)[None].copy()
+    allowed[:, :length, :length] = rows.allowed
+    after = rows.positions.max() + 1 + np.arange(3, dtype=np.int32)[None]
+    whole = TokenRows(
+        *(np.concatenate(pair, axis=1) for pair in ((rows.tokens, made), (rows.segments, made >= 0))),
+        np.concatenate([rows.positions, after], axis=1),
+        allowed=allowed,
+    )
+    logits = jax.jit(model.decoder.apply)({"params": model.params}, whole)
+    np.testing.assert_array_equal(logits[0, length - 1 : -1].argmax(-1), made[0])
