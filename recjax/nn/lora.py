@@ -13,7 +13,7 @@ from recjax.nn.groups import FROZEN
 from recjax.typing import Array, Params
 
 ADAPTERS = "lora"
-"""Key of the adapters beside `FROZEN`, the key of what they adapt; see `parted`."""
+"""Key of the adapters beside `FROZEN`, the key of what they adapt; see `beside`."""
 
 DOWN, UP = "lora_a", "lora_b"
 """Parameters of an adapter, beside `kernel`."""
@@ -66,25 +66,37 @@ class AdaptedDense(nn.Module):
         if self.lora is None or self.name not in self.lora.targets:
             return y
         rank = self.lora.rank
-        a = self.param(DOWN, nn.initializers.normal(width**-0.5), (width, rank)).astype(self.dtype)
+        a = self.param(DOWN, _down(width), (width, rank)).astype(self.dtype)
         b = self.param(UP, nn.initializers.zeros, (rank, self.features)).astype(self.dtype)
         return y + (x @ a) @ b * (self.lora.alpha / rank)
 
 
-def parted(params: Params) -> Params:
-    """Parameters of an adapted module as a model's: the adapters, which are trained, and the rest under `FROZEN`.
+def beside(base: Params, module: nn.Module, key: Array, *inputs: Any) -> Params:
+    """Parameters of a model: fresh adapters, which are trained, and what they adapt, which is not, under `FROZEN`.
 
-    >>> parted({"query": {"kernel": 1.0, "lora_a": 2.0, "lora_b": 0.0}})
-    {'frozen': {'query': {'kernel': 1.0}}, 'lora': {'query': {'lora_a': 2.0, 'lora_b': 0.0}}}
+    Args:
+        base: parameters of the module without adapters; they stay as they are, arrays of NumPy and half precision too.
+        module: with adapters.
+        key: of the fresh ones.
+        inputs: what the module may be called with, real or abstract.
     """
-    flat = flatten_dict(params)
-    own = {path: leaf for path, leaf in flat.items() if path[-1] in (DOWN, UP)}
-    base = {path: leaf for path, leaf in flat.items() if path not in own}
-    return {FROZEN: unflatten_dict(base), ADAPTERS: unflatten_dict(own)}
+    shapes: Any = jax.eval_shape(module.init, key, *inputs)["params"]
+    flat: Any = flatten_dict(shapes)
+    own = {}
+    for number, (path, leaf) in enumerate(sorted(flat.items())):
+        if path[-1] == DOWN:
+            own[path] = _down(leaf.shape[0])(jax.random.fold_in(key, number), leaf.shape)
+        elif path[-1] == UP:
+            own[path] = jnp.zeros(leaf.shape)
+    return {FROZEN: base, ADAPTERS: unflatten_dict(own)}
+
+
+def _down(width: int) -> nn.initializers.Initializer:
+    return nn.initializers.normal(width**-0.5)
 
 
 def joined(params: Params) -> Params:
-    """The module's parameters out of the model's: the inverse of `parted`."""
+    """The module's parameters out of those that `beside` has made."""
     return unflatten_dict({**flatten_dict(params[FROZEN]), **flatten_dict(params[ADAPTERS])})
 
 

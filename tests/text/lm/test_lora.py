@@ -10,7 +10,7 @@ import numpy as np
 
 from recjax.models.model import Model
 from recjax.nn.groups import FROZEN
-from recjax.nn.lora import LoRA, joined, merged, parted
+from recjax.nn.lora import LoRA, beside, joined, merged
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.folder import LanguageModel, read_language_model
 from recjax.text.lm.generate import log_likelihoods
@@ -32,8 +32,7 @@ class Tuned(Model):
     stats: Any = None
 
     def init(self, key, batch, items):
-        params = jax.jit(self.decoder.init)(key, batch)["params"]
-        return {**parted(params), FROZEN: self.base.params}
+        return beside(self.base.params, self.decoder, key, batch)
 
     def loss(self, params, batch, items, key):
         found = -log_likelihoods(self.decoder, joined(params), batch)
