@@ -69,14 +69,14 @@ class Decoder(nn.Module):
 
     def states(self, inputs: Float[Array, "b l d"], rows: TokenRows) -> Float[Array, "b l d"]:
         """Normed output of the last block at each position."""
-        context = _context(rows)
+        context = context_of(rows)
         for block in self.layer:
             inputs, _ = block(inputs, context, rows.allowed)
         return self.norm(inputs)
 
     def all_states(self, inputs: Float[Array, "b l d"], rows: TokenRows) -> tuple[Float[Array, "b l d"], ...]:
         """The inputs and the output of each block, without the last norm."""
-        context, found = _context(rows), [inputs]
+        context, found = context_of(rows), [inputs]
         for block in self.layer:
             found.append(block(found[-1], context, rows.allowed)[0])
         return tuple(found)
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
 
     def begin(self, inputs: Float[Array, "b l d"], rows: TokenRows, room: int) -> tuple[Float[Array, "b l d"], Caches]:
         """`states`, and caches that have room for so many tokens, the given ones among them; a row is one text."""
-        config, context, caches = self.config, _context(rows), []
+        config, context, caches = self.config, context_of(rows), []
         for block in self.layer:
             cache = empty(
                 rows=len(inputs),
@@ -195,6 +195,7 @@ def _by_rows(x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(DATA_AXIS, dividing_axis(SEQ_AXIS, x.shape[1])))
 
 
-def _context(rows: TokenRows) -> SeqContext:
+def context_of(rows: TokenRows) -> SeqContext:
+    """Segments and positions of rows."""
     places = jnp.broadcast_to(jnp.arange(rows.tokens.shape[1]), rows.tokens.shape)
     return SeqContext(rows.segments, places if rows.positions is None else rows.positions)

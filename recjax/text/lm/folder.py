@@ -198,7 +198,7 @@ def _check_names(
         if not (BUFFERS.search(name) or (config.tied and name == SHARED["head"]) or _layer(name) in left)
     ]
     if unexpected:
-        raise InputError(f"{folder} has the tensor {_some(unexpected)}, of which config.json knows nothing")
+        raise InputError(f"{folder} has the tensor {_some(unexpected)}, which config.json does not ask for")
 
 
 def _layer(name: str) -> int:

@@ -11,7 +11,7 @@ from recjax.limits import COUNT, above, require
 from recjax.mixers.mixer import SeqContext
 from recjax.ops.attention.pairs import MASKED
 from recjax.ops.items.embedding import take_position
-from recjax.text.lm.decoder import Caches, Decoder
+from recjax.text.lm.decoder import Caches, Decoder, context_of
 from recjax.text.lm.rows import TokenRows
 from recjax.typing import Array, Bool, Float, InputError, Int, Params
 
@@ -97,15 +97,13 @@ def generate(
 
     lengths = jnp.sum(prompts.segments > 0, axis=1, dtype=jnp.int32)
     states, caches = run("begin", run("embed", prompts, vectors), prompts, length + new)
-    places = jnp.broadcast_to(jnp.arange(length), prompts.tokens.shape)
-    positions = places if prompts.positions is None else prompts.positions
     start = _Progress(
         jnp.zeros((), jnp.int32),
         jnp.zeros((rows, new), jnp.int32),
         jnp.zeros(rows, jnp.int32),
         jnp.ones(rows, bool),
         run("logits", take_position(states, jnp.maximum(lengths - 1, 0))),
-        jnp.max(jnp.where(prompts.segments > 0, positions, -1), axis=1),
+        jnp.max(jnp.where(prompts.segments > 0, context_of(prompts).positions, -1), axis=1),
         caches,
     )
 

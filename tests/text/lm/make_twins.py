@@ -1,6 +1,6 @@
 """Writes `tests/text/lm/twins/`: what PyTorch makes of a random Llama, Qwen2 and Qwen3.
 
-Run by hand, in an environment of its own, when a family is added; the files it writes are kept with the tests:
+Run by hand, in an environment of its own, when a family is added; the files it writes are stored with the tests:
 
     python -m venv torch-env && torch-env/bin/pip install torch transformers safetensors tokenizers
     torch-env/bin/python tests/text/lm/make_twins.py

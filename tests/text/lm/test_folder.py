@@ -54,14 +54,14 @@ def test_rates_of_rotary_positions():
 
 
 def test_unsupported_folders_say_what_was_expected(twin):
-    kept = {file: file.read_bytes() for file in twin.rglob("*") if file.is_file()}
+    content = {file: file.read_bytes() for file in twin.rglob("*") if file.is_file()}
     config, weights = twin / "config.json", twin / "model.safetensors"
 
     def refuses(message: str) -> None:
         with pytest.raises(InputError, match=message):
             read_language_model(twin)
-        for file, content in kept.items():
-            file.write_bytes(content)
+        for file, there in content.items():
+            file.write_bytes(there)
 
     for values, message in (
         ({"model_type": "gpt2"}, "model_type is 'gpt2', expected one of: llama, qwen2, qwen3"),
@@ -82,7 +82,10 @@ def test_unsupported_folders_say_what_was_expected(twin):
         ({"rms_norm_eps": 0}, "rms_norm_eps is 0, expected a number above 0"),
         ({"num_hidden_layers": 3}, "has no tensor 'model.layers.2.input_layernorm.weight', .* and 11 more, which"),
         ({"num_hidden_layers": 1000}, "35 tensors, too few for the 1,000 layers"),
-        ({"num_hidden_layers": 1}, "has the tensor 'model.layers.1.input_layernorm.weight', .* of which config.json"),
+        (
+            {"num_hidden_layers": 1},
+            "has the tensor 'model.layers.1.input_layernorm.weight', .* which config.json does not",
+        ),
         ({"attention_bias": False}, "has the tensor 'model.layers.0.self_attn.k_proj.bias'"),
         ({"vocab_size": 30}, "tokens, but config.json makes room for 30|makes it"),
     ):
