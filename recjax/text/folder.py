@@ -100,10 +100,12 @@ def read_folder(folder: Path, *, max_tokens: int | None = None, dtype: str = "fl
     if max_tokens is not None and not FEWEST_TOKENS <= max_tokens <= room:
         raise InputError(f"max_tokens is {max_tokens}, expected {FEWEST_TOKENS} to {room}, the positions of {folder}")
     cut = max_tokens or min(given or room, room)
+    tokenizer = read_tokenizer(core / "tokenizer.json", module.sizes.vocabulary)
+    tokenizer.enable_truncation(cut)
     return EncoderFolder(
         module,
         _parameters(module, core / WEIGHTS),
-        _tokenizer(core / "tokenizer.json", cut, module.sizes.vocabulary),
+        tokenizer,
         cut,
         pooling,
         normalise,
@@ -286,13 +288,13 @@ def _no_weights(path: Path) -> str:
     return message
 
 
-def _tokenizer(path: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
+def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
+    """A `tokenizer.json`, without padding; InputError where it has tokens that a vocabulary of so many has not."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: save the fast tokenizer of the model beside it")
     with refused(f"{path} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_tokens)
         ids = [*tokenizer.get_vocab(with_added_tokens=True).values(), *tokenizer.encode("a").ids]
     # A lookup beyond the table would give the vector of its last row.
     if (size := max(ids, default=-1) + 1) > vocabulary:

