@@ -27,13 +27,14 @@ class Exposure(Evaluator):
     attacked shop little, so training does not look at it.
 
     Attributes:
-        items: ids of the items as in the dataset.
+        items: ids of the items as in the dataset; none for those that the split's attacker pushes, see
+            `recjax.data.attacks.Attacked`.
         k: length of the lists.
         split: whose histories.
         users_per_batch: queries of a batch over all devices.
     """
 
-    items: tuple[str, ...]
+    items: tuple[str, ...] = ()
     k: int = 50
     split: Which = "test"
     users_per_batch: int = 256
@@ -42,11 +43,16 @@ class Exposure(Evaluator):
 
     def __post_init__(self) -> None:
         require(self, k=within(1, 10_000), users_per_batch=SIZE)
-        if not self.items:
-            refuse(self, "items", "the ids of some items")
 
     def check(self, data: EvaluationData) -> None:
-        data.dataset.item_index(list(self.items))
+        self._chosen(data)
+
+    def _chosen(self, data: EvaluationData) -> np.ndarray:
+        """Numbers of the items."""
+        items = self.items or data.split.notes.get("pushed_items", ())
+        if not items:
+            refuse(self, "items", "the ids of some items, or a split with an attacker")
+        return data.dataset.item_index(list(items))
 
     def evaluate(
         self,
@@ -59,7 +65,7 @@ class Exposure(Evaluator):
         progress: bool = False,
     ) -> Report:
         dataset, split, examples = data.dataset, data.split, data.split.examples(self.split)
-        chosen = dataset.item_index(list(self.items))
+        chosen = self._chosen(data)
         has = np.zeros((len(examples), len(chosen)), bool)
         row = np.repeat(np.arange(len(examples)), examples.histories.lengths)
         for column, item in enumerate(chosen):

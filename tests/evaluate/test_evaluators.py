@@ -135,4 +135,4 @@ def test_bad_settings_are_refused(kind, change):
     with pytest.raises(InputError, match=rf"\w+\.{next(iter(change))}"):
         dataclasses.replace(kind(), **change)
     with pytest.raises(InputError, match=r"Exposure\.items"):
-        Exposure(())
+        run(Exposure())

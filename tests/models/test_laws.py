@@ -40,6 +40,7 @@ from recjax.models.evidence import Evidence
 from recjax.models.gsasrec import GSASRec
 from recjax.models.idnp import IDNP
 from recjax.models.lightgcn import LightGCN
+from recjax.models.lorec import LoRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
@@ -114,6 +115,12 @@ SYSTEMS = {
         pack=False,
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"neighbours": Neighbours(count=3)},
+    ),
+    "lorec": ids(
+        LoRec(**SMALL, room=USERS, first=1),
+        Users(Shifted(LENGTH, align="left")),
+        pack=False,
+        items={"next": Transitions(count=4, gaps=(1.0,))},
     ),
     "outfit": ids(
         OutfitTransformer(width=8, layers=1, heads=2, dropout=0.0),
