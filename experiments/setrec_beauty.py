@@ -5,8 +5,10 @@ users do (`Behaviour`: counted, not trained) and four made of its text (hashed w
 are generated in one pass. Catalogs are ranked by a product, also items that nobody has had: no parameter belongs to an
 item. Histories have 10 items, three quarters of which are shorter.
 
-Expected:  not run to its end
-Time:      not measured
+Expected:  not run to its end here. On ml-100k, 400 steps of 64 prefixes at a rate of 2e-3 (943 test users, one seed):
+           ndcg@10 0.0656, hr@10 0.1304 by behaviour alone (model.share=0, chosen on validation of 0, 0.5 and 1, which
+           have 0.0869, 0.0863, 0.0817 there); 0.0537 with half, 0.0524 by titles alone. Transition counts have 0.1063
+Time:      22 minutes for those steps, on a core that twelve other processes shared
 Hardware:  1 CPU core
 """
 
