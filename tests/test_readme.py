@@ -111,7 +111,7 @@ def test_the_commands_of_the_readme_run(
 
 
 def no_answer(question: str) -> str:
-    """What a person who ends the input says to `recjax ask`."""
+    """Answer of a person who ends the input of `recjax ask`."""
     raise EOFError(question)
 
 

@@ -30,7 +30,7 @@ K, SIZE, BEHAVIOUR, TEXT = 10, 256, 64, 256
 
 
 def systems(options: argparse.Namespace) -> dict[str, ModelConfig]:
-    """What is compared, by name."""
+    """Configurations to compare, by name."""
     width, layers, heads = options.width, options.layers, 4
     network: dict[str, Any] = dict(width=width, layers=layers, heads=heads, channels=width // heads, inner=4 * width)
     beams = {f"TIGER, beam {beam}": TIGER(**network, codes=SIZE, beam=beam) for beam in options.beams}

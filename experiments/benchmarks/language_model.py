@@ -1,4 +1,4 @@
-"""What a language model's folder is worth and costs here: perplexity on three texts, and tokens a second.
+"""Worth and cost of a language model's folder: perplexity on three texts, and tokens a second.
 
     recjax fetch-language-model --into language-models
     python experiments/benchmarks/language_model.py language-models/SmolLM2-135M-Instruct

@@ -85,9 +85,7 @@ class EvidenceModel(Model):
         lengths = jnp.sum(batch.segments > 0, axis=1)
         last = jnp.maximum(lengths - 1, 0)[:, None]
         target = jnp.take_along_axis(batch.targets, last, axis=1)[:, 0]
-        after = jnp.arange(batch.items.shape[1] + 1) == lengths[:, None]
-        own = jnp.where(after, target[:, None], jnp.pad(batch.items, ((0, 0), (0, 1))))
-        found = self.features(self.links(items, batch.items, lengths, batch.timestamps, own), batch.items, items)
+        found = self.found_without(batch.items, lengths, batch.timestamps, target, batch.items, items)
         logits = jnp.where(found.listed > 0, self._scores(params, found), -jnp.inf)
         weight = jnp.take_along_axis(batch.weights, last, axis=1)[:, 0]
         total, weight = listwise(logits, found.listed == target[:, None], weight)
@@ -96,6 +94,20 @@ class EvidenceModel(Model):
     def found(self, queries: Queries, items: Items) -> Found:
         """Items linked to the last items of each query, and their features."""
         return self.features(self.links(items, queries.items, queries.lengths, queries.timestamps), queries.seen, items)
+
+    def found_without(
+        self,
+        events: Int[Array, "q l"],
+        lengths: Int[Array, " q"],
+        timestamps: Int[Array, "q l"] | None,
+        targets: Int[Array, " q"],
+        seen: Int[Array, "q s"],
+        items: Items,
+    ) -> Found:
+        """`found` of histories that the counts hold, with the targets after them: their own events are left out."""
+        after = jnp.arange(events.shape[1] + 1) == lengths[:, None]
+        own = jnp.where(after, targets[:, None], jnp.pad(events, ((0, 0), (0, 1))))
+        return self.features(self.links(items, events, lengths, timestamps, own), seen, items)
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> Overlay:
         found = self.found(queries, items)

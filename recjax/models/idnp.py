@@ -122,7 +122,7 @@ class IDNPModel(Model):
         return loss, {"loss": (loss * weight, weight), "objective": (total, weight), "divergence": (far, count)}
 
     def users(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
-        """What each user wants at the last event."""
+        """Interest of each user at the last event."""
         read = self._read(params["items"], queries)
         found: Any = self.module.apply({"params": params}, *read, queries.last, queries.last[:, None])
         return found[0][:, 0]

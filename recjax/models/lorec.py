@@ -94,10 +94,12 @@ class LoRecModel(DotProductModel):
         return batch.more["users"]
 
     def evidence(self, params: Params, batch: Batch, items: Items, counted: bool) -> Float[Array, "b l f"]:
-        """What each history up to each event says of who made it: mean and mean square of the logarithm of an item's
-        popularity, of the share of its followers that the next event is, and of the cosine of their texts; then, if
-        wanted, the model's state. Histories that are `counted` are taken out of the counts: else whoever has rare items
-        would seem to do what is often done."""
+        """Statistics of each history up to each event, by which real users are told from made ones.
+
+        They are mean and mean square of the logarithm of an item's popularity, of the share of its followers that the
+        next event is, and of the cosine of their texts; then, if wanted, the model's state. Histories that are
+        `counted` are taken out of the counts: else whoever has rare items would seem to do what is often done.
+        """
         own = (batch.segments[:, :, None] == batch.segments[:, None]) & jnp.tri(batch.items.shape[1], dtype=bool)
         before, counts = jnp.pad(batch.items, [(0, 0), (1, 0)])[:, :-1], jnp.asarray(self.stats.counts, jnp.float32)
         second = (batch.segments == jnp.pad(batch.segments, [(0, 0), (1, 0)])[:, :-1])[..., None]

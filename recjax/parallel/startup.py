@@ -155,7 +155,7 @@ def _give_up(launch: Launch, limit: float) -> None:
 
 
 def _not_joined(launch: Launch, limit: float) -> str:
-    """Why a process may not have joined the others in time."""
+    """Reasons that a process may not have joined the others in time."""
     of = "" if launch.count is None else f"process {launch.number} of {launch.count}: "
     waits = f"{of}not all processes of the launch ({launch.launcher}) have joined within {limit:g} s"
     advice = "RECJAX_JOIN_LIMIT=SECONDS waits longer"

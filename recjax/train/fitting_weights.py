@@ -18,6 +18,7 @@ from recjax.data.batches.loader import query_batches
 from recjax.data.batches.views import Queries, View
 from recjax.data.items import Items
 from recjax.data.splits import Examples
+from recjax.evaluate.metrics import MISS, user_metrics
 from recjax.models.evidence import FEATURES, Evidence, EvidenceModel, untrained_gate
 from recjax.models.model import ItemStats
 from recjax.typing import Array, Float, Int, Params
@@ -35,46 +36,39 @@ SURE = 4.0
 """Standard errors, paired over users: eight comparisons, and a change that fits some users only by chance is a loss."""
 
 QUERIES = 128
+"""Asked at a time; their signals lie in memory together."""
+
+METRIC = "ndcg@10"
 
 
-def plain_weights() -> dict[str, Params]:
-    """Weights of one signal each, by its name."""
-    gate = jnp.zeros_like(untrained_gate())
-    return {name: {"gate": gate.at[0, FEATURES.index(name)].set(1.0)} for name in PLAIN}
+def plain_weights(name: str) -> Params:
+    """Weights of one signal alone."""
+    return {"gate": np.asarray(jnp.zeros_like(untrained_gate()).at[0, FEATURES.index(name)].set(1.0))}
 
 
-def fitting(
-    learned: Params, model: EvidenceModel, items: Items, train: Histories, view: View
-) -> tuple[str | None, Params]:
-    """The weights that rank best what some users did last.
+def fitting(learned: Params, model: EvidenceModel, items: Items, train: Histories, view: View) -> int:
+    """Place in `PLAIN` of the signal that ranks alone what some users did last, or -1 where the learned weights stay.
 
     Args:
-        learned: weights that stay unless others are clearly better.
+        learned: weights that stay unless a signal is clearly better.
         model: for the catalog.
         items: with the evidence of `train`, on the devices.
         train: histories that are counted.
         view: of histories.
-
-    Returns:
-        (name, weights) as in `plain_weights`, or (None, `learned`).
     """
     asked = last_of(train, ASKED)
     if len(asked) < 2:
-        return None, learned
-    plain = plain_weights()
-    gates = jnp.stack([jnp.asarray(each["gate"], jnp.float32) for each in (learned, *plain.values())])
-    gains = np.zeros((len(gates), len(asked)))
+        return -1
+    gates = jnp.stack([jnp.asarray(each["gate"], jnp.float32) for each in (learned, *map(plain_weights, PLAIN))])
+    ranks = np.zeros((len(gates), len(asked)), np.int64)
     for queries, rows in query_batches(asked, view, model.n_items, QUERIES, shapes=1):
         there = rows >= 0
         targets = np.where(there, asked.targets[rows], 0).astype(np.int32)
-        found = np.asarray(_gains(model.config, gates, queries, targets, items))
-        gains[:, rows[there]] = found[:, there]
-    more = gains[1:] - gains[0]
+        ranks[:, rows[there]] = np.asarray(_ranks(model.config, gates, queries, targets, items))[:, there]
+    reached = np.stack([user_metrics(each)[METRIC] for each in np.where(ranks > 0, ranks, MISS)])
+    more = reached[1:] - reached[0]
     sure = more.mean(axis=1) > SURE * np.maximum(more.std(axis=1), 1e-12) / len(asked) ** 0.5
-    if not sure.any():
-        return None, learned
-    name = list(plain)[int(np.argmax(np.where(sure, more.mean(axis=1), -np.inf)))]
-    return name, plain[name]
+    return int(np.argmax(np.where(sure, more.mean(axis=1), -np.inf))) if sure.any() else -1
 
 
 def last_of(histories: Histories, users: int) -> Examples:
@@ -87,16 +81,12 @@ def last_of(histories: Histories, users: int) -> Examples:
 
 
 @partial(jax.jit, static_argnames="config")
-def _gains(
+def _ranks(
     config: Evidence, gates: Float[Array, "g 3 f"], queries: Queries, targets: Int[Array, " q"], items: Items
-) -> Float[Array, "g q"]:
-    """ndcg@10 of each query among its linked items, by each of the weights; the query's own events are left out."""
+) -> Int[Array, "g q"]:
+    """Rank of each target among the linked items, by each of the weights, 0 if it is not linked."""
     model: EvidenceModel = config.build(ItemStats(0, np.zeros(1, np.int64)))
-    width = queries.items.shape[1]
-    after = jnp.arange(width + 1) == queries.lengths[:, None]
-    own = jnp.where(after, targets[:, None], jnp.pad(queries.items, ((0, 0), (0, 1))))
-    links = model.links(items, queries.items, queries.lengths, queries.timestamps, own)
-    found = model.features(links, queries.seen, items)
+    found = model.found_without(queries.items, queries.lengths, queries.timestamps, targets, queries.seen, items)
     hit = (found.listed == targets[:, None]) & (found.listed > 0)
 
     def ranked(gate: Array) -> Array:
@@ -104,7 +94,6 @@ def _gains(
         scores = jnp.einsum("qmf,qf->qm", found.features, weights, precision=jax.lax.Precision.HIGHEST)
         own = jnp.max(jnp.where(hit, scores, -jnp.inf), axis=1)
         before = (scores > own[:, None]) | ((scores == own[:, None]) & (found.listed < targets[:, None]))
-        rank = 1 + jnp.sum(before & (found.listed > 0), axis=1)
-        return jnp.where(jnp.any(hit, axis=1) & (rank <= 10), 1 / jnp.log2(rank + 1.0), 0.0)
+        return jnp.where(jnp.any(hit, axis=1), 1 + jnp.sum(before & (found.listed > 0), axis=1), 0)
 
     return jax.lax.map(ranked, gates)

@@ -25,7 +25,7 @@ from recjax.models.model import Model
 from recjax.parallel.mesh import MeshShape
 from recjax.text.array_cache import cached
 from recjax.train.catalogs import open_catalogs
-from recjax.train.fitting_weights import fitting
+from recjax.train.fitting_weights import PLAIN, fitting, plain_weights
 from recjax.train.folder.run_folder import CONFIG
 from recjax.train.optimiser import AdamW
 from recjax.train.run import Run, load_alone, load_run
@@ -118,22 +118,19 @@ def _fitting(
     if not isinstance(model, EvidenceModel) or not len(train):
         return (), learned
     made_of = {"items": np.asarray(train.items), "times": np.asarray(train.timestamps), "lengths": train.lengths}
-    texts = {"catalog": dataset.fingerprint, "items": json.dumps(to_json(config.items)), "version": "1"}
+    texts = {"catalog": dataset.fingerprint, "items": json.dumps(to_json(config.items)), "version": "2"}
     texts |= {f"features/{name}": feature.fingerprint() for name, feature in config.items.items()}
     key = array_files.content_digest(made_of | {f"learned/{name}": array for name, array in learned.items()}, texts)
 
     def make() -> dict[str, np.ndarray]:
-        name, params = fitting(learned, model, items, train, view)
-        return {f"{name or ''}/{part}": np.asarray(array) for part, array in params.items()}
+        return {"place": np.array(fitting(learned, model, items, train, view))}
 
     found = cached(cache_folder() / "features" / f"weights-{key[:16]}.safetensors", key, make)
-    name = next(iter(found)).rpartition("/")[0]
-    if not name:
+    if (place := int(found["place"])) < 0:
         return (), learned
-    note = (
-        f"{name!r} alone ranks the last events of this catalog's users far better than the learned weights, so it does"
-    )
-    return (note,), {path.rpartition("/")[2]: array for path, array in found.items()}
+    name = PLAIN[place]
+    note = f"the learned weights do not fit this catalog: {name!r} alone ranks its users' last events far better"
+    return (note,), plain_weights(name)
 
 
 def is_pretrained(name: str | Path) -> bool:

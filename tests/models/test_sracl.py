@@ -47,7 +47,7 @@ def loader():
 
 
 class Sweep:
-    """What the loader's batches hold, as a refresh sees it."""
+    """Contents of the loader's batches, as a refresh sees it."""
 
     step = epoch = 0
 

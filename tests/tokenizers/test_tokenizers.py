@@ -120,7 +120,7 @@ def test_bad_input():
 
 
 def test_without_preparation_text_like_vectors_collapse():
-    """Why the input is prepared: short vectors of many coordinates all fall on the middle levels."""
+    """The reason to prepare the input: short vectors of many coordinates all fall on the middle levels."""
     rng = np.random.default_rng(0)
     table = (rng.normal(size=(401, 64)) + 2).astype(np.float32)
     table /= np.linalg.norm(table, axis=1, keepdims=True)

@@ -9,9 +9,8 @@ import pytest
 
 from recjax.data.dataset import Dataset
 from recjax.data.splits import LeaveOneOut, unsplit
-from recjax.models.evidence import FEATURES
 from recjax.train.evidence import CountedCatalog, at_share, counted, learn, questions, selected, without_texts
-from recjax.train.fitting_weights import fitting
+from recjax.train.fitting_weights import PLAIN, fitting, plain_weights
 from recjax.train.pretrained import evidence_config, untrained
 
 ITEMS, USERS, LENGTH = 30, 40, 8
@@ -63,24 +62,17 @@ def test_what_is_learned_is_used_and_what_is_not_falls_back_to_the_untrained_wei
         assert l2 in tried and table[l2][0] > 0.05
 
 
-def of_one_signal(name: str) -> dict[str, np.ndarray]:
-    gate = np.zeros_like(untrained()["gate"])
-    gate[0, FEATURES.index(name)] = 1.0
-    return {"gate": gate}
-
-
 def chosen(dataset: Dataset, learned: dict[str, np.ndarray]) -> str | None:
     split = unsplit(dataset, "all events count")
     config = evidence_config(dataset.name)
     found = counted(config, dataset, split, split.test)
-    name, params = fitting(learned, found.model, found.items, split.train, config.data.view)
-    assert name is not None or params is learned
-    return name
+    place = fitting(learned, found.model, found.items, split.train, config.data.view)
+    return None if place < 0 else PLAIN[place]
 
 
 def test_weights_that_do_not_fit_a_catalog_give_way_to_a_plain_signal():
-    assert str(chosen(shop(0), of_one_signal("text 0.5"))).startswith("following")
-    assert chosen(shop(0), of_one_signal("following 0.5")) is None
+    assert str(chosen(shop(0), plain_weights("text 0.5"))).startswith("following")
+    assert chosen(shop(0), plain_weights("following 0.5")) is None
 
 
 def test_a_choice_sees_no_event_of_the_user_who_is_asked():
@@ -89,7 +81,7 @@ def test_a_choice_sees_no_event_of_the_user_who_is_asked():
     names = [f"i{item}" for item in range(1, USERS * LENGTH + 1)]  # no item is of two users
     titles = [f"word{item % 40}" for item in range(len(names))]
     alone = replace(alone, item_ids=["", *names], catalog=pl.DataFrame({"item_id": names, "title": titles}))
-    assert chosen(replace(alone, fingerprint="alone"), of_one_signal("text 0.5")) is None
+    assert chosen(replace(alone, fingerprint="alone"), plain_weights("text 0.5")) is None
 
 
 def test_a_stronger_pull_stays_nearer_to_the_untrained_weights():

@@ -81,7 +81,7 @@ class Audit:
 
     @property
     def warnings(self) -> list[str]:
-        """Why the split is doubtful, one sentence each; empty where it is not."""
+        """Reasons to doubt the split, one sentence each; empty where it is not."""
         doubts = []
         if self.largest_user is not None:
             user, count = self.largest_user

@@ -53,7 +53,7 @@ class Process(nn.Module):
         asked: Int[Array, "b a"],
         noise: Float[Array, "b d"] | None = None,
     ) -> tuple[Float[Array, "b a d"], Float[Array, " b"]]:
-        """What users want at the times of the events `asked`, and how far the Gaussians are from each other.
+        """Interests of users at the times of the events `asked`, and the distance of the two Gaussians.
 
         Args:
             x: vectors of the events.

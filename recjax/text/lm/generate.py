@@ -21,7 +21,7 @@ CHUNK = 2**24
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """Rule by which the next token is drawn.
 
     Attributes:
         temperature: by which logits are divided.
