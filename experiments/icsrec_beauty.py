@@ -6,9 +6,9 @@ fine, of one drawn position of each history with another prefix, of any user, th
 Expected:  ndcg@10 0.0429 [0.0409, 0.0450], hr@10 0.0763 (test split, leave-one-out, full ranking, history masked).
            Without its terms (`--set model.coarse=0 --set model.fine=0`) 0.0543 [0.0519, 0.0569], 0.0890: at equal size,
            schedule and data they cost 0.0114 +- 0.0010, paired over users, one seed, so the paper's claim is refuted
-           here. Fine alone 0.0517 (costs 0.0026 +- 0.0007), coarse alone 0.0434 (0.0109 +- 0.0010). Prefixes instead of
-           all positions, without terms, as many rows: 0.0318 [0.0299, 0.0337]. The paper's 0.0578 is of five times the
-           samples; the floor text_transition has 0.0686
+           here. Fine alone 0.0517 (undecided with one seed), coarse alone 0.0434 (costs 0.0109 +- 0.0010). Prefixes
+           instead of all positions, without terms, as many rows: 0.0318 [0.0299, 0.0337]. The paper's 0.0578 is of five
+           times the samples; the floor text_transition has 0.0686
 Time:      34 minutes, 21 without its terms, on one core shared with other work
 Hardware:  1 CPU core
 """

@@ -19,7 +19,8 @@ Expected:  ndcg@10 0.0120 +- 0.0019, hr@10 0.0235 on 2,000 test users after 2,40
            of its rate). With the same codes permuted among the items 0.0053 (`recjax ablate tiger_codes`). On the same
            users popularity has 0.0067, transition counts 0.0546, text_transition 0.0687. Beam and exact expansion on
            1,000 users: 0.0122 by a beam of 20, 0.0112 by 50, 0.0113 exactly; a beam of 20 finds the exact first item of
-           41 % of the users and 64 % of the exact ten, one of 50 48 % and 84 %
+           41 % of the users and 64 % of the exact ten, one of 50 48 % and 84 %. Without a trie 1.4 % of the tuples of a
+           beam of 20 are no item's, and none of the first
 Time:      42 minutes, on one core shared with other work; ranking takes 10 ms of processor time a user
 Hardware:  1 CPU core
 """

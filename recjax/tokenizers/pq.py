@@ -17,7 +17,7 @@ from recjax.ops.kmeans import HIGHEST, assign, kmeans, lloyd_round
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.fsq import cheapest
 from recjax.tokenizers.item_codes import State
-from recjax.tokenizers.preparation import Preparation, fit_preparation, prepared
+from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
 from recjax.tokenizers.training import Trainer
 from recjax.typing import Array, Float, InputError, Int
 
@@ -69,11 +69,7 @@ class PQ:
             InputError: fewer items than clusters, or the slots do not divide the width.
         """
         del trainer
-        if (count := int(known[1:].sum())) < self.clusters:
-            raise InputError(
-                f"{count:,} items have a vector, fewer than tokenizer.clusters = {self.clusters}; "
-                "lower that, or use a larger catalog"
-            )
+        check_enough(known, self.clusters)
         if (width := vectors.shape[1]) % self.slots:
             raise InputError(f"vectors of {width} coordinates cannot be cut into tokenizer.slots = {self.slots} parts")
         preparation = fit_preparation(vectors[known], self.prepare)

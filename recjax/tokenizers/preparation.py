@@ -20,6 +20,15 @@ Prepare = dict[str, np.ndarray]
 """`mean` float32 [d] and `matrix` float32 [d, d]: a vector v becomes (v - mean) @ matrix."""
 
 
+def check_enough(known: np.ndarray, clusters: int) -> None:
+    """Raises InputError where fewer items have a vector (`known` bool [n + 1]) than a codebook has entries."""
+    if (count := int(known[1:].sum())) < clusters:
+        raise InputError(
+            f"{count:,} items have a vector, fewer than tokenizer.clusters = {clusters}; "
+            "lower that, or use a larger catalog"
+        )
+
+
 def fit_preparation(vectors: np.ndarray, kind: Preparation, seed: int = 0) -> Prepare:
     """Transformation of vectors [n, d], fitted on items that are known.
 

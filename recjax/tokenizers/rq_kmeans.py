@@ -12,9 +12,9 @@ from recjax.limits import LENGTH, require, within
 from recjax.ops.kmeans import assign, kmeans
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
-from recjax.tokenizers.preparation import Preparation, fit_preparation, prepared
+from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
 from recjax.tokenizers.training import Trainer
-from recjax.typing import Array, Float, InputError
+from recjax.typing import Array, Float
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,7 @@ class RQKMeans:
             trainer: not needed.
         """
         del trainer
-        if (count := int(known[1:].sum())) < self.clusters:
-            raise InputError(
-                f"{count:,} items have a vector, fewer than tokenizer.clusters = {self.clusters}; "
-                "lower that, or use a larger catalog"
-            )
+        check_enough(known, self.clusters)
         preparation = fit_preparation(vectors[known], self.prepare)
         residuals = jnp.asarray(prepared(preparation, vectors, known)[known])
         centroids = []

@@ -13,7 +13,7 @@ from recjax.limits import LENGTH, SIZE, at_least, require, within
 from recjax.ops.balanced import balancing_prices, squared_distances
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
-from recjax.tokenizers.preparation import Preparation, fit_preparation, prepared
+from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
 from recjax.tokenizers.rq_kmeans import residual_tuples
 from recjax.tokenizers.rq_vae_model import REFRESH_ROWS, RQAutoencoder, RQVAEModel, Start, quantised
 from recjax.tokenizers.training import Refresh, Trainer, VectorBatches, train_plainly
@@ -162,11 +162,7 @@ class RQVAE:
         return {"preparation": preparation, "params": params, "prices": self._prices(model, params, ready[known])}
 
     def _check(self, vectors: np.ndarray, known: np.ndarray, behaviour: np.ndarray | None) -> None:
-        if (count := int(known[1:].sum())) < self.clusters:
-            raise InputError(
-                f"{count:,} items have a vector, fewer than tokenizer.clusters = {self.clusters}; "
-                "lower that, or use a larger catalog"
-            )
+        check_enough(known, self.clusters)
         if not self.collaborative:
             return
         if behaviour is None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from recjax import cli
@@ -12,7 +13,7 @@ from recjax.evaluate.options import Options
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.report import Report
 from recjax.train.loop import fit
-from recjax.train.run import read_record
+from recjax.train.run import load_run, read_record
 from recjax.typing import InputError
 from tests.train.real import real_config, write_datasets
 
@@ -38,6 +39,10 @@ def test_a_run_is_chosen_by_the_metric_of_a_further_evaluator(config, tmp_path, 
     assert cli.main(["evaluate", str(run), "--json"]) == 0
     report = Report.load(run / "evaluation.json")
     assert json.loads(capsys.readouterr().out) == report.to_json()
+    assert jax.device_count() > 1  # lists by command come from a mesh of several devices too
+    item = load_run(run).dataset.item_ids[1]
+    assert cli.main(["recommend", str(run), "--history", item, "--k", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 3
     assert list(report.tasks) == ["Options"] and report.tasks["Options"].users is not None
     comparison = compare_runs({"one": [read_outcome(run)]}, "page")
     estimate = comparison.rows[0].metrics["Options.hr@1"]
