@@ -1,4 +1,4 @@
-"""The Slurm script trains a recipe on two processes, is told to stop, and goes on, submitted again, on one."""
+"""The Slurm script trains a recipe on two processes, is told to stop, and goes on when it is submitted again."""
 
 import os
 import re
@@ -31,12 +31,12 @@ def free_job() -> int:
     raise AssertionError("no port is free")
 
 
-def submit(folder: Path, cache: str, tasks: int) -> str:
+def submit(folder: Path, cache: str) -> str:
     """Runs the script until it has saved anew, as Slurm does, sends TERM to its step; what was printed."""
     before, output = latest(folder / RUN), folder / "output.txt"
     slurm = {
         "SLURM_JOB_ID": str(free_job()),
-        "STAND_IN_TASKS": str(tasks),
+        "STAND_IN_TASKS": "2",
         "PATH": f"{Path(__file__).parent}:{os.environ['PATH']}",
         "RECJAX_DATA": str(folder / "data"),
         "RECJAX_CACHE": cache,
@@ -67,11 +67,11 @@ def test_the_script_trains_and_goes_on(tmp_path):
     program.chmod(0o755)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
 
-    first = submit(tmp_path, str(tmp_path / "cache"), tasks=2)
+    first = submit(tmp_path, str(tmp_path / "cache"))
     assert "launched by Slurm: 2 processes on 1 host, 2 of 4 devices here, coordinator localhost:" in first
     stopped = re.findall(r"stopped by a signal after step (\d+) of 1000000, saved", first)
     assert stopped == [str(latest(tmp_path / RUN))]  # once, for the other process is silent
-    second = submit(tmp_path, str(tmp_path / "cache"), tasks=1)
+    second = submit(tmp_path, str(tmp_path / "cache"))
     assert f"resumes from the checkpoint of step {stopped[0]}" in second
     assert re.search(r"^goodput \d+\.\d% of \d+ s: .*init", second, re.MULTILINE)
     assert sorted(path.name for path in (tmp_path / RUN).iterdir() if "lock" in path.name) == []
