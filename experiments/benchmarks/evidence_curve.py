@@ -2,12 +2,14 @@
 
     RECJAX_DATA=FOLDER python experiments/benchmarks/evidence_curve.py --out docs/evidence
     RECJAX_DATA=FOLDER python experiments/benchmarks/evidence_curve.py --datasets amazon-toys-2014 --shares 1 --time
+    RECJAX_DATA=FOLDER python experiments/benchmarks/evidence_curve.py --shares 0 --encoder all-MiniLM-L6-v2
 
 Rows: `pretrained`, the shipped weights; `hand`, the same model untrained: the posterior with k = 32, the same texts and
 counts; and the floors text_transition (the formula, by words alone), transition (counts) and text_knn. Full ranking,
-histories masked, one target a user, counts of training events alone, of a share of the users. ndcg@10, and the paired
-difference to `hand` with its standard error over users. Written are OUT.json, a table OUT.md and, where there are
-several shares, the curves OUT.png.
+histories masked, one target a user, counts of training events alone, of a share of the users. ndcg@10, and paired
+differences with their standard error over users. `--encoder` adds `encoder`, the same model with texts read by that
+sentence encoder, and `encoder_knn`, neighbours in its whitened vectors of "title. categories". Written are OUT.json, a
+table OUT.md and, where there are several shares, the curves OUT.png.
 """
 
 import argparse
@@ -19,16 +21,23 @@ from typing import Any
 import numpy as np
 
 from recjax.data.batches.loader import open_data
+from recjax.data.dataset import Dataset
 from recjax.data.splits import GlobalTime
+from recjax.data.store.locate import cache_folder
 from recjax.evaluate.evaluator import sampled
 from recjax.evaluate.floors import rank_floors
 from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.metrics import user_metrics
+from recjax.text.encoder import SentenceEncoder
+from recjax.text.vectors import item_vectors
+from recjax.text.whiten import whitened
 from recjax.train.evidence import METRIC, at_share, counted
 from recjax.train.pretrained import evidence_config, untrained, weights
 
 REPORT = ("amazon-beauty-2014", "amazon-toys-2014", "amazon-arts-cdsr", "microlens-50k")
 SYSTEMS = ("pretrained", "hand", "text_transition", "transition", "text_knn")
+LARGER = ("encoder", "encoder_knn")
+RIVALS = ("hand", "text_transition", "encoder_knn")
 CURVES = {
     "pretrained": ("pretrained", "C3o-"),
     "hand": ("pretrained, untrained", "C1s--"),
@@ -41,7 +50,14 @@ CURVES = {
 Row = dict[str, Any]
 
 
-def measured(name: str, share: float, users: int | None, by_time: bool) -> Row:
+def text_vectors(encoder: str, dataset: Dataset) -> np.ndarray:
+    """float32 [v, d], whitened vectors of the items' titles and categories."""
+    reader = SentenceEncoder(encoder, template="{title}. {categories}")
+    found = item_vectors(reader, dataset.catalog, cache_folder() / "vectors", progress=True)
+    return whitened(found.vectors, found.known)
+
+
+def measured(name: str, share: float, users: int | None, by_time: bool, encoder: str | None = None) -> Row:
     """Figures of one catalog at one share of its users."""
     config = evidence_config(name)
     data = replace(config.data, split=GlobalTime()) if by_time else config.data
@@ -49,9 +65,14 @@ def measured(name: str, share: float, users: int | None, by_time: bool) -> Row:
     asked = sampled(split.test, users)
     catalog = counted(config, dataset, split, asked, share=share)
     values = {"pretrained": catalog.ndcg(weights()), "hand": catalog.ndcg(untrained())}
-    floors = rank_floors(
-        dataset, at_share(split, share), "test", asked, Rules(k=0), only=("text_transition", "transition", "text_knn")
-    )
+    few = at_share(split, share)
+    floors = rank_floors(dataset, few, "test", asked, Rules(k=0), only=("text_transition", "transition", "text_knn"))
+    if encoder is not None:
+        larger = replace(evidence_config(name, encoder), data=data)
+        values["encoder"] = counted(larger, dataset, split, asked, share=share).ndcg(weights())
+        vectors = text_vectors(encoder, dataset)
+        found = rank_floors(dataset, few, "test", asked, Rules(k=0), vectors=vectors, only=("text_knn",))
+        floors["encoder_knn"] = found["text_knn"]
     for floor, ranked in floors.items():
         values[floor] = np.zeros(len(asked)) if ranked is None else user_metrics(ranked.ranks)[METRIC]
     gain = {system: values["pretrained"] - found for system, found in values.items() if system != "pretrained"}
@@ -60,7 +81,7 @@ def measured(name: str, share: float, users: int | None, by_time: bool) -> Row:
         "split": split.name,
         "share": share,
         "users": len(asked),
-        METRIC: {system: float(values[system].mean()) for system in SYSTEMS},
+        METRIC: {system: float(found.mean()) for system, found in values.items()},
         "error": float(values["pretrained"].std() / np.sqrt(len(asked))),
         "gain": {system: (float(x.mean()), float(x.std() / np.sqrt(len(x)))) for system, x in gain.items()},
     }
@@ -68,13 +89,15 @@ def measured(name: str, share: float, users: int | None, by_time: bool) -> Row:
 
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
+    systems = [*SYSTEMS, *(system for system in LARGER if system in rows[0][METRIC])]
+    rivals = [rival for rival in RIVALS if rival in systems]
     lines = [
-        f"| catalog | users in context | asked | {' | '.join(SYSTEMS)} | over hand | over text_transition |",
-        "|---|---|---|" + "---|" * (len(SYSTEMS) + 2),
+        f"| catalog | users in context | asked | {' | '.join(systems)} | over {' | over '.join(rivals)} |",
+        "|---|---|---|" + "---|" * (len(systems) + len(rivals)),
     ]
     for row in rows:
-        figures = " | ".join(f"{row[METRIC][system]:.4f}".lstrip("0") for system in SYSTEMS)
-        gains = " | ".join("{:+.4f} ± {:.4f}".format(*row["gain"][system]) for system in ("hand", "text_transition"))
+        figures = " | ".join(f"{row[METRIC][system]:.4f}".lstrip("0") for system in systems)
+        gains = " | ".join("{:+.4f} ± {:.4f}".format(*row["gain"][rival]) for rival in rivals)
         where = f"{row['dataset']}{', in time' if row['split'].startswith('global') else ''}"
         lines.append(f"| {where} | {row['share']:.0%} | {row['users']:,} | {figures} | {gains} |")
     return "\n".join(lines) + "\n"
@@ -106,12 +129,13 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=(0.0, 0.01, 0.03, 0.1, 0.3, 1.0))
     parser.add_argument("--users", type=int, help="ask so many, a fixed sample (default all)")
     parser.add_argument("--time", action="store_true", help="split at a time, the same for all users")
+    parser.add_argument("--encoder", help="folder or name of a sentence encoder, for its two rows")
     parser.add_argument("--out", type=Path, required=True, help="path of the files, without an ending")
     options = parser.parse_args()
     rows = []
     for name in options.datasets:
         for share in options.shares:
-            rows.append(measured(name, share, options.users, options.time))
+            rows.append(measured(name, share, options.users, options.time, options.encoder))
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     options.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(table(rows))

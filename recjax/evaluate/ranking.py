@@ -58,16 +58,18 @@ class Rankings:
 
 
 class SameModel:
-    """Makes a model usable as a static argument: the same object is the same model."""
+    """Makes a model usable as a static argument, so that a run that is loaded again is not traced again."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Model):
         self.model = model
 
     def __hash__(self) -> int:
-        return id(self.model)
+        return hash(self.model.identity)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SameModel) and other.model is self.model
+        if not isinstance(other, SameModel):
+            return False
+        return other.model is self.model or other.model.identity == self.model.identity
 
 
 def _scoring(identity: SameModel, params: Params, queries: Queries, items: Items) -> Scoring:

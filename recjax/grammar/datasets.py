@@ -47,6 +47,32 @@ def prepare(command: argparse.ArgumentParser) -> None:
         help="prepare by Apache Beam pipelines, for logs that outgrow one machine: DirectRunner (here), "
         "DataflowRunner, FlinkRunner, SparkRunner, ...; the dataset is the same, byte for byte (needs the extra beam)",
     )
+    _beam_options(command)
+
+
+def count(command: argparse.ArgumentParser) -> None:
+    command.add_argument("dataset", metavar="DATASET", help="a prepared dataset, its name or folder")
+    command.add_argument(
+        "--beam",
+        default="DirectRunner",
+        metavar="RUNNER",
+        help="DirectRunner (here, the default), DataflowRunner, FlinkRunner, SparkRunner, ...",
+    )
+    _beam_options(command)
+    command.add_argument(
+        "--training",
+        action="store_true",
+        help="count the training events alone, as `recjax evaluate pretrained` does (default all, as `recommend` does)",
+    )
+    command.add_argument("--encoder", metavar="NAME", help="of pretrained:NAME, the sentence encoder that reads texts")
+    command.add_argument(
+        "--work",
+        metavar="DIR",
+        help="a new folder that every worker reaches, for the time of the pipeline (default one in $RECJAX_CACHE)",
+    )
+
+
+def _beam_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--beam-options",
         default="",

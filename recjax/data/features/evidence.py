@@ -45,11 +45,11 @@ TOTALS = EVENTS, FOLLOWED, PRECEDED, USERS, SHARE, POPULARITY, TRUST = range(7)
 
 def together_counts(histories: Histories, n_items: int) -> sparse.csr_array:
     """Users that had both a and b among their last 50 events, float64 [v, v] sparse; on the diagonal those of a."""
-    users = _recent_items(histories, n_items)
+    users = recent_items(histories, n_items)
     return sparse.csr_array(users.T @ users)
 
 
-def _recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
+def recent_items(histories: Histories, n_items: int) -> sparse.csr_array:
     """1 where a history has an item among its last 50 events; float64 [n, v] sparse."""
     return user_items(histories.take(np.arange(len(histories)), last=TOGETHER), n_items)
 
@@ -99,7 +99,7 @@ def _following(source: Source) -> sparse.csr_array:
 
 
 def _users(source: Source) -> sparse.csr_array:
-    return source.once("recent", lambda: _recent_items(source.train, source.dataset.n_items))
+    return source.once("recent", lambda: recent_items(source.train, source.dataset.n_items))
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,26 @@ class Totals(Feature):
         n_items, train = source.dataset.n_items, source.train.compact()
         counts, users = _following(source), _users(source).sum(axis=0)
         events = item_counts(np.asarray(train.items), n_items).astype(np.float64)
-        scaled = np.log1p(events) / max(np.log1p(events.max()), 1.0)
-        columns = [events, counts.sum(axis=1), counts.sum(axis=0), users, events / max(events.sum(), 1.0), scaled]
         found = foreseen(counts, near_texts(np.asarray(source.items.relation(self.text).ids)))
-        trusted = np.full(n_items + 1, trust(found, float(counts.sum())))
-        return np.stack([*columns, trusted], axis=1).astype(np.float32)
+        return totals_of(events, counts.sum(axis=1), counts.sum(axis=0), users, found)
+
+
+def totals_of(
+    events: np.ndarray, followed: np.ndarray, preceded: np.ndarray, users: np.ndarray, foreseen: float
+) -> np.ndarray:
+    """`Totals` of sums, float32 [v, 7].
+
+    Args:
+        events: [v], of each item.
+        followed: [v], counts after it.
+        preceded: [v], counts before it.
+        users: [v], that had it.
+        foreseen: counts of all items that lead to one of the text neighbours.
+    """
+    scaled = np.log1p(events) / max(np.log1p(events.max()), 1.0)
+    trusted = np.full(len(events), trust(foreseen, float(followed.sum())))
+    columns = [events, followed, preceded, users, events / max(events.sum(), 1.0), scaled, trusted]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def near_texts(text: np.ndarray) -> np.ndarray:
