@@ -17,7 +17,7 @@ def identity_of(value: Any) -> Hashable:
     """
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
-        return (array.dtype.str, array.shape, hashlib.sha256(np.ascontiguousarray(array)).digest())
+        return (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
     if isinstance(value, functools.partial):
         return (functools.partial, identity_of(value.func), identity_of(value.args), identity_of(value.keywords))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

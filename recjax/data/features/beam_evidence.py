@@ -198,7 +198,7 @@ def _assembled(work: Place, n_items: int, widths: dict[Linked, int]) -> tuple[di
         for file in sorted(work.glob(f"{tag}-*")):
             table = _table(file)
             found[table["item"].to_numpy()] = table["count"].to_numpy()
-    relations = {name: Relation(ids[name], values[name]) for name in widths}  # pyright: ignore[reportArgumentType]
+    relations: dict[Linked, Relation] = {name: Relation(ids[name], values[name]) for name in widths}  # pyright: ignore[reportArgumentType]
     totals = totals_of(counts["events"], sums["following"], sums["preceding"], counts["users"], foreseen)
     return relations, totals
 
