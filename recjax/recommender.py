@@ -315,7 +315,8 @@ class Recommender:
         """
         given = [*settings, *([f"evaluate.split={split}"] if split else [])]
         data = dataset or (self.run.config.data.dataset if is_pretrained(self.folder) else None)
-        return load_named(self.folder, data, self.recipe, given).report(self.folder.resolve().name, floors=floors)
+        name = str(self.folder) if is_pretrained(self.folder) else self.folder.resolve().name
+        return load_named(self.folder, data, self.recipe, given).report(name, floors=floors)
 
     def calibrated(self, about: Sequence[str] | None = None, *, users: int = 1000, **asking: Any) -> Calibrated:
         """Prediction sets of a stated coverage, `.sets(histories)`, and questions to a user, `.ask(history)`.

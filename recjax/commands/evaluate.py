@@ -14,6 +14,7 @@ from recjax.data.store.prepared import find
 from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.report import Report, compare, comparison_table
+from recjax.train.pretrained import is_pretrained
 from recjax.typing import InputError
 
 PROTOCOL, PREPARATION = "evaluate.", "data.prepare."
@@ -37,10 +38,17 @@ def evaluate(options: Namespace) -> int:
     else:
         for folder in options.runs:
             run = run_of(folder, options.data, recipe_of(options), _changes(options))
-            name = str(folder) if len(options.runs) > 1 else folder.resolve().name
+            here = not is_pretrained(folder)  # a folder that a report belongs into
+            name = folder.resolve().name if here and len(options.runs) == 1 else str(folder)
             reports.append(run.report(name, floors=not reports))
             configs.append(run.config)
-            if options.data is None and options.split is None and not options.settings and len(options.runs) == 1:
+            if (
+                here
+                and options.data is None
+                and options.split is None
+                and not options.settings
+                and len(options.runs) == 1
+            ):
                 save(reports[0], folder)
     systems = by_system(list(zip(reports, configs, strict=False)), lambda entry: entry[1])
     named = {group[0][0].name: [report for report, _ in group] for group in systems}

@@ -1,9 +1,12 @@
 """Models that come with recjax, by name: weights in the package, evidence counted in the user's own catalog."""
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,7 +38,9 @@ from recjax.typing import COMMAND, InputError, Params
 
 PRETRAINED = "pretrained"
 """Name of the model that comes with recjax, where a command takes a run folder. `pretrained:ENCODER` is the larger one,
-which reads texts by a sentence encoder."""
+which reads texts by a sentence encoder; `pretrained+RUN` has a trained run beside it, on that run's dataset."""
+
+_NAMED = re.compile(rf"{PRETRAINED}(?::(?P<encoder>[^+]*))?(?:\+(?P<run>.*))?")
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "pretrained" / "evidence.safetensors"
 """Beside them stands, as JSON, how they came to be, and their sha256."""
@@ -72,6 +77,7 @@ def load_pretrained(
     settings: Sequence[str] = (),
     *,
     encoder: str | None = None,
+    like: Any = None,
     all_events: bool = False,
     one_query: bool = False,
 ) -> Run:
@@ -81,6 +87,7 @@ def load_pretrained(
         dataset: name or folder, or one at hand; it may have no events at all.
         settings: KEY=VALUE that change the configuration of `evidence_config`.
         encoder: a sentence encoder that reads the texts, its folder or name.
+        like: the data of a run whose filters and split count; by default none and leave-one-out.
         all_events: count every event, to recommend what comes next; otherwise the training events of the split alone,
             to be evaluated on the others.
         one_query: on as few devices as hold the tables, for few queries at a time.
@@ -93,7 +100,11 @@ def load_pretrained(
             "`recjax recommend`, `ask`, `serve` and `evaluate` take --data NAME" if COMMAND.get() else "say data='NAME'"
         )
         raise InputError(f"{PRETRAINED} is a model for any catalog: {said}")
-    config = override_all(evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset, encoder), settings)
+    config = evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset, encoder)
+    if like is not None:
+        own = replace(config.data, dataset=like.dataset, prepare=like.prepare, split=like.split)
+        config = replace(config, data=own)
+    config = override_all(config, settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
     if all_events:
@@ -135,19 +146,44 @@ def _fitting(
 
 def is_pretrained(name: str | Path) -> bool:
     """True if a run is named that comes with recjax; a folder of that name comes first."""
-    return str(name).partition(":")[0] == PRETRAINED and not Path(name).exists()
+    return _NAMED.fullmatch(str(name)) is not None and not Path(name).exists()
 
 
-def encoder_of(name: str | Path) -> str | None:
-    """The sentence encoder named by `pretrained:ENCODER`; None for `pretrained`.
+def _named(name: str | Path) -> tuple[str | None, Path | None]:
+    """The sentence encoder and the run folder that `pretrained:ENCODER+RUN` names.
 
     Raises:
-        InputError: nothing stands after the colon.
+        InputError: nothing stands after the colon or the plus.
     """
-    _, colon, encoder = str(name).partition(":")
-    if colon and not encoder:
+    found = _NAMED.fullmatch(str(name))
+    assert found is not None
+    if found["encoder"] == "":
         raise InputError(f"{name} names no sentence encoder, expected such as {PRETRAINED}:all-MiniLM-L6-v2")
-    return encoder or None
+    if found["run"] == "":
+        raise InputError(f"{name} names no run, expected such as {PRETRAINED}+runs/sasrec_beauty")
+    return found["encoder"], None if found["run"] is None else Path(found["run"])
+
+
+def _open_named(
+    name: str | Path,
+    dataset: str | None,
+    recipe: ModuleType | None,
+    settings: Sequence[str] = (),
+    *,
+    all_events: bool = False,
+    one_query: bool = False,
+) -> Run:
+    """What `pretrained...` names, with the evidence of a dataset."""
+    encoder, run = _named(name)
+    if run is None:
+        return load_pretrained(dataset, settings, encoder=encoder, all_events=all_events, one_query=one_query)
+    from recjax.train.combined import beside
+
+    trained = load_run(run, dataset, recipe=recipe)
+    options = {"encoder": encoder, "like": trained.config.data, "one_query": one_query}
+    counted = load_pretrained(trained.dataset, settings, **options)
+    evidence = load_pretrained(trained.dataset, settings, **options, all_events=True) if all_events else counted
+    return beside(trained, run, evidence, counted)
 
 
 def load_named(
@@ -155,7 +191,7 @@ def load_named(
 ) -> Run:
     """A run folder, or the model that comes with recjax, with the events of a dataset, as `load_run` reads it."""
     if is_pretrained(run):
-        return load_pretrained(dataset, settings, encoder=encoder_of(run))
+        return _open_named(run, dataset, recipe, settings)
     return load_run(run, dataset, recipe=recipe, settings=settings)
 
 
@@ -175,7 +211,7 @@ def open_run(
         InputError: no run or dataset, or a damaged file.
     """
     if is_pretrained(folder):
-        return load_pretrained(data, encoder=encoder_of(folder), all_events=True, one_query=one_query)
+        return _open_named(folder, data, recipe, all_events=True, one_query=one_query)
     one_query &= (folder / CONFIG).exists()
     mesh = configs.load(folder / CONFIG, recipe).mesh.of_one_query() if one_query else None
     if data is None:

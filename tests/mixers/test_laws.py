@@ -172,12 +172,13 @@ def test_padding_on_the_left_is_inert_too(name):
 @pytest.mark.parametrize("name", MIXERS)
 def test_positions_alone_equal_the_full_result(name):
     params, apply = _built(name, causal=name in CAUSAL)
+    module = MIXERS[name].build(width=WIDTH, causal=name in CAUSAL, dtype=jnp.float32, name=None)  # pyright: ignore
     context = _context(SEGMENTS if name in PACKED else np.ones_like(SEGMENTS))
     last, several = np.array([14, 8], np.int32), np.array([[14, 0, 3], [8, 9, 2]], np.int32)
     full = np.asarray(apply(params, _inputs(), context))
-    alone = apply(params, _inputs(), context, last=last)
+    both = jax.jit(lambda *given: [module.apply(*given, last=places) for places in (last, several)])
+    alone, chosen = both(params, _inputs(), context)
     np.testing.assert_allclose(alone, full[np.arange(2), last], rtol=1e-5, atol=1e-5)
-    chosen = apply(params, _inputs(), context, last=several)
     np.testing.assert_allclose(chosen, full[np.arange(2)[:, None], several], rtol=1e-5, atol=1e-5)
 
 

@@ -37,7 +37,6 @@ from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
-from recjax.models.gsasrec import GSASRec
 from recjax.models.idnp import IDNP
 from recjax.models.lightgcn import LightGCN
 from recjax.models.lorec import LoRec
@@ -46,7 +45,6 @@ from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
 from recjax.models.outfit import OutfitTransformer
 from recjax.models.parts.dot_product import DotProductModel
-from recjax.models.parts.objectives import GBCE
 from recjax.models.pisa import PISA
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
@@ -102,10 +100,8 @@ EVIDENCE = dict(evidence_config("planted").items)
 
 SYSTEMS = {
     "sasrec": ids(SASRec(**SMALL)),
-    "gsasrec": ids(GSASRec(**SMALL, loss=GBCE(negatives=8))),
     "bert4rec": ids(BERT4Rec(**SMALL, inner=16, norm="pre"), Cloze(LENGTH, align="left", mask_prob=0.3)),
     "next-item-lru": ids(NextItem(**SMALL, mixer="lru")),
-    "next-item-s4": ids(NextItem(**SMALL, mixer="s4"), pack=False),
     "evidence": ids(Evidence(last=LENGTH), Shifted(LENGTH, align="left", targets=1), pack=False, items=EVIDENCE),
     "pisa": ids(PISA(**SMALL), NextSession(LENGTH), items={"sessions": SessionCoOccurrence(count=4)}),
     "mqsa-ted": ids(MQSATED(**{**SMALL, "dropout": 0.1}), items={"next": Transitions(count=4, gaps=(1.0,))}),
@@ -148,7 +144,7 @@ SYSTEMS = {
     "recgpt": texts(RecGPT(width=8, layers=1, heads=2, positions=LENGTH, memory=4)),
     "recgpt-published": texts(RecGPTPublished(width=8, layers=1, heads=2, slots=2, aux_width=8, max_items=LENGTH)),
 }
-STREAMING = ("sasrec", "gsasrec", "next-item-lru")
+STREAMING = ("sasrec", "next-item-lru")
 """Systems that are known to go on event by event."""
 
 every = pytest.mark.parametrize("name", SYSTEMS)

@@ -1,5 +1,6 @@
 """Memory strength against plain loops, and what sessions of packed rows are."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,11 +43,14 @@ def test_base_level_is_the_softmax_of_the_logarithm_over_the_items_of_the_histor
 
 
 def test_base_level_falls_with_time_and_rises_with_repeats():
-    def level(times, items):  # of the first item, in its last session
-        times, items = jnp.asarray([times], jnp.float32), jnp.asarray([items])
+    @jax.jit
+    def of_first(times, items):
         one = runs(jnp.ones_like(items), jnp.arange(items.shape[1])[None])
         left = traces(times, one.seen, 0.5)[:, -1]
-        return float(jnp.sum(jnp.where(items == items[0, 0], left, 0.0)))
+        return jnp.sum(jnp.where(items == items[0, 0], left, 0.0))
+
+    def level(times, items):  # of the first item, in its last session
+        return float(of_first(jnp.asarray([times], jnp.float32), jnp.asarray([items])))
 
     assert level([0, 1, 2], [1, 2, 3]) > level([0, 1, 9], [1, 2, 3])
     assert level([0, 1, 2], [1, 1, 3]) > level([0, 1, 2], [1, 2, 3])
@@ -78,8 +82,8 @@ def test_shares_are_a_distribution_over_the_session_in_any_order():
 
 
 def test_without_activation_the_shares_are_equal_to_the_bit():
-    many = runs(jnp.ones((1, 9), jnp.int32), jnp.asarray([[0, 0, 0, 1, 1, 1, 1, 1, 2]]))
-    found = shares(jnp.zeros((1, 9)), many.together)[0]
+    of = jax.jit(lambda sessions: shares(jnp.zeros((1, 9)), runs(jnp.ones((1, 9), jnp.int32), sessions).together)[0])
+    found = of(jnp.asarray([[0, 0, 0, 1, 1, 1, 1, 1, 2]]))
     np.testing.assert_array_equal(found, (1 / np.array([3] * 3 + [5] * 5 + [1], np.float32)))
 
 
