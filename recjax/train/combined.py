@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recjax import array_files
-from recjax.data.batches.views import View
+from recjax.data.batches.views import Shifted, View
 from recjax.data.items import Items
 from recjax.data.splits import Examples
 from recjax.data.store.locate import cache_folder
@@ -41,7 +40,7 @@ def beside(trained: Run, folder: Path, evidence: Run, counted: Run) -> Run:
         counted: the same with the training events alone counted, where `evidence` counts all.
 
     Raises:
-        InputError: the run reads histories without times of events, or does not score by products of vectors.
+        InputError: the run reads histories by another view than `Shifted`, or does not score by products of vectors.
     """
     view = _with_times(trained.config.data.view, folder)
     assert isinstance(evidence.model, EvidenceModel)
@@ -61,10 +60,12 @@ def beside(trained: Run, folder: Path, evidence: Run, counted: Run) -> Run:
     return replace(evidence, config=config, model=model, params=params, items=items, notes=(*evidence.notes, note))
 
 
-def _with_times(view: Any, folder: Path) -> View:
-    """The view with the times that evidence reads."""
-    if not hasattr(view, "times"):
-        raise InputError(f"{folder} reads histories by {type(view).__name__}, which has no times of events")
+def _with_times(view: View, folder: Path) -> View:
+    """The view with the times that evidence reads, of histories without tokens of their own."""
+    if not isinstance(view, Shifted):
+        raise InputError(
+            f"{folder} reads histories by {type(view).__name__}; beside evidence stands what reads by Shifted"
+        )
     return replace(view, times=True)
 
 

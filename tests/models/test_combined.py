@@ -91,7 +91,7 @@ def test_what_cannot_stand_beside_evidence_says_so(run):
         load_named(Path("pretrained+"))
     with pytest.raises(InputError, match="nothing is not a run folder"):
         load_named(Path("pretrained+nothing"))
-    with pytest.raises(InputError, match="reads histories by Cloze, which has no times of events"):
+    with pytest.raises(InputError, match="reads histories by Cloze; beside evidence stands"):
         combined._with_times(Cloze(), Path("runs/x"))
     model = load_named(Path(f"pretrained+{run}")).model
     with pytest.raises(InputError, match="is made of parameters that there are"):
