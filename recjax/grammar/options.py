@@ -31,8 +31,8 @@ def run_and_data(command: argparse.ArgumentParser) -> None:
         type=local,
         metavar="RUN",
         help="run folder; `pretrained` is the model that comes with recjax, `pretrained:ENCODER` has texts read by a "
-        "sentence encoder, a folder or one that fetch-encoder knows; `pretrained+RUN` is a trained run beside the evidence "
-        "of its catalog",
+        "sentence encoder, a folder or one that fetch-encoder knows; `pretrained+RUN` is a trained run beside the "
+        "evidence of its catalog",
     )
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
 

@@ -12,8 +12,8 @@ def evaluate(command: argparse.ArgumentParser) -> None:
         type=local,
         metavar="RUN",
         help="run folder; several are compared; `pretrained` is the model that comes with recjax, for any --data, "
-        "`pretrained:ENCODER` has texts read by a sentence encoder, `pretrained+RUN` is a run beside the evidence of its "
-        "catalog",
+        "`pretrained:ENCODER` has texts read by a sentence encoder, `pretrained+RUN` is a run beside the evidence of "
+        "its catalog",
     )
     command.add_argument("--predictions", type=local, metavar="FILE", help="score lists of another library instead")
     command.add_argument("--data", metavar="NAME", help="another dataset than the one trained on")
