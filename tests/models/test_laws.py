@@ -42,6 +42,7 @@ from recjax.models.evidence import Evidence
 from recjax.models.gsasrec import GSASRec
 from recjax.models.idnp import IDNP
 from recjax.models.lightgcn import LightGCN
+from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
@@ -123,6 +124,12 @@ SYSTEMS = {
         Users(Shifted(LENGTH, align="left")),
         pack=False,
         items={"next": Transitions(count=4, gaps=(1.0,))},
+    ),
+    "llm4dsr": ids(
+        LLM4DSR(**SMALL, inner=16, norm="pre", hard=0.5),
+        Cloze(LENGTH, align="left", mask_prob=0.3),
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={"alike": Neighbours(count=3)},
     ),
     "outfit": ids(
         OutfitTransformer(width=8, layers=1, heads=2, dropout=0.0),
