@@ -66,7 +66,7 @@ def test_the_search_keeps_the_best_events_and_no_others_are_read():
     best = np.argsort(-np.asarray(model.search(history, vectors[0])), axis=-1)[..., : SMALL["keep"]]
     others = np.ones((ROWS, 3, LENGTH), bool)
     np.put_along_axis(others, best, False, axis=-1)
-    unread = history["values"] + jnp.where(others.all(axis=1)[..., None], 5.0, 0.0)
+    unread = history["values"] + 5.0 * np.asarray(others.all(axis=1))[..., None]
     assert others.all(axis=1).any()
     found, other = clicks(history["values"]), clicks(unread)
     np.testing.assert_allclose(found[0], other[0], atol=1e-6)
@@ -81,6 +81,7 @@ def test_what_users_have_is_no_negative():
 
 
 def test_settings_that_cannot_be():
-    for wrong in ({"search_width": 4, "tables": "shared"}, {"keep": 0}, {"auxiliary": -1.0}):
+    wrongs: tuple[dict[str, Any], ...] = ({"search_width": 4, "tables": "shared"}, {"keep": 0}, {"auxiliary": -1.0})
+    for wrong in wrongs:
         with pytest.raises(SettingError):
             DARE(**wrong)

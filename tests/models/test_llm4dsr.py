@@ -144,7 +144,8 @@ def test_a_dataset_without_what_looks_out_of_place(tmp_path: Path, monkeypatch: 
 
 
 def test_what_cannot_be_says_so():
-    for wrong in ({"shown": 0.7, "kept": 0.5}, {"hard": 2.0}, {"detection": -1.0}):
+    wrongs: tuple[dict[str, Any], ...] = ({"shown": 0.7, "kept": 0.5}, {"hard": 2.0}, {"detection": -1.0})
+    for wrong in wrongs:
         with pytest.raises(SettingError):
             LLM4DSR(**wrong)
     data = toy.dataset()
