@@ -17,6 +17,7 @@ from recjax.data.splits import Histories
 from recjax.data.store.prepared import find
 from recjax.evaluate import vectors
 from recjax.evaluate.calibrated import Calibrated
+from recjax.evaluate.corrections import corrections, event_table, replaced
 from recjax.evaluate.program import export_ranking
 from recjax.evaluate.questions import Asking
 from recjax.evaluate.ranking import prepared
@@ -331,6 +332,32 @@ class Recommender:
         data = self.run.config.data.dataset if is_pretrained(self.folder) else None
         run = load_named(self.folder, data, self.recipe)
         return run.calibrated(about, Asking(**asking), users)
+
+    def rewritten(self, *, share: float = 0.05, most: int = 2) -> pl.DataFrame:
+        """The dataset's events, the training events among them that look most out of place replaced.
+
+        Of a run that says so (`llm4dsr_toys`); needs the dataset. Written beside the catalog, it is a dataset for any
+        other model. Held-out events stay as they are.
+
+        Args:
+            share: of the training events that are replaced; 0 leaves them as the run has seen them.
+            most: replaced events in as many as the model sees at a time.
+
+        Returns:
+            user_id, item_id, timestamp, was (the item before, null where it stands), doubt (a probability; null for
+            held-out events).
+
+        Raises:
+            InputError: a share that is none, a run that does not look for such events, or a split of other histories.
+        """
+        if not 0 <= share <= 1 or most < 1:
+            raise InputError(f"share={share}, most={most}: expected a share from 0 to 1, and 1 or more")
+        run = load_named(self.folder, None, self.recipe)
+        train = run.split.train.compact()
+        with jax.set_mesh(run.mesh):
+            found = corrections(run.model, run.params, train, run.config.data.view, run.items)
+        items = replaced(np.asarray(train.items), found, share, most)
+        return event_table(run.dataset, run.split, items, found.doubts)
 
     def dataset(self) -> Any:
         """The dataset that the run was trained on, with its users, as it is now."""

@@ -12,7 +12,7 @@ from recjax.data.batches.views import Queries
 from recjax.data.items import Items
 from recjax.decode.scoring import Scoring
 from recjax.nn.identity import identity_of
-from recjax.typing import Array, Float, InputError, Params
+from recjax.typing import Array, Float, InputError, Int, Params
 
 WeightedSums = dict[str, tuple[Array, Array]]
 """Metric name -> (sum, weight): adding pairs over batches and devices keeps means unbiased."""
@@ -188,6 +188,15 @@ class Model(ABC):
         """Arrays or pytrees of them that scoring finds in `items.prepared`, made once for all queries."""
         del params, items
         return {}
+
+    def corrections(
+        self, params: Params, queries: Queries, items: Items
+    ) -> tuple[Float[Array, "q l"], Int[Array, "q l"]]:
+        """How much each event of histories looks out of place, a logit, and the item that would belong there.
+
+        The item is none that the query has; what stands beyond a history may be anything.
+        """
+        raise InputError(f"{type(self).__name__} does not say which events are out of place")
 
     # --- streaming, where `streams` is true
 

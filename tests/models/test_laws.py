@@ -23,11 +23,12 @@ import pytest
 import recjax
 from recjax.config import RunConfig, from_json, to_json
 from recjax.data.batches.alterations import Substitute
-from recjax.data.batches.derived import Prefixes, Users
+from recjax.data.batches.derived import Prefixes, Users, Windows
 from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
+from recjax.data.features.columns import Attribute
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
@@ -35,10 +36,12 @@ from recjax.evaluate.recommend import recommend
 from recjax.evaluate.stream import Stream
 from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
+from recjax.models.dare import DARE
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.idnp import IDNP
 from recjax.models.lightgcn import LightGCN
+from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
@@ -118,6 +121,12 @@ SYSTEMS = {
         pack=False,
         items={"next": Transitions(count=4, gaps=(1.0,))},
     ),
+    "llm4dsr": ids(
+        LLM4DSR(**SMALL, inner=16, norm="pre", hard=0.5),
+        Cloze(LENGTH, align="left", mask_prob=0.3),
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={"alike": Neighbours(count=3)},
+    ),
     "outfit": ids(
         OutfitTransformer(width=8, layers=1, heads=2, dropout=0.0),
         Cloze(LENGTH, align="left", mask_prob=0.1),
@@ -127,6 +136,12 @@ SYSTEMS = {
         DualEmbeddings(width=8, negatives=4, drawn=16, least=30, synthetic=0.5),
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"alike": Neighbours(count=3)},
+    ),
+    "dare": ids(
+        DARE(width=8, keep=4, inner=(16,)),
+        Windows(Shifted(LENGTH, align="left", targets=1), length=5),
+        pack=False,
+        items={"category": Attribute("title")},
     ),
     "idnp": ids(IDNP(width=8, heads=2), Shifted(LENGTH, align="left", times=True), pack=False),
     "lightgcn": ids(LightGCN(width=8, layers=2), items={"together": CoOccurrence(count=4)}),

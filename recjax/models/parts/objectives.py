@@ -59,7 +59,8 @@ class Negatives:
         sampling: "uniform" over the catalog, "popularity" by training counts, or "in-batch".
         share: "position" draws afresh for each position, "row" once per packed row, "batch" once for all: shared
             negatives turn a gather of `count` vectors a position into one matrix product.
-        outside_history: redraw (up to three times) negatives that stand in the same history; needs share "position".
+        outside_history: redraw (up to three times) negatives that stand in the same history; with share "row", in the
+            same row; not with "batch".
     """
 
     count: int = 1
@@ -102,8 +103,10 @@ class Negatives:
         return jnp.asarray(np.log(self.count * share), jnp.float32)[ids]
 
 
-def _in_history(drawn: Int[Array, "b l n"], batch: Batch) -> Bool[Array, "b l n"]:
-    """True if a drawn item stands in the same history of the same row, or is its target."""
+def _in_history(drawn: Int[Array, "b *l n"], batch: Batch) -> Bool[Array, "b *l n"]:
+    """True if a drawn item stands in the same history of the same row, or is its target; of those of a row, in it."""
+    if drawn.ndim == 2:
+        return jnp.any(drawn[..., None] == jnp.concatenate([batch.items, batch.targets], axis=1)[:, None], axis=-1)
     same = batch.segments[:, :, None] == batch.segments[:, None, :]
     found = [jnp.any(same & (drawn[:, :, n, None] == batch.items[:, None, :]), axis=-1) for n in range(drawn.shape[2])]
     return jnp.stack(found, axis=-1) | (drawn == batch.targets[..., None])
