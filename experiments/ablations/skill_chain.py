@@ -1,0 +1,82 @@
+"""recjax ablate skill_chain --seeds 3
+
+Skill-it (Chen et al., NeurIPS 2023) where the order of skills is known: values after one to five steps of a chain, each
+step needing the one before. A model of texts trains on all five and is asked for the last (hr@1; chance 0.2). The shares
+of the five follow their held-out losses over the graph in which each skill helps the next; beside it stand equal shares,
+the last skill alone, each skill by its own loss, and the graph turned round.
+
+Expected:  being measured
+Time:      being measured
+Hardware:  2 CPU cores, a cell on each
+"""
+
+from typing import Any
+
+from recjax.config import RunConfig
+from recjax.data.batches.mixture import Mixture
+from recjax.data.batches.shares import SkillIt
+from recjax.data.batches.views import Shifted
+from recjax.data.splits import ByUser
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.recgpt import RecGPT
+from recjax.parallel.mesh import MeshShape
+from recjax.text.sketch import Sketch
+from recjax.text.space import Channel, TextSpace
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+LINKS, STEPS = 5, 1_000
+CHAIN = tuple(f"chain-{link}" for link in range(LINKS, 0, -1))
+"""The skills, the last first: it is the one that is validated."""
+
+
+HELPS = tuple(f"chain-{link}>chain-{link + 1}" for link in range(1, LINKS))
+TURNED = ",".join(f"chain-{link + 1}>chain-{link}" for link in range(1, LINKS))
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="skill_chain",
+        data=Mixture(
+            CHAIN,
+            temperature=0.0,
+            weighting=SkillIt(HELPS, eta=0.5, window=3, every=100, users=400),
+            view=Shifted(max_length=7, targets=1),
+            split=ByUser(),
+            rows=64,
+        ),
+        text=TextSpace((Channel(Sketch(64), whiten=False),)),
+        model=RecGPT(width=64, layers=2, heads=2, dropout=0.0, codes=False, background=1.0),
+        optim=AdamW(learning_rate=2e-3, weight_decay=0.01, clip=1.0, warmup_steps=50),
+        mesh=MeshShape(),
+        train=Train(steps=STEPS, evaluate_every=100, metric="hr@1", validation_users=400),
+        evaluate=Evaluate(),
+    )
+
+
+def tiny() -> dict[str, Any]:
+    return {
+        "data.datasets": CHAIN[:2],
+        "data.weighting": SkillIt(every=2, users=20),
+        "data.view.max_length": 12,
+        "model.width": 8,
+        "model.layers": 1,
+    }
+
+
+def sweep() -> dict[str, dict[str, str]]:
+    return {
+        "skill-it": {},
+        "equal": {"data.weighting": "none"},
+        "last-alone": {"data.weighting": "none", "data.datasets": CHAIN[0]},
+        "own-losses": {"data.weighting.edges": ""},
+        "turned-round": {"data.weighting.edges": TURNED},
+        **{
+            name: {
+                "data.weighting": "InOrder",
+                "data.weighting.order": ",".join(order),
+                "data.weighting.every": str(STEPS // LINKS),
+            }
+            for name, order in (("easy-to-hard", CHAIN[::-1]), ("hard-to-easy", CHAIN))
+        },
+    }

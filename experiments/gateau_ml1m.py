@@ -1,0 +1,44 @@
+"""recjax train gateau_ml1m
+
+GATEAU (Si et al., EMNLP Findings 2025), its first half, on MovieLens-1M: SASRec whose loss weighs a history by how much its
+events are easier to tell from 200 events than from the last five, by the model itself. The controls:
+
+    --set model.first=1000        all weigh alike
+    --set model.select=top        only the half of the histories that need their length most
+    --set model.select=longest    only the longest half
+    --set model.select=random     only half of them, whichever
+
+Expected:  being measured
+Time:      being measured
+Hardware:  1 CPU core
+"""
+
+from recjax.config import RunConfig
+from recjax.data.batches.derived import Numbered
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.gateau import GATEAU
+from recjax.parallel.mesh import MeshShape
+from recjax.train.loop import Train
+from recjax.train.optimiser import Adam
+
+
+def config() -> RunConfig:
+    length = 200
+    return RunConfig(
+        name="gateau_ml1m",
+        data=Data("ml-1m", view=Numbered(Shifted(max_length=length)), rows=32),
+        model=GATEAU(
+            mixer="attention(positions=rotary)", width=64, layers=2, heads=2, dropout=0.2, max_length=length, room=8192
+        ),
+        optim=Adam(learning_rate=3e-3),
+        mesh=MeshShape(),
+        train=Train(epochs=16, validation_users=2048, ema=0.99),
+        evaluate=Evaluate(),
+    )
+
+
+def tiny() -> dict[str, int]:
+    short = {"model.width": 8, "model.layers": 1, "model.max_length": 12, "data.view.view.max_length": 12}
+    return {**short, "model.first": 0}
