@@ -1,7 +1,7 @@
 """recjax train gateau_ml1m
 
-GATEAU (Si et al., EMNLP Findings 2025), its first half, on MovieLens-1M: SASRec whose loss weighs a history by how much its
-events are easier to tell from 200 events than from the last five, by the model itself. The controls:
+GATEAU (Si et al., EMNLP Findings 2025), its first half, on MovieLens-1M: SASRec whose loss weighs a history by how much
+better the model itself predicts its events from 200 earlier ones than from the last five. The controls:
 
     --set model.first=1000        all weigh alike
     --set model.select=top        only the half of the histories that need their length most

@@ -1,10 +1,10 @@
 """recjax ablate function_classes --set data.dataset=permutations
 
-Which mixer can pick up a rule that is a user's own from the history alone? A user is x1 y1 x2 y2 ... by a function drawn
-for that user; hr@1 is the accuracy of the last y. Of `permutations` of 16 symbols there is no rule, so it is lookup:
-accuracy on "repeat" (a y that stands in the history) against chance on "novel". `window-1`, `window-2` and `window-3` are
-linear functions modulo 17 of the last one, two or three x, whose rule says the y of an x that has not occurred either;
-`random-labels` is the control, of which nothing can be learned (chance: 0.059).
+Which mixer can pick up a rule that is a user's own from the history alone? A user is x1 y1 x2 y2 ... by a function
+drawn for that user; hr@1 is the accuracy of the last y. `permutations` of 16 symbols have no rule, so there is lookup:
+accuracy on "repeat" (a y that stands in the history) against chance on "novel". `window-1`, `window-2` and `window-3`
+are linear functions modulo 17 of the last one, two or three x, whose rule says the y of a new x too; `random-labels` is
+the control, of which nothing can be learned (chance: 0.059).
 
 Expected:  being measured
 Time:      being measured

@@ -1,9 +1,9 @@
 """recjax ablate skill_chain --seeds 3
 
-Skill-it (Chen et al., NeurIPS 2023) where the order of skills is known: values after one to five steps of a chain, each
-step needing the one before. A model of texts trains on all five and is asked for the last (hr@1; chance 0.2). The shares
-of the five follow their held-out losses over the graph in which each skill helps the next; beside it stand equal shares,
-the last skill alone, each skill by its own loss, and the graph turned round.
+Skill-it (Chen et al., NeurIPS 2023) where the order of skills is known: values after one to five steps of a chain,
+each step needing the one before. A model of texts trains on all five; hr@1 is of the last (chance 0.2). The shares of
+the five follow their held-out losses over the graph in which each skill helps the next. Beside it: equal shares, the
+last skill alone, each skill by its own loss, the graph turned round, and one skill after the other, in either order.
 
 Expected:  being measured
 Time:      being measured

@@ -1,7 +1,7 @@
 """GATEAU: histories that need their length weigh more (Si et al., EMNLP Findings 2025), its first half.
 
-Si et al., GATEAU: Selecting Influential Samples for Long Context Alignment. The second half, which compares attention to
-segments of a document with how useful they are, has no counterpart in a history and is left out.
+Si et al., GATEAU: Selecting Influential Samples for Long Context Alignment. The second half, which compares attention
+to segments of a document with how useful they are, has no counterpart in a history and is left out.
 """
 
 from dataclasses import dataclass, replace
@@ -88,7 +88,7 @@ class GATEAUModel(DotProductModel):
         return super().loss(params, replace(batch, weights=batch.weights * own.reshape(len(own), -1)), items, key)
 
     def measured(self, params: Params, batch: Batch, items: Items) -> dict[str, Float[Array, "b l"]]:
-        """Mean negative log-likelihood of the targets of a history up to each event, by either context; their number."""
+        """Mean negative log-likelihood of a history's targets up to each event, by either context; their number."""
         places = jnp.arange(batch.items.shape[1])
         recent = places[:, None] - jnp.arange(self.config.short)[::-1]
         cut = lambda x: x[:, jnp.maximum(recent, 0)].reshape(-1, self.config.short)  # noqa: E731

@@ -1,13 +1,13 @@
 """An order of catalogs for a curriculum, by what their texts say: advice, which nothing applies by itself.
 
-An order starts with a catalog whose items are alike and moves on by steps (after the curriculum designer of "Learning to
-Learn", which orders tasks so). It scores
+An order starts with a catalog whose items are alike and proceeds by steps (after the curriculum designer of "Learning
+to Learn", which orders tasks so). It scores
 
     1 - spread(first) + sum over steps of [1 - D(current, end)] + D(current, next),
 
-where D is the distance between two catalogs, each row divided by its largest entry, and `end` the one of the order's two
-ends that is farther from the current catalog: so it is near to either end at any time, and each step says something new.
-What "end" means is not published; this is our reading.
+where D is the distance between two catalogs, each row divided by its largest entry, and `end` the one of the order's
+two ends that is farther from the current catalog: so it stays near both ends, and each step says something new. What
+"end" means is not published; this is our reading.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Shares of a mixture by held-out losses: measured between steps, kept with every checkpoint.
+"""Shares of a mixture by held-out losses: measured between steps, saved with every checkpoint.
 
 A change comes before the step that it is due for and depends on nothing but the parameters there and the measurements
 before. Those stand in the progress of the run, so a run that resumes anywhere draws the batches of the unbroken one.
@@ -89,13 +89,12 @@ def _last_alone(view: Any) -> Any:
     if "view" in names:
         return replace(view, view=_last_alone(view.view))
     raise InputError(
-        f"data.weighting follows losses of the next item, so data.view has to be a Shifted view, not {type(view).__name__}"
+        "data.weighting follows losses of the next item, so data.view has to be a Shifted view, "
+        f"not {type(view).__name__}"
     )
 
 
-def loss_of_each(
-    model: Model, loaders: Sequence[Loader], items: Sequence[Items]
-) -> Callable[[Params], np.ndarray]:
+def loss_of_each(model: Model, loaders: Sequence[Loader], items: Sequence[Items]) -> Callable[[Params], np.ndarray]:
     """A function of parameters that gives the mean loss, without dropout, over the batches of each loader."""
     mesh = jax.sharding.get_mesh()
 
@@ -108,7 +107,7 @@ def loss_of_each(
         means = []
         for loader, catalog in zip(loaders, items, strict=True):
             found = [run(params, batch, catalog) for batch in loader.iterate(0, loader.steps(1))]
-            total, weight = np.sum(jax.device_get(found), axis=0, dtype=np.float64)
+            total, weight = np.array(jax.device_get(found), np.float64).sum(axis=0).tolist()
             means.append(total / max(weight, 1e-9))
         return np.array(means)
 

@@ -1,4 +1,4 @@
-"""Functions told by a history alone: a solver finds them, lookup does not, and a view asks for the answers."""
+"""Functions that a history alone defines: a solver finds them, lookup does not, and a view asks for the answers."""
 
 import itertools
 

@@ -57,7 +57,7 @@ def test_copies_repeat_what_was_shown_in_order(scattered):
     assert (len(gaps) > 10) == scattered
 
 
-def test_chains_end_in_the_value_after_as_many_steps_as_asked():
+def test_chains_end_in_the_value_after_as_many_steps_as_the_query_says():
     catalogs = [long_range(f"chain-{link}", task=Chain(link, 40, 3, 4)).catalog for link in (1, 2, 3)]
     assert all(catalog.equals(catalogs[0]) for catalog in catalogs)
     for link in (1, 3):

@@ -98,5 +98,5 @@ def test_the_loss_is_that_of_sasrec_until_a_weight_changes():
 
 
 def test_room_for_too_few_samples_is_said():
-    with pytest.raises(InputError, match="model.room is 8, but there are 40 samples"):
+    with pytest.raises(InputError, match=r"model.room is 8, but there are 40 samples"):
         weights(Constant, room=8)

@@ -1,4 +1,4 @@
-"""Shares of a mixture by held-out losses: the rule, the plan that follows it, and a run that resumes across a change."""
+"""Shares of a mixture by held-out losses: the rules, the plan that follows, and a run that resumes across a change."""
 
 import dataclasses
 
@@ -98,7 +98,7 @@ def test_held_out_targets_alone_have_a_loss():
     targets = np.concatenate([batch.targets[batch.weights > 0] for batch in found])
     assert np.array_equal(np.unique(targets), np.unique(split.validation.targets))
     assert len(targets) >= len(split.validation)
-    with pytest.raises(InputError, match="data.view has to be a Shifted view, not Cloze"):
+    with pytest.raises(InputError, match=r"data.view has to be a Shifted view, not Cloze"):
         held_out_loader(split.validation, own, Cloze(6))
 
 
@@ -139,5 +139,5 @@ def test_settings_that_cannot_be():
     for edge in ("a>c", "a", "a>a"):
         with pytest.raises(InputError, match=r"edges .*expected `NAME>NAME` of two of the datasets a, b"):
             dataclasses.replace(data, weighting=SkillIt((edge,)))
-    with pytest.raises(InputError, match="order .*expected the datasets in some order: a, b"):
+    with pytest.raises(InputError, match=r"order .*expected the datasets in some order: a, b"):
         dataclasses.replace(data, weighting=InOrder(("a",)))

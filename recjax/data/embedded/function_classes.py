@@ -1,9 +1,9 @@
-"""Embedded tasks of functions that only a history tells: which mixer picks up a rule that is its user's own?
+"""Embedded tasks of functions that only a history defines: which mixers pick up a rule that is a user's own.
 
-A "user" is x1 y1 x2 y2 ... with one function for all pairs, drawn for the user, and a last y that is asked for: split by
-user, items of the history not masked, hr@1 is the accuracy. Users have different numbers of pairs, so the accuracy by
-history length is that of the k-th pair. Of `permutations` and `window-1`, a y that stands in the history (the slice
-"repeat") can be looked up beside its x, and one that does not ("novel") needs the rule.
+A "user" is x1 y1 x2 y2 ... with one function for all pairs, drawn for the user; the last y is the target: split by
+user, history not masked, hr@1 is the accuracy. Users have different numbers of pairs, so the accuracy by history length
+is that of the k-th pair. Of `permutations` and `window-1`, a y that stands in the history (the slice "repeat") can be
+looked up beside its x, and one that does not ("novel") needs the rule.
 
 * `window-1`, `window-2`, `window-3`: y_i = sum_j a_j x_(i-j) mod 17 over the last x, two or three of them, those before
   the first being 0: linear functions of a sliding window (in context, as Garg et al. 2022 and those after them; with
@@ -29,7 +29,7 @@ class Functions:
     Attributes:
         kind: of the functions.
         count: users, each with a function.
-        fewest: pairs of the shortest history, the asked one among them.
+        fewest: pairs of the shortest history, the target's among them.
         most: pairs of the longest.
         symbols: values of x, and of y.
         window: values of x that a linear function has coefficients for.

@@ -10,9 +10,9 @@ seen items not masked, hr@1 is the accuracy. The view gives a loss to the answer
   2016): the lag is the same for all, which a fixed convolution can learn.
 * `selective-copy`: the same with the symbols scattered among the blanks (Gu & Dao 2023): what to keep depends on what
   it is, so a mixer whose weights do not depend on the input cannot do it.
-* `chain-1` to `chain-5`: a value, five steps and the number of the step after which the value is asked for, where a
-  step adds its own number modulo 5. What comes after j steps follows from what comes after j - 1, so these are skills in
-  an order, as those of LEGO are (Zhang et al. 2022; Chen et al. 2023), and all have the same items.
+* `chain-1` to `chain-5`: a value, five steps, each of which adds a number modulo 5, and a query: the value after so
+  many steps. It follows from the value one step earlier, so these are skills in an order, as those of LEGO are (Zhang
+  et al. 2022; Chen et al. 2023), and all have the same items.
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class Chain:
     """Sizes of a set of chains.
 
     Attributes:
-        link: steps until the value that is asked for.
+        link: steps until the value that is the answer.
         count: chains.
         links: steps of a chain.
         modulus: values.
