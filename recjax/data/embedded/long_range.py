@@ -10,7 +10,7 @@ seen items not masked, hr@1 is the accuracy. The view gives a loss to the answer
   2016): the lag is the same for all, which a fixed convolution can learn.
 * `selective-copy`: the same with the symbols scattered among the blanks (Gu & Dao 2023): what to keep depends on what
   it is, so a mixer whose weights do not depend on the input cannot do it.
-* `chain-1` to `chain-5`: a value, five steps, each of which adds a number modulo 5, and a query: the value after so
+* `chain-1` to `chain-4`: a value, four steps, each of which adds a number modulo 3, and a query: the value after so
   many steps. It follows from the value one step earlier, so these are skills in an order, as those of LEGO are (Zhang
   et al. 2022; Chen et al. 2023), and all have the same items.
 """
@@ -87,8 +87,8 @@ class Chain:
 
     link: int
     count: int = 8_000
-    links: int = 5
-    modulus: int = 5
+    links: int = 4
+    modulus: int = 3
 
 
 Task = ListOps | Copy | Chain
@@ -98,7 +98,7 @@ TASKS: dict[str, Task] = {
     "listops-small": ListOps(24_000, 20, 100),
     "copy": Copy(12_000),
     "selective-copy": Copy(12_000, scattered=True),
-    **{f"chain-{link}": Chain(link) for link in range(1, 6)},
+    **{f"chain-{link}": Chain(link) for link in range(1, 5)},
 }
 
 
