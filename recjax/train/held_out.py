@@ -95,7 +95,10 @@ def _last_alone(view: Any) -> Any:
 
 
 def loss_of_each(model: Model, loaders: Sequence[Loader], items: Sequence[Items]) -> Callable[[Params], np.ndarray]:
-    """A function of parameters that gives the mean loss, without dropout, over the batches of each loader."""
+    """A function of parameters that gives the mean loss, without dropout, over the batches of each loader.
+
+    They are full, so the last one begins another pass and has a few samples again.
+    """
     mesh = jax.sharding.get_mesh()
 
     def sums(params: Params, batch: Batch, items: Items) -> Any:
