@@ -1,9 +1,10 @@
 """recjax ablate skill_chain --seeds 3
 
 Skill-it (Chen et al., NeurIPS 2023) where the order of skills is known: values after one to three steps of a chain,
-each step needing the one before. A model of texts trains on all three; hr@1 is of the last (chance 0.333). The shares of
-the three follow their held-out losses over the graph in which each skill helps the next. Beside it: equal shares, the
-last skill alone, each skill by its own loss, the graph turned round, and one skill after the other, in either order.
+each step needing the one before. A model of texts trains on all three; hr@1 is of the last (chance 0.333). The shares
+of the three follow their held-out losses over the graph in which each skill helps the next. Beside it: equal shares,
+the last skill alone, each skill by its own loss, the graph turned round, and one skill after the other, in either
+order.
 
 Expected:  being measured
 Time:      being measured

@@ -123,9 +123,7 @@ SYSTEMS = {
         pack=False,
         items={"next": Transitions(count=4, gaps=(1.0,))},
     ),
-    "gateau": ids(
-        GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False
-    ),
+    "gateau": ids(GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False),
     "outfit": ids(
         OutfitTransformer(width=8, layers=1, heads=2, dropout=0.0),
         Cloze(LENGTH, align="left", mask_prob=0.1),
