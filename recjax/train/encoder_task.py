@@ -52,6 +52,8 @@ def open_encoder_task(config: RunConfig, out: Path | None = None) -> Task:
         raise InputError(f"the recipe trains {type(model).__name__}, expected a sentence encoder (Alignment)")
     if not isinstance(data, Mixture):
         raise InputError("the recipe's data are one dataset, expected a Mixture: encoders learn from several")
+    if data.weighting is not None:
+        raise InputError("data.weighting follows held-out losses, which an encoder's training has not: set it to none")
     encoder, opened = model.read(), data.open()
     datasets = [dataset for dataset, _ in opened]
     loaders: list[Any] = []

@@ -111,6 +111,8 @@ def _fit(part: Part, task: Task | None) -> Result:
         beginning, train_step = _prepare(config, run_dir, task, calendar.total, mesh, checkpoints, source, known)
         start, state, progress = beginning.step, beginning.state, beginning.progress
         progress.reconsider(config.train.patience)
+        if task.shares is not None:
+            task.shares.resume(progress)
         run_folder.claim(run_dir, config)
         if task.keep is not None and not part.title:
             task.keep(run_dir)
@@ -130,6 +132,10 @@ def _fit(part: Part, task: Task | None) -> Result:
         while step < calendar.total and not (progress.stopped or preempted):
             if calendar.refreshes(step):
                 state = refresher(state, step)
+                goodput.spent("refresh")
+                journal.restart()
+            if task.shares is not None and calendar.weighs(step):
+                journal.weighed(step, task.shares.update(state.params, step, progress))
                 goodput.spent("refresh")
                 journal.restart()
             with jax.transfer_guard("disallow"), _diverging(checkpoints):
@@ -181,7 +187,8 @@ def _open(part: Part) -> Task:
 def _calendar(train: Train, task: Task) -> Calendar:
     epoch = task.loader.steps(1)
     total = train.task_steps or task.loader.steps(train.epochs or 0)
-    return Calendar.of(train, total, epoch, task.validate is not None, task.model.refresh_every)
+    weigh = 0 if task.shares is None else task.shares.every
+    return Calendar.of(train, total, epoch, task.validate is not None, task.model.refresh_every, weigh)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ class Calendar:
         save_every: steps between checkpoints.
         log_every: steps between lines of the log.
         refresh_every: steps between refreshes of frozen parameters; 0 = never.
+        weigh_every: steps between changes of the shares of a mixture; 0 = never.
     """
 
     total: int
@@ -101,10 +102,17 @@ class Calendar:
     save_every: int
     log_every: int
     refresh_every: int = 0
+    weigh_every: int = 0
 
     @classmethod
     def of(
-        cls, train: Train, total: int, epoch: int, validated: bool, refresh: int | Literal["epoch"] | None = None
+        cls,
+        train: Train,
+        total: int,
+        epoch: int,
+        validated: bool,
+        refresh: int | Literal["epoch"] | None = None,
+        weigh: int = 0,
     ) -> "Calendar":
         """The calendar of a run of `total` steps, `epoch` to a pass over the data.
 
@@ -114,6 +122,7 @@ class Calendar:
             epoch: steps of an epoch.
             validated: whether there is anything to validate on.
             refresh: steps between refreshes, "epoch" for one in each, None for never.
+            weigh: steps between changes of the shares of a mixture, 0 for never.
 
         Raises:
             InputError: patience without validation, or `refresh` is something else.
@@ -126,7 +135,7 @@ class Calendar:
             shown = "a method, not a property" if callable(refresh) else repr(refresh)
             raise InputError(f"refresh_every of the model is {shown}, expected steps, 'epoch' or None")
         refresh_every = epoch if refresh == "epoch" else refresh or 0
-        return cls(total, every, train.save_every or every or epoch, train.log_every, refresh_every)
+        return cls(total, every, train.save_every or every or epoch, train.log_every, refresh_every, weigh)
 
     def validates(self, step: int) -> bool:
         return bool(self.evaluate_every) and (step % self.evaluate_every == 0 or step == self.total)
@@ -139,8 +148,12 @@ class Calendar:
 
     def anything(self, step: int) -> bool:
         """True if the loop has something to do after this step beside going on."""
-        return self.validates(step) or self.saves(step) or self.refreshes(step)
+        return self.validates(step) or self.saves(step) or self.refreshes(step) or self.weighs(step)
 
     def refreshes(self, step: int) -> bool:
         """True if frozen parameters are refreshed before the step that follows `step` steps; never after the last."""
         return bool(self.refresh_every) and step % self.refresh_every == 0 and step < self.total
+
+    def weighs(self, step: int) -> bool:
+        """True if the shares of a mixture change before the step that follows `step` steps; not before the first."""
+        return bool(self.weigh_every) and step > 0 and step % self.weigh_every == 0 and step < self.total

@@ -93,6 +93,13 @@ class Journal:
         note = "  best so far" if better else f"  best {self._progress.best_value:.4f} at {self._progress.best_step}"
         self._reporter.line(f"step {step}  validation {metric} {metrics[metric]:.4f}{note}")
 
+    def weighed(self, step: int, values: dict[str, float]) -> None:
+        """Logs a change of the shares of a mixture, and shows the shares."""
+        if self._log is not None:
+            self._log.write(step, values)
+        shares = [(name.rpartition("/")[2], value) for name, value in values.items() if "/share/" in name]
+        self._reporter.line(f"step {step}  shares {', '.join(f'{name} {value:.2f}' for name, value in shares)}")
+
     def account(self, step: int) -> None:
         """Logs where time has gone so far."""
         if self._log is not None:

@@ -17,10 +17,11 @@ from recjax.data.dataset import Dataset
 from recjax.data.items import CODES, Items, bare_items, by_catalog, on_devices
 from recjax.data.splits import Split
 from recjax.data.transitions import item_counts
-from recjax.evaluate.evaluator import EvaluationData, validation
+from recjax.evaluate.evaluator import EvaluationData, sampled, validation
 from recjax.models.model import ItemStats, Model
 from recjax.train import own_items
 from recjax.train.catalogs import Catalogs, open_catalogs
+from recjax.train.held_out import Shares, held_out_loader, loss_of_each
 from recjax.typing import InputError, Params
 
 Shapes = dict[str, tuple[int, ...]]
@@ -56,6 +57,7 @@ class Task:
         keep: run folder -> the catalog that the run ranks is written there, see `recjax.train.own_items`.
         catalog: `item_id` and `title` of the items, where batches are of one catalog; else None.
         left_out: items of the dataset without events, which the model cannot rank.
+        shares: changes those of a mixture by held-out losses, or None.
     """
 
     dataset: str
@@ -69,6 +71,7 @@ class Task:
     keep: Callable[[Path], None] | None = None
     catalog: pl.DataFrame | None = None
     left_out: int = 0
+    shares: Shares | None = None
 
 
 def item_stats(dataset: Dataset, split: Split, catalogs: Catalogs | None = None) -> ItemStats:
@@ -180,10 +183,18 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
     theirs_stats, validate = item_stats(target, split, theirs), None
     if config.train.evaluate_every != 0 and len(split.validation):
         model: Model = config.model.build(theirs_stats)
-        validate = _validation(config, model, target, split, device_items(theirs, [target])[0])
+        ranked = datasets if data.held_out is None else [target]
+        validate = _validation(config, model, target, split, device_items(theirs, ranked)[0])
     keep = partial(own_items.write, dataset=target, stats=theirs_stats, items=theirs and theirs.parts[0])
-    loader = MixedLoader(loaders, data.weights(datasets))
-    return Task(*joint_identity(datasets), config.model.build(stats), loader, items, validate, keep=keep)
+    rule, trained = data.weighting, config.model.build(stats)
+    loader, shares = MixedLoader(loaders, data.weights(datasets), rule and rule.every), None
+    if rule is not None:
+        held_out = [
+            held_out_loader(sampled(split.validation, rule.users), own, data.view, own_relations)
+            for (_, split), own, own_relations in zip(opened, loaders, catalogs.relations, strict=True)
+        ]
+        shares = Shares(rule, data.datasets, loader, loss_of_each(trained, held_out, items))
+    return Task(*joint_identity(datasets), trained, loader, items, validate, keep=keep, shares=shares)
 
 
 def check_ranks(config: RunConfig) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from recjax.data.batches.loader import Loader
 from recjax.data.batches.views import Shifted
-from recjax.data.embedded.long_range import TASKS, Copy, ListOps, long_range
+from recjax.data.embedded.long_range import TASKS, Chain, Copy, ListOps, long_range
 from recjax.data.prepare.build import build
 from recjax.data.splits import ByUser
 from recjax.typing import InputError
@@ -57,6 +57,15 @@ def test_copies_repeat_what_was_shown_in_order(scattered):
     assert (len(gaps) > 10) == scattered
 
 
+def test_chains_end_in_the_value_after_as_many_steps_as_the_query_says():
+    catalogs = [long_range(f"chain-{link}", task=Chain(link, 40, 3, 4)).catalog for link in (1, 2, 3)]
+    assert all(catalog.equals(catalogs[0]) for catalog in catalogs)
+    for link in (1, 3):
+        for start, *steps, asked, answer in _sequences(f"chain-{link}", Chain(link, 40, 3, 4)):
+            numbers = [int(symbol.split()[1]) for symbol in (start, *steps[:link])]
+            assert len(steps) == 3 and asked == f"query {link}" and answer == f"value {sum(numbers) % 4}"
+
+
 def test_a_view_may_ask_for_the_answer_alone():
     dataset = build(long_range("copy", task=Copy(40, 3, 5)))
     split = ByUser().split(dataset)
@@ -75,4 +84,6 @@ def test_what_cannot_be_made_is_refused():
         long_range("lists")
     with pytest.raises(InputError, match="shortest"):
         long_range("listops", task=ListOps(3, 9, 5))
-    assert set(TASKS) == {"listops", "listops-small", "copy", "selective-copy"}
+    with pytest.raises(InputError, match="1 <= link <= links"):
+        long_range("chain-1", task=Chain(5))
+    assert {"listops", "listops-small", "copy", "selective-copy", "chain-1", "chain-4"} <= set(TASKS)

@@ -23,7 +23,7 @@ import pytest
 import recjax
 from recjax.config import RunConfig, from_json, to_json
 from recjax.data.batches.alterations import Substitute
-from recjax.data.batches.derived import Prefixes, Users, Windows
+from recjax.data.batches.derived import Numbered, Prefixes, Users, Windows
 from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
@@ -39,6 +39,7 @@ from recjax.models.bert4rec import BERT4Rec
 from recjax.models.dare import DARE
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
+from recjax.models.gateau import GATEAU
 from recjax.models.idnp import IDNP
 from recjax.models.lightgcn import LightGCN
 from recjax.models.llm4dsr import LLM4DSR
@@ -127,6 +128,7 @@ SYSTEMS = {
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"alike": Neighbours(count=3)},
     ),
+    "gateau": ids(GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False),
     "outfit": ids(
         OutfitTransformer(width=8, layers=1, heads=2, dropout=0.0),
         Cloze(LENGTH, align="left", mask_prob=0.1),

@@ -173,9 +173,12 @@ def steps_made(monkeypatch):
     return made
 
 
-def test_each_step_function_compiles_once(tmp_path, steps_made):
-    fit(everything(), tmp_path, toy_task(on_step=interrupt_at(5)))
-    fit(everything(), tmp_path, toy_task())
+def test_a_step_compiles_once_for_the_runs_of_a_process_that_differ_by_seed_and_folder(tmp_path, steps_made):
+    fit(everything(), tmp_path / "one", toy_task(on_step=interrupt_at(5)))
+    fit(everything(), tmp_path / "one", toy_task())
+    fit(replace(everything(), seed=1), tmp_path / "two", toy_task())
+    assert [step._cache_size() for step in steps_made] == [1]
+    fit(replace(everything(), optim=AdamW(0.03)), tmp_path / "three", toy_task())
     assert [step._cache_size() for step in steps_made] == [1, 1]
 
 

@@ -127,6 +127,33 @@ class Numbered(Derived):
         return _numbered(samples, "samples", np.cumsum(samples.lengths > 0, dtype=np.int32) - 1)
 
 
+@dataclass(frozen=True)
+class Every(Derived):
+    """A loss at every few positions of a sample, counted back from its last: at the answers among questions.
+
+    Attributes:
+        view: which otherwise gives a loss to all of them.
+        step: positions from one with a loss to the next.
+    """
+
+    step: int = 2
+
+    def __post_init__(self) -> None:
+        require(self, step=COUNT)
+
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        samples = self.view.open(histories, n_items, seed, relations)
+
+        def fill(placement: Placement) -> Batch:
+            batch, lengths = samples.fill(placement), placement.lengths
+            left = np.repeat(lengths, lengths) - ranges(1, lengths)
+            weights = batch.weights.copy()
+            weights.reshape(-1)[ranges(placement.starts, lengths)[left % self.step > 0]] = 0.0
+            return replace(batch, weights=weights)
+
+        return replace(samples, fill=fill)
+
+
 def _numbered(samples: Samples, name: str, numbers: np.ndarray) -> Samples:
     """The samples with a number of each beside it, int32 [n]."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recjax.data.batches.loader import Data, Loader, open_data, prefetched
+from recjax.data.batches.shares import Weighting
 from recjax.data.batches.views import Batch, Shifted
 from recjax.data.dataset import Dataset
 from recjax.data.prepare.preparation import Preparation
@@ -27,6 +28,7 @@ class Mixture:
             validates on the first dataset.
         temperature: a dataset of n events is drawn with weight n ** temperature: 1 in proportion to its size, 0 all
             alike.
+        weighting: rule by which the shares change while training, in place of `temperature`: `SkillIt` or `InOrder`.
         view: what one training sample is.
         split: which events train, validate and test.
         prepare: filters.
@@ -37,6 +39,7 @@ class Mixture:
     datasets: tuple[str, ...]
     held_out: str | None = None
     temperature: float = 0.5
+    weighting: Weighting | None = None
     view: Any = field(default_factory=Shifted)
     split: Any = field(default_factory=LeaveOneOut)
     prepare: Preparation = field(default_factory=Preparation)
@@ -51,6 +54,8 @@ class Mixture:
             refuse(self, "datasets", "each dataset once")
         if self.held_out in self.datasets:
             refuse(self, "held_out", "a dataset that is not among datasets, which would not hold it out")
+        if self.weighting is not None:
+            self.weighting.check(self.datasets)
 
     @property
     def dataset(self) -> str:
@@ -71,7 +76,9 @@ class Mixture:
         return [open_data(self.on(name)) for name in self.datasets]
 
     def weights(self, datasets: Sequence[Dataset]) -> list[float]:
-        """Frequency with which steps draw from each of the training datasets, up to a factor."""
+        """Frequency with which the first steps draw from each of the training datasets, up to a factor."""
+        if self.weighting is not None:
+            return self.weighting.weights(self.datasets, np.zeros((0, len(datasets)))).tolist()
         return [float(dataset.n_interactions) ** self.temperature for dataset in datasets]
 
 
@@ -82,26 +89,31 @@ def joint_identity(datasets: Sequence[Dataset]) -> tuple[str, str]:
 
 
 class MixedLoader:
-    """Batches of several loaders: `batch(step)` is a pure function of (loaders, weights, step).
+    """Batches of several loaders: `batch(step)` is a pure function of (loaders, weights and their changes, step).
 
     Which loader a step draws from is planned as evenly as the weights allow: the j-th batch of a loader of share w
     stands at time (j + 1/2) / w, and steps take them in the order of time. After any number of steps each loader has
-    given its share to within a batch, and resuming needs one integer.
+    given its share to within a batch, and resuming needs one integer and the changes so far.
 
     Args:
         loaders: one a catalog; all with rows of the same shape.
         weights: of each loader, positive.
+        every: steps between changes of the weights, which batches are not made ahead of; None where there are none.
     """
 
-    def __init__(self, loaders: Sequence[Loader], weights: Sequence[float]):
+    def __init__(self, loaders: Sequence[Loader], weights: Sequence[float], every: int | None = None):
         shapes = {(loader.rows, loader.row_length) for loader in loaders}
         if len(shapes) != 1 or len(weights) != len(loaders):
             raise InputError("loaders of a mixture must have rows of one shape and one weight each")
-        shares = np.asarray(weights, np.float64)
-        if not (shares > 0).all():
-            raise InputError(f"weights of a mixture must be above 0, found {shares.tolist()}")
-        self.loaders, self.shares = list(loaders), shares / shares.sum()
-        self._order = np.zeros((0, 2), np.int64)
+        self.loaders, self.every, self.shares = list(loaders), every, _shares(weights)
+        self._before = self._order = np.zeros((0, 2), np.int64)
+
+    def change(self, step: int, weights: Sequence[float]) -> None:
+        """Draws by other weights from a step on; each loader resumes at the batch that it had come to."""
+        if step:
+            self.source(step - 1)
+        self._before = self._order = self._order[:step]
+        self.shares = _shares(weights)
 
     def steps(self, epochs: float) -> int:
         """Steps of so many passes, where a pass draws as many batches as all the loaders hold."""
@@ -112,7 +124,10 @@ class MixedLoader:
         if step < 0:
             raise InputError(f"step is {step}, expected 0 or more")
         if step >= len(self._order):
-            self._order = _interleaved(self.shares, max(2 * step, 1024))
+            before, k = self._before, len(self.loaders)
+            after = _interleaved(self.shares, max(2 * (step - len(before)), 1024))
+            drawn = np.bincount(before[:, 0], minlength=k)
+            self._order = np.concatenate([before, after + np.stack([np.zeros(len(after), int), drawn[after[:, 0]]], 1)])
         loader, number = self._order[step]
         return int(loader), int(number)
 
@@ -132,15 +147,29 @@ class MixedLoader:
 
     def iterate(self, start: int, stop: int, *, threads: int = 2, ahead: int = 4) -> Iterator[Batch]:
         """Batches `start` to `stop - 1`; see `Loader.iterate`."""
-        if stop > start:
-            self.source(stop - 1)  # planned here, so that the threads only read the plan
         makers: list[Callable[[int], Batch]] = [loader.maker() for loader in self.loaders]
 
         def make(step: int) -> Batch:
             loader, number = self.source(int(step))
             return makers[loader](number)
 
-        return prefetched(range(start, stop), make, threads, ahead)
+        def pieces() -> Iterator[Batch]:
+            first = start
+            while first < stop:
+                last = stop if self.every is None else min(stop, first - first % self.every + self.every)
+                self.source(last - 1)  # planned here, so that the threads only read the plan
+                yield from prefetched(range(first, last), make, threads, ahead)
+                first = last
+
+        return pieces()
+
+
+def _shares(weights: Sequence[float]) -> np.ndarray:
+    """float64 [k], the weights with a sum of 1."""
+    shares = np.asarray(weights, np.float64)
+    if not (shares > 0).all():
+        raise InputError(f"weights of a mixture must be above 0, found {shares.tolist()}")
+    return shares / shares.sum()
 
 
 def _interleaved(shares: np.ndarray, steps: int) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Datasets that need no file: made when they are asked for, always the same."""
 
-from recjax.data.embedded import long_range, synthetic
+from recjax.data.embedded import function_classes, long_range, synthetic
 from recjax.data.importers import RawLogs
 
-NAMES = (*synthetic.NAMES, *long_range.TASKS)
+NAMES = (*synthetic.NAMES, *long_range.TASKS, *function_classes.TASKS)
 
 
 def generate(name: str) -> RawLogs:
     """The embedded dataset of one of `NAMES`."""
+    if name in function_classes.TASKS:
+        return function_classes.function_classes(name)
     return long_range.long_range(name) if name in long_range.TASKS else synthetic.synthetic(name)

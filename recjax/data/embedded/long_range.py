@@ -10,6 +10,9 @@ seen items not masked, hr@1 is the accuracy. The view gives a loss to the answer
   2016): the lag is the same for all, which a fixed convolution can learn.
 * `selective-copy`: the same with the symbols scattered among the blanks (Gu & Dao 2023): what to keep depends on what
   it is, so a mixer whose weights do not depend on the input cannot do it.
+* `chain-1` to `chain-4`: a value, four steps, each of which adds a number modulo 3, and a query: the value after so
+  many steps. It follows from the value one step earlier, so these are skills in an order, as those of LEGO are (Zhang
+  et al. 2022; Chen et al. 2023), and all have the same items.
 """
 
 from dataclasses import dataclass
@@ -26,6 +29,9 @@ OPERATORS = {
     "[MED": lambda values: int(np.median(values)),
     "[SM": lambda values: sum(values) % 10,
 }
+COLOURS = ("white", "red", "blue", "green", "yellow", "black", "orange", "purple", "brown", "pink")
+"""Numbers in titles of chains: encoders of texts may pass over digits."""
+
 _NESTED = 0.25
 """Probability that an argument is an expression, not a digit."""
 
@@ -68,15 +74,35 @@ class Copy:
     alphabet: int = 8
 
 
-TASKS: dict[str, ListOps | Copy] = {
+@dataclass(frozen=True)
+class Chain:
+    """Sizes of a set of chains.
+
+    Attributes:
+        link: steps until the value that is the answer.
+        count: chains.
+        links: steps of a chain.
+        modulus: values.
+    """
+
+    link: int
+    count: int = 8_000
+    links: int = 4
+    modulus: int = 3
+
+
+Task = ListOps | Copy | Chain
+
+TASKS: dict[str, Task] = {
     "listops": ListOps(98_000, 500, 2_000),
     "listops-small": ListOps(24_000, 20, 100),
     "copy": Copy(12_000),
     "selective-copy": Copy(12_000, scattered=True),
+    **{f"chain-{link}": Chain(link) for link in range(1, 5)},
 }
 
 
-def long_range(name: str, seed: int = 0, task: ListOps | Copy | None = None) -> RawLogs:
+def long_range(name: str, seed: int = 0, task: Task | None = None) -> RawLogs:
     """Generates a task: the same bits for the same arguments.
 
     Args:
@@ -91,7 +117,7 @@ def long_range(name: str, seed: int = 0, task: ListOps | Copy | None = None) -> 
         raise InputError(f"no embedded task named {name!r}, expected one of {', '.join(TASKS)}")
     task = task or TASKS[name]
     rng = np.random.default_rng([seed, list(TASKS).index(name)])
-    sequences = _expressions(rng, task) if isinstance(task, ListOps) else _copies(rng, task)
+    sequences = _sequences(rng, task)
     owner = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
     symbols = [symbol for sequence in sequences for symbol in sequence]
     place = np.concatenate([np.arange(len(sequence)) for sequence in sequences])
@@ -100,12 +126,22 @@ def long_range(name: str, seed: int = 0, task: ListOps | Copy | None = None) -> 
         schema_overrides={"timestamp": pl.Int64},
     ).with_columns(pl.format("sequence-{}", pl.col("user_id").cast(pl.String).str.zfill(6)).alias("user_id"))
     ids = interactions["item_id"].unique().sort()
+    titles = ids
+    if isinstance(task, Chain):  # one catalog for all links
+        ids = pl.Series(_chain_items(task))
+        titles = ids.map_elements(_in_words, return_dtype=pl.String)
     return RawLogs(
         name=name,
         interactions=interactions,
-        catalog=pl.DataFrame({"item_id": ids, "title": ids}),
+        catalog=pl.DataFrame({"item_id": ids, "title": titles}),
         notes={"format": "long range", "task": repr(task), "seed": seed},
     )
+
+
+def _sequences(rng: np.random.Generator, task: Task) -> list[list[str]]:
+    if isinstance(task, ListOps):
+        return _expressions(rng, task)
+    return _copies(rng, task) if isinstance(task, Copy) else _chains(rng, task)
 
 
 def _expressions(rng: np.random.Generator, task: ListOps) -> list[list[str]]:
@@ -155,3 +191,26 @@ def _copies(rng: np.random.Generator, task: Copy) -> list[list[str]]:
         shown[:, : task.symbols] = kept
     letters = np.array([*(chr(ord("a") + number) for number in range(task.alphabet)), "."])
     return [[*letters[row].tolist(), "copy", *letters[again].tolist()] for row, again in zip(shown, kept, strict=True)]
+
+
+def _chains(rng: np.random.Generator, task: Chain) -> list[list[str]]:
+    if not 1 <= task.link <= task.links < len(COLOURS) or task.count < 1 or not 2 <= task.modulus <= len(COLOURS):
+        raise InputError(f"{task} cannot be: expected 1 <= link <= links < 10, a count, a modulus from 2 to 10")
+    steps = rng.integers(task.modulus, size=(task.count, task.links + 1))  # the first is the value at the start
+    answers = steps[:, : task.link + 1].sum(axis=1) % task.modulus
+    return [
+        [f"start {row[0]}", *(f"step {number}" for number in row[1:]), f"query {task.link}", f"value {answer}"]
+        for row, answer in zip(steps.tolist(), answers.tolist(), strict=True)
+    ]
+
+
+def _chain_items(task: Chain) -> list[str]:
+    """Items of the chains of all links."""
+    kinds = {"query": range(1, task.links + 1)} | dict.fromkeys(("start", "step", "value"), range(task.modulus))
+    return [f"{kind} {number}" for kind, numbers in kinds.items() for number in numbers]
+
+
+def _in_words(item: str) -> str:
+    """Title of an item of a chain."""
+    kind, number = item.split()
+    return f"{kind} {COLOURS[int(number)]}"

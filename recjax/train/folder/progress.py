@@ -16,6 +16,8 @@ class Progress:
         stale: validations since then.
         stopped: why training ended before its last step, or None.
         window: sums and weights since the last line of the log, by metric.
+        shares: changes of the shares of a mixture, each with its `step`, the held-out `losses` of the datasets and the
+            `weights` from there on.
     """
 
     best_step: int | None = None
@@ -23,6 +25,7 @@ class Progress:
     stale: int = 0
     stopped: str | None = None
     window: dict[str, list[float]] = field(default_factory=dict)
+    shares: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, sums: dict[str, tuple[float, float]]) -> None:
         """Adds a step's sums to the window."""
