@@ -57,11 +57,25 @@ def text_vectors(encoder: str, dataset: Dataset) -> np.ndarray:
     return whitened(found.vectors, found.known)
 
 
-def measured(name: str, share: float, users: int | None, by_time: bool, encoder: str | None = None) -> Row:
+def without_order_of_a_day(dataset: Dataset) -> Dataset:
+    """The dataset with the events of each user's days in a random order: what a log of days can be trusted with."""
+    users = np.repeat(np.arange(dataset.n_users), np.diff(dataset.offsets))
+    days = np.asarray(dataset.timestamps) // 86_400
+    order = np.lexsort((np.random.default_rng(0).random(len(users)), days, users))
+    fingerprint = f"{dataset.fingerprint} days shuffled"
+    return replace(dataset, items=np.asarray(dataset.items)[order], fingerprint=fingerprint)
+
+
+def measured(
+    name: str, share: float, users: int | None, by_time: bool, encoder: str | None = None, shuffled: bool = False
+) -> Row:
     """Figures of one catalog at one share of its users."""
     config = evidence_config(name)
     data = replace(config.data, split=GlobalTime()) if by_time else config.data
     dataset, split = open_data(data)
+    if shuffled:
+        dataset = without_order_of_a_day(dataset)
+        split = data.split.split(dataset)
     asked = sampled(split.test, users)
     catalog = counted(config, dataset, split, asked, share=share)
     values = {"pretrained": catalog.ndcg(weights()), "hand": catalog.ndcg(untrained())}
@@ -78,7 +92,7 @@ def measured(name: str, share: float, users: int | None, by_time: bool, encoder:
     gain = {system: values["pretrained"] - found for system, found in values.items() if system != "pretrained"}
     return {
         "dataset": name,
-        "split": split.name,
+        "split": split.name + (", days shuffled" if shuffled else ""),
         "share": share,
         "users": len(asked),
         METRIC: {system: float(found.mean()) for system, found in values.items()},
@@ -99,6 +113,7 @@ def table(rows: list[Row]) -> str:
         figures = " | ".join(f"{row[METRIC][system]:.4f}".lstrip("0") for system in systems)
         gains = " | ".join("{:+.4f} ± {:.4f}".format(*row["gain"][rival]) for rival in rivals)
         where = f"{row['dataset']}{', in time' if row['split'].startswith('global') else ''}"
+        where += ", days shuffled" if row["split"].endswith("shuffled") else ""
         lines.append(f"| {where} | {row['share']:.0%} | {row['users']:,} | {figures} | {gains} |")
     return "\n".join(lines) + "\n"
 
@@ -129,13 +144,15 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=(0.0, 0.01, 0.03, 0.1, 0.3, 1.0))
     parser.add_argument("--users", type=int, help="ask so many, a fixed sample (default all)")
     parser.add_argument("--time", action="store_true", help="split at a time, the same for all users")
+    parser.add_argument("--shuffle-days", action="store_true", help="put the events of a user's day in a random order")
     parser.add_argument("--encoder", help="folder or name of a sentence encoder, for its two rows")
     parser.add_argument("--out", type=Path, required=True, help="path of the files, without an ending")
     options = parser.parse_args()
     rows = []
     for name in options.datasets:
         for share in options.shares:
-            rows.append(measured(name, share, options.users, options.time, options.encoder))
+            given = (options.users, options.time, options.encoder, options.shuffle_days)
+            rows.append(measured(name, share, *given))
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     options.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(table(rows))
