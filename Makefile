@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What is installed is what was locked, file by file: pip compares the hashes.
 LOCKED = --quiet --no-compile --require-hashes -r
 
-.PHONY: help quickstart test docs attack pytest test-tpu beam lint types lock audit clean
+.PHONY: benchmarks help quickstart test docs attack pytest test-tpu beam lint types lock audit clean
 
 help:
 	@echo "make quickstart  install into $(VENV), train RecGPT on two embedded catalogs, rank a third"
@@ -21,6 +21,7 @@ help:
 	@echo "make beam        install Apache Beam into $(VENV)-beam, test preparing by it"
 	@echo "make test-tpu    compile for TPU pods, which needs no TPU but libtpu (0.7 GB, into $(VENV)/libtpu); minutes"
 	@echo "make attack      kills, flipped bits, hostile inputs, folders and settings: counts, and status 1 on a fault; half an hour"
+	@echo "make benchmarks  recjax beside its rivals: one table of ratios and aims; an hour, see experiments/benchmarks/README.md"
 	@echo "make lint        ruff and the import order of the rooms"
 	@echo "make types       pyright"
 	@echo "make docs        the documentation as a site, in site/"
@@ -60,6 +61,10 @@ attack: $(VENV)/.dev
 	$(BIN)/python experiments/benchmarks/many_saves.py
 	$(BIN)/python -m pytest tests/test_settings.py tests/test_files.py tests/test_scratch.py \
 		tests/evaluate/test_stream_files.py tests/train/test_signals.py tests/multi_process
+
+# The rivals' environments are made by experiments/benchmarks/peers/setup.sh, and named by RECJAX_PEERS.
+benchmarks: $(VENV)/.runtime
+	$(BIN)/python experiments/benchmarks/all.py --out results
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

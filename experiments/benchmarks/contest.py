@@ -28,8 +28,16 @@ sys.path.insert(0, str(REPOSITORY))  # also where recjax is not installed
 
 from recjax.data.store.prepared import find  # noqa: E402
 
-PEERS = {"torch": "torch", "torch-compact": "torch", "rectools": "rectools", "replay": "replay"}
-"""Name of a side -> its environment; "torch-compact" makes logits only where there is a target."""
+PEERS = {
+    "torch": "torch",
+    "rectools": "rectools",
+    "replay": "replay",
+    "faiss": "faiss",
+    "sentence_transformers": "texts",
+    "onnx": "texts",
+}
+"""Driver of a side -> its environment. A side is called after its driver, and after a hyphen what is special about it:
+"torch-compact" makes logits only where there is a target."""
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 150)
 
@@ -74,9 +82,10 @@ def prepare(name: str, folder: Path) -> Prepared:
 
 def interpreter(name: str, peers: Path) -> Path:
     """The Python that runs a side."""
-    if name not in ("recjax", *PEERS):
+    driver = name.partition("-")[0]
+    if driver not in ("recjax", *PEERS):
         raise SystemExit(f"no side is called {name!r}; there are: recjax, {', '.join(PEERS)}")
-    python = Path(sys.executable) if name == "recjax" else peers / PEERS[name] / "bin" / "python"
+    python = Path(sys.executable) if driver == "recjax" else peers / PEERS[driver] / "bin" / "python"
     if not python.exists():
         raise SystemExit(f"{python} does not exist: make the environments with {FOLDER}/peers/setup.sh {peers}")
     return python
@@ -86,24 +95,25 @@ class Side:
     """One process, ours or a peer's.
 
     Args:
-        name: "recjax" or a key of `PEERS`.
+        name: "recjax" or a key of `PEERS`, and perhaps what is special about it.
         settings: what to train, see `peers/turns.py`.
         folder: for its settings and log.
         peers: folder of the peers' environments.
-        system: what is trained: a driver is called after its environment and this.
+        system: what is trained: a driver's file is called after it and this.
     """
 
     def __init__(self, name: str, settings: dict[str, Any], folder: Path, peers: Path, system: str = "sasrec"):
         self.name = name
-        driver, python = PEERS.get(name, name), interpreter(name, peers)
-        given = {**settings, "extra": name.partition("-")[2]}
+        driver, _, extra = name.partition("-")
+        python = interpreter(name, peers)
+        given = {**settings, "extra": extra}
         path = folder / f"{name}.json"
         path.write_text(json.dumps(given))
         self._log = folder / f"{name}.log"
         threads = str(given["threads"])
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         environment.pop("PYTHONPATH", None)
-        if name == "recjax":
+        if driver == "recjax":
             environment["PYTHONPATH"] = str(REPOSITORY)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
@@ -184,6 +194,11 @@ def median(values: Sequence[float], form: str = ",.0f") -> str:
     if len(values) == 1:
         return f"{values[0]:{form}}"
     return f"{statistics.median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
+
+
+def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], clock: str) -> list[float]:
+    """Round by round, how many times as long the other side takes for the same work."""
+    return [b[clock] / max(a[clock], 1e-9) for a, b in zip(ours, theirs, strict=True)]
 
 
 def gigabytes(size: float) -> str:

@@ -22,7 +22,7 @@ from recjax.decode import expansion, stepwise
 from recjax.decode.exact import Logits, code_scorer, code_scores
 from recjax.decode.stepwise import UNRANKED, Begin, Normalise, Step
 from recjax.decode.trie import Trie
-from recjax.ops.items.topk import DOT_PRODUCT, Scorer, rank_by, ranks_by, scores_by, topk_by
+from recjax.ops.items.topk import DOT_PRODUCT, Scorer, rank_by, ranks_by, scores_by, topk_and_rank_by, topk_by
 from recjax.typing import Array, Bool, Float, InputError, Int
 
 __all__ = ["UNRANKED", "CodeSum", "DotProduct", "Overlay", "Pairs", "Scoring", "Stepwise"]
@@ -112,6 +112,17 @@ class _EveryItem(Scoring):
     def rank(self, targets: Int[Array, " q"], seen: Int[Array, "q s"], candidates: Array | None = None) -> Ranks:
         where = {"candidates": candidates, "start": self.start, "n_items": self.n_items}
         return rank_by(*self._parts(), targets, seen, **where)
+
+    def rank_and_list(
+        self, targets: Int[Array, " q"], seen: Int[Array, "q s"], k: int, candidates: Array | None = None
+    ) -> tuple[Int[Array, " q"], Int[Array, "q k"]]:
+        if candidates is not None:
+            return super().rank_and_list(targets, seen, k, candidates)
+        scorer, queries, table = self._parts()
+        items, ranks = topk_and_rank_by(
+            scorer, queries, table, targets, seen, k, start=self.start, n_items=self.n_items
+        )
+        return ranks, items
 
     def ranks(self, targets: Int[Array, "q t"], seen: Int[Array, "q s"]) -> Int[Array, "q t"]:
         return ranks_by(*self._parts(), targets, seen, start=self.start, n_items=self.n_items)[0]

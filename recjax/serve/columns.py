@@ -15,7 +15,8 @@ from recjax.data.batches.views import Queries
 from recjax.data.items import Items
 from recjax.decode.scoring import DotProduct, Lists, Scoring
 from recjax.models.model import Model
-from recjax.ops.items.topk import DOT_PRODUCT, REGISTER_ROWS, Scorer, topk_by
+from recjax.ops.items.chunks import REGISTER_ROWS
+from recjax.ops.items.topk import DOT_PRODUCT, Scorer, topk_by
 from recjax.typing import Array, Float, Params
 
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from recjax.ops.items.topk import DOT_PRODUCT, QUERY_BLOCK, masked_rank, masked_topk, ranks_by, scores_by
+from recjax.ops.items.topk import (
+    DOT_PRODUCT,
+    QUERY_BLOCK,
+    Scorer,
+    masked_rank,
+    masked_topk,
+    ranks_by,
+    scores_by,
+    topk_and_rank_by,
+)
 
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 4, 1)]
 
@@ -82,6 +91,46 @@ def test_equals_brute_force_on_real_numbers():
     np.testing.assert_allclose(values, brute_topk(scores, 20)[1], rtol=1e-5)
     ranks, _ = masked_rank(users, table, targets, seen, bias=bias, chunk=700)
     np.testing.assert_array_equal(ranks, brute_rank(scores, raw, targets))
+
+
+@pytest.mark.parametrize(("integers", "chunk"), [(True, 2_000), (False, 700)])
+def test_few_of_a_wide_chunk_equal_brute_force(chunk, integers):
+    """Integers tie where the list ends, so that all scores are sorted; real numbers leave most groups out."""
+    users, table, bias, seen = problem(8, 1_407, 30, integers=integers)
+    raw = raw_scores(users, table, bias)
+    scores = competing(raw, seen, 1_400)
+    targets = np.arange(8, dtype=np.int32) * 150 + 1
+    where = {"n_items": 1_400, "chunk": chunk}
+
+    @jax.jit
+    def everything():
+        both = topk_and_rank_by(
+            DOT_PRODUCT, users, (table, bias), jnp.asarray(targets), jnp.asarray(seen), 10, n_items=1_400, chunk=chunk
+        )
+        lists = masked_topk(users, table, seen, 10, bias=bias, **where)
+        return *lists, masked_rank(users, table, targets, seen, bias=bias, **where)[0], both
+
+    items, values, ranks, both = everything()
+    np.testing.assert_array_equal(items, brute_topk(scores, 10)[0])
+    np.testing.assert_allclose(values, brute_topk(scores, 10)[1], rtol=1e-5)
+    np.testing.assert_array_equal(ranks, brute_rank(scores, raw, targets))
+    for found, expected in zip(both, (items, ranks), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_targets_are_compared_as_the_chunks_have_them():
+    """A scorer that gives a row another last bit beside other rows: equal items still tie."""
+
+    def rows(users, table):
+        away = jnp.float32(2.0**-20) * (table.shape[0] == 8)  # gathered targets are as many as queries
+        return users @ table.T + away
+
+    scorer = Scorer(rows, DOT_PRODUCT.pairs, multiple=8)
+    users, table = jnp.ones((8, 1)), jnp.ones((101, 1))
+    targets, seen = jnp.arange(1, 9) * 12, jnp.zeros((8, 1), jnp.int32)
+    ranks, own = ranks_by(scorer, users, table, targets[:, None], seen, n_items=100, chunk=16)
+    np.testing.assert_array_equal(ranks[:, 0], targets)
+    np.testing.assert_array_equal(own, 1.0)
 
 
 @pytest.mark.parametrize("shape", MESHES)

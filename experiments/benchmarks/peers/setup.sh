@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Environments of the peers that the benchmarks run beside recjax, each its own: torch is never a dependency of recjax.
 #
-#   experiments/benchmarks/peers/setup.sh [FOLDER] [torch|rectools|replay ...]
+#   experiments/benchmarks/peers/setup.sh [FOLDER] [torch|rectools|replay|faiss|texts ...]
 #
 # FOLDER defaults to $RECJAX_PEERS, or ~/.cache/recjax-peers. PYTHON chooses the interpreter (3.11), TORCH the torch
 # version. Packages come from whatever index pip is set up for; where that index serves the CUDA build of torch, set
@@ -10,7 +10,7 @@ set -euo pipefail
 folder="${1:-${RECJAX_PEERS:-$HOME/.cache/recjax-peers}}"
 [ $# -gt 0 ] && shift
 peers=("$@")
-[ ${#peers[@]} -eq 0 ] && peers=(torch rectools replay)
+[ ${#peers[@]} -eq 0 ] && peers=(torch rectools replay faiss texts)
 python="${PYTHON:-python3.11}"
 torch="torch==${TORCH:-2.13.0}"
 
@@ -31,7 +31,9 @@ for peer in "${peers[@]}"; do
         # RecTools 0.19 needs numpy below 2, and Lightning up to 2.5.2: later ones load checkpoints differently.
         rectools) install rectools "rectools[torch]==${RECTOOLS:-0.19.0}" "numpy<2" "pytorch-lightning<=2.5.2" ;;
         replay) install replay "replay-rec[torch]==${REPLAY:-0.22.0}" ;;
-        *) echo "unknown peer '$peer', expected torch, rectools or replay" >&2; exit 2 ;;
+        faiss) install faiss "faiss-cpu==${FAISS:-1.15.1}" ;;
+        texts) install texts "sentence-transformers==${SENTENCE_TRANSFORMERS:-6.2.0}" "onnxruntime==${ONNXRUNTIME:-1.32.0}" onnx ;;
+        *) echo "unknown peer '$peer', expected torch, rectools, replay, faiss or texts" >&2; exit 2 ;;
     esac
 done
 echo "export RECJAX_PEERS=$folder"

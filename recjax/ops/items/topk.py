@@ -17,14 +17,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from recjax.ops.items.chunks import REGISTER_ROWS, Rows, length_of, lists_and_ranks
 from recjax.ops.mesh_axes import axis_size
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Bool, Float, Int
 
-QUERY_BLOCK = 256
+QUERY_BLOCK = 128
 """Most queries scored at a time on a device."""
 
 ITEM_CHUNK = 16_384
-"""Most items scored at a time on a device: 16 MB of scores for a block of queries."""
+"""Most items scored at a time on a device: 8 MB of scores for a block of queries."""
 
 
 class Scorer(NamedTuple):
@@ -146,6 +147,24 @@ def rank_by(
     return ranks[:, 0], scores[:, 0]
 
 
+def topk_and_rank_by(
+    scorer: Scorer,
+    users: Any,
+    table: Any,
+    targets: Int[Array, " q"],
+    seen: Int[Array, "q s"],
+    k: int,
+    *,
+    start: Array | int = 0,
+    n_items: Array | int,
+    chunk: int = ITEM_CHUNK,
+) -> tuple[Int[Array, "q k"], Int[Array, " q"]]:
+    """The items of `topk_by` and the ranks of `rank_by`, of scores that are made once."""
+    part = partial(_both_part, k=k, chunk=chunk)
+    items, ranks = _over_mesh(part, scorer, users, (seen, targets[:, None]), table, None, start, n_items)
+    return items, ranks[:, 0]
+
+
 def ranks_by(
     scorer: Scorer,
     users: Any,
@@ -176,34 +195,6 @@ def scores_by(
     return _over_mesh(_scores_part, scorer, users, (items,), table, None, start, n_items)
 
 
-class _Rows(NamedTuple):
-    """The rows of the table that this device owns.
-
-    Attributes:
-        scorer: what scores them.
-        table: pytree of arrays [r, ...].
-        candidates: bool [r] or None.
-        first: id of row 0, below 1 where the catalog starts further down.
-        last: largest item id.
-        axis: name of the mesh axis that rows are sharded over, or None.
-    """
-
-    scorer: Scorer
-    table: Any
-    candidates: Array | None
-    first: Array | int
-    last: Array | int
-    axis: str | None
-
-    @property
-    def length(self) -> int:
-        return _length(self.table)
-
-    def total(self, x: Array) -> Array:
-        """Sum over all owners of rows."""
-        return x if self.axis is None else jax.lax.psum(x, self.axis)
-
-
 def _over_mesh(
     part: Callable,
     scorer: Scorer,
@@ -215,19 +206,19 @@ def _over_mesh(
     last: Array | int,
 ):
     """Runs `part(users, *queries, rows)` over blocks of queries, inside a `shard_map` island where there is a mesh."""
-    candidates = _by_row(candidates, _length(table), start)
+    candidates = _by_row(candidates, length_of(table), start)
     data, model = axis_size(DATA_AXIS), axis_size(MODEL_AXIS)
     if data * model == 1:
-        return _over_blocks(part, users, queries, _Rows(scorer, table, candidates, -start, last, None))
+        return _over_blocks(part, users, queries, Rows(scorer, table, candidates, -start, last, None))
 
     def local(users: Any, queries: tuple, table: Any, candidates: Array | None, start: Array, last: Array):
-        first = jax.lax.axis_index(MODEL_AXIS) * _length(table) - start
-        return _over_blocks(part, users, queries, _Rows(scorer, table, candidates, first, last, MODEL_AXIS))
+        first = jax.lax.axis_index(MODEL_AXIS) * length_of(table) - start
+        return _over_blocks(part, users, queries, Rows(scorer, table, candidates, first, last, MODEL_AXIS))
 
     def padded(tree: Any, parts: int) -> Any:
         return jax.tree.map(lambda x: jnp.pad(x, [(0, -x.shape[0] % parts)] + [(0, 0)] * (x.ndim - 1)), tree)
 
-    count = _length(users)
+    count = length_of(users)
     by_data, by_model, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec(MODEL_AXIS), PartitionSpec()
     # Lists are equal on all devices of the model axis after the exchange, which the checker cannot see.
     island: Any = jax.shard_map(
@@ -241,11 +232,6 @@ def _over_mesh(
     return jax.tree.map(lambda x: x[:count], result)
 
 
-def _length(tree: Any) -> int:
-    """The common leading axis."""
-    return jax.tree.leaves(tree)[0].shape[0]
-
-
 def _by_row(candidates: Array | None, rows: int, start: Array | int) -> Array | None:
     """Candidates by row of the table, from candidates by item id."""
     if candidates is None:
@@ -257,9 +243,9 @@ def _by_row(candidates: Array | None, rows: int, start: Array | int) -> Array | 
     return candidates.at[item].get(mode="fill", fill_value=False)
 
 
-def _over_blocks(part: Callable, users: Any, queries: tuple, rows: _Rows):
+def _over_blocks(part: Callable, users: Any, queries: tuple, rows: Rows):
     """Runs `part` on at most `QUERY_BLOCK` queries at a time and joins the results."""
-    count, multiple = _length(users), rows.scorer.multiple
+    count, multiple = length_of(users), rows.scorer.multiple
     block = min(QUERY_BLOCK, -(-count // multiple) * multiple)
     blocks = -(-count // block)
 
@@ -274,56 +260,6 @@ def _over_blocks(part: Callable, users: Any, queries: tuple, rows: _Rows):
     if blocks == 1:
         return jax.tree.map(lambda x: x[:count], ranked(jax.tree.map(lambda x: x[0], inputs)))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], jax.lax.map(ranked, inputs))
-
-
-class _Scored(NamedTuple):
-    """Scores of a block of queries for a chunk of rows.
-
-    Attributes:
-        scores: float32 [q, c].
-        ids: int32 [c], global item ids.
-        items: bool [c]: rows that are items, each counted in one chunk only.
-        open: bool [c]: items that may compete.
-    """
-
-    scores: Array
-    ids: Array
-    items: Array
-    open: Array
-
-    def finite(self) -> Bool[Array, " q"]:
-        return jnp.all(jnp.isfinite(self.scores) | ~self.items, axis=1)
-
-    def unmasked(self, seen: Array) -> Bool[Array, "q c"]:
-        """Mask of the items that compete for a query: open and not in `seen` [q, s]."""
-        size = self.ids.shape[0]
-        index = seen - self.ids[0]
-        index = jnp.where((seen > 0) & (index >= 0) & (index < size), index, size)  # others fall off the end
-        hidden = jax.vmap(lambda i: jnp.zeros(size, bool).at[i].set(True, mode="drop"))(index)
-        return self.open & ~hidden
-
-
-def _chunks(users: Any, rows: _Rows, chunk: int) -> tuple[int, Callable[[Array | int], _Scored]]:
-    """Number of chunks that the rows fall into, and a function that scores chunk number i."""
-    size = rows.length
-    count = max(1, -(-size // max(chunk, 1)))
-    width = -(-size // count)
-
-    def scored(i: Array | int) -> _Scored:
-        # The last chunk is moved back inside the table; rows that it shares with the one before count only there.
-        start = jnp.minimum(i * width, size - width)
-
-        def cut(x: Array) -> Array:
-            return x if count == 1 else jax.lax.dynamic_slice_in_dim(x, start, width)
-
-        scores = rows.scorer.rows(users, jax.tree.map(cut, rows.table))
-        ids = rows.first + start + jnp.arange(width)
-        items = (ids >= 1) & (ids <= rows.last) & (ids >= rows.first + i * width)
-        # XLA's top-k orders -0.0 below 0.0.
-        scores = jnp.where(scores == 0, 0.0, scores)
-        return _Scored(scores, ids, items, items if rows.candidates is None else items & cut(rows.candidates))
-
-    return count, scored
 
 
 def _dot(equation: str, users: Array, vectors: Array) -> Array:
@@ -347,91 +283,26 @@ def _pair_scores(users: Array, rows: tuple[Array, Array | None]) -> Array:
     return scores if bias is None else scores + bias
 
 
-REGISTER_ROWS = 64
-
 # A product with a single vector may sum the last few items in another order than the rest, so that equal items no
 # longer tie; one with several vectors does not.
 DOT_PRODUCT = Scorer(_row_scores, _pair_scores, multiple=8)
 """Users [q, d] with tables (vectors [n, d], bias [n] or None)."""
 
 
-def _topk_part(users: Any, seen: Array, rows: _Rows, *, k: int, chunk: int) -> tuple[Array, Array]:
-    count, scored = _chunks(users, rows, chunk)
-
-    def step(best, i):
-        scores, ids, finite = best
-        part = scored(i)
-        masked = jnp.where(part.unmasked(seen), part.scores, -jnp.inf)
-        top, place = jax.lax.top_k(masked, min(k, masked.shape[1]))
-        scores, ids = _merge(scores, ids, top, part.ids[place])
-        return (scores, ids, finite & part.finite()), None
-
-    queries = seen.shape[0]
-    best = (jnp.full((queries, k), -jnp.inf), jnp.zeros((queries, k), jnp.int32), jnp.ones(queries, bool))
-    scores, ids, finite = jax.lax.scan(step, best, jnp.arange(count))[0] if count > 1 else step(best, 0)[0]
-    if rows.axis is not None:
-        gathered = [jax.lax.all_gather(x, rows.axis, axis=1, tiled=True) for x in (scores, ids)]
-        scores, ids = _merge(scores[:, :0], ids[:, :0], *gathered, k=k)
-        finite = jax.lax.pmin(finite.astype(jnp.int32), rows.axis) > 0
-    usable = finite[:, None] & (scores > -jnp.inf)
-    return jnp.where(usable, ids, 0).astype(jnp.int32), jnp.where(finite[:, None], scores, jnp.nan)
+def _topk_part(users: Any, seen: Array, rows: Rows, *, k: int, chunk: int) -> tuple[Array, Array]:
+    return lists_and_ranks(users, seen, jnp.zeros((seen.shape[0], 0), jnp.int32), rows, k=k, chunk=chunk)[0]
 
 
-def _merge(scores: Array, ids: Array, more: Array, more_ids: Array, k: int | None = None) -> tuple[Array, Array]:
-    """Best `k` (default: as many as `scores` has) of two lists.
-
-    Ids of `more` are larger, so the top-k, which prefers the earlier of equals, obeys the tie rule.
-    """
-    k = scores.shape[1] if k is None else k
-    scores, place = jax.lax.top_k(jnp.concatenate([scores, more], axis=1), k)
-    return scores, jnp.take_along_axis(jnp.concatenate([ids, more_ids], axis=1), place, axis=1)
+def _ranks_part(users: Any, seen: Array, targets: Array, rows: Rows, *, chunk: int) -> tuple[Array, Array]:
+    return lists_and_ranks(users, seen, targets, rows, k=0, chunk=chunk)[1]
 
 
-def _ranks_part(users: Any, seen: Array, targets: Array, rows: _Rows, *, chunk: int) -> tuple[Array, Array]:
-    """Ranks and scores of the targets [q, t] of each query."""
-    count, scored = _chunks(users, rows, chunk)
-
-    def target_scores(part: _Scored) -> Array:
-        # Read out of the very product that others are compared in: a dot product of its own may differ in the last
-        # bit, and then equal items would no longer tie. The rows of a repeated chunk are read once.
-        place = targets - part.ids[0]
-        mine = (place >= 0) & (place < part.ids.shape[0])
-        place = jnp.where(mine, place, 0)
-        mine &= part.items[place]
-        return jnp.where(mine, jnp.take_along_axis(part.scores, place, axis=1), 0.0)
-
-    def better(part: _Scored, own: Array) -> Array:
-        open_ = part.unmasked(seen)
-
-        def count(column: tuple[Array, Array]) -> Array:
-            score, target = (x[:, None] for x in column)
-            ahead = (part.scores > score) | ((part.scores == score) & (part.ids < target))
-            return jnp.sum(ahead & open_, axis=1, dtype=jnp.int32)
-
-        return jax.lax.map(count, (own.T, targets.T)).T  # one by one: all at once would hold [q, t, c]
-
-    if count == 1:
-        part = scored(0)
-        own = rows.total(target_scores(part))
-        counted, finite = better(part, own), part.finite()
-    else:
-        # Other chunks must be compared with the targets' scores, so chunks are scored twice.
-        zeros = jnp.zeros(targets.shape)
-        own = rows.total(
-            jax.lax.scan(lambda sum_, i: (sum_ + target_scores(scored(i)), None), zeros, jnp.arange(count))[0]
-        )
-
-        def step(carry, i):
-            part = scored(i)
-            return (carry[0] + better(part, own), carry[1] & part.finite()), None
-
-        start = (jnp.zeros(targets.shape, jnp.int32), jnp.ones(targets.shape[0], bool))
-        counted, finite = jax.lax.scan(step, start, jnp.arange(count))[0]
-    broken = rows.total((~finite).astype(jnp.int32))[:, None] > 0
-    return jnp.where(broken, 0, 1 + rows.total(counted)), jnp.where(broken, jnp.nan, own)
+def _both_part(users: Any, seen: Array, targets: Array, rows: Rows, *, k: int, chunk: int) -> tuple[Array, Array]:
+    (items, _), (ranks, _) = lists_and_ranks(users, seen, targets, rows, k=k, chunk=chunk)
+    return items, ranks
 
 
-def _scores_part(users: Any, ids: Array, rows: _Rows) -> Array:
+def _scores_part(users: Any, ids: Array, rows: Rows) -> Array:
     """Scores of a few items [q, c] of each query, gathered; 0 where padded."""
     place = ids - rows.first
     mine = (place >= 0) & (place < rows.length)
@@ -440,7 +311,7 @@ def _scores_part(users: Any, ids: Array, rows: _Rows) -> Array:
     return rows.total(jnp.where(mine & (ids > 0), scores, 0.0))
 
 
-def _rank_among_part(users: Any, seen: Array, targets: Array, candidates: Array, rows: _Rows) -> tuple[Array, Array]:
+def _rank_among_part(users: Any, seen: Array, targets: Array, candidates: Array, rows: Rows) -> tuple[Array, Array]:
     """Rank among a few items of each query, gathered; the target stands in the first column."""
     ids = jnp.concatenate([targets[:, None], candidates], axis=1)
     scores = _scores_part(users, ids, rows)
