@@ -79,7 +79,7 @@ def test_the_share_is_the_one_that_ranks_the_validation_events_best(run, monkeyp
 def test_commands_take_it(run, capsys: pytest.CaptureFixture[str]):
     named = f"pretrained+{run}"
     assert cli.main(["evaluate", str(run), named, "--set", "evaluate.bootstrap=20"]) == 0
-    assert f"{named} - {run}: ndcg@10" in capsys.readouterr().out.replace("\n", " ")
+    assert f"{named}-{run}:ndcg@10" in "".join(capsys.readouterr().out.split())
     ids = load_run(run).dataset.item_ids
     assert cli.main(["recommend", named, "--history", ",".join(ids[1:4]), "--k", "3"]) == 0
     assert "beside the evidence" in capsys.readouterr().err

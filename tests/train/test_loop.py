@@ -2,6 +2,7 @@ import json
 import os
 import re
 import signal
+from dataclasses import replace
 
 import jax
 import numpy as np

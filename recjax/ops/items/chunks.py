@@ -258,8 +258,9 @@ def _best(part: _Scored, competing: Bool[Array, "q c"], k: int) -> tuple[Array, 
     # What is not finite is the largest of its group, so that one pass over the scores is enough.
     broken = part.items & ~jnp.isfinite(scores)
     largest = _signless(_folded(jnp.where(broken, jnp.inf, jnp.where(competing, scores, -jnp.inf)), jnp.max))
-    # The barrier keeps XLA from slicing less out of the sort that a top-k is at first, and sorting everything then.
-    bound, chosen = jax.lax.optimization_barrier(tuple(jax.lax.top_k(largest, k + 1)))
+    # The barriers keep XLA from slicing less out of the sort that a top-k is at first, and sorting everything then. One
+    # barrier for both makes XLA:CPU (jaxlib 0.10.2) abort where it takes a top-k apart.
+    bound, chosen = (jax.lax.optimization_barrier(found) for found in jax.lax.top_k(largest, k + 1))
     chosen = jnp.sort(chosen[:, :k], axis=1)
 
     def among_chosen() -> tuple[Array, Array]:
