@@ -105,8 +105,9 @@ def build(config: RunConfig, part: str) -> None:
     batch = Batch(zeros, zeros, zeros, zeros, zeros.astype(np.float32), zeros)  # pyright: ignore[reportArgumentType]
     items = bare_items(ITEMS)
     params = jax.eval_shape(model.init, jax.random.key(0), batch, items)
-    if config.model.loss not in LOSSES:
-        LOSSES.add(config.model.loss)
+    loss = getattr(config.model, "loss", type(config.model))
+    if loss not in LOSSES:
+        LOSSES.add(loss)
         jax.eval_shape(model.loss, params, batch, items, jax.random.key(0))
 
 

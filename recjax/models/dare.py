@@ -18,7 +18,7 @@ from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSu
 from recjax.models.parts.dot_product import last_token
 from recjax.models.parts.objectives import Negatives
 from recjax.ops.items.embedding import lookup, table_rows, take_position
-from recjax.typing import Array, Bool, Float, Int, Params
+from recjax.typing import Array, Bool, Float, InputError, Int, Params
 
 SEARCH = "search_"
 """Beginning of the names of tables that the search alone reads."""
@@ -95,6 +95,11 @@ class DAREModel(Model):
         own = {SEARCH: config.search_width or config.width} if config.tables == "separate" else {}
         rows = {"items": table_rows(self.n_items + 1), "ago": config.max_length + 1}
         if config.category is not None:
+            if config.category not in self.stats.sizes:
+                known = ", ".join(self.stats.sizes) or "none"
+                raise InputError(
+                    f"model.category is {config.category!r}, but the items have columns of entries: {known}"
+                )
             rows["categories"] = self.stats.sizes[config.category][0]
         for start, width in {"": config.width, **own}.items():
             params |= {start + name: 0.1 * jax.random.normal(next(keys), (n, width)) for name, n in rows.items()}
