@@ -24,7 +24,7 @@ from recjax.typing import Array, Params
 
 @dataclass(frozen=True, eq=False)
 class Corrections:
-    """What a model says of each event of some histories, history after history.
+    """Judgements of a model on each event of some histories, history after history.
 
     Attributes:
         doubts: float32 [m], how much it looks out of place.
@@ -52,7 +52,7 @@ def corrections(
     users_per_batch: int = 256,
     progress: bool = False,
 ) -> Corrections:
-    """What a model says of every event, in windows that its view takes whole, on all devices of the current mesh.
+    """Judgements of a model on every event, in windows that its view takes whole, on all devices of the current mesh.
 
     Args:
         model: one that has `corrections`; others raise InputError.

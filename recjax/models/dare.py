@@ -130,7 +130,7 @@ class DAREModel(Model):
         return jnp.concatenate(parts, axis=-1)
 
     def history(self, params: Params, rows: Batch | Queries, last: Array, items: Items) -> dict[str, Array]:
-        """What targets need to know of histories: keys [b, l, d], scores by age [b, l], values [b, l, e], presence."""
+        """Histories as targets read them: keys [b, l, d], scores by age [b, l], values [b, l, e], presence."""
         search, read = self.tables(params, True), self.tables(params, False)
         ago = jnp.clip(last[:, None] - jnp.arange(rows.items.shape[1]) + 1, 0, self.config.max_length)
         level = jnp.matmul(search["ago"], search["ago"][0]) / search["ago"].shape[1] ** 0.5

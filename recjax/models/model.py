@@ -192,7 +192,7 @@ class Model(ABC):
     def corrections(
         self, params: Params, queries: Queries, items: Items
     ) -> tuple[Float[Array, "q l"], Int[Array, "q l"]]:
-        """How much each event of histories looks out of place, a logit, and the item that would belong there.
+        """The doubt in each event of histories, a logit, and the item that would belong in its place.
 
         The item is none that the query has; what stands beyond a history may be anything.
         """

@@ -22,7 +22,7 @@ MOST = 7
 
 
 def spread(vectors: np.ndarray) -> float:
-    """How unlike each other the items of a catalog are: 0 for equal vectors, up to 1.
+    """Spread of the items of a catalog: 0 for equal vectors, up to 1.
 
     Args:
         vectors: float [n, d], of length 1 or 0.

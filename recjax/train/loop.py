@@ -254,7 +254,7 @@ def _prepare(
 
 @dataclass(frozen=True, eq=False)
 class _Programs:
-    """What a run compiles, kept for the next run of the process that is the same but for its seed and its folder."""
+    """Compiled parts of a run, kept for the next run of the process that differs by seed and folder alone."""
 
     optimiser: Any
     start: Start

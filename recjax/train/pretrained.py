@@ -173,7 +173,7 @@ def _open_named(
     all_events: bool = False,
     one_query: bool = False,
 ) -> Run:
-    """What `pretrained...` names, with the evidence of a dataset."""
+    """The run that `pretrained...` names, with the evidence of a dataset."""
     encoder, run = _named(name)
     if run is None:
         return load_pretrained(dataset, settings, encoder=encoder, all_events=all_events, one_query=one_query)

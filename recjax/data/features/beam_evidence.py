@@ -179,7 +179,7 @@ def counted(
 
 
 def _assembled(work: Place, n_items: int, widths: dict[Linked, int]) -> tuple[dict[Linked, Relation], np.ndarray]:
-    """What the workers have written, as arrays."""
+    """The rows that the workers have written, as arrays."""
     size = n_items + 1
     ids = {name: np.zeros((size, width), np.int32) for name, width in widths.items()}
     values = {name: np.zeros((size, width), np.float32) for name, width in widths.items()}

@@ -40,7 +40,7 @@ IN_LAYER = {
 SPLITTERS = {
     "smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
 }
-"""How a text is split before merges, by the name that llama.cpp has for it."""
+"""Patterns that split a text before merges, by the name that llama.cpp has for each."""
 
 CONTROL = 3
 """Type of a token that stands for no text."""
