@@ -1,20 +1,17 @@
 """The training loop."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from recjax import config as configs
 from recjax.config import RunConfig
-from recjax.models.model import Model
 from recjax.nn.groups import split_frozen
-from recjax.nn.identity import identity_of
 from recjax.parallel.processes import barrier
 from recjax.track.console import Reporter
 from recjax.track.goodput import Goodput
@@ -31,11 +28,12 @@ from recjax.train.folder.progress import Progress
 from recjax.train.folder.recovery import damaged_records, first_sound
 from recjax.train.folder.starts import add_start
 from recjax.train.interrupt import Interrupt
+from recjax.train.programs import Alike, programs_of
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
 from recjax.train.stages import Part, parts, resolved
-from recjax.train.state import Start, TrainState, abstract_start, overlaid, start_function
-from recjax.train.step import TrainStep, make_train_step
+from recjax.train.state import TrainState, overlaid
+from recjax.train.step import TrainStep
 from recjax.train.step_log import Journal, NonFiniteError
 from recjax.train.task import Task, open_task
 from recjax.train.warm_start import KnownItems, StartingPoint, has_checkpoint, starting_point
@@ -219,72 +217,20 @@ def _prepare(
     known: KnownItems | None,
 ) -> tuple[_Beginning, TrainStep]:
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
-    train, shard = config.train, config.mesh.shard_state
-    programs = _programs(config, task.model, total, mesh)
-    optimiser, start = programs.optimiser, programs.start
+    programs = programs_of(Alike.of(config, task.model, total, mesh))
     key, batch, items = jax.random.key(config.seed), task.loader.batch(0), task.items[task.loader.catalog(0)]
-    check_parts(batch.items.shape[0], train.accumulate, mesh)
-    target = abstract_start(start, task.model, optimiser, batch, items, mesh, key=key, shard=shard, held=task.params)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    check_parts(batch.items.shape[0], config.train.accumulate, mesh)
+    target = programs.target(key, batch, items, task.params)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)
     else:
-        places = dict(jax.tree.leaves_with_path(shardings.params))
+        places = {path: leaf.sharding for path, leaf in jax.tree.leaves_with_path(target.params)}
         held = jax.tree.map_with_path(lambda path, leaf: jax.device_put(leaf, places[path]), task.params)
         if source is not None:
             held = overlaid(held, source.params(target.params, task.model.per_item, known))
-        begin = programs.compiled("start", shardings, lambda: jax.jit(start, out_shardings=shardings))
-        beginning = _Beginning(begin(key, batch, items, held))
-    step = programs.compiled(
-        "step",
-        shardings,
-        lambda: make_train_step(
-            task.model,
-            optimiser,
-            accumulate=train.accumulate,
-            ema=train.ema,
-            rate=config.optim.rate(total),
-            shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
-            shard=shard,
-            freeze=train.freeze,
-        ),
-    )
+        beginning = _Beginning(programs.start(target)(key, batch, items, held))
+    step = programs.step(target)
     return beginning, step
-
-
-@dataclass(frozen=True, eq=False)
-class _Programs:
-    """Compiled parts of a run, kept for the next run of the process that differs by seed and folder alone."""
-
-    optimiser: Any
-    start: Start
-    kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-
-    def compiled(self, name: str, shardings: Any, make: Callable[[], Any]) -> Any:
-        """A jitted function by name, made anew where the state is laid out otherwise."""
-        layout = jax.tree.flatten(shardings)
-        if name not in self.kept or self.kept[name][0] != layout:
-            self.kept[name] = (layout, make())
-        return self.kept[name][1]
-
-
-_KEPT: OrderedDict[Any, _Programs] = OrderedDict()
-MOST_KEPT = 4
-"""Runs of a process whose programs are kept."""
-
-
-def _programs(config: RunConfig, model: Model, total: int, mesh: Mesh) -> _Programs:
-    train = config.train
-    settings = (config.optim, train.accumulate, train.ema, train.freeze, config.mesh.shard_state, total)
-    key = (model.identity, identity_of(settings), mesh, make_train_step)
-    if key not in _KEPT:
-        optimiser = config.optim.build(total, model.row_tables)
-        start = start_function(model, optimiser, ema=train.ema is not None, freeze=train.freeze)
-        _KEPT[key] = _Programs(optimiser, start)
-    _KEPT.move_to_end(key)
-    while len(_KEPT) > MOST_KEPT:
-        _KEPT.popitem(last=False)
-    return _KEPT[key]
 
 
 def _resume(run_dir: Path, task: Task, checkpoints: Checkpoints, steps: list[int], target: TrainState) -> _Beginning:

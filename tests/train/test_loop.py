@@ -12,7 +12,7 @@ from experiments.benchmarks.kill_resume import TIMINGS
 from recjax.parallel.mesh import MeshShape
 from recjax.track.metrics import read_metrics
 from recjax.track.plots import plot_curves
-from recjax.train import loop
+from recjax.train import loop, programs
 from recjax.train.folder.checkpoint import Checkpoints
 from recjax.train.loop import TrainingError, fit
 from recjax.train.optimiser import AdamW
@@ -162,16 +162,18 @@ def test_nothing_not_finite_is_ever_saved(tmp_path):
 
 @pytest.fixture
 def steps_made(monkeypatch):
-    """The compiled step functions that `fit` makes."""
+    """The compiled step functions that `fit` makes, none being kept of earlier runs."""
     made = []
-    original = loop.make_train_step
+    original = programs.make_train_step
+    programs.programs_of.cache_clear()
 
     def make(*args, **kwargs):
         made.append(original(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(loop, "make_train_step", make)
-    return made
+    monkeypatch.setattr(programs, "make_train_step", make)
+    yield made
+    programs.programs_of.cache_clear()
 
 
 def test_a_step_compiles_once_for_the_runs_of_a_process_that_differ_by_seed_and_folder(tmp_path, steps_made):
