@@ -1,5 +1,6 @@
 """A trained run beside the evidence of its catalog: `pretrained+RUN`, where a command takes a run folder."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,14 +31,14 @@ ASKED = 5_000
 METRIC = "ndcg@10"
 
 
-def beside(trained: Run, folder: Path, evidence: Run, counted: Run) -> Run:
+def beside(trained: Run, folder: Path, evidence: Run, counted: Callable[[], Run]) -> Run:
     """A run of a trained encoder beside evidence, the encoder's share chosen on the validation events.
 
     Args:
         trained: the encoder's run.
         folder: of that run.
         evidence: the run of `pretrained` on its dataset.
-        counted: the same with the training events alone counted, where `evidence` counts all.
+        counted: makes the same with the training events alone counted; asked where the share is not known yet.
 
     Raises:
         InputError: the run reads histories by another view than `Shifted`, or does not score by products of vectors.
@@ -82,16 +83,17 @@ def _items(evidence: Run, trained: Run) -> Items:
     )
 
 
-def _share(model: CombinedModel, parts: Params, counted: Run, trained: Run, view: View) -> float:
+def _share(model: CombinedModel, parts: Params, counted: Callable[[], Run], trained: Run, view: View) -> float:
     """The factor that ranks the validation events best; kept by content."""
-    asked = sampled(counted.split.examples("validation"), ASKED)
+    asked = sampled(trained.split.examples("validation"), ASKED)
     arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(parts)}
     made_of = {**arrays, "targets": asked.targets, "times": asked.times}
-    key = array_files.content_digest(made_of, {"catalog": counted.dataset.fingerprint, "view": repr(view)})
-    items = _items(counted, trained)
+    key = array_files.content_digest(made_of, {"catalog": trained.dataset.fingerprint, "view": repr(view)})
 
     def make() -> dict[str, np.ndarray]:
-        with jax.set_mesh(counted.mesh):
+        evidence = counted()
+        items = _items(evidence, trained)
+        with jax.set_mesh(evidence.mesh):
             found = [_ndcg(model, parts, share, asked, view, items) for share in SHARES]
         return {"place": np.array(int(np.argmax(found))), "ndcg": np.array(found)}
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
@@ -77,7 +76,7 @@ def load_pretrained(
     settings: Sequence[str] = (),
     *,
     encoder: str | None = None,
-    like: Any = None,
+    like: RunConfig | None = None,
     all_events: bool = False,
     one_query: bool = False,
 ) -> Run:
@@ -87,7 +86,7 @@ def load_pretrained(
         dataset: name or folder, or one at hand; it may have no events at all.
         settings: KEY=VALUE that change the configuration of `evidence_config`.
         encoder: a sentence encoder that reads the texts, its folder or name.
-        like: the data of a run whose filters and split count; by default none and leave-one-out.
+        like: of a run whose filters, split and protocol count; by default none, leave-one-out and `Evaluate()`.
         all_events: count every event, to recommend what comes next; otherwise the training events of the split alone,
             to be evaluated on the others.
         one_query: on as few devices as hold the tables, for few queries at a time.
@@ -102,8 +101,8 @@ def load_pretrained(
         raise InputError(f"{PRETRAINED} is a model for any catalog: {said}")
     config = evidence_config(dataset.name if isinstance(dataset, Dataset) else dataset, encoder)
     if like is not None:
-        own = replace(config.data, dataset=like.dataset, prepare=like.prepare, split=like.split)
-        config = replace(config, data=own)
+        own = replace(config.data, dataset=like.data.dataset, prepare=like.data.prepare, split=like.data.split)
+        config = replace(config, data=own, evaluate=like.evaluate)
     config = override_all(config, settings)
     data = config.data
     opened = dataset if isinstance(dataset, Dataset) else find(data.dataset, data.prepare, data.resident)
@@ -179,11 +178,14 @@ def _open_named(
         return load_pretrained(dataset, settings, encoder=encoder, all_events=all_events, one_query=one_query)
     from recjax.train.combined import beside
 
-    trained = load_run(run, dataset, recipe=recipe)
-    options = {"encoder": encoder, "like": trained.config.data, "one_query": one_query}
-    counted = load_pretrained(trained.dataset, settings, **options)
-    evidence = load_pretrained(trained.dataset, settings, **options, all_events=True) if all_events else counted
-    return beside(trained, run, evidence, counted)
+    trained = load_run(run, dataset, recipe=recipe, settings=settings)
+
+    def counted(all_events: bool) -> Run:
+        like = trained.config
+        return load_pretrained(trained.dataset, encoder=encoder, like=like, all_events=all_events, one_query=one_query)
+
+    evidence = counted(all_events)
+    return beside(trained, run, evidence, lambda: counted(False) if all_events else evidence)
 
 
 def load_named(

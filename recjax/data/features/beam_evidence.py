@@ -87,6 +87,14 @@ def _merged(links: Iterable[Links]) -> Links:
     return ids, np.bincount(place, np.concatenate([counts for _, counts in parts]), len(ids))
 
 
+def _by_item(counts: Iterable[tuple[int, float]], n_items: int) -> np.ndarray:
+    """float64 [v], the counts of items as one array, 0 of those that have none."""
+    found = np.zeros(n_items + 1)
+    for item, count in counts:
+        found[item] = count
+    return found
+
+
 @dataclass(frozen=True)
 class _Best:
     """The strongest links of one item, as the features choose them."""
@@ -94,11 +102,10 @@ class _Best:
     widths: dict[Linked, int]
     text: Place
 
-    def __call__(self, row: tuple[tuple[Linked, int], Links], owners: list[tuple[int, float]]) -> dict[str, Any]:
+    def __call__(self, row: tuple[tuple[Linked, int], Links], users: np.ndarray) -> dict[str, Any]:
         (name, item), (ids, counts) = row
         strength, foreseen = counts, 0.0
         if name == "together":
-            users = _owners(tuple(owners))
             strength = np.where(ids == item, 0.0, counts / np.sqrt(users[item] * users[ids]))
         if name == "following":
             foreseen = float(counts[np.isin(ids, _text(str(self.text))[item])].sum())
@@ -106,14 +113,6 @@ class _Best:
         best = there[best_of_rows(np.zeros(len(there), int), ids[there], strength[there], self.widths[name])]
         found = {"ids": ids[best].tobytes(), "values": counts[best].astype(np.float32).tobytes()}
         return {"name": name, "item": item, **found, "sum": float(counts.sum()), "foreseen": foreseen}
-
-
-@lru_cache(maxsize=1)
-def _owners(counts: tuple[tuple[int, float], ...]) -> np.ndarray:
-    found = np.ones(1 + max((item for item, _ in counts), default=0))
-    for item, count in counts:
-        found[item] = count
-    return found
 
 
 @lru_cache(maxsize=1)
@@ -161,7 +160,7 @@ def counted(
             tag: read[tag]
             | f"add {tag}" >> beam.CombinePerKey(sum)
             | f"list {tag}" >> beam.combiners.ToList()
-            | f"sort {tag}" >> beam.Map(sorted)
+            | f"join {tag}" >> beam.Map(_by_item, n_items)
             for tag in ("users", "events")
         }
         rows = (
@@ -171,10 +170,8 @@ def counted(
         )
         _ = rows | WriteToParquet(str(work / "links"), _ROW)
         for tag, found in sums.items():
-            table = found | f"rows {tag}" >> beam.FlatMap(lambda counts: [{"item": i, "count": n} for i, n in counts])
-            _ = table | f"write {tag}" >> WriteToParquet(
-                str(work / tag), pa.schema([("item", pa.int32()), ("count", pa.float64())])
-            )
+            table = found | f"row {tag}" >> beam.Map(lambda counts: {"counts": counts.tobytes()})
+            _ = table | f"write {tag}" >> WriteToParquet(str(work / tag), pa.schema([("counts", pa.binary())]))
     return _assembled(work, n_items, widths)
 
 
@@ -193,14 +190,16 @@ def _assembled(work: Place, n_items: int, widths: dict[Linked, int]) -> tuple[di
             values[name][item, : len(found)] = np.frombuffer(row["values"], np.float32)
             sums[name][item] = row["sum"]
             foreseen += row["foreseen"]
-    counts = {tag: np.zeros(size) for tag in ("users", "events")}
-    for tag, found in counts.items():
-        for file in sorted(work.glob(f"{tag}-*")):
-            table = _table(file)
-            found[table["item"].to_numpy()] = table["count"].to_numpy()
+    events, users = (_sums(work, tag) for tag in ("events", "users"))
     relations: dict[Linked, Relation] = {name: Relation(ids[name], values[name]) for name in widths}  # pyright: ignore[reportArgumentType]
-    totals = totals_of(counts["events"], sums["following"], sums["preceding"], counts["users"], foreseen)
+    totals = totals_of(events, sums["following"], sums["preceding"], users, foreseen)
     return relations, totals
+
+
+def _sums(work: Place, tag: str) -> np.ndarray:
+    """float64 [v], what was added up of each item."""
+    (file,) = (file for file in work.glob(f"{tag}-*") if _table(file).height)
+    return np.frombuffer(_table(file)["counts"][0])
 
 
 def _table(file: Place) -> pl.DataFrame:
