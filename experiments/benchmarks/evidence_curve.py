@@ -19,18 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from text_floor import text_vectors
 
 from recjax.data.batches.loader import open_data
 from recjax.data.dataset import Dataset
 from recjax.data.splits import GlobalTime
-from recjax.data.store.locate import cache_folder
 from recjax.evaluate.evaluator import sampled
 from recjax.evaluate.floors import rank_floors
 from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.metrics import user_metrics
-from recjax.text.encoder import SentenceEncoder
-from recjax.text.vectors import item_vectors
-from recjax.text.whiten import whitened
 from recjax.train.evidence import METRIC, at_share, counted
 from recjax.train.pretrained import evidence_config, untrained, weights
 
@@ -48,13 +45,6 @@ CURVES = {
 """Label and style of each system's curve."""
 
 Row = dict[str, Any]
-
-
-def text_vectors(encoder: str, dataset: Dataset) -> np.ndarray:
-    """float32 [v, d], whitened vectors of the items' titles and categories."""
-    reader = SentenceEncoder(encoder, template="{title}. {categories}")
-    found = item_vectors(reader, dataset.catalog, cache_folder() / "vectors", progress=True)
-    return whitened(found.vectors, found.known)
 
 
 def without_order_of_a_day(dataset: Dataset) -> Dataset:

@@ -12,7 +12,10 @@ over users (t).
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from recjax.compare.run_results import EVALUATION
+from recjax.data.dataset import Dataset
 from recjax.data.splits import LeaveOneOut
 from recjax.data.store.locate import cache_folder
 from recjax.data.store.prepared import find
@@ -28,6 +31,13 @@ from recjax.text.whiten import whitened
 TEMPLATE = "{title}. {categories}"
 
 
+def text_vectors(encoder: str, dataset: Dataset) -> np.ndarray:
+    """float32 [v, d], whitened vectors of the items' titles and categories by a sentence encoder."""
+    reader = SentenceEncoder(encoder, template=TEMPLATE)
+    found = item_vectors(reader, dataset.catalog, cache_folder() / "vectors", progress=True)
+    return whitened(found.vectors, found.known)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("dataset")
@@ -36,9 +46,7 @@ def main() -> None:
     chosen = options.parse_args()
     dataset = find(chosen.dataset)
     split = LeaveOneOut().split(dataset)
-    encoder = SentenceEncoder(chosen.encoder, template=TEMPLATE)
-    found = item_vectors(encoder, dataset.catalog, cache_folder() / "vectors", progress=True)
-    vectors = whitened(found.vectors, found.known)
+    vectors = text_vectors(chosen.encoder, dataset)
     floor = rank_floors(dataset, split, "test", split.test, Rules(k=0), vectors=vectors, only=("text_knn",))["text_knn"]
     if floor is None:
         options.error(f"no item of {chosen.dataset} has a text")

@@ -14,7 +14,7 @@ import optax
 from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import VECTORS, Items
 from recjax.decode.scoring import DotProduct
-from recjax.limits import at_least, between, refuse, require
+from recjax.limits import at_least, between, refuse, require, within
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.parts.dot_product import DotProductModel
@@ -48,11 +48,9 @@ class LLM4DSR(BERT4Rec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, shown=between(0, 1), kept=between(0, 1), detection=at_least(0))
+        require(self, shown=between(0, 1), kept=between(0, 1), hard=within(0, 1), detection=at_least(0))
         if self.shown + self.kept > 1:
             refuse(self, "kept", f"a share that is 1 at most with shown = {self.shown:g}")
-        if not 0 <= self.hard <= 1:
-            refuse(self, "hard", "a share from 0 to 1")
 
     def build(self, stats: ItemStats) -> "LLM4DSRModel":
         return LLM4DSRModel(super().build(stats).module, self.loss, stats, self)
