@@ -21,11 +21,11 @@ from recjax.ops.items.chunks import REGISTER_ROWS, Rows, length_of, lists_and_ra
 from recjax.ops.mesh_axes import axis_size
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Bool, Float, Int
 
-QUERY_BLOCK = 128
+QUERY_BLOCK = 256
 """Most queries scored at a time on a device."""
 
 ITEM_CHUNK = 16_384
-"""Most items scored at a time on a device: 8 MB of scores for a block of queries."""
+"""Most items scored at a time on a device: 16 MB of scores for a block of queries."""
 
 
 class Scorer(NamedTuple):
