@@ -11,8 +11,9 @@ finds is rewritten for any other model: `recjax.load("runs/llm4dsr_toys").rewrit
 Expected:  not run to its end. After 300 steps, one seed, without hard noise in training, its doubts find the replaced
            ones of all 126,999 training events with auc 0.7616; counts on the same events: how few other users have the
            item with those beside it 0.7137, rarity 0.7004. Its corrections restore 0.15 % of them: the item itself is
-           not learned in so few steps (ndcg@10 0.0090 [0.0079, 0.0100], floor 0.0729). There `--set train.epochs=none --set train.steps=300 --set model.hard=0`. What the
-           rewritten data are worth to another model has not been measured, nor hard noise, nor the controls
+           not learned in so few steps (ndcg@10 0.0090 [0.0079, 0.0100], floor 0.0729). There `--set train.epochs=none
+           --set train.steps=300 --set model.hard=0`. What the rewritten data are worth to another model has not been
+           measured, nor hard noise, nor the controls
 Time:      2 minutes of one core for the 300 steps (an hour on a core shared with much other work)
 Hardware:  1 CPU core
 """
