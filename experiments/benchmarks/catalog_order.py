@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 
 from recjax.data.store.prepared import find
-from recjax.text.catalog_order import MOST, advised_order, distances, order_score, spread
+from recjax.text.catalog_order import MOST, advised_order, distances, order_score, relative, spread
 from recjax.text.items import ItemText
 from recjax.text.space import unit
 from recjax.text.words import WordVectors
@@ -28,12 +28,11 @@ def main() -> None:
     if not 2 <= len(names) <= MOST:
         options.error(f"{len(names)} datasets were named, expected 2 to {MOST}")
     catalogs = [cloud(name) for name in names]
-    between = distances(catalogs)
-    between = between / np.maximum(between.max(axis=1, keepdims=True), 1e-12)
+    between = relative(distances(catalogs))
     spreads = [spread(vectors) for vectors in catalogs]
     for name, row, own in zip(names, between, spreads, strict=True):
         print(f"{name:24} spread {own:.3f}  distances {' '.join(f'{value:.2f}' for value in row)}")
-    best = advised_order(catalogs)
+    best = advised_order(between, spreads)
     for label, order in (("advised order", best), ("its reverse", best[::-1])):
         score = order_score(order, between, spreads)
         print(f"{label}: {','.join(names[place] for place in order)}  score {score:.3f}")

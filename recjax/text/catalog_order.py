@@ -64,18 +64,21 @@ def order_score(order: Sequence[int], between: np.ndarray, spreads: Sequence[flo
     return float(1 - spreads[first] + sum(steps))
 
 
-def advised_order(catalogs: Sequence[np.ndarray]) -> list[int]:
+def relative(between: np.ndarray) -> np.ndarray:
+    """Distances with each row divided by its largest entry, float64 [k, k]."""
+    return between / np.maximum(between.max(axis=1, keepdims=True), 1e-12)
+
+
+def advised_order(between: np.ndarray, spreads: Sequence[float]) -> list[int]:
     """The order with the best score, of all there are.
 
     Args:
-        catalogs: vectors of each catalog's items, float [n, d], of length 1 or 0.
+        between: float [k, k], distances, each row divided by its largest.
+        spreads: of the catalogs.
 
     Raises:
         InputError: fewer than two catalogs, or more than `MOST`.
     """
-    if not 2 <= len(catalogs) <= MOST:
-        raise InputError(f"{len(catalogs)} catalogs were given to be ordered, expected 2 to {MOST}")
-    between = distances(catalogs)
-    between = between / np.maximum(between.max(axis=1, keepdims=True), 1e-12)
-    spreads = [spread(vectors) for vectors in catalogs]
-    return list(max(permutations(range(len(catalogs))), key=lambda order: order_score(order, between, spreads)))
+    if not 2 <= len(spreads) <= MOST:
+        raise InputError(f"{len(spreads)} catalogs were given to be ordered, expected 2 to {MOST}")
+    return list(max(permutations(range(len(spreads))), key=lambda order: order_score(order, between, spreads)))

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from recjax.text.catalog_order import advised_order, distances, order_score, spread
+from recjax.text.catalog_order import advised_order, distances, order_score, relative, spread
 from recjax.typing import InputError
 
 
@@ -35,11 +35,15 @@ def test_the_score_of_three_catalogs_is_its_closed_form():
         assert order_score([a, b, c], d, s) == pytest.approx(expected)
 
 
+def advised(catalogs: list[np.ndarray]) -> list[int]:
+    return advised_order(relative(distances(catalogs)), [spread(vectors) for vectors in catalogs])
+
+
 def test_names_do_not_matter():
     catalogs = clouds()
-    best = advised_order(catalogs)
+    best = advised(catalogs)
     moved = [2, 0, 3, 1]
-    assert [moved[place] for place in advised_order([catalogs[place] for place in moved])] == best
+    assert [moved[place] for place in advised([catalogs[place] for place in moved])] == best
     assert sorted(best) == [0, 1, 2, 3]
     with pytest.raises(InputError, match="8 catalogs were given"):
-        advised_order(catalogs * 2)
+        advised(catalogs * 2)
