@@ -148,7 +148,7 @@ def is_pretrained(name: str | Path) -> bool:
     return _NAMED.fullmatch(str(name)) is not None and not Path(name).exists()
 
 
-def _named(name: str | Path) -> tuple[str | None, Path | None]:
+def named_parts(name: str | Path) -> tuple[str | None, Path | None]:
     """The sentence encoder and the run folder that `pretrained:ENCODER+RUN` names.
 
     Raises:
@@ -173,7 +173,7 @@ def _open_named(
     one_query: bool = False,
 ) -> Run:
     """The run that `pretrained...` names, with the evidence of a dataset."""
-    encoder, run = _named(name)
+    encoder, run = named_parts(name)
     if run is None:
         return load_pretrained(dataset, settings, encoder=encoder, all_events=all_events, one_query=one_query)
     from recjax.train.combined import beside

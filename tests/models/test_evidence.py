@@ -251,13 +251,13 @@ def test_items_alike_are_those_listed_after_the_item_alone(monkeypatch, tmp_path
 
 def test_a_sentence_encoder_reads_the_texts_in_place_of_the_table(monkeypatch):
     named = f"pretrained:{Path(__file__).parents[1] / 'text' / 'twins' / 'bert'}"
-    assert pretrained.is_pretrained(named) and pretrained._named("pretrained") == (None, None)
+    assert pretrained.is_pretrained(named) and pretrained.named_parts("pretrained") == (None, None)
     plain = opened(shop(), monkeypatch)
-    read = opened(shop(), monkeypatch, encoder=pretrained._named(named)[0])
+    read = opened(shop(), monkeypatch, encoder=pretrained.named_parts(named)[0])
     weights = [np.asarray(run.items.relation("text").values) for run in (plain, read)]
     assert not np.allclose(*weights) and np.allclose(weights[1].sum(axis=1)[1:ITEMS], 1.0, atol=1e-5)
     with pytest.raises(InputError, match="names no sentence encoder"):
-        pretrained._named("pretrained:")
+        pretrained.named_parts("pretrained:")
     with pytest.raises(InputError, match="no sentence encoder at"):
         opened(shop(), monkeypatch, encoder="./nothing")
 
