@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from recjax.ops.scan import kernel
 from recjax.ops.scan.elementwise import linear_scan
 from recjax.typing import InputError
 
@@ -64,7 +65,8 @@ def _graded(impl, reverse, starts, valid):
     ("complex_values", "static", "flagged", "reverse"),
     [(False, False, True, False), (True, True, True, True), (False, True, False, True), (True, False, False, False)],
 )
-def test_equals_the_definition_in_value_and_gradient(complex_values, static, flagged, reverse):
+def test_equals_the_definition_in_value_and_gradient(complex_values, static, flagged, reverse, monkeypatch):
+    monkeypatch.setattr(kernel, "BLOCK", 8)  # two blocks of the rows' positions
     inputs = _inputs(complex_values, static)
     starts, valid = (ENDS if reverse else STARTS, VALID) if flagged else (None, None)
     expected = _graded("reference", reverse, starts, valid)(*inputs)
@@ -72,7 +74,7 @@ def test_equals_the_definition_in_value_and_gradient(complex_values, static, fla
     loop = _loop(inputs, flags, reverse)
     for got, wanted in zip(expected[0][1], loop, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
-    for impl in (*FAST, "auto"):
+    for impl in (*FAST, "auto", "kernel"):
         got = _graded(impl, reverse, starts, valid)(*inputs)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-5), got, expected)
 

@@ -21,10 +21,11 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
+from recjax.ops.scan.kernel import states_by_kernel
 from recjax.ops.scan.time_axis import AffineMaps, carry_over, time_layout, wide
 from recjax.typing import Array, Bool, InputError
 
-Impl = Literal["auto", "reference", "sequential", "associative"]
+Impl = Literal["auto", "reference", "sequential", "associative", "kernel"]
 
 
 class _How(NamedTuple):
@@ -50,7 +51,10 @@ def linear_scan(
     bfloat16 rounds a decay of 0.999 to 1.
 
     Implementations: "reference" is `lax.scan`, differentiated by JAX; "sequential" a loop over positions that reads and
-    writes in place; "associative" `lax.associative_scan`, of logarithmic depth at twice the arithmetic and memory.
+    writes in place; "associative" `lax.associative_scan`, of logarithmic depth at twice the arithmetic and memory;
+    "kernel" a kernel for TPUs that reads and writes each number once, interpreted elsewhere (slow, for tests). Of a
+    v5e's memory traffic the kernel needs a seventeenth (`experiments/benchmarks/kernels.py`), by the compiler's count:
+    "auto" does not take it before a chip has timed it.
     "auto" is "sequential" on CPUs, where it is the fastest at every length (`experiments/benchmarks/scan.py`), and
     "associative" on accelerators, where a position is too little work to launch.
 
@@ -148,11 +152,14 @@ _scan.defvjp(_scan_forward, _scan_backward)
 
 
 def _by_platform(loop: Any, tree: Any, how: _How, *arrays: Any) -> Any:
-    """The loop or the tree: as asked, or by the platform that the program is lowered for."""
-    loop, tree = partial(loop, how.reverse), partial(tree, how.reverse)
+    """The loop or the tree, the latter as a kernel or not: as asked, or by the platform that it is lowered for."""
+    loop, scanned = partial(loop, how.reverse), partial(tree, _scanned, how.reverse)
     if how.impl == "auto":
-        return jax.lax.platform_dependent(*arrays, cpu=loop, default=tree)
-    return {"sequential": loop, "associative": tree}[how.impl](*arrays)
+        return jax.lax.platform_dependent(*arrays, cpu=loop, default=scanned)
+    if how.impl == "kernel":
+        on_chip, elsewhere = (partial(tree, partial(states_by_kernel, interpret=x), how.reverse) for x in (False, True))
+        return jax.lax.platform_dependent(*arrays, tpu=on_chip, default=elsewhere)
+    return {"sequential": loop, "associative": scanned}[how.impl](*arrays)
 
 
 def _all(valid: Array | None) -> Any:
@@ -248,17 +255,17 @@ def _scanned(maps: AffineMaps, h: Array, reverse: bool) -> Array:
     return through(h[:, None])
 
 
-def _forward_tree(reverse, a, b, h, starts, valid) -> Array:
-    """States by a scan of logarithmic depth."""
-    return _scanned(_maps(a, b, starts, valid), h, reverse)
+def _forward_tree(scanned, reverse, a, b, h, starts, valid) -> Array:
+    """States by a scan of the maps."""
+    return scanned(_maps(a, b, starts, valid), h, reverse)
 
 
-def _backward_tree(reverse, a, states, h_in, starts, valid, d, carry) -> tuple[Array, Array, Array]:
-    """`_backward_loop` by a scan of logarithmic depth."""
+def _backward_tree(scanned, reverse, a, states, h_in, starts, valid, d, carry) -> tuple[Array, Array, Array]:
+    """`_backward_loop` by a scan of the maps."""
     maps = _maps(a, d, starts, valid)
     one, uncut = jnp.ones_like(maps.scale[:, :1]), None if starts is None else jnp.zeros_like(starts[:, :1])
     cut = None if starts is None or uncut is None else _moved(starts, uncut, not reverse)
-    g = _scanned(AffineMaps(_moved(maps.scale, one, not reverse), d, cut), carry, not reverse)
+    g = scanned(AffineMaps(_moved(maps.scale, one, not reverse), d, cut), carry, not reverse)
     da = _where(_kept(starts, valid), g * _moved(states, h_in[:, None], reverse))
     first = -1 if reverse else 0
     start, is_valid = (None if x is None else x[:, first] for x in (starts, valid))
