@@ -5,7 +5,7 @@
 The library's kernel of S4D's, S5's, LRU's and RG-LRU's recurrence (`recjax/ops/scan/kernel.py`), one of matrices with a
 decay a head (Mamba-2, RetNet: products inside a chunk, the state kept on the chip), and one of the full softmax's
 statistics with the target's logit (blocks of logits that never reach memory), forwards, each checked against the
-library's function. The compiler's own estimates are printed: bytes to and from memory, temporaries. No TPU runs here, so
+library's function. The compiler's own estimates are printed: bytes to and from memory, temporaries. Nothing runs on a TPU, so
 what a kernel wins is an estimate.
 """
 
@@ -209,10 +209,10 @@ def costs(function: Callable[..., Any], arguments: tuple[Any, ...], device: Any)
         for x in arguments
     ]
     compiled = jax.jit(function).lower(*shapes).compile()
-    found, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    memory = compiled.memory_analysis()
     return {
-        "megabytes": found.get("bytes accessed", math.nan) / 1e6,
-        "temporary": memory.temp_size_in_bytes / 1e6,
+        "megabytes": (compiled.cost_analysis() or {}).get("bytes accessed", math.nan) / 1e6,
+        "temporary": (memory.temp_size_in_bytes if memory else math.nan) / 1e6,
     }
 
 
