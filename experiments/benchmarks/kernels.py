@@ -5,7 +5,7 @@
 The library's kernel of S4D's, S5's, LRU's and RG-LRU's recurrence (`recjax/ops/scan/kernel.py`), one of matrices with a
 decay a head (Mamba-2, RetNet: products inside a chunk, the state kept on the chip), and one of the full softmax's
 statistics with the target's logit (blocks of logits that never reach memory), forwards, each checked against the
-library's function. The compiler's own estimates are printed: bytes to and from memory, temporaries. Nothing runs on a TPU, so
+library's function. The compiler's own estimates are printed: bytes to and from memory, temporaries. No TPU is there, so
 what a kernel wins is an estimate.
 """
 
