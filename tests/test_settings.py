@@ -66,7 +66,9 @@ LOSSES: set[Any] = set()
 
 @cache
 def config_of(recipe: str) -> RunConfig:
-    return recipes.read(recipe).config
+    """The recipe's, with one layer: each would be traced by itself."""
+    config = recipes.read(recipe).config
+    return override(config, "model.layers", "1") if hasattr(config.model, "layers") else config
 
 
 def owners(config: Any, key: str) -> tuple[type, str]:

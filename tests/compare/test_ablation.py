@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 
 from recjax import cli, recipes
 from recjax.commands import ablate as comparisons
+from recjax.compare import page_plots
 from recjax.compare import run_cells as launching
 from recjax.compare.ablation import gather, plan, question_of, seeds_of, sweep_of
 from recjax.compare.run_cells import Devices, locked, run_cells, slices
@@ -25,7 +27,7 @@ from recjax.train.interrupt import Interrupt
 from recjax.typing import InputError
 from tests.tiny import SETTINGS, tiny_datasets
 
-BUILD = MeshShape.build
+BUILD, DRAW = MeshShape.build, page_plots._draw
 RECIPE = Path(__file__).resolve().parents[2] / "experiments" / "sasrec_synthetic.py"
 SWEEP = """
 
@@ -41,6 +43,21 @@ def shop(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("RECJAX_DATA", str(folder))
         patch.setenv("RECJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_title_once() -> Iterator[None]:
+    """A picture is drawn for the first page of this file that has its title; `test_page.py` looks at all of them."""
+    drawn: dict[str, Any] = {}
+
+    def draw(title: str, description: str, paint: Any) -> Any:
+        if title not in drawn:
+            drawn[title] = DRAW(title, description, paint)
+        return replace(drawn[title], description=description)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_plots, "_draw", draw)
+        yield
 
 
 def recipe_file(folder: Path, sweep: str = SWEEP) -> Path:
