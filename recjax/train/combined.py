@@ -32,7 +32,8 @@ METRIC = "ndcg@10"
 
 
 def beside(trained: Run, folder: Path, evidence: Run, counted: Callable[[], Run]) -> Run:
-    """A run of a trained encoder beside evidence, the encoder's share chosen on the validation events.
+    """A run of a trained encoder beside evidence, the encoder's share chosen on the validation events; the evidence's
+    own run where the encoder adds nothing.
 
     Args:
         trained: the encoder's run.
@@ -48,13 +49,15 @@ def beside(trained: Run, folder: Path, evidence: Run, counted: Callable[[], Run]
     model = CombinedModel(evidence.model, trained.model, evidence.model.stats)
     parts = {EVIDENCE: _on_host(evidence.params), ENCODER: _on_host(trained.params)}
     share = _share(model, parts, counted, trained, view)
+    note = f"its logits count {share:g} times beside the evidence, by the validation events"
+    if share == 0.0:
+        return replace(evidence, notes=(*evidence.notes, note))
     config = replace(
         evidence.config,
         name=f"{evidence.config.name}+{trained.config.name}",
         data=replace(evidence.config.data, view=view),
         model=Combined(evidence.model.config, trained.config.model),
     )
-    note = f"its logits count {share:g} times beside the evidence, by the validation events"
     with jax.set_mesh(evidence.mesh):
         params = jax.device_put({**parts, SHARE: jnp.float32(share)})
     items = _items(evidence, trained)

@@ -15,6 +15,7 @@ from recjax.config import RunConfig
 from recjax.data.batches.loader import query_batches
 from recjax.data.batches.views import Cloze
 from recjax.models.combined import ENCODER, EVIDENCE, SHARE, CombinedModel
+from recjax.models.evidence import EvidenceModel
 from recjax.models.sasrec import SASRec
 from recjax.train import combined
 from recjax.train.loop import fit
@@ -35,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECJAX_DATA", str(tiny_datasets(root / "data", ["tiny"])))
         patch.setenv("RECJAX_CACHE", str(root / "cache"))
-        patch.setattr(combined, "SHARES", (0.0, 2.0))
+        patch.setattr(combined, "SHARES", (1.0, 2.0))
         patch.chdir(root)
         on_one_device(patch)
         fit(short(ids(SASRec(**SMALL))), root / "run")
@@ -74,6 +75,14 @@ def test_the_share_is_the_one_that_ranks_the_validation_events_best(run, monkeyp
     assert float(load_named(Path(f"pretrained+{run}")).params[SHARE]) == 2.0
     monkeypatch.setattr(combined, "_ndcg", None)  # read from the cache
     assert float(load_named(Path(f"pretrained+{run}")).params[SHARE]) == 2.0
+
+
+def test_a_run_that_adds_nothing_leaves_the_evidence_alone(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(combined, "SHARES", (0.0, 2.0))
+    monkeypatch.setattr(combined, "_ndcg", lambda model, parts, share, *rest: -share)
+    found = load_named(Path(f"pretrained+{run}"))
+    assert isinstance(found.model, EvidenceModel) and "its logits count 0 times" in found.notes[-1]
 
 
 def test_commands_take_it(run, capsys: pytest.CaptureFixture[str]):
