@@ -36,6 +36,9 @@ from recjax.typing import Array, Bool, Float, Int, Params
 
 FEATURES = (*SIGNALS, *(f"root {name}" for name in SIGNALS), "popularity")
 
+TOGETHER = 8
+"""Queries whose signals are held at a time."""
+
 DEPENDS = ("always", "log(1 + n) / 5", "trust in text")
 """Inputs of the linear function that is the weight of a feature."""
 
@@ -86,7 +89,8 @@ class EvidenceModel(Model):
         last = jnp.maximum(lengths - 1, 0)[:, None]
         target = jnp.take_along_axis(batch.targets, last, axis=1)[:, 0]
         found = self.found_without(batch.items, lengths, batch.timestamps, target, batch.items, items)
-        logits = jnp.where(found.listed > 0, self._scores(params, found), -jnp.inf)
+        scores = jax.vmap(partial(self._scores, params))(found)
+        logits = jnp.where(found.listed > 0, scores, -jnp.inf)
         weight = jnp.take_along_axis(batch.weights, last, axis=1)[:, 0]
         total, weight = listwise(logits, found.listed == target[:, None], weight)
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
@@ -110,15 +114,20 @@ class EvidenceModel(Model):
         return self.features(self.links(items, events, lengths, timestamps, own), seen, items)
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> Overlay:
-        found = self.found(queries, items)
-        weights = self._weights(params, found.known)
-        linear, root = weights[:, : len(SIGNALS)], weights[:, len(SIGNALS) : -1]
-        posterior = jnp.array(POSTERIORS)
-        share = found.shares / found.largest[:, posterior]
-        parts = (weights[:, -1], jnp.sum(linear[:, posterior] * share, axis=1))
-        users = jnp.stack([*parts, jnp.sum(root[:, posterior] * jnp.sqrt(share), axis=1)], axis=1)
-        rows = items.rows(found.listed)
-        return Overlay(users, _popular(items), rows, self._scores(params, found), self.n_items, items.start)
+        posterior, top = jnp.array(POSTERIORS), self._most_popular(items)
+
+        def scored(query: tuple[Links, Array]) -> tuple[Array, Array, Array]:
+            """A query's factors of popularity, its linked items and their scores; its signals stay in the cache."""
+            found = self._described(items, top, query)
+            weights = self._weights(params, found.known)
+            linear, root = weights[: len(SIGNALS)], weights[len(SIGNALS) : -1]
+            share = found.shares / found.largest[posterior]
+            parts = (weights[-1], jnp.sum(linear[posterior] * share), jnp.sum(root[posterior] * jnp.sqrt(share)))
+            return jnp.stack(parts), found.listed, self._scores(params, found)
+
+        links = self.links(items, queries.items, queries.lengths, queries.timestamps)
+        users, listed, own = jax.lax.map(scored, (links, queries.seen), batch_size=TOGETHER)
+        return Overlay(users, _popular(items), items.rows(listed), own, self.n_items, items.start)
 
     def links(
         self,
@@ -152,20 +161,29 @@ class EvidenceModel(Model):
 
     def features(self, links: Links, seen: Int[Array, "q s"], items: Items) -> Found:
         """Signals of all linked items but those `seen`, each divided by its largest."""
-        listed, sums, shares = jax.lax.map(partial(merged, len(items["totals"])), (links, seen), batch_size=16)
-        totals = items["totals"][items.rows(listed)]
-        copies = jnp.sum(links.own[:, None] == listed[..., None], axis=2) if links.own.shape[1] else 0.0
-        left = jnp.maximum(totals[..., EVENTS] - copies, 0.0) / jnp.maximum(totals[..., EVENTS], 1.0)
-        sums = sums.at[..., -len(POSTERIORS) :].add(shares[:, None] * (totals[..., SHARE] * left)[..., None])
+        describe = partial(self._described, items, self._most_popular(items))
+        return jax.lax.map(describe, (links, seen), batch_size=TOGETHER)
+
+    def _most_popular(self, items: Items) -> Float[Array, ""]:
+        """The largest share of popularity in the catalog."""
         number = jnp.arange(items["totals"].shape[0])
         current = (number > items.start) & (number <= items.start + items.size)
-        top = jnp.max(jnp.where(current, items["totals"][:, SHARE], 0.0))
-        largest = jnp.max(jnp.where(listed[..., None] > 0, sums, 0.0), axis=1)
-        largest = jnp.maximum(largest, TINY).at[:, -len(POSTERIORS) :].max(shares * top)
-        known = jnp.log1p(jnp.maximum(links.totals[:, 0, FOLLOWED], 0.0)) / 5.0
-        known = jnp.stack([jnp.ones_like(known), known, links.totals[:, 0, TRUST]], axis=1)
-        popularity = totals[..., POPULARITY] * left
-        return Found(listed, sums / largest[:, None], popularity, known, shares, largest)
+        return jnp.max(jnp.where(current, items["totals"][:, SHARE], 0.0))
+
+    def _described(self, items: Items, top: Array, query: tuple[Links, Array]) -> Found:
+        """`features` of one query, without its axis."""
+        links, _ = query
+        listed, sums, shares = merged(len(items["totals"]), query)
+        totals = items["totals"][items.rows(listed)]
+        copies = jnp.sum(links.own[:, None] == listed, axis=0) if len(links.own) else 0.0
+        left = jnp.maximum(totals[:, EVENTS] - copies, 0.0) / jnp.maximum(totals[:, EVENTS], 1.0)
+        popular = jnp.pad(shares, (len(SIGNALS) - len(POSTERIORS), 0))
+        sums = sums + popular * (totals[:, SHARE] * left)[:, None]
+        largest = jnp.max(jnp.where(listed[:, None] > 0, sums, 0.0), axis=0)
+        largest = jnp.maximum(largest, TINY).at[-len(POSTERIORS) :].max(shares * top)
+        known = jnp.log1p(jnp.maximum(links.totals[0, FOLLOWED], 0.0)) / 5.0
+        known = jnp.stack([jnp.ones_like(known), known, links.totals[0, TRUST]])
+        return Found(listed, sums / largest, totals[:, POPULARITY] * left, known, shares, largest)
 
     def unlinked(self, found: Found, seen: Int[Array, "q s"], items: Items) -> tuple[Found, Bool[Array, "q 2"]]:
         """The most and the least popular item that nothing links to, of each query; whether there is one.
@@ -187,14 +205,14 @@ class EvidenceModel(Model):
         some = replace(found, listed=listed, signals=signals, popularity=totals[listed, POPULARITY])
         return some, jnp.broadcast_to(there[:, None], listed.shape)
 
-    def _weights(self, params: Params, known: Float[Array, "q 3"]) -> Float[Array, "q f"]:
+    def _weights(self, params: Params, known: Float[Array, " 3"]) -> Float[Array, " f"]:
         return jnp.matmul(known, params["gate"], precision=jax.lax.Precision.HIGHEST)
 
-    def _scores(self, params: Params, found: Found) -> Float[Array, "q m"]:
-        weights = self._weights(params, found.known)[:, None]
-        linear, root = weights[..., : len(SIGNALS)], weights[..., len(SIGNALS) : -1]
-        signals = jnp.sum(found.signals * linear + jnp.sqrt(found.signals) * root, axis=2)
-        return signals + found.popularity * weights[..., -1]
+    def _scores(self, params: Params, found: Found) -> Float[Array, " m"]:
+        """Of one query's linked items."""
+        weights = self._weights(params, found.known)
+        linear, root = weights[: len(SIGNALS)], weights[len(SIGNALS) : -1]
+        return jnp.sum(found.signals * linear + jnp.sqrt(found.signals) * root, axis=1) + found.popularity * weights[-1]
 
 
 def untrained_gate() -> Float[Array, "3 f"]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from recjax.evaluate.host_ranking import Rules, rank_scored
 from recjax.evaluate.ranking import rank_users
 from recjax.evaluate.text_transition import TextTransitions
 from recjax.models.evidence import DEPENDS, FEATURES
+from recjax.models.parts import signals
 from recjax.models.parts.signals import POSTERIORS, SIGNALS, STRENGTHS
 from recjax.recommender import Recommender
 from recjax.train import pretrained
@@ -205,6 +207,14 @@ def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it(monkeypatch)
         return model.features(links, unseen, run.items).listed
 
     assert np.asarray(listed(jnp.zeros_like(events)[None])).any() and not np.asarray(listed(events[None])).any()
+
+
+@pytest.mark.parametrize("dense", [0, 100])
+def test_links_of_an_item_meet_at_the_first_of_them(dense, monkeypatch):
+    monkeypatch.setattr(signals, "DENSE", dense)
+    ids = np.random.default_rng(0).integers(0, 20, 64).astype(np.int32)
+    found = jax.jit(partial(signals.first_of_each, rows=21))(ids)
+    np.testing.assert_array_equal(found, [ids.tolist().index(item) for item in ids])
 
 
 def test_a_catalog_without_any_event_is_ranked_by_its_texts(monkeypatch):

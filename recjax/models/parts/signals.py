@@ -31,6 +31,9 @@ POSTERIORS = tuple(place for place, name in enumerate(SIGNALS) if name.startswit
 
 TINY = 1e-12
 
+DENSE = 2**17
+"""Up to so many rows, the links of an item find each other by a table of all rows; above, by sorting."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -138,6 +141,18 @@ def _rest(whole: Array, part: Array | float) -> Array:
     return jnp.where(rest < FADING[-1] / 2, 0.0, rest)
 
 
+def first_of_each(ids: Int[Array, " m"], rows: int) -> Int[Array, " m"]:
+    """The place of the first link of each link's item: where all of them are added up."""
+    places = jnp.arange(len(ids))
+    if rows <= DENSE:
+        return jnp.full(rows, len(ids), jnp.int32).at[ids].min(places)[ids]
+    order = _order(ids, rows)
+    ordered = ids[order]
+    starts = ordered != jnp.concatenate([jnp.full(1, -1), ordered[:-1]])
+    first = order[jax.lax.cummax(jnp.where(starts, places, 0))]
+    return jnp.zeros_like(places).at[order].set(first, unique_indices=True)
+
+
 def _order(ids: Int[Array, " m"], largest: int) -> Int[Array, " m"]:
     """Places of ascending ids; one sort of (id, place) as one number, where they fit, is several times as fast."""
     places = len(ids)
@@ -179,11 +194,9 @@ def merged(rows: int, query: tuple[Links, Array]) -> tuple[Array, Array, Array]:
     full = [jnp.stack([jnp.broadcast_to(x, links.ids[name].shape) for x in each], -1) for name, each in signals.items()]
     sums = jnp.concatenate([each.reshape(-1, len(SIGNALS)) for each in full])
     ids = jnp.where(jnp.isin(ids, seen, method="binary_search") if seen.shape[0] else False, 0, ids)
-    order = _order(ids, rows)
-    ids, sums = ids[order], sums[order]
-    group = jnp.cumsum(ids != jnp.concatenate([ids[:1], ids[:-1]]))
-    sums = jax.ops.segment_sum(sums, group, len(ids), indices_are_sorted=True)
-    listed = jax.ops.segment_max(ids, group, len(ids), indices_are_sorted=True)
+    first = first_of_each(ids, rows)
+    sums = jnp.zeros_like(sums).at[first].add(sums)
+    listed = jnp.where(first == jnp.arange(len(ids)), ids, 0)
     shares = jnp.stack([jnp.sum(weight * k * popular / (n + k)) for weight, k in pairs])
     listed = jnp.where(jnp.max(sums, axis=1) > 0, listed, 0)  # what nothing but left out events linked to is not linked
     return listed, jnp.where(listed[:, None] > 0, sums, 0.0), shares
