@@ -14,7 +14,7 @@ from recjax.data.store.prepared import find
 from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.report import Report, compare, comparison_table
-from recjax.train.pretrained import is_pretrained
+from recjax.train.pretrained import is_pretrained, load_named, named_parts
 from recjax.typing import InputError
 
 PROTOCOL, PREPARATION = "evaluate.", "data.prepare."
@@ -36,8 +36,9 @@ def evaluate(options: Namespace) -> int:
         split, protocol = LeaveOneOut().split(dataset), override_all(Evaluate(), _under(PROTOCOL, changes))
         reports.append(evaluate_predictions(options.predictions, dataset, split, protocol))
     else:
+        like = _trained(options) if options.data is None else None
         for folder in options.runs:
-            run = run_of(folder, options.data, recipe_of(options), _changes(options))
+            run = run_of(folder, options.data, recipe_of(options), _changes(options), like)
             here = not is_pretrained(folder)  # a folder that a report belongs into
             name = folder.resolve().name if here and len(options.runs) == 1 else str(folder)
             reports.append(run.report(name, floors=not reports))
@@ -62,6 +63,14 @@ def evaluate(options: Namespace) -> int:
     if compared:
         console.print(comparison_table(compared))
     return 0
+
+
+def _trained(options: Namespace) -> RunConfig | None:
+    """Configuration of the first trained run, whose dataset `pretrained` beside it takes."""
+    alone = [is_pretrained(name) and named_parts(name)[1] is None for name in options.runs]
+    if not any(alone) or all(alone):
+        return None
+    return load_named(options.runs[alone.index(False)], None, recipe_of(options), _changes(options)).config
 
 
 def _changes(options: Namespace) -> list[str]:

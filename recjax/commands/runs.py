@@ -9,16 +9,21 @@ from types import ModuleType
 import jax
 
 from recjax import recipes
+from recjax.config import RunConfig
 from recjax.evaluate.report import EVALUATION, Report
 from recjax.train.pretrained import load_named
 from recjax.train.run import Run
 
 
 def run_of(
-    folder: Path, dataset: str | None = None, recipe: ModuleType | None = None, settings: Sequence[str] = ()
+    folder: Path,
+    dataset: str | None = None,
+    recipe: ModuleType | None = None,
+    settings: Sequence[str] = (),
+    like: RunConfig | None = None,
 ) -> Run:
-    """A run, or the model that comes with recjax; says on standard error which checkpoints were damaged."""
-    run = load_named(folder, dataset, recipe, settings)
+    """`load_named`; says on standard error which checkpoints were damaged."""
+    run = load_named(folder, dataset, recipe, settings, like=like)
     report_notes(folder, run)
     return run
 

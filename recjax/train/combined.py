@@ -50,11 +50,11 @@ def beside(trained: Run, folder: Path, evidence: Run, counted: Callable[[], Run]
     parts = {EVIDENCE: _on_host(evidence.params), ENCODER: _on_host(trained.params)}
     share = _share(model, parts, counted, trained, view)
     note = f"its logits count {share:g} times beside the evidence, by the validation events"
+    named = replace(evidence.config, name=f"{evidence.config.name}+{trained.config.name}")
     if share == 0.0:
-        return replace(evidence, notes=(*evidence.notes, note))
+        return replace(evidence, config=named, notes=(*evidence.notes, note))
     config = replace(
-        evidence.config,
-        name=f"{evidence.config.name}+{trained.config.name}",
+        named,
         data=replace(evidence.config.data, view=view),
         model=Combined(evidence.model.config, trained.config.model),
     )

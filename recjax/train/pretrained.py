@@ -171,11 +171,14 @@ def _open_named(
     *,
     all_events: bool = False,
     one_query: bool = False,
+    like: RunConfig | None = None,
 ) -> Run:
-    """The run that `pretrained...` names, with the evidence of a dataset."""
+    """The run that `pretrained...` names, with the evidence of a dataset; of that of a run, where none is given."""
     encoder, run = named_parts(name)
     if run is None:
-        return load_pretrained(dataset, settings, encoder=encoder, all_events=all_events, one_query=one_query)
+        like = like if dataset is None else None
+        named = like.data.dataset if like is not None else dataset
+        return load_pretrained(named, settings, encoder=encoder, like=like, all_events=all_events, one_query=one_query)
     from recjax.train.combined import beside
 
     trained = load_run(run, dataset, recipe=recipe, settings=settings)
@@ -189,11 +192,24 @@ def _open_named(
 
 
 def load_named(
-    run: Path, dataset: str | None = None, recipe: ModuleType | None = None, settings: Sequence[str] = ()
+    run: Path,
+    dataset: str | None = None,
+    recipe: ModuleType | None = None,
+    settings: Sequence[str] = (),
+    *,
+    like: RunConfig | None = None,
 ) -> Run:
-    """A run folder, or the model that comes with recjax, with the events of a dataset, as `load_run` reads it."""
+    """A run folder, or the model that comes with recjax, with the events of a dataset, as `load_run` reads it.
+
+    Args:
+        run: folder, or `pretrained` and the like.
+        dataset: name or folder, in place of the run's own.
+        recipe: module that defines configurations of the run's own, if it has any.
+        settings: KEY=VALUE that change the protocol or how the data are prepared.
+        like: of a run whose dataset, filters, split and protocol `pretrained` takes where no dataset is given.
+    """
     if is_pretrained(run):
-        return _open_named(run, dataset, recipe, settings)
+        return _open_named(run, dataset, recipe, settings, like=like)
     return load_run(run, dataset, recipe=recipe, settings=settings)
 
 
