@@ -28,7 +28,7 @@ from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
-from recjax.data.features.columns import Attribute
+from recjax.data.features.columns import Attribute, Words
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
@@ -42,6 +42,7 @@ from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
 from recjax.models.idnp import IDNP
 from recjax.models.lightgcn import LightGCN
+from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
 from recjax.models.model import Model, ModelConfig
@@ -127,6 +128,10 @@ SYSTEMS = {
         Cloze(LENGTH, align="left", mask_prob=0.3),
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"alike": Neighbours(count=3)},
+    ),
+    "lite-llm4rec": ids(
+        LiteLLM4Rec(text="words", column="words", width=8, layers=1, item_layers=1, heads=2, inner=16),
+        items={"words": Words(count=4, vocabulary=32)},
     ),
     "gateau": ids(GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False),
     "outfit": ids(
