@@ -56,6 +56,8 @@ from recjax.models.recgpt_published import RecGPTPublished
 from recjax.models.rpg import RPG
 from recjax.models.sasrec import SASRec
 from recjax.models.setrec import SETRec
+from recjax.models.slmrec import SMALL as LLAMA
+from recjax.models.slmrec import SLMRec
 from recjax.models.sracl import SRACL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
@@ -132,6 +134,9 @@ SYSTEMS = {
     "lite-llm4rec": ids(
         LiteLLM4Rec(text="words", column="words", width=8, layers=1, item_layers=1, heads=2, inner=16),
         items={"words": Words(count=4, vocabulary=32)},
+    ),
+    "slmrec": ids(
+        SLMRec(replace(LLAMA, width=8, channels=4, inner=16), teacher=2, parts=2), items={"behaviour": Behaviour(8)}
     ),
     "gateau": ids(GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False),
     "outfit": ids(
