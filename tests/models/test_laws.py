@@ -41,6 +41,7 @@ from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
 from recjax.models.idnp import IDNP
+from recjax.models.interval_llm import IntervalLLM
 from recjax.models.lightgcn import LightGCN
 from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.llm4dsr import LLM4DSR
@@ -137,6 +138,10 @@ SYSTEMS = {
     ),
     "slmrec": ids(
         SLMRec(replace(LLAMA, width=8, channels=4, inner=16), teacher=2, parts=2), items={"behaviour": Behaviour(8)}
+    ),
+    "interval-llm": ids(
+        IntervalLLM(replace(LLAMA, width=8, layers=1, channels=4, inner=16), width=8),
+        Shifted(LENGTH, align="left", times=True),
     ),
     "gateau": ids(GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False),
     "outfit": ids(
