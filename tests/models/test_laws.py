@@ -30,6 +30,7 @@ from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifte
 from recjax.data.features.behaviour import Behaviour
 from recjax.data.features.columns import Attribute, Words
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
+from recjax.data.features.sentences import Sentence
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -52,6 +53,7 @@ from recjax.models.next_item import NextItem
 from recjax.models.outfit import OutfitTransformer
 from recjax.models.parts.dot_product import DotProductModel
 from recjax.models.pisa import PISA
+from recjax.models.recformer import Recformer
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.models.rpg import RPG
@@ -142,6 +144,12 @@ SYSTEMS = {
     "interval-llm": ids(
         IntervalLLM(replace(LLAMA, width=8, layers=1, channels=4, inner=16), width=8),
         Shifted(LENGTH, align="left", times=True),
+    ),
+    "recformer": ids(
+        Recformer(width=8, layers=1, inner=16, window=4, tokens=20, dropout=0.0),
+        Shifted(LENGTH, align="left", targets=1),
+        pack=False,
+        items={"sentence": Sentence(("title",), (4,), 5, 40)},
     ),
     "gateau": ids(GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False),
     "outfit": ids(
