@@ -8,7 +8,8 @@ vectors, to which each item's own is added. The controls:
     --set model.ids=false     (texts alone, which rank items without events too)
 
 Expected:  ndcg@10 0.0719 [0.0667, 0.0772], hr@10 0.1013 on the test split, leave-one-out, full ranking, history masked;
-           `transition` 0.0702, `text_knn` 0.0596, `text_transition` 0.0805 (0.0086 ± 0.0041 more)
+           `transition` 0.0702, `text_knn` 0.0596, `text_transition` 0.0805 (0.0086 ± 0.0041 more). After 100 of the
+           400 steps 0.0568 on 2,000 validation users, 0.0442 without texts, which have not been run to their end
 Time:      8 minutes, and 15 for reading 5,901 titles once
 Hardware:  1 CPU core that much other work shared (3 minutes of its time in all)
 """
