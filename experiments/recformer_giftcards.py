@@ -8,8 +8,8 @@ No parameter is an item's. The control, without the first and the last phase at 
 
 Expected:  ndcg@10 0.1172 [0.0971, 0.1394], hr@10 0.2424 on the test split (458 users, leave-one-out, full ranking,
            history masked, one seed); `text_knn` 0.1055, `transition` 0.1967. The control 0.1031 [0.0851, 0.1216],
-           0.0141 [-0.0074, 0.0357] less. On validation 0.1145 after the first phase, 0.1070 after the second, 0.1309 after the
-           third, and the control 0.1301
+           0.0141 [-0.0074, 0.0357] less. On validation 0.1145 after the first phase, 0.1070 after the second, 0.1309
+           after the third, and the control 0.1301
 Time:      5 minutes
 Hardware:  1 CPU core that much other work shared
 """
