@@ -1,13 +1,16 @@
-"""Three ways from a history to ten items, by networks of one size: code by code, as a set in one pass, by a product.
+"""Ways from a history to ten items, by networks of one size: code by code, as a set in one pass, by a product.
 
     python experiments/benchmarks/generation.py --items 12000 100000
 
 TIGER finds items by beams over the trie of four codes, SETRec generates five vectors at once and scores the catalog by
-them, SASRec by one. Parameters are random: nothing but time is measured. Codes are clustered, histories have ten items,
-which are masked. What does not depend on the user, the trie and the sets of the catalog, is made before.
+them, SASRec by one. Lite-LLM4Rec has a Llama-like decoder read ten vectors once, and one product; the same decoder as a
+generator (`Codewise`) reads the histories' codes and finds items by a beam. Parameters are random: nothing but time is
+measured. Codes are clustered, histories have ten items, which are masked. What does not depend on the user, the trie
+and the vectors of the catalog, is made before.
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,92 @@ from decoding import catalog, latencies, throughput
 
 from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, VECTORS, Items, bare_items
+from recjax.decode.scoring import Stepwise
+from recjax.decode.trie import device_trie
+from recjax.mixers.mixer import SeqContext
+from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.model import ItemStats, Model, ModelConfig
 from recjax.models.sasrec import SASRec
 from recjax.models.setrec import SETRec
 from recjax.models.tiger import TIGER
 from recjax.parallel.startup import disable_faulty_cpu_fusion
+from recjax.text.lm.config import DecoderConfig
+from recjax.text.lm.decoder import Decoder
+from recjax.text.lm.rows import TokenRows
 
 K, SIZE, BEHAVIOUR, TEXT = 10, 256, 64, 256
 """Length of the lists, codes of a slot, and coordinates of the vectors that SETRec reads."""
+
+
+@dataclass(frozen=True)
+class Codewise(ModelConfig):
+    """Lite-LLM4Rec's decoder as a generator of an item's codes, of which nothing but the time is known."""
+
+    width: int
+    layers: int
+    heads: int
+    inner: int
+    beam: int
+
+    def build(self, stats: ItemStats) -> "CodewiseModel":
+        sizes: dict[str, Any] = dict(
+            width=self.width, layers=self.layers, heads=self.heads, kv_heads=self.heads, inner=self.inner
+        )
+        config = DecoderConfig(1 + sum(stats.code_sizes), channels=self.width // self.heads, **sizes)
+        return CodewiseModel(self, Decoder(config), stats)
+
+
+@dataclass(frozen=True)
+class CodewiseModel(Model):
+    """The built generator; token 0 begins an item."""
+
+    config: Codewise
+    decoder: Decoder
+    stats: ItemStats
+
+    def init(self, key: Any, batch: Batch, items: Items) -> Any:
+        return self.decoder.init(key, _rows(batch.items))["params"]
+
+    def loss(self, params: Any, batch: Batch, items: Items, key: Any) -> Any:
+        raise NotImplementedError
+
+    def prepare(self, params: Any, items: Items) -> dict[str, Any]:
+        return {"trie": device_trie(items[CODES], self.stats.code_sizes, items.start, items.size)}
+
+    def scoring(self, params: Any, queries: Queries, items: Items) -> Stepwise:
+        offsets = 1 + np.cumsum((0, *self.stats.code_sizes))[:-1]
+        history = (items[CODES][items.rows(queries.items)] + offsets).reshape(len(queries.items), -1)
+
+        def begin(history: Any) -> Any:
+            rows = _rows(history)
+            room = history.shape[1] + len(offsets)
+            _, caches = self._run(params, lambda decoder: decoder.begin(decoder.embed(rows), rows, room))
+            return jax.tree.map(lambda x: x[:, None], caches), jnp.zeros((len(history), 1, 0))
+
+        def step(cache: Any, codes: Any) -> Any:
+            (caches, written), (users, beam) = cache, codes.shape
+            slot = written.shape[2]
+            tokens = jnp.where(codes < 0, 0, codes + (offsets[slot - 1] if slot else 0)).reshape(-1, 1)
+            context = SeqContext(jnp.ones_like(tokens), jnp.full_like(tokens, history.shape[1] + slot))
+            every = jax.tree.map(lambda x: jnp.broadcast_to(x, (users, beam, *x.shape[2:])), caches)
+            flat = jax.tree.map(lambda x: x.reshape(users * beam, *x.shape[2:]), every)
+
+            def logits(decoder: Decoder) -> Any:
+                states, grown = decoder.step(decoder.embed(_rows(tokens)), context, flat)
+                return decoder.logits(states)[:, 0, offsets[slot] : offsets[slot] + self.stats.code_sizes[slot]], grown
+
+            found, flat = self._run(params, logits)
+            caches = jax.tree.map(lambda x: x.reshape(users, beam, *x.shape[1:]), flat)
+            return found.reshape(users, beam, -1), (caches, jnp.zeros((users, beam, slot + 1)))
+
+        return Stepwise(begin, step, history, items.prepared["trie"], self.config.beam)
+
+    def _run(self, params: Any, function: Any) -> Any:
+        return self.decoder.apply({"params": params}, method=function)
+
+
+def _rows(tokens: Any) -> TokenRows:
+    return TokenRows(tokens, jnp.ones_like(tokens))
 
 
 def systems(options: argparse.Namespace) -> dict[str, ModelConfig]:
@@ -35,7 +116,11 @@ def systems(options: argparse.Namespace) -> dict[str, ModelConfig]:
     network: dict[str, Any] = dict(width=width, layers=layers, heads=heads, channels=width // heads, inner=4 * width)
     beams = {f"TIGER, beam {beam}": TIGER(**network, codes=SIZE, beam=beam) for beam in options.beams}
     sets = SETRec(**network, slots=4, hidden=(256, 128))
-    return {**beams, "SETRec": sets, "SASRec": SASRec(width=width, layers=layers, heads=heads, max_length=10)}
+    llama: dict[str, Any] = dict(width=width, layers=layers, heads=heads, inner=4 * width)
+    head = LiteLLM4Rec(**llama, dropout=0.0)
+    beams |= {f"its decoder, beam {beam}": Codewise(**llama, beam=beam) for beam in options.beams}
+    by_product = {"SASRec": SASRec(width=width, layers=layers, heads=heads, max_length=10), "Lite-LLM4Rec": head}
+    return {**beams, "SETRec": sets, **by_product}
 
 
 def made_up(items: int, rng: np.random.Generator) -> Items:

@@ -280,3 +280,10 @@ class ModelConfig(ABC):
     @abstractmethod
     def build(self, stats: ItemStats) -> Model:
         """The model for a catalog."""
+
+    def given(self) -> Params | None:
+        """Parameters to begin with that come from files, such as a language model's weights: any part of the tree.
+
+        Read where a run is opened for training; a run folder has them in its checkpoints.
+        """
+        return None

@@ -25,6 +25,7 @@ from recjax.models.model import ItemStats, Model
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
 from recjax.text.hub import find_folder
+from recjax.text.lm.encoder import LanguageModelEncoder
 from recjax.text.space import TextSpace
 from recjax.tokenizers.tokenizer import planned_sizes
 from recjax.train.catalogs import text_space
@@ -169,13 +170,13 @@ def _width(space: TextSpace, given: int | None) -> int:
     """Coordinates of an item's vector."""
     total = 0
     for channel in space.channels:
-        if not isinstance(channel.encoder, SentenceEncoder):
-            total += channel.encoder.width
-        elif given is not None:
+        sentences = isinstance(channel.encoder, SentenceEncoder)
+        if given is not None and (sentences or isinstance(channel.encoder, LanguageModelEncoder)):
             total += given
         else:
             try:
-                total += read_folder(find_folder(channel.encoder.folder)).module.sizes.width
+                found = read_folder(find_folder(channel.encoder.folder)).module.sizes if sentences else channel.encoder
+                total += found.width
             except InputError as error:
                 raise InputError(f"{error}. --text-width says how many coordinates its vectors have") from None
     return total

@@ -75,6 +75,12 @@ class TextSpace:
         if not self.channels:
             refuse(self, "channels", "at least one encoder")
 
+    @property
+    def encoders(self) -> str:
+        """Encoders of the channels, for reports: names of folders, or classes of those that read none."""
+        each = (channel.encoder for channel in self.channels)
+        return ", ".join(getattr(encoder, "folder", type(encoder).__name__) for encoder in each)
+
     def vectors(self, catalog: pl.DataFrame, cache: Path | None = None, *, progress: bool = False) -> SpaceVectors:
         """The vectors of a catalog; arguments as in `recjax.text.vectors.item_vectors`.
 

@@ -88,7 +88,9 @@ class Run:
         given = self.config.evaluate if evaluate is None else evaluate
         of_run = (self.model, self.params, self.dataset, self.split, self.config.data.view, given, self.items)
         with jax.set_mesh(self.mesh):
-            return protocol.evaluate(*of_run, floors=floors, name=name, vectors=self.text_vectors())
+            found = protocol.evaluate(*of_run, floors=floors, name=name, vectors=self.text_vectors())
+        read = {} if self.config.text is None else {"item texts by": self.config.text.encoders}
+        return dataclasses.replace(found, notes=found.notes | read)
 
     def calibrated(
         self, about: Sequence[str] | None = None, asking: Asking = ASKING, users: int = 1000, rehearse: int = 0

@@ -140,7 +140,7 @@ def open_task(config: RunConfig, run_dir: Path | None = None) -> Task:
     validate = _validation(config, model, dataset, split, items[0]) if validated else None
     keep = partial(own_items.write, dataset=dataset, stats=stats, items=catalogs and catalogs.parts[0])
     titles = dataset.catalog.select("item_id", "title")
-    more = {"keep": keep, "catalog": titles, "left_out": dataset.left_out}
+    more = {"keep": keep, "catalog": titles, "left_out": dataset.left_out, "params": config.model.given()}
     return Task(dataset.name, dataset.fingerprint, model, loader, trained, validate, **more)
 
 
@@ -194,7 +194,9 @@ def _open_mixture(config: RunConfig, data: Mixture, run_dir: Path | None) -> Tas
             for (_, split), own, own_relations in zip(opened, loaders, catalogs.relations, strict=True)
         ]
         shares = Shares(rule, data.datasets, loader, loss_of_each(trained, held_out, items))
-    return Task(*joint_identity(datasets), trained, loader, items, validate, keep=keep, shares=shares)
+    return Task(
+        *joint_identity(datasets), trained, loader, items, validate, config.model.given(), keep=keep, shares=shares
+    )
 
 
 def check_ranks(config: RunConfig) -> None:

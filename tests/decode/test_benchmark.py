@@ -49,11 +49,12 @@ def test_systems_are_measured_from_histories_to_lists(monkeypatch):
 
     options = argparse.Namespace(width=8, layers=1, beams=[3], users=2, seconds=0.01, seed=0)
     every = generation.systems(options)
-    assert list(every) == ["TIGER, beam 3", "SETRec", "SASRec"]
-    monkeypatch.setattr(generation, "systems", lambda _: {"SASRec": every["SASRec"]})
+    beam = "its decoder, beam 3"
+    assert list(every) == ["TIGER, beam 3", beam, "SETRec", "SASRec", "Lite-LLM4Rec"]
+    monkeypatch.setattr(generation, "systems", lambda _: {beam: every[beam]})
     (found,) = generation.measure(30, options)
     assert found["items"] == 30 and found["users_per_processor_second"] > 0 and found["p50_ms"] > 0
     random = np.random.default_rng(0)
     items, queries = generation.made_up(30, random), generation.questions(30, 2, random)
-    lists = np.asarray(generation.ready(every["SASRec"], items, queries)(queries))
+    lists = np.asarray(generation.ready(every[beam], items, queries)(queries))
     assert lists.shape == (2, 10) and not (lists[:, :, None] == queries.seen[:, None]).any()

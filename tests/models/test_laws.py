@@ -28,8 +28,9 @@ from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
-from recjax.data.features.columns import Attribute
+from recjax.data.features.columns import Attribute, Words
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
+from recjax.data.features.sentences import Sentence
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -41,7 +42,9 @@ from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
 from recjax.models.idnp import IDNP
+from recjax.models.interval_llm import IntervalLLM
 from recjax.models.lightgcn import LightGCN
+from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
 from recjax.models.model import Model, ModelConfig
@@ -50,11 +53,14 @@ from recjax.models.next_item import NextItem
 from recjax.models.outfit import OutfitTransformer
 from recjax.models.parts.dot_product import DotProductModel
 from recjax.models.pisa import PISA
+from recjax.models.recformer import Recformer
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.models.rpg import RPG
 from recjax.models.sasrec import SASRec
 from recjax.models.setrec import SETRec
+from recjax.models.slmrec import SMALL as LLAMA
+from recjax.models.slmrec import SLMRec
 from recjax.models.sracl import SRACL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
@@ -127,6 +133,23 @@ SYSTEMS = {
         Cloze(LENGTH, align="left", mask_prob=0.3),
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"alike": Neighbours(count=3)},
+    ),
+    "lite-llm4rec": ids(
+        LiteLLM4Rec(text="words", column="words", width=8, layers=1, item_layers=1, heads=2, inner=16),
+        items={"words": Words(count=4, vocabulary=32)},
+    ),
+    "slmrec": ids(
+        SLMRec(replace(LLAMA, width=8, channels=4, inner=16), teacher=2, parts=2), items={"behaviour": Behaviour(8)}
+    ),
+    "interval-llm": ids(
+        IntervalLLM(replace(LLAMA, width=8, layers=1, channels=4, inner=16), width=8),
+        Shifted(LENGTH, align="left", times=True),
+    ),
+    "recformer": ids(
+        Recformer(width=8, layers=1, inner=16, window=4, tokens=20, dropout=0.0),
+        Shifted(LENGTH, align="left", targets=1),
+        pack=False,
+        items={"sentence": Sentence(("title",), (4,), 5, 40)},
     ),
     "gateau": ids(GATEAU(**SMALL, room=USERS, short=3, first=1), Numbered(Shifted(LENGTH, align="left")), pack=False),
     "outfit": ids(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recjax.limits import COUNT, LAYERS, SIZE, above, refuse, require
+from recjax.limits import COUNT, LAYERS, SIZE, above, at_least, refuse, require
 from recjax.text.block import size_of
 from recjax.typing import Dtype, InputError, shorten
 
@@ -98,7 +98,7 @@ class DecoderConfig:
     """Sizes and options of a Llama-like decoder (Touvron et al. 2023; Qwen2 and Qwen3 are the same with options).
 
     Attributes:
-        vocabulary: rows of the token table.
+        vocabulary: rows of the token table; 0 for a decoder of vectors alone, which has no tokens and no logits.
         width: of the residual stream.
         layers: blocks.
         heads: of queries.
@@ -136,7 +136,14 @@ class DecoderConfig:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        sizes = {"vocabulary": COUNT, "width": SIZE, "layers": LAYERS, "heads": SIZE, "kv_heads": SIZE, "inner": SIZE}
+        sizes = {
+            "vocabulary": at_least(0),
+            "width": SIZE,
+            "layers": LAYERS,
+            "heads": SIZE,
+            "kv_heads": SIZE,
+            "inner": SIZE,
+        }
         require(self, **sizes, channels=SIZE, positions=COUNT, epsilon=above(0))
         if self.heads % self.kv_heads:
             refuse(self, "kv_heads", f"a number that divides the {self.heads} heads of queries")

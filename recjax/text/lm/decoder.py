@@ -48,11 +48,12 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         config, init = self.config, nn.initializers.normal(0.02)
-        self.tokens = self.param("tokens", init, (config.vocabulary, config.width))
+        if config.vocabulary:
+            self.tokens = self.param("tokens", init, (config.vocabulary, config.width))
         block = nn.remat(Block) if config.remat else Block
         self.layer = [block(config, self.lora) for _ in range(config.layers)]
         self.norm = _norm(config)
-        if not config.tied:
+        if config.vocabulary and not config.tied:
             self.head = self.param("head", init, (config.vocabulary, config.width))
 
     def __call__(self, rows: TokenRows, vectors: Float[Array, "b n d"] | None = None) -> Float[Array, "b l v"]:

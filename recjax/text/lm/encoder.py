@@ -1,0 +1,87 @@
+"""Vectors of texts by a language model: the mean of its last states over each text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax.files import read_json
+from recjax.limits import COUNT, LAYERS, at_least, require
+from recjax.text.encoder import batches, pooled
+from recjax.text.folder import fingerprint
+from recjax.text.hub import CONFIG, LANGUAGE_MODEL, find_folder
+from recjax.text.items import TEMPLATE, ItemText
+from recjax.text.lm.config import read_config
+from recjax.text.lm.decoder import Decoder
+from recjax.text.lm.folder import read_language_model
+from recjax.text.lm.rows import TokenRows, padded
+from recjax.track.console import tracked
+from recjax.typing import Array, Dtype, Float, Params
+
+
+@dataclass(frozen=True)
+class LanguageModelEncoder:
+    """A decoder of the Llama kind as an encoder of texts, for a channel of a `TextSpace`.
+
+    States of a language model share a large common part, so the channel should whiten.
+
+    Attributes:
+        folder: its folder, a name under `$RECJAX_LANGUAGE_MODELS`, or an `owner/name` of the Hugging Face hub.
+        template: text of an item, see `recjax.text.items.ItemText`.
+        layers: the first so many blocks alone; None for all.
+        max_tokens: texts are cut here.
+        batch_tokens: tokens of a batch, padding included.
+        dtype: compute type; vectors are float32.
+    """
+
+    folder: str
+    template: str = TEMPLATE
+    layers: int | None = None
+    max_tokens: int = 64
+    batch_tokens: int = 4096
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        require(self, layers=LAYERS, max_tokens=at_least(3), batch_tokens=COUNT)
+        ItemText(self.template)
+
+    @property
+    def width(self) -> int:
+        """Coordinates of the vectors; InputError where the folder is not there."""
+        path = find_folder(self.folder, LANGUAGE_MODEL) / CONFIG
+        return read_config(read_json(path)).width
+
+    def fingerprint(self) -> str:
+        """Identity of the vectors besides the texts."""
+        found = fingerprint(find_folder(self.folder, LANGUAGE_MODEL))
+        return f"language model 1 {found} {self.layers} {self.max_tokens} {self.dtype}"
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
+        """Vectors of texts, float32 [n, d]; a row of zeros where the tokenizer finds nothing in a text.
+
+        Raises:
+            InputError: see `find_folder` and `read_language_model`.
+        """
+        folder = find_folder(self.folder, LANGUAGE_MODEL)
+        model = read_language_model(folder, dtype=self.dtype, weights=self.dtype, layers=self.layers)
+        tokens = [found[: self.max_tokens] for found in model.tokenise(texts)]
+        vectors = np.zeros((len(texts), model.decoder.config.width), np.float32)
+        filled = np.flatnonzero([len(found) > 0 for found in tokens])
+        lengths = np.array([len(tokens[number]) for number in filled], np.int64)
+        params, embed = jax.device_put(model.params), partial(_mean_states, decoder=model.decoder)
+        work = list(batches(lengths, self.max_tokens, self.batch_tokens, 1))
+        for chosen, rows, width in tracked(work, len(work), "encoding texts", progress):
+            own = [tokens[filled[number]] for number in chosen]
+            found = embed(params, padded(own + [[0]] * (rows - len(own)), width))
+            vectors[filled[chosen]] = np.asarray(found)[: len(own)]
+        return vectors
+
+
+@partial(jax.jit, static_argnames="decoder")
+def _mean_states(params: Params, rows: TokenRows, *, decoder: Decoder) -> Float[Array, "b d"]:
+    states: Any = decoder.apply({"params": params}, rows, method=lambda self, rows: self.states(self.embed(rows), rows))
+    return pooled(states, jnp.sum(rows.segments, axis=1), "mean", normalise=False)
