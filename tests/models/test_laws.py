@@ -28,7 +28,7 @@ from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
-from recjax.data.features.columns import Attribute
+from recjax.data.features.columns import Attribute, Codes
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
@@ -37,6 +37,7 @@ from recjax.evaluate.stream import Stream
 from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
 from recjax.models.dare import DARE
+from recjax.models.discrec import DiscRec
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
@@ -100,6 +101,16 @@ def texts(model: ModelConfig) -> RunConfig:
 
 COPY = AlteredCopy((Substitute(),))
 
+LAST = Shifted(LENGTH, align="left", targets=1)
+
+NETWORK = dict(width=8, layers=1, heads=2, channels=4, inner=16)
+"""Sizes of an encoder-decoder."""
+
+CODED = {
+    "behaviour": Behaviour(8),
+    "codes": Codes(RQKMeans(slots=2, clusters=8, collisions="nearest-free"), of="behaviour"),
+}
+
 EVIDENCE = dict(evidence_config("planted").items)
 
 SYSTEMS = {
@@ -151,9 +162,10 @@ SYSTEMS = {
         texts(RPG(width=8, layers=1, heads=2, max_length=LENGTH, codes=16)),
         tokenizer=PQ(slots=2, clusters=8, iterations=2, rotations=1),
     ),
+    "discrec": ids(DiscRec(**NETWORK, codes=8, beam=None), LAST, pack=False, items=CODED),
     "setrec": ids(
-        SETRec(slots=2, hidden=(12,), width=8, layers=1, heads=2, channels=4, inner=16),
-        Shifted(LENGTH, align="left", targets=1),
+        SETRec(slots=2, hidden=(12,), **NETWORK),
+        LAST,
         pack=False,
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"behaviour": Behaviour(8)},
