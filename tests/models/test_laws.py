@@ -30,6 +30,7 @@ from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifte
 from recjax.data.features.behaviour import Behaviour
 from recjax.data.features.columns import Attribute, Codes
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
+from recjax.data.features.texts import Texts
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -45,6 +46,7 @@ from recjax.models.idnp import IDNP
 from recjax.models.lightgcn import LightGCN
 from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
+from recjax.models.mender import Mender
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
@@ -163,6 +165,13 @@ SYSTEMS = {
         tokenizer=PQ(slots=2, clusters=8, iterations=2, rotations=1),
     ),
     "discrec": ids(DiscRec(**NETWORK, codes=8, beam=None), LAST, pack=False, items=CODED),
+    "mender": ids(
+        Mender(**NETWORK, codes=8, beam=None, unwanted=0.2),
+        LAST,
+        pack=False,
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={**CODED, "kinds": Texts(Hashed(8, template="{title}"))},
+    ),
     "setrec": ids(
         SETRec(slots=2, hidden=(12,), **NETWORK),
         LAST,
