@@ -55,6 +55,7 @@ from recjax.models.parts.dot_product import DotProductModel
 from recjax.models.pisa import PISA
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
+from recjax.models.reg4rec import REG4Rec
 from recjax.models.rpg import RPG
 from recjax.models.sasrec import SASRec
 from recjax.models.setrec import SETRec
@@ -62,6 +63,7 @@ from recjax.models.sracl import SRACL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.mpq import MPQ
 from recjax.tokenizers.pq import PQ
 from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.train.folder.run_folder import CHECKPOINTS
@@ -165,6 +167,12 @@ SYSTEMS = {
         tokenizer=PQ(slots=2, clusters=8, iterations=2, rotations=1),
     ),
     "discrec": ids(DiscRec(**NETWORK, codes=8, beam=None), LAST, pack=False, items=CODED),
+    "reg4rec": ids(
+        REG4Rec(**NETWORK, codes=8, beam=None),
+        LAST,
+        pack=False,
+        items={**CODED, "codes": Codes(MPQ(slots=2, clusters=8, hidden=8, width=4, steps=5, batch=32), of="behaviour")},
+    ),
     "mender": ids(
         Mender(**NETWORK, codes=8, beam=None, unwanted=0.2),
         LAST,
