@@ -28,7 +28,7 @@ from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
-from recjax.data.features.columns import Attribute, Codes
+from recjax.data.features.columns import Attribute, Codes, Words
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.features.texts import Texts
 from recjax.data.items import Items
@@ -37,6 +37,7 @@ from recjax.evaluate.recommend import recommend
 from recjax.evaluate.stream import Stream
 from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
+from recjax.models.colarec import ColaRec
 from recjax.models.dare import DARE
 from recjax.models.discrec import DiscRec
 from recjax.models.dual_embeddings import DualEmbeddings
@@ -167,6 +168,12 @@ SYSTEMS = {
         tokenizer=PQ(slots=2, clusters=8, iterations=2, rotations=1),
     ),
     "discrec": ids(DiscRec(**NETWORK, codes=8, beam=None), LAST, pack=False, items=CODED),
+    "colarec": ids(
+        ColaRec(**NETWORK, codes=8, beam=None),
+        Cloze(LENGTH, align="left", mask_prob=0.05),
+        pack=False,
+        items={**CODED, "words": Words(count=2, vocabulary=40)},
+    ),
     "reg4rec": ids(
         REG4Rec(**NETWORK, codes=8, beam=None),
         LAST,
