@@ -6,8 +6,8 @@ SASRec and a source of vectors of behaviour for LETTER and SETRec. The control, 
 
     --set model.layers=0
 
-Expected:  not run to its end
-Time:      not measured
+Expected:  not run to its end: ndcg@10 0.0270 on 2,000 validation users after 400 steps, ten passes (one seed)
+Time:      5 minutes for those, on a core shared with other work
 Hardware:  1 CPU core
 """
 

@@ -324,6 +324,13 @@ class Stepwise(Scoring):
         ranks = jnp.where(jnp.any(found, axis=2), 1 + jnp.take_along_axis(ahead, place, axis=1), UNRANKED)
         return jnp.where(jnp.any(jnp.isnan(scores), axis=1, keepdims=True), 0, ranks).astype(jnp.int32)
 
+    def scores(self, items: Int[Array, "q c"]) -> Float[Array, "q c"]:
+        """By the exact expansion alone; a beam knows no score of an item that it did not come across."""
+        if self.beam is not None:
+            return super().scores(items)
+        found = expansion.item_scores(self.begin, self.step, self.queries, self.trie, normalise=self.normalise)[0]
+        return jnp.where(items > 0, jnp.take_along_axis(found, items, axis=1), 0.0)
+
 
 def _without(targets: Int[Array, " q"], seen: Int[Array, "q s"]) -> Int[Array, "q s"]:
     """Seen items less the target, so that it competes."""

@@ -163,13 +163,13 @@ def gains(
     expected = (*prefixes.codes.shape, trie.sizes[level])
     if logits.shape != expected:
         raise InputError(f"step {level} returned logits of shape {logits.shape}, expected {expected}")
-    logits, child = logits.astype(jnp.float32), _children(trie, level, prefixes.nodes)
+    logits, child = logits.astype(jnp.float32), children(trie, level, prefixes.nodes)
     if normalise == "vocabulary":
         return jax.nn.log_softmax(logits), child, cache
     return jax.nn.log_softmax(logits, where=child >= 0), child, cache
 
 
-def _children(trie: Trie, level: int, nodes: Int[Array, "q w"]) -> Int[Array, "q w size"]:
+def children(trie: Trie, level: int, nodes: Int[Array, "q w"]) -> Int[Array, "q w size"]:
     """For each code of a slot, the child of a node by it; -1 for none. A binary search: codes of siblings ascend."""
     codes, size = trie.codes[level], trie.sizes[level]
     if level == 0:

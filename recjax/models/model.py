@@ -198,6 +198,17 @@ class Model(ABC):
         """
         raise InputError(f"{type(self).__name__} does not say which events are out of place")
 
+    def steered(self, params: Params, queries: Queries, items: Items, preferences: Int[Array, "q p"]) -> Scoring:
+        """`scoring` for users who state what they want.
+
+        Args:
+            params: parameters.
+            queries: the users.
+            items: of the catalog.
+            preferences: items of whose kind the user wants something, or, negative, nothing; 0 for none.
+        """
+        raise InputError(f"{type(self).__name__} takes no preferences")
+
     # --- streaming, where `streams` is true
 
     @property

@@ -11,7 +11,7 @@ score of an item is its log-likelihood.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +25,13 @@ from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts.flat_codes import FlatCodes, codes_of
 from recjax.models.parts.t5 import T5, DecoderCache, T5Config
 from recjax.ops.items.embedding import take_position
-from recjax.typing import Array, Float, InputError, Int, Params
+from recjax.typing import Array, Bool, Float, InputError, Int, Params
 
 TRIE = "trie"
 """Name of the catalog's trie in `Items.prepared`."""
+
+History = tuple[Any, Bool[Array, "b m"]]
+"""Arrays that the encoder's inputs are made of, and where these are no padding."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,37 @@ class TIGER(ModelConfig):
 
     def build(self, stats: ItemStats) -> "TIGERModel":
         """The model for a catalog whose items have codes."""
+        tokens = self.tokens(stats)
+        return TIGERModel(self, T5(self.network(tokens)), tokens, stats)
+
+    def tokens(self, stats: ItemStats) -> FlatCodes:
+        """Numbering of the codes of a catalog; InputError where it has none, or more than there is room for."""
         if not stats.code_sizes:
             raise InputError(
-                "TIGER reads codes of items, but there are none: the recipe needs `text` and a `tokenizer`, or "
-                "items={'codes': Codes(...)}"
+                f"{type(self).__name__} reads codes of items, but there are none: the recipe needs `text` and a "
+                "`tokenizer`, or items={'codes': Codes(...)}"
             )
         if max(stats.code_sizes) > self.codes:
             raise InputError(f"a slot has {max(stats.code_sizes)} codes, but model.codes is {self.codes}")
-        tokens = FlatCodes(stats.code_sizes, self.codes)
+        return FlatCodes(stats.code_sizes, self.codes)
+
+    def network(self, tokens: FlatCodes) -> T5Config:
+        """Sizes of the encoder-decoder over these tokens."""
         named = ("width", "heads", "channels", "inner", "layers", "dropout", "dtype")
         options = {name: getattr(self, name) for name in named}
-        network = T5Config(tokens.vocabulary, decoder_layers=self.layers, **options)
-        return TIGERModel(self, T5(network), tokens, stats)
+        return T5Config(tokens.vocabulary, decoder_layers=self.layers, **options)
+
+
+class Writing(NamedTuple):
+    """Memory of prefixes in a search.
+
+    Attributes:
+        decoder: the network's.
+        tokens: written so far, the start among them, int32 [q, w, t].
+    """
+
+    decoder: DecoderCache
+    tokens: Array
 
 
 @dataclass(frozen=True)
@@ -96,8 +118,12 @@ class TIGERModel(Model):
         return {"beam": self.config.beam or "exact"}
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
-        tokens, mask = self.tokens.history(batch, items)
-        return self.module.init(key, tokens, mask, tokens[:, :1])["params"]
+        read, mask = self.history(batch, items)
+        return self.module.init(key, read, mask, jnp.zeros((len(mask), 1), jnp.int32))["params"]
+
+    def history(self, source: Batch | Queries, items: Items) -> History:
+        """Arrays that `read` takes, of each row."""
+        return self.tokens.history(source, items)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         last = jnp.maximum(jnp.sum(batch.segments > 0, axis=1) - 1, 0)
@@ -110,12 +136,18 @@ class TIGERModel(Model):
         self, params: Params, source: Batch | Queries, targets: Int[Array, " b"], items: Items, key: Array | None = None
     ) -> Float[Array, " b"]:
         """Log-probability of one item after each history, by teacher forcing; with dropout where there is a key."""
-        tokens, mask = self.tokens.history(source, items)
+        return self.log_likelihood_after(params, self.history(source, items), targets, items, key)
+
+    def log_likelihood_after(
+        self, params: Params, history: History, targets: Int[Array, " b"], items: Items, key: Array | None = None
+    ) -> Float[Array, " b"]:
+        """The same after anything that `read` reads."""
+        tokens, mask = history
         codes = codes_of(items, targets)
 
         def nats(t5: T5) -> Array:
-            states = t5.encode(t5.embed(tokens), mask)
-            hidden, total = t5.decode(t5.embed(self.tokens.written(codes)), states, mask), jnp.zeros(len(codes))
+            states = t5.encode(self.read(t5, tokens), mask)
+            hidden, total = t5.decode(self.written(t5, self.tokens.written(codes)), states, mask), jnp.zeros(len(codes))
             for slot in range(codes.shape[1]):
                 found = jax.nn.log_softmax(t5.logits(hidden[:, slot], *self.tokens.span(slot)))
                 total += jnp.take_along_axis(found, codes[:, slot, None], axis=1)[:, 0]
@@ -123,26 +155,42 @@ class TIGERModel(Model):
 
         return self._run(params, nats, key)
 
+    def read(self, t5: T5, tokens: Any) -> Float[Array, "b m d"]:
+        """Inputs of the encoder, here of the codes of a history's items end to end, int32 [b, m]."""
+        return t5.embed(tokens)
+
+    def written(self, t5: T5, tokens: Int[Array, "*b t"]) -> Float[Array, "*b t d"]:
+        """Inputs of the decoder: the start and the codes of one item so far, each of which depends on none after it."""
+        return t5.embed(tokens)
+
     def prepare(self, params: Params, items: Items) -> dict[str, Any]:
         del params
         return {TRIE: device_trie(items[CODES], self.tokens.sizes, items.start, items.size)}
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> Stepwise:
-        def begin(history: tuple[Array, Array]) -> DecoderCache:
+        return self.search(params, self.history(queries, items), items)
+
+    def search(self, params: Params, history: History, items: Items) -> Stepwise:
+        """Items by their likelihood after anything that `read` reads."""
+
+        def begin(history: History) -> Writing:
             tokens, mask = history
-            return self._run(params, lambda t5: t5.begin(t5.encode(t5.embed(tokens), mask), mask))
+            cache = self._run(params, lambda t5: t5.begin(t5.encode(self.read(t5, tokens), mask), mask))
+            return Writing(cache, jnp.zeros((len(mask), 1, 0), jnp.int32))
 
-        def step(cache: DecoderCache, codes: Int[Array, "q b"]) -> tuple[Array, DecoderCache]:
-            slot = cache.own[0][0].shape[2]
+        def step(cache: Writing, codes: Int[Array, "q b"]) -> tuple[Array, Writing]:
+            slot = cache.tokens.shape[2]
+            before = jnp.broadcast_to(cache.tokens, (*codes.shape, slot))
+            tokens = jnp.concatenate([before, self.tokens.following(codes, slot)[..., None]], axis=2)
 
-            def logits(t5: T5) -> tuple[Array, DecoderCache]:
-                hidden, grown = t5.step(cache, t5.embed(self.tokens.following(codes, slot)))
-                return t5.logits(hidden, *self.tokens.span(slot)), grown
+            def logits(t5: T5) -> tuple[Array, Writing]:
+                hidden, grown = t5.step(cache.decoder, self.written(t5, tokens)[:, :, -1])
+                return t5.logits(hidden, *self.tokens.span(slot)), Writing(grown, tokens)
 
             return self._run(params, logits)
 
         trie = (items.prepared or self.prepare(params, items))[TRIE]
-        return Stepwise(begin, step, self.tokens.history(queries, items), trie, self.config.beam)
+        return Stepwise(begin, step, history, trie, self.config.beam)
 
     def _run(self, params: Params, function: Callable[[T5], Any], key: Array | None = None) -> Any:
         rngs = None if key is None else {"dropout": key}

@@ -63,16 +63,22 @@ def balanced_clusters(
         key: of the seeding.
         iterations: rounds.
     """
+    centroids, prices = balanced_kmeans(vectors, clusters, key, iterations)
+    return jnp.argmin(squared_distances(vectors, centroids) - prices, axis=1).astype(jnp.int32)
 
-    def assigned(centroids: Array) -> Array:
-        distances = squared_distances(vectors, centroids)
-        return jnp.argmin(distances - balancing_prices(distances), axis=1)
+
+def balanced_kmeans(
+    vectors: Float[Array, "n d"], clusters: int, key: Array, iterations: int = 10
+) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
+    """Centroids of clusters of nearly equal size, and the prices to take off the distances to them."""
 
     def moved(_: Array, centroids: Array) -> Array:
-        one_hot = jax.nn.one_hot(assigned(centroids), clusters, dtype=vectors.dtype)
+        distances = squared_distances(vectors, centroids)
+        assigned = jnp.argmin(distances - balancing_prices(distances), axis=1)
+        one_hot = jax.nn.one_hot(assigned, clusters, dtype=vectors.dtype)
         counts = one_hot.sum(axis=0)[:, None]
         means = jnp.matmul(one_hot.T, vectors, precision=HIGHEST) / jnp.maximum(counts, 1.0)
         return jnp.where(counts > 0, means, centroids)
 
     centroids = jax.lax.fori_loop(0, iterations, moved, plus_plus(vectors, clusters, key))
-    return assigned(centroids).astype(jnp.int32)
+    return centroids, balancing_prices(squared_distances(vectors, centroids))

@@ -12,7 +12,7 @@ that a new item has by itself.
 
 Items without text have no vector, so a tokenizer would give all of them one and the same tuple, as if they were
 alike. Under all but `none` each instead gets a tuple of its own, drawn from its number, that no item with
-text has: it says nothing of the item but who it is.
+text has: it says nothing of the item but who it is. Under `suffix` it may be another's where too few are free.
 """
 
 import math
@@ -87,7 +87,10 @@ def resolve(
     given, codes, moved = codes, codes.copy(), 0
     if policy == "nearest-free":
         moved = _move(codes, with_text, candidates)
-    _scatter(codes, sizes, without, taken={tuple(row) for row in codes[with_text].tolist()})
+    taken = {tuple(row) for row in codes[with_text].tolist()}
+    if policy == "suffix" and len(taken) + len(without) > math.prod(sizes):
+        taken = set()  # the suffix tells apart those that share a tuple
+    _scatter(codes, sizes, without, taken)
     if policy == "random":
         moved = int(np.count_nonzero((codes != given).any(axis=1) & known))
     if policy == "suffix":

@@ -91,13 +91,14 @@ class PQ:
     def candidates(self, state: State, vectors: np.ndarray) -> Sequence[Iterator[Tuple]]:
         """For each vector [m, d], all tuples, the nearest first: by the sum of squared distances of its parts."""
         parts = np.asarray(self._rotated(state, vectors, np.ones(len(vectors), bool)))
-        return [_tuples(own, np.asarray(state["centroids"])) for own in parts.swapaxes(0, 1)]
+        return [nearest_tuples(own, np.asarray(state["centroids"])) for own in parts.swapaxes(0, 1)]
 
     def _rotated(self, state: State, vectors: np.ndarray, known: np.ndarray) -> Float[Array, "slots n p"]:
         return _parts(prepared(state["preparation"], vectors, known) @ state["rotation"], self.slots)
 
 
-def _tuples(parts: Float[np.ndarray, "slots p"], centroids: Float[np.ndarray, "slots k p"]) -> Iterator[Tuple]:
+def nearest_tuples(parts: Float[np.ndarray, "slots p"], centroids: Float[np.ndarray, "slots k p"]) -> Iterator[Tuple]:
+    """All tuples of a vector in parts, by the sum of squared distances to the centroids."""
     distances = np.square(parts[:, None] - centroids).sum(axis=-1, dtype=np.float64)
     order = np.argsort(distances, axis=1, kind="stable")
     costs = np.take_along_axis(distances, order, axis=1)

@@ -28,16 +28,19 @@ from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
-from recjax.data.features.columns import Attribute, Words
+from recjax.data.features.columns import Attribute, Codes, Words
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.features.sentences import Sentence
+from recjax.data.features.texts import Texts
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
 from recjax.evaluate.stream import Stream
 from recjax.models.alignment import Alignment
 from recjax.models.bert4rec import BERT4Rec
+from recjax.models.colarec import ColaRec
 from recjax.models.dare import DARE
+from recjax.models.discrec import DiscRec
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
@@ -47,6 +50,7 @@ from recjax.models.lightgcn import LightGCN
 from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
+from recjax.models.mender import Mender
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
@@ -56,6 +60,7 @@ from recjax.models.pisa import PISA
 from recjax.models.recformer import Recformer
 from recjax.models.recgpt import RecGPT
 from recjax.models.recgpt_published import RecGPTPublished
+from recjax.models.reg4rec import REG4Rec
 from recjax.models.rpg import RPG
 from recjax.models.sasrec import SASRec
 from recjax.models.setrec import SETRec
@@ -65,6 +70,7 @@ from recjax.models.sracl import SRACL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.mpq import MPQ
 from recjax.tokenizers.pq import PQ
 from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.train.folder.run_folder import CHECKPOINTS
@@ -105,6 +111,16 @@ def texts(model: ModelConfig) -> RunConfig:
 
 
 COPY = AlteredCopy((Substitute(),))
+
+LAST = Shifted(LENGTH, align="left", targets=1)
+
+NETWORK = dict(width=8, layers=1, heads=2, channels=4, inner=16)
+"""Sizes of an encoder-decoder."""
+
+CODED = {
+    "behaviour": Behaviour(8),
+    "codes": Codes(RQKMeans(slots=2, clusters=8, collisions="nearest-free"), of="behaviour"),
+}
 
 EVIDENCE = dict(evidence_config("planted").items)
 
@@ -174,9 +190,29 @@ SYSTEMS = {
         texts(RPG(width=8, layers=1, heads=2, max_length=LENGTH, codes=16)),
         tokenizer=PQ(slots=2, clusters=8, iterations=2, rotations=1),
     ),
+    "discrec": ids(DiscRec(**NETWORK, codes=8, beam=None), LAST, pack=False, items=CODED),
+    "colarec": ids(
+        ColaRec(**NETWORK, codes=8, beam=None),
+        Cloze(LENGTH, align="left", mask_prob=0.05),
+        pack=False,
+        items={**CODED, "words": Words(count=2, vocabulary=40)},
+    ),
+    "reg4rec": ids(
+        REG4Rec(**NETWORK, codes=8, beam=None),
+        LAST,
+        pack=False,
+        items={**CODED, "codes": Codes(MPQ(slots=2, clusters=8, hidden=8, width=4, steps=5, batch=32), of="behaviour")},
+    ),
+    "mender": ids(
+        Mender(**NETWORK, codes=8, beam=None, unwanted=0.2),
+        LAST,
+        pack=False,
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={**CODED, "kinds": Texts(Hashed(8, template="{title}"))},
+    ),
     "setrec": ids(
-        SETRec(slots=2, hidden=(12,), width=8, layers=1, heads=2, channels=4, inner=16),
-        Shifted(LENGTH, align="left", targets=1),
+        SETRec(slots=2, hidden=(12,), **NETWORK),
+        LAST,
         pack=False,
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={"behaviour": Behaviour(8)},

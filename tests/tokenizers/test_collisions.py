@@ -139,3 +139,11 @@ def test_fsq_candidates_go_outwards_from_the_activations():
     assert found[0] == (1, 3) and len(set(found)) == 36
     distances = [distance(row) for row in found]
     np.testing.assert_allclose(distances, sorted(distances), atol=1e-12)
+
+
+def test_an_item_without_text_shares_a_tuple_where_a_suffix_tells_them_apart_and_none_is_free():
+    every = np.array([(0, 0), *itertools.product(*map(range, SIZES)), (0, 0), (0, 0)])
+    known = np.array([False] + [True] * 12 + [False] * 2)
+    found = resolve(every, SIZES, "suffix", known, everything)
+    assert found.sizes == (4, 3, 4)
+    assert len({tuple(row) for row in found.codes[1:].tolist()}) == 14

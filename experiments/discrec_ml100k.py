@@ -1,0 +1,59 @@
+"""recjax train discrec_ml100k
+
+DiscRec (Liu et al., 2025), small, on ml-100k: TIGER whose encoder and decoder read each code both as it is and as its
+item's other codes make it, mixed by a gate. Titles of films say little, so the codes are of what users do: residual
+k-means of vectors of behaviour (`Behaviour`), three of 32 and a suffix. Histories have 10 items. The control is TIGER
+of the same codes, seed and steps:
+
+    --set model.collaborative=false
+
+The published size is TIGER's (`tiger_beauty`), with codes of texts.
+
+Expected:  ndcg@10 0.0664 [0.0550, 0.0787], hr@10 0.1262 on 943 test users (one seed); TIGER 0.0611 [0.0502, 0.0728],
+           0.1209: +0.0054 +- 0.0073, paired over users, not shown to differ. The mean share of a code itself, beside
+           its item's other codes, ends at 0.83. A beam of 20 finds 20 % of the targets. Popularity has 0.0449,
+           transition counts 0.1063, text_transition 0.1032
+Time:      4 minutes, on a core shared with other work; ranking 90 s, for the beam keeps room for what users have seen
+Hardware:  1 CPU core
+"""
+
+from typing import Any
+
+from recjax.config import RunConfig
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.data.features.behaviour import Behaviour
+from recjax.data.features.columns import Codes
+from recjax.evaluate.protocol import Evaluate
+from recjax.models.discrec import DiscRec
+from recjax.parallel.mesh import MeshShape
+from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="discrec_ml100k",
+        data=Data("ml-100k", view=Prefixes(Shifted(max_length=10, targets=1)), rows=64, pack=False),
+        items={"behaviour": Behaviour(64), "codes": Codes(RQKMeans(slots=3, clusters=32), of="behaviour")},
+        model=DiscRec(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20),
+        optim=AdamW(learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
+        mesh=MeshShape(),
+        train=Train(steps=600, evaluate_every=0),
+        evaluate=Evaluate(),
+    )
+
+
+def tiny() -> dict[str, Any]:
+    return {
+        "data.view.view.max_length": 12,
+        "items.behaviour.width": 8,
+        "items.codes.tokenizer.clusters": 8,
+        "model.width": 8,
+        "model.layers": 1,
+        "model.heads": 2,
+        "model.channels": 4,
+        "model.inner": 16,
+    }

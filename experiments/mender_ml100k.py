@@ -1,0 +1,73 @@
+"""recjax train mender_ml100k
+
+Mender (Paischer et al., 2024), small, on ml-100k: the codes of the next film, generated after what the user wants and
+the texts of the films so far. The paper's preferences were written by a language model of 70 billion parameters of
+reviews; here they are genres ("Action, Thriller"), wanted or unwanted, of the last five films. Codes are of what users
+do, as those of discrec_ml100k, and all prefixes of codes are expanded. The report is of five axes (`Steering`, 300
+users); `all` states all five preferences and is the honest figure, `oracle` the one nearest to the target, as the paper
+does at test time too. The control, without preferences:
+
+    --set model.preference=none --set model.asked=none --set evaluate=Evaluate
+
+Expected:  ndcg@10 0.0495 [0.0312, 0.0679], hr@10 0.1000 under all five preferences, on 300 test users (one seed); by
+           the same parameters 0.0744, 0.1367 under the matched one, which has seen the target (+0.0249 +- 0.0141,
+           paired), 0.0527, 0.1067 under the last film's, and 0.0389, 0.0700 without any (0.0138 +- 0.0174 less).
+           Steering: the target's preference raises it after the history of the user whose target is least alike in
+           70 % of the 263 cases that it moves (p 8e-11), and in 52 % of 198 after the most alike (p 0.5). Sentiment:
+           the target is among the best ten where its genres are wanted in 17 %, where they are unwanted in none. The
+           control was not run: trained without preferences. On the same users popularity has 0.0409, transition counts
+           0.1010, text_transition 0.0954
+Time:      2 minutes, on a core shared with other work; the eight rankings 9 minutes, at some 2,000 states a user
+Hardware:  1 CPU core
+"""
+
+from typing import Any
+
+from recjax.config import RunConfig
+from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.loader import Data
+from recjax.data.batches.views import Shifted
+from recjax.data.features.behaviour import Behaviour
+from recjax.data.features.columns import Codes
+from recjax.data.features.texts import Texts
+from recjax.evaluate.steering import Steering
+from recjax.models.mender import Mender
+from recjax.parallel.mesh import MeshShape
+from recjax.text.hashed import Hashed
+from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.train.loop import Train
+from recjax.train.optimiser import AdamW
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        name="mender_ml100k",
+        data=Data("ml-100k", view=Prefixes(Shifted(max_length=10, targets=1)), rows=64, pack=False),
+        text=TextSpace((Channel(Hashed(64), whiten=False),)),
+        items={
+            "behaviour": Behaviour(64),
+            "codes": Codes(RQKMeans(slots=3, clusters=32), of="behaviour"),
+            "kinds": Texts(Hashed(32, template="{categories}")),
+        },
+        model=Mender(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=None, unwanted=0.2),
+        optim=AdamW(learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
+        mesh=MeshShape(),
+        train=Train(steps=600, evaluate_every=0),
+        evaluate=Steering(users=300, users_per_batch=64),
+    )
+
+
+def tiny() -> dict[str, Any]:
+    return {
+        "data.view.view.max_length": 12,
+        "items.behaviour.width": 8,
+        "items.codes.tokenizer.clusters": 8,
+        "items.kinds.encoder.width": 8,
+        "evaluate.users": 6,
+        "model.width": 8,
+        "model.layers": 1,
+        "model.heads": 2,
+        "model.channels": 4,
+        "model.inner": 16,
+    }
