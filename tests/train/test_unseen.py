@@ -119,8 +119,8 @@ def test_models_of_texts_rank_them(texts: Path):
     assert set(lists(run)["item_id"]) == {f"i{n:02d}" for n in range(ALL)} - {"i00", "i07"}
 
 
-def test_they_are_no_negatives_in_training():
-    task = open_task(config("quickstart"))
+def test_they_are_no_negatives_in_training(texts: Path):
+    task = open_task(config("quickstart"), texts)
     assert int(task.items[0].size) == SEEN and task.model.n_items == ALL
 
 
