@@ -61,7 +61,7 @@ def config(recipe: str, dataset: str = "shop") -> RunConfig:
     data = Data(dataset, Shifted(max_length=8), rows=4)
     tiny = replace(tiny, data=data, **{key: value for key, value in made.items() if "." not in key})
     settings = [f"{key}={value}" for key, value in made.items() if "." in key and not key.startswith("data.")]
-    return override_all(tiny, [*settings, "train.steps=2", "evaluate.bootstrap=0"])
+    return override_all(tiny, [*settings, "train.steps=2", "train.evaluate_every=0", "evaluate.bootstrap=0"])
 
 
 @pytest.fixture(scope="module")
