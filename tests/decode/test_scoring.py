@@ -123,7 +123,7 @@ def test_lists_and_ranks_follow_the_scores(name, masked):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_what_is_asked_at_once_is_what_is_asked_by_itself(name):
+def test_calls_together_give_what_each_gives_alone(name):
     """Ranks beside lists, several targets of a query, and scores of a few items."""
     scoring, seen = of_form(name), jnp.asarray(SEEN)
 

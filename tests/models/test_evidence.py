@@ -157,7 +157,7 @@ def test_scores_are_those_of_the_slow_reference():
 def test_untrained_it_is_the_smoothed_transitions_of_the_floor(monkeypatch, tmp_path):
     """At the floor's distances of counted pairs."""
     monkeypatch.setattr(evidence, "FADING", transitions.GAPS)
-    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))  # what is kept does not know of other distances
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))  # the shared cache knows nothing of other distances
     run = opened(shop())
     floor = TextTransitions.fit(run.split.train, ITEMS, catalog_prior(run.dataset))
     expected = rank_scored(floor.scores, run.split.test, ITEMS, Rules(k=0)).ranks
