@@ -35,7 +35,7 @@ from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
 from recjax.train.stages import Stage
 
-NETWORK = dict(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20)
+NETWORK: dict[str, Any] = dict(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20)
 
 
 def config() -> RunConfig:

@@ -44,7 +44,6 @@ def classes(value: Any) -> Iterator[type]:
 ELSEWHERE = {
     "align_minilm": "tests/models/test_alignment.py",
     "icsrec_beauty": "tests/models/test_icsrec.py",
-    "tiger_beauty": "tests/models/test_tiger.py",
 }
 """Recipes whose classes train in a file of their own."""
 

@@ -68,19 +68,22 @@ def path_scores(
     taken = jnp.zeros((rows, 1, slots), jnp.int32)
     used, way = jnp.zeros((rows, 1, slots), bool), jnp.zeros((rows, 1, slots), jnp.int32)
     finite = jnp.ones(rows, bool)
-    for place in range(slots):
-        logits = step(cache, taken, used).astype(jnp.float32)
-        chances, size = jax.nn.log_softmax(logits), logits.shape[-1]
-        live = scores > -jnp.inf
-        finite &= jnp.all(jnp.isfinite(chances) | ~live[..., None, None], axis=(1, 2, 3))
+
+    def next_slot(place: int, scores: Array, taken: Array, used: Array) -> tuple[Array, Array, Array, Array]:
+        """The slot that each path takes, its codes' log-probabilities, those of its items; what was not finite."""
+        chances = jax.nn.log_softmax(step(cache, taken, used).astype(jnp.float32))
+        broken = ~jnp.isfinite(chances) & (scores > -jnp.inf)[..., None, None]
         if order == "confidence":
             slot = jnp.argmax(jnp.where(used, -jnp.inf, jnp.max(chances, axis=-1)), axis=-1)
         else:
             slot = jnp.broadcast_to(drawn[:, place, None] if order == "random" else place, scores.shape)
         own = jnp.take_along_axis(chances, slot[..., None, None], axis=2)[:, :, 0]
-        values = codes.T[slot]  # [q, b, n]
-        if place + 1 == slots:
-            break
+        return slot, own, codes.T[slot], jnp.any(broken, axis=(1, 2, 3))  # [q, b], [q, b, c], [q, b, n], [q]
+
+    for place in range(slots - 1):
+        slot, own, values, broken = next_slot(place, scores, taken, used)
+        finite &= ~broken
+        size, live = own.shape[-1], scores > -jnp.inf
         exists = _present(values, left, size)
         gained = jnp.where(exists & live[..., None], scores[..., None] + own, -jnp.inf).reshape(rows, -1)
         scores, best = jax.lax.top_k(gained, min(beam, gained.shape[1], n))
@@ -90,6 +93,8 @@ def path_scores(
         here = jnp.arange(slots) == slot[..., None]
         taken, used = jnp.where(here, code[..., None], taken), used | here
         way = way.at[:, :, place].set(slot)
+    slot, own, values, broken = next_slot(slots - 1, scores, taken, used)
+    finite, live = finite & ~broken, scores > -jnp.inf
     ends = scores[..., None] + jnp.take_along_axis(own, values, axis=2)
     ends = jnp.where(left & live[..., None], ends, -jnp.inf)
     found, path = jnp.max(ends, axis=1), jnp.argmax(jnp.max(ends, axis=2), axis=1)

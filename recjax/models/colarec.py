@@ -182,7 +182,7 @@ class ColaRecModel(TIGERModel):
             return jnp.sum(jnp.where(weights > 0, weights * each, 0.0))
 
         sums = {name: (summed(each), weight) for name, (_, each) in terms.items()}
-        total = sum(share * sums[name][0] for name, (share, _) in terms.items())
+        total = sum((share * sums[name][0] for name, (share, _) in terms.items()), jnp.zeros(()))
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight), **sums}
 
     def drawn(

@@ -1,5 +1,6 @@
 """Every form of scoring under the one contract: lists and ranks by brute force over its own scores."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ def step(cache: Any, codes: Any) -> Any:
 
 
 def chain() -> dict[str, Any]:
-    queries = {"level": jnp.zeros(QUERIES, jnp.int32), "logits": jnp.asarray(LOGITS)}
+    queries = {"level": np.zeros(QUERIES, np.int32), "logits": LOGITS}
     return {"begin": begin, "step": step, "queries": queries, "trie": build_trie(CODES, (SIZE,) * SLOTS)}
 
 
@@ -75,59 +76,87 @@ def in_order(name: str, query: int, allowed: np.ndarray) -> list[int]:
     return sorted(open_, key=lambda item: (-round(float(score(query, item)), 4), item))
 
 
+TARGETS = np.array([1, 17, 7, 22, 40], np.int32)  # seen, not, seen twice, not, not
+SEVERAL = np.array([[1, 17, 0], [17, 2, 40], [7, 7, 3], [22, 0, 0], [40, 1, 5]], np.int32)
+MASK = np.arange(ITEMS + 1) % 3 > 0
+BY_STEPS = ("exact steps", "wide beam")
+
+
+@cache
+def of_form(name: str) -> Scoring:
+    return FORMS[name][0]()
+
+
+@cache
+def ranked(name: str) -> Any:
+    """Compiled: targets -> their ranks and scores."""
+    return jax.jit(lambda targets: of_form(name).rank(targets, jnp.asarray(SEEN)))
+
+
+@cache
+def listed(name: str, masked: bool) -> Any:
+    """Lists of all items with their scores; with a mask, ranks and scores of targets among its items."""
+    scoring, seen, targets, mask = of_form(name), *map(jnp.asarray, (SEEN, TARGETS, MASK))
+    if masked:
+        return jax.device_get(
+            jax.jit(lambda: (scoring.topk(seen, ITEMS + 2, mask), scoring.rank(targets, seen, mask)))()
+        )
+    return jax.device_get((jax.jit(lambda: scoring.topk(seen, ITEMS + 2))(), ranked(name)(TARGETS)))
+
+
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("masked", [False, True])
 def test_lists_and_ranks_follow_the_scores(name, masked):
-    scoring: Scoring = FORMS[name][0]()
-    candidates = np.arange(ITEMS + 1) % 3 > 0 if masked else np.ones(ITEMS + 1, bool)
-    mask = jnp.asarray(candidates) if masked else None
-    items, scores = jax.jit(lambda: scoring.topk(jnp.asarray(SEEN), ITEMS + 2, mask))()
-    targets = np.array([1, 17, 7, 22, 40], np.int32)  # seen, not, seen twice, not, not
-    ranks, own = jax.jit(lambda: scoring.rank(jnp.asarray(targets), jnp.asarray(SEEN), mask))()
+    candidates = MASK if masked else np.ones(ITEMS + 1, bool)
+    (items, scores), (ranks, own) = listed(name, masked)
     for query in range(QUERIES):
         unseen = candidates & ~np.isin(np.arange(ITEMS + 1), SEEN[query])
         expected = in_order(name, query, unseen)
-        assert np.asarray(items)[query].tolist() == [*expected, *[0] * (ITEMS + 2 - len(expected))]
+        assert items[query].tolist() == [*expected, *[0] * (ITEMS + 2 - len(expected))]
         values = [FORMS[name][1](query, item) for item in expected]
-        np.testing.assert_allclose(np.asarray(scores)[query, : len(expected)], values, rtol=1e-4, atol=1e-4)
-        if candidates[targets[query]] or name in WHOLE:
-            unseen[targets[query]] = True
-            assert int(ranks[query]) == in_order(name, query, unseen).index(targets[query]) + 1
-            np.testing.assert_allclose(own[query], FORMS[name][1](query, targets[query]), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(scores[query, : len(expected)], values, rtol=1e-4, atol=1e-4)
+        target = TARGETS[query]
+        if candidates[target] or name in WHOLE:
+            unseen[target] = True
+            assert int(ranks[query]) == in_order(name, query, unseen).index(target) + 1
+            np.testing.assert_allclose(own[query], FORMS[name][1](query, target), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_ranks_and_lists_of_evaluation_are_those_of_each(name):
-    scoring, targets = FORMS[name][0](), jnp.asarray([1, 17, 7, 22, 40], jnp.int32)
-    ranks, items = jax.jit(lambda: scoring.rank_and_list(targets, jnp.asarray(SEEN), 6))()
-    np.testing.assert_array_equal(ranks, jax.jit(lambda: scoring.rank(targets, jnp.asarray(SEEN))[0])())
-    np.testing.assert_array_equal(items, jax.jit(lambda: scoring.topk(jnp.asarray(SEEN), 6)[0])())
+def test_calls_together_give_what_each_gives_alone(name):
+    """Ranks beside lists, several targets of a query, and scores of a few items."""
+    scoring, seen = of_form(name), jnp.asarray(SEEN)
 
+    @jax.jit
+    def everything():
+        scores = None if name in BY_STEPS else scoring.scores(jnp.asarray(SEVERAL))
+        beside = scoring.rank_and_list(jnp.asarray(TARGETS), seen, 6)
+        return beside, scoring.ranks(jnp.asarray(SEVERAL), seen), scores
 
-@pytest.mark.parametrize("name", FORMS)
-def test_several_targets_rank_each_as_if_it_were_alone(name):
-    scoring, seen = FORMS[name][0](), jnp.asarray(SEEN)
-    targets = np.array([[1, 17, 0], [17, 2, 40], [7, 7, 3], [22, 0, 0], [40, 1, 5]], np.int32)
-    ranks = np.asarray(jax.jit(lambda: scoring.ranks(jnp.asarray(targets), seen))())
-    alone = jax.jit(lambda column: scoring.rank(column, seen)[0])
-    for place, column in enumerate(targets.T):
-        np.testing.assert_array_equal(ranks[column > 0, place], alone(jnp.asarray(column))[column > 0])
-    if name in ("exact steps", "wide beam"):
+    (beside, items), ranks, scores = jax.device_get(everything())
+    (whole, _), (alone, _) = listed(name, False)
+    np.testing.assert_array_equal(beside, alone)
+    np.testing.assert_array_equal(items, whole[:, :6])
+    for place, column in enumerate(SEVERAL.T):
+        alone = np.asarray(ranked(name)(column)[0])
+        np.testing.assert_array_equal(ranks[column > 0, place], alone[column > 0])
+    if name in BY_STEPS:
         with pytest.raises(InputError, match="does not score single items"):
-            scoring.scores(jnp.asarray(targets))
+            scoring.scores(jnp.asarray(SEVERAL))
         return
-    scores = np.asarray(jax.jit(lambda: scoring.scores(jnp.asarray(targets)))())
-    expected = [[FORMS[name][1](query, item) if item else 0 for item in row] for query, row in enumerate(targets)]
+    expected = [[FORMS[name][1](query, item) if item else 0 for item in row] for query, row in enumerate(SEVERAL)]
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_narrow_beam_answers_that_a_target_is_not_in_its_list():
-    scoring, seen = Stepwise(**chain(), beam=2), jnp.zeros((QUERIES, 1), jnp.int32)
-    worst = np.array([in_order("exact steps", query, np.ones(ITEMS + 1, bool))[-1] for query in range(QUERIES)])
-    ranks, own = jax.jit(lambda: scoring.rank(jnp.asarray(worst, jnp.int32), seen))()
+    scoring, seen = Stepwise(**chain(), beam=2), np.zeros((QUERIES, 1), np.int32)
+    worst = np.array(
+        [in_order("exact steps", query, np.ones(ITEMS + 1, bool))[-1] for query in range(QUERIES)], np.int32
+    )
+    ranks, own = jax.jit(lambda: scoring.rank(worst, seen))()
     assert (np.asarray(ranks) == UNRANKED).all() and np.isneginf(own).all()
     with pytest.raises(InputError, match=r"model\.beam=none"):
-        scoring.rank(jnp.asarray(worst, jnp.int32), seen, jnp.ones((QUERIES, 3), jnp.int32))
+        scoring.rank(worst, seen, np.ones((QUERIES, 3), np.int32))
 
 
 def test_a_table_without_a_row_for_each_item_is_refused():

@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -23,10 +24,10 @@ from recjax.data.splits import Histories
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.alignment import Alignment
 from recjax.models.model import ItemStats
-from recjax.models.recgpt import RecGPT
+from recjax.models.rpg import RPG
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
-from recjax.tokenizers.rq_kmeans import RQKMeans
+from recjax.tokenizers.pq import PQ
 from recjax.train import encoder_task
 from recjax.train.alignment import align
 from recjax.train.loop import Train, fit
@@ -83,7 +84,7 @@ def test_loss_against_a_plain_one(family):
     # Items 1 and 2 stand in several pairs, item 4 has no text, and the last pair is one item twice.
     items = np.array([[1, 2], [3, 1], [2, 5], [4, 6], [6, 6]], np.int32)
     rng = np.random.default_rng(0)
-    lengths = np.array([0, 4, 3, 6, 0, 3, 6], np.int32)
+    lengths = np.array([0, 4, 4, 6, 0, 4, 6], np.int32)
     tokens = np.where(np.arange(6) < lengths[:, None], rng.integers(5, 60, (7, 6)), 0).astype(np.int32)
     batch = PairBatch(items, tokens[items], lengths[items])
     loss, grads = jax.jit(jax.value_and_grad(lambda params: model.loss(params, batch, bare_items(6), None)[0]))(
@@ -110,17 +111,20 @@ def test_loss_against_a_plain_one(family):
     assert moved == {f"layer_{module.sizes.layers - 1}"}
 
 
-@pytest.fixture
-def catalogs(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def catalogs(tmp_path_factory) -> Iterator[None]:
     """Three small catalogs whose users go from titles to others of the same words."""
+    root = tmp_path_factory.mktemp("catalogs")
     for name in ("synthetic-a", "synthetic-b", "synthetic-c"):
         raw = synthetic(name, users=80, items=96)
-        folder = tmp_path / f"tiny-{name[-1]}"
+        folder = root / f"tiny-{name[-1]}"
         folder.mkdir()
         raw.interactions.write_csv(folder / "interactions.csv")
         raw.catalog.write_csv(folder / "items.csv")
-    monkeypatch.setenv("RECJAX_DATA", str(tmp_path))
-    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECJAX_DATA", str(root))
+        patch.setenv("RECJAX_CACHE", str(root / "cache"))
+        yield
 
 
 def config(**train) -> RunConfig:
@@ -211,9 +215,9 @@ def test_an_encoder_is_a_stage_of_the_run_that_reads_texts_by_it(tmp_path, catal
     run = dataclasses.replace(
         first,
         data=Data("tiny-c", Shifted(max_length=6), rows=16),
-        model=RecGPT(width=8, layers=1, heads=2, memory=3, positions=6),
+        model=RPG(width=8, layers=1, heads=2, max_length=6, codes=12),
         text=SentenceEncoder("stage:align/encoder", max_tokens=12),
-        tokenizer=RQKMeans(slots=2, clusters=4, iterations=2),
+        tokenizer=PQ(slots=2, clusters=12, iterations=2, rotations=1),
         train=dataclasses.replace(first.train, stages=(Stage("align", changes),), take=()),
     )
     assert fit(run, tmp_path / "run").step == 2

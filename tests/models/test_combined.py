@@ -17,10 +17,10 @@ from recjax.data.batches.views import Cloze
 from recjax.models.combined import ENCODER, EVIDENCE, SHARE, CombinedModel
 from recjax.models.evidence import EvidenceModel
 from recjax.models.sasrec import SASRec
-from recjax.train import combined
+from recjax.train import combined, pretrained
 from recjax.train.loop import fit
 from recjax.train.pretrained import load_named, load_pretrained
-from recjax.train.run import load_run
+from recjax.train.run import Run, load_run
 from recjax.typing import InputError, Params
 from tests.models.test_laws import SMALL, ids
 from tests.tiny import on_one_device, tiny_datasets
@@ -37,14 +37,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("RECJAX_DATA", str(tiny_datasets(root / "data", ["tiny"])))
         patch.setenv("RECJAX_CACHE", str(root / "cache"))
         patch.setattr(combined, "SHARES", (1.0, 2.0))
+        patch.setattr(pretrained, "_fitting", lambda *_: ((), pretrained.weights()))  # not weighed by ranking
         patch.chdir(root)
         on_one_device(patch)
         fit(short(ids(SASRec(**SMALL))), root / "run")
         yield root / "run"
 
 
-def test_scores_are_those_of_the_evidence_plus_a_share_of_the_encoders(run):
-    found, trained = load_named(Path(f"pretrained+{run}")), load_run(run)
+@pytest.fixture(scope="module")
+def named(run) -> Run:
+    """The run beside evidence; the larger of two shares ranks validation events better, whatever they rank."""
+    measure = combined._ndcg
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(combined, "_ndcg", lambda *given: 0 * measure(*given) + given[2])
+        return load_named(Path(f"pretrained+{run}"))
+
+
+def test_scores_are_those_of_the_evidence_plus_a_share_of_the_encoders(run, named):
+    found, trained = named, load_run(run)
     evidence = load_pretrained("tiny")
     assert isinstance(found.model, CombinedModel) and found.notes[-1].startswith("its logits count ")
     view = found.config.data.view
@@ -69,10 +79,8 @@ def test_scores_are_those_of_the_evidence_plus_a_share_of_the_encoders(run):
     np.testing.assert_allclose(np.take_along_axis(free, lists - 1, axis=1), values, rtol=1e-6)
 
 
-def test_the_share_is_the_one_that_ranks_the_validation_events_best(run, monkeypatch, tmp_path):
-    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(combined, "_ndcg", lambda model, parts, share, *rest: -((share - 2.0) ** 2))
-    assert float(load_named(Path(f"pretrained+{run}")).params[SHARE]) == 2.0
+def test_the_share_is_the_one_that_ranks_the_validation_events_best(run, named, monkeypatch):
+    assert float(named.params[SHARE]) == 2.0
     monkeypatch.setattr(combined, "_ndcg", None)  # read from the cache
     assert float(load_named(Path(f"pretrained+{run}")).params[SHARE]) == 2.0
 
@@ -85,24 +93,24 @@ def test_a_run_that_adds_nothing_leaves_the_evidence_alone(run, monkeypatch, tmp
     assert isinstance(found.model, EvidenceModel) and "its logits count 0 times" in found.notes[-1]
 
 
-def test_commands_take_it(run, capsys: pytest.CaptureFixture[str]):
+def test_commands_take_it(run, named, capsys: pytest.CaptureFixture[str]):
     named = f"pretrained+{run}"
-    assert cli.main(["evaluate", str(run), named, "--set", "evaluate.bootstrap=20"]) == 0
-    assert f"{named}-{run}:ndcg@10" in "".join(capsys.readouterr().out.split())
+    assert cli.main(["evaluate", "pretrained", str(run), named, "--set", "evaluate.bootstrap=20"]) == 0
+    assert f"{named}-pretrained:ndcg@10" in "".join(capsys.readouterr().out.split())
     ids = load_run(run).dataset.item_ids
     assert cli.main(["recommend", named, "--history", ",".join(ids[1:4]), "--k", "3"]) == 0
     assert "beside the evidence" in capsys.readouterr().err
     assert sorted(entry.name for entry in Path.cwd().iterdir()) == ["cache", "data", "run"]
 
 
-def test_what_cannot_stand_beside_evidence_says_so(run):
+def test_what_cannot_stand_beside_evidence_says_so(named):
     with pytest.raises(InputError, match="names no run, expected such as pretrained"):
         load_named(Path("pretrained+"))
     with pytest.raises(InputError, match="nothing is not a run folder"):
         load_named(Path("pretrained+nothing"))
     with pytest.raises(InputError, match="reads histories by Cloze; beside evidence stands"):
         combined._with_times(Cloze(), Path("runs/x"))
-    model = load_named(Path(f"pretrained+{run}")).model
+    model = named.model
     with pytest.raises(InputError, match="is made of parameters that there are"):
         model.init(*(None,) * 3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="is not trained further"):

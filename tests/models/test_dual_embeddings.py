@@ -53,6 +53,7 @@ def trained(**changes: Any) -> tuple[Any, Any]:
     return model, run(jax.jit(model.init)(jax.random.key(0), rows, KNOWN))
 
 
+@cache
 def scores(score: str, **changes: Any) -> np.ndarray:
     """Scores of items 1.. for baskets of each item alone."""
     model, params = trained(**changes)
@@ -60,12 +61,13 @@ def scores(score: str, **changes: Any) -> np.ndarray:
     every = np.arange(1, ITEMS + 1, dtype=np.int32)
     ones = np.ones(ITEMS, np.int32)
     queries = Queries(every[:, None], ones[:, None] * 0, ones, np.zeros((ITEMS, 0), np.int32))
-    return np.array(model.scoring(params, queries, KNOWN).scores(jnp.tile(every, (ITEMS, 1))))
+    scored = jax.jit(lambda *given: model.scoring(*given).scores(jnp.tile(every, (ITEMS, 1))))
+    return np.asarray(scored(params, queries, KNOWN))
 
 
 def test_inputs_by_outputs_find_complements_and_inputs_by_inputs_substitutes():
     for score, wanted in (("in-out", lambda g: g ^ 1), ("in-in", lambda g: g)):
-        found = scores(score)[:-1, :-1]
+        found = np.array(scores(score)[:-1, :-1])
         np.fill_diagonal(found, -9.0)
         own = group(np.arange(1, ITEMS))
         assert (own[found.argmax(axis=1)] == wanted(own)).mean() > 0.9, score

@@ -1,8 +1,9 @@
 """The evidence model against a slow reference in NumPy, and its counts without a user's own events."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from recjax.train import pretrained
 from recjax.train.pretrained import load_pretrained, untrained
 from recjax.train.run import Run
 from recjax.typing import InputError
+from tests.tiny import on_one_device
 
 ITEMS, USERS, DAY = 14, 40, 86_400
 WORDS = ("red", "green", "blue", "cup", "plate", "bowl")
@@ -58,18 +60,28 @@ def shop(users: int = USERS) -> Dataset:
     )
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        on_one_device(patch)
+        yield
 
 
-def opened(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Run:
-    monkeypatch.setattr(pretrained, "weights", untrained)
-    return load_pretrained(dataset, **options)
+def opened(dataset: Dataset, **options: Any) -> Run:
+    """With untrained weights, that are not weighed against others by how they rank."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained, "_fitting", lambda *_: ((), untrained()))
+        return load_pretrained(dataset, **options)
+
+
+@cache
+def of_shop() -> Run:
+    return opened(shop())
 
 
 def random_gate() -> dict[str, Any]:
-    return {"gate": jnp.asarray(np.random.default_rng(1).normal(size=(len(DEPENDS), len(FEATURES))), jnp.float32)}
+    return {"gate": np.random.default_rng(1).normal(size=(len(DEPENDS), len(FEATURES))).astype(np.float32)}
 
 
 def counted(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -124,8 +136,8 @@ def reference(
     return scores[1:]
 
 
-def test_scores_are_those_of_the_slow_reference(monkeypatch):
-    run, params = opened(shop(), monkeypatch), random_gate()
+def test_scores_are_those_of_the_slow_reference():
+    run, params = of_shop(), random_gate()
     train = run.split.train
     counts = counted([np.asarray(train.history(row)) for row in range(len(train))])
     prior = catalog_prior(run.dataset).toarray()
@@ -143,17 +155,18 @@ def test_scores_are_those_of_the_slow_reference(monkeypatch):
         assert lists[row].tolist() == [item + 1 for item in best]
 
 
-def test_untrained_it_is_the_smoothed_transitions_of_the_floor(monkeypatch):
+def test_untrained_it_is_the_smoothed_transitions_of_the_floor(monkeypatch, tmp_path):
     """At the floor's distances of counted pairs."""
     monkeypatch.setattr(evidence, "FADING", transitions.GAPS)
-    run = opened(shop(), monkeypatch)
+    monkeypatch.setenv("RECJAX_CACHE", str(tmp_path))  # the shared cache knows nothing of other distances
+    run = opened(shop())
     floor = TextTransitions.fit(run.split.train, ITEMS, catalog_prior(run.dataset))
     expected = rank_scored(floor.scores, run.split.test, ITEMS, Rules(k=0)).ranks
     found = rank_users(run.model, run.params, run.split.test, run.config.data.view, str, run.items).ranks
     assert (found == expected).mean() > 0.9  # the rest are ties that rounding breaks
 
 
-def test_the_loss_sees_no_event_of_its_own_user(monkeypatch):
+def test_the_loss_sees_no_event_of_its_own_user():
     """Links and sums without a user's events are those of a log that never had the user."""
     whole = shop()
     user = 5
@@ -170,11 +183,12 @@ def test_the_loss_sees_no_event_of_its_own_user(monkeypatch):
         timestamps=whole.timestamps[others],
         fingerprint="without",
     )
-    one, other = (opened(each, monkeypatch, all_events=True) for each in (whole, without))
-    history, length = jnp.asarray(events[None]), jnp.array([len(events)])
+    one, other = (opened(each, all_events=True) for each in (whole, without))
+    history, length = events[None], np.array([len(events)])
     model: Any = one.model
     links = jax.jit(model.links)
-    left, expected = links(one.items, history, length, None, history), links(other.items, history, length)
+    left = jax.device_get(links(one.items, history, length, None, history))
+    expected = jax.device_get(links(other.items, history, length))
     for name, values in expected.values.items():
         dense = [np.zeros((left.recent.shape[1], ITEMS + 1)) for _ in range(2)]
         for array, links, found in zip(dense, (left, expected), (left.values[name], values), strict=True):
@@ -186,18 +200,18 @@ def test_the_loss_sees_no_event_of_its_own_user(monkeypatch):
         np.testing.assert_allclose(left.totals[0, there, column], expected.totals[0, there, column], atol=1e-5)
 
 
-def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it(monkeypatch):
+def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it():
     """One user, whose events alone link anything: without them nothing points anywhere, so there is no loss."""
     dataset = shop(1)
     bare = replace(dataset, catalog=dataset.catalog.with_columns(title=pl.lit(None, pl.String)), fingerprint="bare")
-    run = opened(bare, monkeypatch, all_events=True)
+    run = opened(bare, all_events=True)
     events = dataset.history(0)
     tokens = len(events) - 1
     ones = np.ones((1, tokens), np.int32)
     batch = Batch(events[None, :-1], ones, ones, events[None, 1:], ones.astype(np.float32))  # pyright: ignore
     sums = jax.jit(run.model.loss)(run.params, batch, run.items, None)[1]
     assert [float(part) for part in sums["loss"]] == [0.0, 0.0]
-    unseen = jnp.zeros((1, 0), jnp.int32)
+    unseen = np.zeros((1, 0), np.int32)
 
     model: Any = run.model
 
@@ -206,7 +220,7 @@ def test_a_row_s_own_target_is_not_among_the_counts_that_predict_it(monkeypatch)
         links = model.links(run.items, batch.items, jnp.array([tokens]), None, own)
         return model.features(links, unseen, run.items).listed
 
-    assert np.asarray(listed(jnp.zeros_like(events)[None])).any() and not np.asarray(listed(events[None])).any()
+    assert np.asarray(listed(np.zeros_like(events)[None])).any() and not np.asarray(listed(events[None])).any()
 
 
 @pytest.mark.parametrize("dense", [0, 100])
@@ -217,8 +231,8 @@ def test_links_of_an_item_meet_at_the_first_of_them(dense, monkeypatch):
     np.testing.assert_array_equal(found, [ids.tolist().index(item) for item in ids])
 
 
-def test_a_catalog_without_any_event_is_ranked_by_its_texts(monkeypatch):
-    run = opened(shop(0), monkeypatch)
+def test_a_catalog_without_any_event_is_ranked_by_its_texts():
+    run = opened(shop(0))
     assert run.split.name == NO_SPLIT and not len(run.split.test)
     with pytest.raises(InputError, match="train part is empty"):
         LeaveOneOut().split(run.dataset)
@@ -251,25 +265,24 @@ def history_of(items: list[int]) -> Any:
     )
 
 
-def test_items_alike_are_those_listed_after_the_item_alone(monkeypatch, tmp_path):
-    model = Recommender(opened(shop(), monkeypatch), tmp_path)
+def test_items_alike_are_those_listed_after_the_item_alone(tmp_path):
+    model = Recommender(of_shop(), tmp_path)
     alike, listed = model.similar(["i3", "i9"], k=3), model.recommend([["i3"], ["i9"]], k=3)
     assert alike["similar_id"].to_list() == listed["item_id"].to_list() and alike["item_id"][0] == "i3"
     with pytest.raises(InputError, match="zz"):
         model.similar(["zz"])
 
 
-def test_a_sentence_encoder_reads_the_texts_in_place_of_the_table(monkeypatch):
+def test_a_sentence_encoder_reads_the_texts_in_place_of_the_table():
     named = f"pretrained:{Path(__file__).parents[1] / 'text' / 'twins' / 'bert'}"
     assert pretrained.is_pretrained(named) and pretrained.named_parts("pretrained") == (None, None)
-    plain = opened(shop(), monkeypatch)
-    read = opened(shop(), monkeypatch, encoder=pretrained.named_parts(named)[0])
-    weights = [np.asarray(run.items.relation("text").values) for run in (plain, read)]
+    read = opened(shop(), encoder=pretrained.named_parts(named)[0])
+    weights = [np.asarray(run.items.relation("text").values) for run in (of_shop(), read)]
     assert not np.allclose(*weights) and np.allclose(weights[1].sum(axis=1)[1:ITEMS], 1.0, atol=1e-5)
     with pytest.raises(InputError, match="names no sentence encoder"):
         pretrained.named_parts("pretrained:")
     with pytest.raises(InputError, match="no sentence encoder at"):
-        opened(shop(), monkeypatch, encoder="./nothing")
+        opened(shop(), encoder="./nothing")
 
 
 def test_published_weights_are_those_of_their_record():

@@ -27,24 +27,34 @@ SEGMENTS = np.array([[1, 1, 1, 2, 2, 0]], np.int32)
 BATCH = Batch(ROWS, SEGMENTS, ROWS, np.array([[2, 3, 4, 6, 1, 0]]), np.float32(SEGMENTS > 0))  # pyright: ignore
 
 
+PLAIN = replace(MODEL, config=replace(MODEL.config, layers=0))
+
+
+@jax.jit
+def made(key, batch, catalog):
+    """Parameters, tables with the graph and without, and the loss."""
+    params = MODEL.init(key, batch, catalog)
+    tables = [each.table(params, catalog) for each in (MODEL, PLAIN)]
+    return params, tables, MODEL.loss(params, batch, catalog, None)[0]
+
+
 def test_vectors_and_loss_are_those_of_dense_matrices():
-    params = MODEL.init(jax.random.key(0), BATCH, CATALOG)
+    params, (table, _), loss = made(jax.random.key(0), BATCH, CATALOG)
     weights = np.zeros((ITEMS + 1, ITEMS + 1))
     np.add.at(weights, (np.arange(ITEMS + 1)[:, None], IDS), VALUES)
     degrees = np.maximum(weights.sum(axis=1), 1e-9)
     graph, own = weights / np.sqrt(degrees[:, None] * degrees), np.asarray(params["items"])[: ITEMS + 1]
     expected = (own + graph @ own + graph @ graph @ own) / 3
-    table = np.asarray(MODEL.table(params, CATALOG))[: ITEMS + 1]
+    table = np.asarray(table)[: ITEMS + 1]
     np.testing.assert_allclose(table[1:], expected[1:], atol=1e-6)
 
     users = [table[[1]], table[[1, 2]], table[[1, 2, 3]], table[[5]], table[[5, 6]]]
     logits = np.stack([had.mean(axis=0) for had in users]) @ table[1:].T
     nats = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(5), np.array([2, 3, 4, 6, 1]) - 1]
-    np.testing.assert_allclose(MODEL.loss(params, BATCH, CATALOG, None)[0], nats.mean(), rtol=1e-5)
+    np.testing.assert_allclose(loss, nats.mean(), rtol=1e-5)
 
 
 def test_no_steps_leave_the_vectors_as_they_are():
-    plain = replace(MODEL, config=replace(MODEL.config, layers=0))
-    params = plain.init(jax.random.key(0), BATCH, CATALOG)
-    np.testing.assert_array_equal(plain.table(params, CATALOG), params["items"])
-    assert np.abs(MODEL.table(params, CATALOG) - params["items"]).max() > 1e-3
+    params, (table, plain), _ = jax.device_get(made(jax.random.key(0), BATCH, CATALOG))
+    np.testing.assert_array_equal(plain, params["items"])
+    assert np.abs(table - params["items"]).max() > 1e-3

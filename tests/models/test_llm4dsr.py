@@ -54,7 +54,7 @@ def histories(seed: int) -> Histories:
 
 def test_the_head_that_judges_finds_what_was_replaced_and_the_other_puts_it_right():
     """In histories that it has not seen; without training of the head, `detection=0`, all doubts are alike."""
-    model, optimiser, steps = LLM4DSR(**SIZE).build(STATS), optax.adam(0.01), 250
+    model, optimiser, steps = LLM4DSR(**SIZE).build(STATS), optax.adam(0.01), 150
     loader = Loader(histories(0), VIEW, ROWS, None, 0, ITEMS)
     batches = jax.tree.map(lambda *x: np.stack(x), *[loader.host_batch(step) for step in range(steps)])
 
@@ -121,7 +121,7 @@ def test_a_dataset_without_what_looks_out_of_place(tmp_path: Path, monkeypatch: 
         optim=Adam(learning_rate=0.01),
         mesh=MeshShape(),
         train=Train(steps=2, evaluate_every=0),
-        evaluate=(Evaluate(), Denoising()),
+        evaluate=(Evaluate(bootstrap=0), Denoising()),
     )
     fit(config, tmp_path / "run")
     model = recjax.load(tmp_path / "run")

@@ -23,6 +23,7 @@ BASKETS = [0, 0, 0, 1, 1, 2, 2, 2, 5]
 """Item 1 three times, all others once; the last session is of item 7 alone."""
 
 
+@cache
 def catalog():
     links, values = np.zeros((ITEMS + 1, 2), np.int32), np.zeros((ITEMS + 1, 2), np.float32)
     links[1], values[1] = [4, 5], [0.6, 0.3]
@@ -34,8 +35,8 @@ def catalog():
 def built(**changes):
     settings = {"width": WIDTH, "layers": 1, "max_length": LENGTH, "dropout": 0.0, **changes}
     model = PISA(**settings).build(ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64)))
-    params = jax.jit(model.init)(jax.random.key(0), batch(), catalog())
-    params["gate"]["kernel"] = 0.5 * jax.random.normal(jax.random.key(1), (2 * WIDTH, 2))
+    params = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch(), catalog()))
+    params["gate"]["kernel"] = 0.5 * np.random.default_rng(1).normal(size=(2 * WIDTH, 2)).astype(np.float32)
     return model, params
 
 
@@ -45,9 +46,15 @@ def batch(items=HISTORY, times=BASKETS, view=NextSession(LENGTH)):  # noqa: B008
     return Loader(Histories.concatenated(lengths, items, times, lengths), view, 1, None, 0, ITEMS).host_batch(0)
 
 
-def read(rows, **changes):
-    model, params = built(**changes)
-    return jax.tree.map(np.asarray, jax.jit(model.read)(params, rows, catalog()))
+@cache
+def reading(**changes):
+    """Compiled: parameters, rows, catalog, key -> what the model reads."""
+    return jax.jit(built(**changes)[0].read)
+
+
+def read(rows, params=None, key=None, **changes):
+    given = built(**changes)[1] if params is None else params
+    return jax.device_get(reading(**changes)(given, rows, catalog(), key))
 
 
 def vectors(params):
@@ -55,11 +62,11 @@ def vectors(params):
     return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-6)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5])
-def test_sessions_are_weighted_by_the_strength_of_their_items_in_memory(decay):
+@pytest.mark.parametrize("changes", [{"decay": 0.0}, {}])
+def test_sessions_are_weighted_by_the_strength_of_their_items_in_memory(changes):
     """Against a plain loop: the idea itself."""
-    params, relation = built(decay=decay)[1], catalog().relation("sessions")
-    table, numbers, found = vectors(params), np.unique(BASKETS, return_inverse=True)[1], read(batch(), decay=decay)
+    params, relation, decay = built(**changes)[1], catalog().relation("sessions"), changes.get("decay", 0.5)
+    table, numbers, found = vectors(params), np.unique(BASKETS, return_inverse=True)[1], read(batch(), **changes)
     for number in range(4):
         ages = 1.0 + number - numbers
         left = np.where(numbers <= number, np.maximum(ages, 1) ** -decay, 0)
@@ -83,22 +90,23 @@ def test_sessions_are_weighted_by_the_strength_of_their_items_in_memory(decay):
 def test_it_recommends_again_what_was_chosen_often():
     """Item vectors at right angles and nothing learned: memory alone orders items that the last session has not."""
     model, params = built(long=5.0)
-    table = jnp.zeros_like(params["items"]).at[1 : WIDTH + 1].set(jnp.eye(WIDTH))
+    table = np.zeros_like(params["items"])
+    table[1 : WIDTH + 1] = np.eye(WIDTH)
     histories = Histories.concatenated(np.array([9]), np.array(HISTORY, np.int32), np.array(BASKETS), np.zeros(1))
     queries = NextSession(LENGTH).queries(histories, LENGTH, ITEMS)
-    scores = model.scoring({**params, "items": table}, queries, catalog()).scores(jnp.arange(1, 9)[None])[0]
-    assert int(jnp.argmax(scores)) == 0  # item 1, and not 7, the last
+    asked = np.arange(1, 9, dtype=np.int32)[None]
+    scored = jax.jit(lambda *given: model.scoring(*given).scores(asked)[0])
+    scores = np.asarray(scored({**params, "items": table}, queries, catalog()))
+    assert scores.argmax() == 0  # item 1, and not 7, the last
     assert all(scores[item - 1] > scores[8 - 1] for item in HISTORY)
 
 
 def test_without_activation_a_session_is_the_plain_mean_bit_for_bit():
-    model, params = built()
-    still = {**params, "factors": jnp.zeros(3)}
-    plain, bare = built(memory=())[0], {**params, "factors": jnp.zeros(0)}
-    none, mean = (jax.jit(each.read)(p, batch(), catalog()) for each, p in ((model, still), (plain, bare)))
+    _, params = built()
+    still, bare = ({**params, "factors": np.zeros(count, np.float32)} for count in (3, 0))
+    none, mean = read(batch(), still), read(batch(), bare, memory=())
     jax.tree.map(np.testing.assert_array_equal, none, mean)
-    moved = model.read(params, batch(), catalog())
-    assert np.abs(np.asarray(moved["sessions"]) - mean["sessions"]).max() > 1e-3
+    assert np.abs(read(batch())["sessions"] - mean["sessions"]).max() > 1e-3
 
 
 def test_what_comes_later_changes_nothing_before_it():
@@ -134,13 +142,13 @@ def test_ages_in_seconds_want_times():
     np.testing.assert_allclose(by_day["memory"][0, :3], by_session["memory"][0, :3], rtol=1e-5, atol=1e-6)
     assert np.abs(by_day["memory"][0, 3] - by_session["memory"][0, 3]).max() > 1e-3  # three days after the session
     with pytest.raises(InputError, match=r"set view\.times"):
-        built(age_seconds=86400.0)[0].read(built()[1], batch(), catalog())
+        jax.eval_shape(built(age_seconds=86400.0)[0].read, built()[1], batch(), catalog())
 
 
 def test_it_needs_the_relation_that_it_names():
     model, params = built()
     with pytest.raises(InputError, match="the relation 'sessions'"):
-        model.read(params, replace(batch()), bare_items(ITEMS))
+        jax.eval_shape(model.read, params, replace(batch()), bare_items(ITEMS))
 
 
 def test_to_a_view_without_sessions_every_event_is_one():
@@ -154,12 +162,12 @@ def test_to_a_view_without_sessions_every_event_is_one():
 
 
 def test_forgotten_events_are_in_no_memory_while_training():
-    model, params = built(forget=0.4)
-    found, plain = (model.read(params, batch(), catalog(), key) for key in (jax.random.key(3), None))
-    assert jnp.abs(found["memory"] - plain["memory"]).max() > 1e-3
+    _, params = built(forget=0.4)
+    found, plain = (read(batch(), key=key, forget=0.4) for key in (jax.random.key(3), None))
+    assert np.abs(found["memory"] - plain["memory"]).max() > 1e-3
     kept = np.asarray(jax.random.bernoulli(jax.random.fold_in(jax.random.key(3), 1), 0.6, (1, LENGTH)))[0, :9]
     assert 0 < kept.sum() < 9
     levels = 1.0 + 3 - np.unique(BASKETS, return_inverse=True)[1]
     memory = (kept * levels**-0.5) @ vectors(params)[HISTORY]
     np.testing.assert_allclose(found["memory"][0, 3], memory / np.linalg.norm(memory), rtol=1e-4, atol=1e-6)
-    jax.tree.map(np.testing.assert_array_equal, plain, built()[0].read(params, batch(), catalog()))
+    jax.tree.map(np.testing.assert_array_equal, plain, read(batch(), params))

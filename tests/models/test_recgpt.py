@@ -218,10 +218,9 @@ def test_an_item_without_training_events_is_known_by_its_text_alone(own):
     _, grads = own_gradient(own, packed(ONE))
     moved = np.abs(grads["own"]).max(axis=1) > 0
     assert moved[1:UNTRAINED].all() and not moved[UNTRAINED]
-    items = [
-        np.asarray(OWN.represent(OWN._scoring_weights({**own, "own": vectors}), _columns(ONE)))
-        for vectors in (np.zeros_like(own["own"]), np.ones_like(own["own"]))
-    ]
+    represented = jax.jit(lambda params: OWN.represent(OWN._scoring_weights(params), _columns(ONE)))
+    filled = (np.full_like(own["own"], number) for number in (0, 1))
+    items = [np.asarray(represented({**own, "own": vectors})) for vectors in filled]
     np.testing.assert_array_equal(items[0][UNTRAINED], items[1][UNTRAINED])
     assert (items[0][:UNTRAINED, -5:] != items[1][:UNTRAINED, -5:]).all()
 

@@ -2,9 +2,9 @@
 
 import dataclasses
 from functools import cache
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,14 +21,12 @@ ITEMS, LENGTH = 50, 16
 BARE = bare_items(ITEMS)
 STATS = ItemStats(ITEMS, np.arange(ITEMS + 1))
 SMALL = dict(width=16, layers=1, heads=2, max_length=LENGTH)
+DEEP = SASRec(width=16, layers=2, heads=2, max_length=LENGTH)
 CONFIGS = {
-    "sasrec-pre": SASRec(width=16, layers=2, heads=2, max_length=LENGTH),
-    "sasrec-post": SASRec(**SMALL, norm="post"),
+    "sasrec-pre": DEEP,
+    "sasrec-post": SASRec(**SMALL, norm="post", loss=BPR()),
     "sasrec-paper": SASRec(**SMALL, norm="sasrec", loss=BCE()),
-    "sasrec-ss": SASRec(**SMALL, loss=SampledSoftmax(8)),
-    "sasrec-bpr": SASRec(**SMALL, loss=BPR()),
-    "sasrec-remat": SASRec(width=16, layers=2, heads=2, max_length=LENGTH, remat=True),
-    "sasrec-bf16": SASRec(**SMALL, dtype="bfloat16"),
+    "sasrec-bf16": SASRec(**SMALL, loss=SampledSoftmax(8), dtype="bfloat16"),
     "gsasrec": GSASRec(**SMALL, loss=GBCE(8)),
     "bert4rec": BERT4Rec(**SMALL, inner=32),
 }
@@ -42,7 +40,7 @@ def _batch() -> Batch:
     weights = (segments > 0).astype(np.float32)
     targets = np.where(weights > 0, rng.integers(1, ITEMS + 1, items.shape), 0).astype(np.int32)
     positions = np.tile(np.arange(LENGTH, dtype=np.int32), (3, 1))
-    return Batch(*map(jnp.asarray, (np.where(segments > 0, items, 0), segments, positions, targets, weights)))
+    return Batch(np.where(segments > 0, items, 0), segments, positions, targets, weights)  # pyright: ignore
 
 
 @cache
@@ -68,20 +66,21 @@ def test_loss_falls_when_trained(name):
         (loss, sums), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, BARE, key)
         return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), loss, sums
 
-    evaluated = jax.jit(lambda params: model.loss(params, batch, BARE, None)[0])
-    first = float(evaluated(params))
+    losses = []
     for i in range(30):
         params, loss, sums = step(params, jax.random.key(i))
+        losses.append(float(loss))
     assert sums["loss"][1] == batch.weights.sum()
     np.testing.assert_allclose(sums["loss"][0] / sums["loss"][1], loss, rtol=1e-6)
-    assert float(evaluated(params)) < first - 0.05
+    assert np.mean(losses[-5:]) < losses[0] - 0.05
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_packing_isolation_is_bit_exact(name):
     batch, hidden, params = _batch(), _hidden(CONFIGS[name]), _built(CONFIGS[name])[1]
     before = np.asarray(hidden(params, batch), np.float32)
-    changed_item = batch.items.at[0, 10].set(batch.items[0, 10] % ITEMS + 1)
+    changed_item = np.array(batch.items)
+    changed_item[0, 10] = changed_item[0, 10] % ITEMS + 1
     after = np.asarray(hidden(params, dataclasses.replace(batch, items=changed_item)), np.float32)
     differs = np.any(before != after, axis=-1)
     assert not differs[0, :9].any() and not differs[1:].any()
@@ -93,18 +92,19 @@ def test_packing_isolation_is_bit_exact(name):
 def test_user_state_is_the_last_position(name):
     model, params = _built(CONFIGS[name])
     batch = _batch()
-    lengths = jnp.asarray([LENGTH, 5, 0], jnp.int32)
-    valid = jnp.arange(LENGTH)[None] < lengths[:, None]
-    queries = Queries(jnp.where(valid, batch.items, 0), batch.positions, lengths, jnp.zeros((3, 1), jnp.int32))
-    users = jax.jit(model.users)(params, queries)
-    whole = dataclasses.replace(batch, items=queries.items, segments=valid.astype(jnp.int32))
+    lengths = np.array([LENGTH, 5, 0], np.int32)
+    valid = np.arange(LENGTH)[None] < lengths[:, None]
+    seen: Any = np.zeros((3, 1), np.int32)
+    queries = Queries(np.where(valid, batch.items, 0), batch.positions, lengths, seen)  # pyright: ignore
+    users = np.asarray(jax.jit(model.users)(params, queries))
+    whole = dataclasses.replace(batch, items=queries.items, segments=valid.astype(np.int32))  # pyright: ignore
     full = _hidden(CONFIGS[name])(params, whole)
     np.testing.assert_allclose(users[:2], np.asarray(full)[[0, 1], [LENGTH - 1, 4]], rtol=1e-4, atol=1e-5)
 
 
 def test_remat_changes_memory_not_results():
     batch = _batch()
-    (model, params), (other, _) = _built(CONFIGS["sasrec-pre"]), _built(CONFIGS["sasrec-remat"])
+    (model, params), other = _built(DEEP), dataclasses.replace(DEEP, remat=True).build(STATS)
     plain, again = (jax.jit(jax.grad(lambda p, m=m: m.loss(p, batch, BARE, None)[0]))(params) for m in (model, other))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain, again)
 

@@ -25,7 +25,7 @@ from recjax.typing import InputError
 LENGTH, ITEMS, WIDTH, USERS, EVENTS = 6, 12, 8, 8, 5
 STATS = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), columns={"vectors": (2,)})
 TOPIC = np.arange(ITEMS + 1) % 2  # even items are of one topic, odd ones of the other
-VECTORS = jnp.eye(2)[TOPIC] * (np.arange(ITEMS + 1) > 0)[:, None]
+VECTORS = jnp.asarray(np.eye(2, dtype=np.float32)[TOPIC] * (np.arange(ITEMS + 1) > 0)[:, None])
 KNOWN = bare_items(ITEMS, {"vectors": VECTORS})
 SIZE: dict[str, Any] = dict(width=WIDTH, layers=1, heads=2, max_length=LENGTH, dropout=0.1)
 PLAIN = Users(Prefixes(Shifted(LENGTH, targets=1)))

@@ -20,15 +20,15 @@ from recjax.ops.items.embedding import table_rows
 from recjax.ops.items.softmax import full_softmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.state import sharding_rules
-from recjax.typing import Array, Params
+from recjax.typing import Params
 
 ITEMS, LENGTH, ROWS = 1000, 16, 16
-MESHES = [(8, 1, 1), (2, 4, 1), (4, 2, 1)]
+ALONE = (1, 1, 1)
 KEY = jax.random.key(1)
 BARE = bare_items(ITEMS)
 SMALL = dict(width=16, layers=1, max_length=LENGTH)
 CONFIGS = {
-    "chunked": SASRec(**SMALL, loss=FullSoftmax(chunk_elements=2**12)),
+    "chunked": SASRec(**SMALL, dropout=0.0, loss=FullSoftmax(chunk_elements=2**12)),
     "sampled": SASRec(**SMALL, loss=SampledSoftmax(16, sampling="popularity", share="batch", log_q=True)),
     "biases": NextItem(**SMALL, bias=True, loss=SampledSoftmax(16, share="row")),
 }
@@ -58,45 +58,39 @@ def _parameters(name: str) -> Params:
     return jax.tree.map(np.asarray, start)
 
 
-def _run(name: str, shape: tuple[int, int, int], key: Array | None) -> Any:
-    """Loss, sums and gradients on a mesh; with a key, with dropout and draws of negatives."""
+@lru_cache
+def _run(name: str, shape: tuple[int, int, int]) -> tuple[Any, str]:
+    """Loss, sums and gradients on a mesh, with the dropout and draws of negatives that there are; and the program."""
     model, mesh = _model(name), MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
     with jax.set_mesh(mesh):
         batch = jax.device_put(_batch(), NamedSharding(mesh, PartitionSpec("data")))
         params = jax.device_put(_parameters(name), sharding_rules(model).shard(_parameters(name), mesh))
         assert params["items"].sharding.spec == PartitionSpec("model", None)
         assert "bias" not in params or params["bias"].sharding.spec == PartitionSpec("model")
-        found = jax.jit(jax.value_and_grad(model.loss, has_aux=True))(params, batch, BARE, key)
-    return jax.tree.map(np.asarray, found)
+        inputs = (params, batch, BARE, KEY)
+        program = jax.jit(jax.value_and_grad(model.loss, has_aux=True)).lower(*inputs).compile()
+        return jax.tree.map(np.asarray, program(*inputs)), program.as_text()
 
 
-# All meshes for one model; what the others add are other losses, each of which has both axes in the third.
-@pytest.mark.parametrize(("name", "meshes"), [(name, MESHES if name == "chunked" else MESHES[2:3]) for name in CONFIGS])
-def test_loss_and_gradients(name, meshes):
-    base = _run(name, (1, 1, 1), KEY)
-    for shape in meshes:
-        chex.assert_trees_all_close(base, _run(name, shape, KEY), rtol=2e-4, atol=2e-6)
-
-
-def test_loss_and_gradients_over_the_sequence_axis():
-    """Without dropout: attention over `seq` works in blocks, which draw other masks than whole rows do."""
-    chex.assert_trees_all_close(
-        _run("chunked", (1, 1, 1), None), _run("chunked", (2, 2, 2), None), rtol=2e-4, atol=2e-6
-    )
+# Attention over `seq` works in blocks, which draw other masks of dropout than whole rows do; the first has none.
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("chunked", shape) for shape in ((8, 1, 1), (2, 4, 1), (2, 2, 2))),
+        ("sampled", (4, 2, 1)),
+        ("biases", (4, 2, 1)),
+    ],
+)
+def test_loss_and_gradients(name, shape):
+    chex.assert_trees_all_close(_run(name, ALONE)[0], _run(name, shape)[0], rtol=2e-4, atol=2e-6)
 
 
 def test_item_table_is_never_gathered():
     """The compiled step of a row-sharded table holds no array of all its rows."""
-    items = 8191
-    model = SASRec(**SMALL).build(ItemStats(items, np.ones(items + 1)))
-    mesh = MeshShape(2, 4, 1).build()
-    with jax.set_mesh(mesh):
-        params = jax.eval_shape(lambda: model.init(jax.random.key(0), _batch(), BARE))
-        shardings = sharding_rules(model).shard(params, mesh)
-        params = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
-        grads = jax.jit(jax.grad(lambda p, b: model.loss(p, b, BARE, None)[0])).lower(params, _batch()).compile()
-    assert "f32[2048,16]" in grads.as_text()
-    assert "f32[8192,16]" not in grads.as_text()
+    assert _parameters("chunked")["items"].shape == (1024, 16)
+    text = _run("chunked", (2, 4, 1))[1]
+    assert "f32[256,16]" in text
+    assert "f32[1024,16]" not in text
 
 
 def test_the_softmax_of_a_position_is_computed_by_one_device_of_the_sequence_axis():

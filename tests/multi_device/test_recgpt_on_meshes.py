@@ -5,7 +5,6 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax import recipes
@@ -21,7 +20,7 @@ from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
 
 ITEMS, LENGTH, ROWS, SIZES = 63, 6, 16, (4, 4)
-MESHES = [(8, 1, 1), (2, 4, 1)]
+MESHES = [(2, 4, 1), (1, 1, 1)]
 
 
 def _host() -> tuple[Batch, Items]:
@@ -45,12 +44,6 @@ def _model():
     return config.build(ItemStats(ITEMS, np.ones(ITEMS + 1), CATALOG.row_shapes, SIZES))
 
 
-@pytest.fixture(scope="module")
-def params():
-    start = jax.jit(_model().init)(jax.random.key(0), HOST, CATALOG)
-    return jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), start)
-
-
 def _run(shape, params):
     """Loss, gradients and ranks on a mesh."""
     mesh = MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
@@ -70,14 +63,11 @@ def _run(shape, params):
         return jax.tree.map(np.asarray, function(params, batch, table, ranked))
 
 
-@pytest.fixture(scope="module")
-def base(params):
-    return _run((1, 1, 1), params)
-
-
-@pytest.mark.parametrize("shape", MESHES)
-def test_loss_gradients_and_ranks(shape, params, base):
-    for found, expected in zip(jax.tree.leaves(_run(shape, params)), jax.tree.leaves(base), strict=True):
+def test_loss_gradients_and_ranks():
+    """The laws of all systems have another mesh, without prepared rows that are laid out by hand."""
+    start = jax.jit(_model().init)(jax.random.key(0), HOST, CATALOG)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), start)
+    for found, expected in zip(*map(jax.tree.leaves, (_run(shape, params) for shape in MESHES)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 

@@ -1,7 +1,7 @@
 """Contrastive losses and divergences against float64, with nothing of what has weight 0, the same on every mesh."""
 
 import doctest
-from functools import partial
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -44,29 +44,42 @@ def by_hand(anchors, partners, temperature, weights, groups, within) -> np.ndarr
 
 @pytest.mark.parametrize("within", [False, True])
 def test_info_nce_equals_its_definition(within):
-    found = info_nce(ONES, OTHERS, temperature=0.7, weights=WEIGHTS, groups=GROUPS, within=within)
+    @jax.jit
+    def both(ones, others):
+        found = info_nce(ones, others, temperature=0.7, weights=WEIGHTS, groups=GROUPS, within=within)
+        return found, info_nce(ones, others, within=within)
+
+    found, plain = both(ONES, OTHERS)
     np.testing.assert_allclose(found, by_hand(ONES, OTHERS, 0.7, WEIGHTS, GROUPS, within), rtol=1e-5, atol=1e-6)
-    plain = info_nce(ONES, OTHERS, within=within)
     expected = by_hand(ONES, OTHERS, 1.0, np.ones(ROWS), np.arange(ROWS), within)
     np.testing.assert_allclose(plain, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_prototypes_of_the_batch_and_of_all():
     centroids, assignments = draws(2, CLUSTERS, WIDTH), GROUPS % CLUSTERS
-    found = prototype_info_nce(ONES, centroids, assignments, temperature=0.7, weights=WEIGHTS)
+    order = np.array([2, 0, 3, 1])
+
+    @jax.jit
+    def everything(ones, centroids):
+        of_batch = prototype_info_nce(ones, centroids, assignments, temperature=0.7, weights=WEIGHTS)
+        of_all = prototype_info_nce(ones, centroids, assignments, weights=WEIGHTS, negatives="prototypes")
+        names = []
+        for negatives in ("batch", "prototypes"):
+            loss = partial(prototype_info_nce, ones, negatives=negatives)
+            renamed = loss(centroids[order], np.argsort(order)[assignments])
+            grads = jax.grad(lambda c, loss=loss: loss(c, assignments).sum())(centroids)
+            names.append((loss(centroids, assignments), renamed, grads))
+        return of_batch, of_all, names
+
+    of_batch, of_all, names = everything(ONES, centroids)
     expected = by_hand(ONES, centroids[assignments], 0.7, WEIGHTS, assignments, False)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    found = prototype_info_nce(ONES, centroids, assignments, weights=WEIGHTS, negatives="prototypes")
+    np.testing.assert_allclose(of_batch, expected, rtol=1e-5, atol=1e-6)
     logits = ONES.astype(np.float64) @ centroids.T
     expected = WEIGHTS * (np.logaddexp.reduce(logits, axis=1) - logits[np.arange(ROWS), assignments])
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(of_all, expected, rtol=1e-5, atol=1e-6)
     # Names of clusters mean nothing, and centroids are not trained.
-    order = np.array([2, 0, 3, 1])
-    for negatives in ("batch", "prototypes"):
-        loss = partial(prototype_info_nce, negatives=negatives)
-        renamed = loss(ONES, centroids[order], np.argsort(order)[assignments])
-        np.testing.assert_allclose(loss(ONES, centroids, assignments), renamed, rtol=1e-6)
-        grads = jax.grad(lambda c, loss=loss: loss(ONES, c, assignments).sum())(centroids)
+    for found, renamed, grads in names:
+        np.testing.assert_allclose(found, renamed, rtol=1e-6)
         assert not np.asarray(grads).any()
 
 
@@ -76,21 +89,30 @@ def test_divergences_equal_their_definitions():
     p, q = (np.where(mask, np.exp(x.astype(np.float64)), 0) for x in (ONES, OTHERS))
     p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
     expected = WEIGHTS * np.where(mask, p * np.log(np.where(mask, p, 1) / np.where(mask, q, 1)), 0).sum(1)
-    np.testing.assert_allclose(score_kl(ONES, OTHERS, mask=mask, weights=WEIGHTS), expected, rtol=1e-4, atol=1e-6)
-
     deviations = [np.exp(draws(seed, ROWS, WIDTH)) for seed in (4, 5)]
     inputs = (ONES, deviations[0], OTHERS, deviations[1])
+
+    @jax.jit
+    def everything(*inputs):
+        m, s, n, _ = inputs
+        same = gaussian_kl(m, s, m, s), gaussian_w2(m, s, m, s)
+        one = gaussian_kl(*(x[0] for x in inputs))
+        scores = score_kl(m, n, mask=mask, weights=WEIGHTS)
+        return scores, gaussian_kl(*inputs, weights=WEIGHTS), gaussian_w2(*inputs), same, one
+
+    scores, kl, w2, same, one = jax.device_get(everything(*inputs))
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
     m, s, n, t = (x.astype(np.float64) for x in inputs)
     expected = WEIGHTS * (np.log(t / s) + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5).sum(1)
-    np.testing.assert_allclose(gaussian_kl(*inputs, weights=WEIGHTS), expected, rtol=1e-4)
-    np.testing.assert_allclose(gaussian_w2(*inputs), ((m - n) ** 2 + (s - t) ** 2).sum(1), rtol=1e-5)
-    assert not np.asarray(gaussian_kl(m, s, m, s)).any() and not np.asarray(gaussian_w2(m, s, m, s)).any()
+    np.testing.assert_allclose(kl, expected, rtol=1e-4)
+    np.testing.assert_allclose(w2, ((m - n) ** 2 + (s - t) ** 2).sum(1), rtol=1e-5)
+    assert not np.any(same)
     # KL(p || q) = E_p[log p - log q].
     z = m[0] + s[0] * np.random.default_rng(0).normal(size=(200_000, WIDTH))
     logs = [-0.5 * ((z - a) / b) ** 2 - np.log(b) for a, b in ((m[0], s[0]), (n[0], t[0]))]
     sampled = (logs[0] - logs[1]).sum(1)
     error = 5 * sampled.std() / np.sqrt(len(sampled))
-    assert abs(float(gaussian_kl(*(x[0] for x in inputs))) - sampled.mean()) < error
+    assert abs(float(one) - sampled.mean()) < error
 
 
 WIDE = np.exp(draws(6, ROWS, WIDTH))
@@ -106,10 +128,16 @@ LOSSES = {
 }
 
 
+@cache
+def graded(name: str):
+    """Compiled: the sum of a loss and its gradients."""
+    return jax.jit(jax.value_and_grad(lambda a, b: LOSSES[name](a, b, WEIGHTS).sum(), argnums=(0, 1)))
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_has_weight_0_gets_no_gradient_and_changes_nothing(name):
     gone = WEIGHTS == 0
-    grad = jax.jit(jax.value_and_grad(lambda a, b: LOSSES[name](a, b, WEIGHTS).sum(), argnums=(0, 1)))
+    grad = graded(name)
     value, grads = grad(ONES, OTHERS)
     if name not in ("prototypes", "batch"):
         assert not np.asarray(grads[1])[gone].any() and np.asarray(grads[1])[~gone].any(axis=1).all()
@@ -124,12 +152,10 @@ def test_what_has_weight_0_gets_no_gradient_and_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", ["pairs", "batch"])
-def test_a_batch_is_the_same_on_one_device_and_on_four(name):
-    grad = jax.jit(jax.value_and_grad(lambda a, b: LOSSES[name](a, b, WEIGHTS).sum(), argnums=(0, 1)))
-    expected = grad(ONES, OTHERS)
-    for shape in ((4, 1, 1), (4, 2, 1)):
-        mesh = MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
-        with jax.set_mesh(mesh):
-            rows = jax.device_put((ONES, OTHERS), jax.NamedSharding(mesh, jax.P("data")))
-            found = grad(*rows)
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
+def test_a_batch_is_the_same_on_one_device_and_on_a_mesh(name):
+    expected = graded(name)(ONES, OTHERS)
+    mesh = MeshShape(4, 2, 1).build()
+    with jax.set_mesh(mesh):
+        rows = jax.device_put((ONES, OTHERS), jax.NamedSharding(mesh, jax.P("data")))
+        found = graded(name)(*rows)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)

@@ -61,7 +61,7 @@ def config(recipe: str, dataset: str = "shop") -> RunConfig:
     data = Data(dataset, Shifted(max_length=8), rows=4)
     tiny = replace(tiny, data=data, **{key: value for key, value in made.items() if "." not in key})
     settings = [f"{key}={value}" for key, value in made.items() if "." in key and not key.startswith("data.")]
-    return override_all(tiny, [*settings, "train.steps=2", "evaluate.bootstrap=0"])
+    return override_all(tiny, [*settings, "train.steps=2", "train.evaluate_every=0", "evaluate.bootstrap=0"])
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,8 @@ def test_models_of_texts_rank_them(texts: Path):
     assert set(lists(run)["item_id"]) == {f"i{n:02d}" for n in range(ALL)} - {"i00", "i07"}
 
 
-def test_they_are_no_negatives_in_training():
-    task = open_task(config("quickstart"))
+def test_they_are_no_negatives_in_training(texts: Path):
+    task = open_task(config("quickstart"), texts)
     assert int(task.items[0].size) == SEEN and task.model.n_items == ALL
 
 
