@@ -70,6 +70,7 @@ from recjax.models.sracl import SRACL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
+from recjax.tokenizers.hierarchical import HierarchicalKMeans
 from recjax.tokenizers.mpq import MPQ
 from recjax.tokenizers.pq import PQ
 from recjax.tokenizers.rq_kmeans import RQKMeans
@@ -195,7 +196,11 @@ SYSTEMS = {
         ColaRec(**NETWORK, codes=8, beam=None),
         Cloze(LENGTH, align="left", mask_prob=0.05),
         pack=False,
-        items={**CODED, "words": Words(count=2, vocabulary=40)},
+        items={
+            "behaviour": Behaviour(8),
+            "codes": Codes(HierarchicalKMeans(slots=1, clusters=8, iterations=2), of="behaviour"),
+            "words": Words(count=2, vocabulary=40),
+        },
     ),
     "reg4rec": ids(
         REG4Rec(**NETWORK, codes=8, beam=None),
