@@ -42,7 +42,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 SHARED = Path(os.environ.get("RECJAX_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
-LONG = ("tests/multi_process/", "tests/test_recipes", "tests/train/", "tests/mixers/test_laws", "tests/models/")
+LONG = (
+    "tests/models/test_laws",
+    "tests/multi_process/",
+    "tests/test_recipes",
+    "tests/train/",
+    "tests/mixers/test_laws",
+    "tests/models/",
+)
 """Long test files: they go first, so that no worker is left alone with one at the end."""
 
 

@@ -17,6 +17,7 @@ from recjax.compare.ablation import plan
 from recjax.config import from_json, override, override_all, to_json
 from recjax.data.batches.mixture import Mixture
 from recjax.data.target_sets import RandomSplit
+from recjax.evaluate.protocol import Evaluate
 from recjax.models.alignment import Alignment
 from recjax.plan.program import abstract_inputs, lower_evaluation, lower_training
 from recjax.train.alignment import align
@@ -76,8 +77,13 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(name: str, datasets: Path, run: Path) -> None:
-    """Trains a recipe at its tiny size, on the dataset of its name in the folder, which `$RECJAX_DATA` names too."""
+    """Trains a recipe at its tiny size, on the dataset of its name in the folder, which `$RECJAX_DATA` names too.
+
+    It is not ranked in between by `Evaluate`, as the laws do that of every system.
+    """
     config = recipes.tiny(recipes.read(name)).config
+    if config.model.ranks and all(isinstance(each, Evaluate) for each in config.evaluators):
+        config = override(config, "train.evaluate_every", "0")
     if not isinstance(config.data, Mixture):  # by path, since embedded datasets come before those of a folder
         config = override(config, "data.dataset", str(datasets / config.data.dataset))
     if config.model.ranks:

@@ -149,7 +149,7 @@ class ColaRecModel(TIGERModel):
         return jnp.take_along_axis(found, last[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        config, keys = self.config, jax.random.split(jax.random.key(0) if key is None else key, 6)
+        config, keys = self.config, jax.random.split(jax.random.key(0) if key is None else key, 4)
         target = jnp.max(jnp.where(batch.weights > 0, batch.targets, 0), axis=1)
         weights = jnp.max(batch.weights, axis=1)
         places = -jnp.arange(batch.items.shape[1])
@@ -159,20 +159,21 @@ class ColaRecModel(TIGERModel):
         negative, alike, known = self.drawn(batch, target, items, keys[1])
         own = items[config.behaviour][items.rows(ids)]  # zeros for padding
         user = jnp.sum(own, axis=1) / jnp.maximum(jnp.sum(ids > 0, axis=1), 1)[:, None]
-        read = [self.set_of(ids, items), *(self.item_of(each, user, items) for each in (target, negative, alike))]
-        drops = [None if key is None else each for each in keys[2:]]
-        nats = [
-            -self.log_likelihood_after(params, history, item, items, drop)
-            for history, item, drop in zip(read, (target, target, negative), drops, strict=False)
-        ]
-        u, p, n, q = (self.states(params, history, drop) for history, drop in zip(read, drops, strict=True))
+        each = jnp.concatenate([target, negative, alike])
+        texts = self.item_of(each, jnp.tile(user, (3, 1)), items)
+        written = jax.tree.map(lambda x: x[: 2 * len(target)], texts)
+        history, drops = self.set_of(ids, items), [None if key is None else drop for drop in keys[2:]]
+        generated = -self.log_likelihood_after(params, history, target, items, drops[0])
+        index = -self.log_likelihood_after(params, written, each[: 2 * len(target)], items, drops[1])
+        u = self.states(params, history, drops[0])
+        p, n, q = jnp.split(self.states(params, texts, drops[1]), 3)
 
         def above(a: Array, b: Array, c: Array) -> Array:
             return jax.nn.softplus(jnp.sum(a * (c - b), axis=1) * u.shape[1] ** -0.5)
 
         terms = {
-            "generated": (config.generation, nats[0]),
-            "index": (config.generation * config.index, nats[1] + nats[2]),
+            "generated": (config.generation, generated),
+            "index": (config.generation * config.index, jnp.sum(index.reshape(2, -1), axis=0)),
             "ranking": (config.ranking, above(u, p, n)),
             "contrast": (config.contrast, jnp.where(known, above(p, q, n), 0.0)),
         }

@@ -228,6 +228,9 @@ SYSTEMS = {
 STREAMING = ("sasrec", "next-item-lru")
 """Systems that are known to go on event by event."""
 
+RESUMED = ("sasrec", "recgpt", "mender", "sracl", "lorec", "gateau", "recformer", "slmrec")
+"""Of each kind of state: parameters alone, with codes and texts, what is refreshed, what is frozen. The loop is one."""
+
 every = pytest.mark.parametrize("name", SYSTEMS)
 
 
@@ -382,7 +385,7 @@ def test_it_lists_what_brute_force_lists_and_ranks_as_it_lists(name, ties):
         np.testing.assert_array_equal(ranks, place + 1)
 
 
-@every
+@pytest.mark.parametrize("name", RESUMED)
 def test_it_resumes_bit_for_bit(name, tmp_path):
     """In a copy of the folder in which the checkpoint of half the steps is the last."""
     run, copy = trained(name), tmp_path / "copy"
