@@ -44,6 +44,7 @@ SHARED = Path(os.environ.get("RECJAX_SHARED", Path(__file__).resolve().parents[2
 
 LONG = (
     "tests/models/test_laws",
+    "tests/test_readme",
     "tests/multi_process/",
     "tests/test_recipes",
     "tests/train/",
@@ -61,7 +62,6 @@ SLOW = (
     "tests/serve/",
     "tests/compare/test_ablation",
     "tests/test_front_door",
-    "tests/test_readme",
     "tests/test_recgpt_commands",
 )
 """Files that `make test` leaves out: whole runs, several processes, browsers, every recipe and page."""
