@@ -39,7 +39,7 @@ def exported(folder: Path, scratch: Path, kind: str) -> Path:
     axes = {name: {0: "rows", 1: "length"} for name in (*NAMES, "hidden")}
     ones = torch.ones((2, 8), dtype=torch.int64)
     torch.onnx.export(
-        model,
+        Hidden(model),
         (ones, ones, 0 * ones),
         str(plain),
         input_names=list(NAMES),
