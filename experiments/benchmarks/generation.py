@@ -34,6 +34,7 @@ from recjax.parallel.startup import disable_faulty_cpu_fusion
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.rows import TokenRows
+from recjax.typing import InputError
 
 K, SIZE, BEHAVIOUR, TEXT = 10, 256, 64, 256
 """Length of the lists, codes of a slot, and coordinates of the vectors that SETRec reads."""
@@ -69,7 +70,7 @@ class CodewiseModel(Model):
         return self.decoder.init(key, _rows(batch.items))["params"]
 
     def loss(self, params: Any, batch: Batch, items: Items, key: Any) -> Any:
-        raise NotImplementedError
+        raise InputError("a generator that is timed is not trained")
 
     def prepare(self, params: Any, items: Items) -> dict[str, Any]:
         return {"trie": device_trie(items[CODES], self.stats.code_sizes, items.start, items.size)}

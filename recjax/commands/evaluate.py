@@ -14,7 +14,8 @@ from recjax.data.store.prepared import find
 from recjax.evaluate.predictions import evaluate_predictions
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.report import Report, compare, comparison_table
-from recjax.train.pretrained import is_pretrained, load_named, named_parts
+from recjax.train.pretrained import is_pretrained, named_parts
+from recjax.train.run import run_config
 from recjax.typing import InputError
 
 PROTOCOL, PREPARATION = "evaluate.", "data.prepare."
@@ -67,10 +68,11 @@ def evaluate(options: Namespace) -> int:
 
 def _trained(options: Namespace) -> RunConfig | None:
     """Configuration of the first trained run, whose dataset `pretrained` beside it takes."""
-    alone = [is_pretrained(name) and named_parts(name)[1] is None for name in options.runs]
-    if not any(alone) or all(alone):
-        return None
-    return load_named(options.runs[alone.index(False)], None, recipe_of(options), _changes(options)).config
+    folders = [named_parts(name)[1] if is_pretrained(name) else name for name in options.runs]
+    trained = next((folder for folder in folders if folder is not None), None)
+    return (
+        None if trained is None or None not in folders else run_config(trained, recipe_of(options), _changes(options))
+    )
 
 
 def _changes(options: Namespace) -> list[str]:

@@ -109,12 +109,12 @@ def path_scores(
 
 
 def _taken(x: Array, parent: Int[Array, "q b"]) -> Array:
-    """What belongs to the parent of each path."""
+    """Entries of the parent of each path."""
     return jnp.take_along_axis(x, parent.reshape(*parent.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
 def _present(values: Int[Array, "q b n"], among: Bool[Array, "q b n"], size: int) -> Bool[Array, "q b size"]:
-    """Which values are there among some of the items."""
+    """Flags of the values that some of the items have."""
     one = jnp.zeros(size, bool)
     return jax.vmap(jax.vmap(lambda own, held: one.at[own].max(held)))(values, among)
 
@@ -189,6 +189,6 @@ class AnyOrder(Scoring):
 
 
 def _among(ids: Int[Array, "q s"], n_items: int) -> Bool[Array, "q n"]:
-    """Which of the items 1 .. n are among the ids of each query."""
+    """Flags of the items 1 .. n that are among the ids of each query."""
     flags = jnp.zeros((len(ids), n_items + 1), bool)
     return flags.at[jnp.arange(len(ids))[:, None], ids].set(True, mode="drop")[:, 1:]

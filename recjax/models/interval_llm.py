@@ -120,7 +120,7 @@ class IntervalLLMModel(Model):
         return mixer.build(width=self.config.width, causal=True, dtype=jnp.float32, name="attention")
 
     def vectors(self, params: Params, source: Batch | Queries) -> tuple[Float[Array, "b l d"], ...]:
-        """What the decoder reads of each event, in order."""
+        """Vectors of each event that the decoder reads, in order."""
         config, scale = self.config, self.config.width**0.5
         context = SeqContext(source.segments, source.positions, source.timestamps)
         events = lookup(params["items"], source.items) * scale

@@ -169,7 +169,7 @@ class MPQModel:
 
 
 def latents_of(params: Params, vectors: Float[Array, "b d"]) -> Float[Array, "b slots w"]:
-    """What each expert makes of the vectors."""
+    """Outputs of each expert for the vectors."""
     hidden = jax.nn.relu(jnp.einsum("bd,rdh->brh", vectors, params["first"]) + params["first_bias"])
     return jnp.einsum("brh,rhw->brw", hidden, params["second"])
 

@@ -108,6 +108,11 @@ class Run:
         return None if found is None else np.asarray(found)[: self.dataset.n_items + 1]
 
 
+def run_config(run_dir: Path, recipe: ModuleType | None = None, settings: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a run folder, see `load_run`, without its parameters and data."""
+    return resolved(configs.override_all(configs.load(run_dir / CONFIG, recipe), settings), run_dir)
+
+
 def load_run(
     run_dir: Path,
     dataset: str | None = None,
@@ -132,7 +137,7 @@ def load_run(
     Raises:
         InputError: no run, no checkpoint, or another dataset than the model can be used on.
     """
-    config = resolved(configs.override_all(configs.load(run_dir / CONFIG, recipe), settings), run_dir)
+    config = run_config(run_dir, recipe, settings)
     check_ranks(config)
     data: Data = config.data.on(dataset or config.data.dataset)
     with _open(run_dir) as checkpoints:

@@ -40,15 +40,14 @@ def states_by_kernel(maps: AffineMaps, h: Array, reverse: bool, *, interpret: bo
     room = [(0, 0), (0, -shape[1] % block), (0, -width % LANES)]
 
     def flat(x: Array, fill: float) -> list[Array]:
-        whole = jnp.broadcast_to(x, shape).reshape(*shape[:2], width)
-        parts = (whole.real, whole.imag) if jnp.iscomplexobj(whole) else (whole,)
+        parts = _parts(jnp.broadcast_to(x, shape).reshape(*shape[:2], width))
         return [jnp.pad(part, room, constant_values=fill * (not at)) for at, part in enumerate(parts)]
 
     # A position of the padding, which may come first, changes no state: its map is that of one.
     scale, offset = flat(maps.scale, 1.0), flat(maps.offset, 0.0)
     cut = jnp.zeros(shape[:2], bool) if maps.cut is None else jnp.broadcast_to(maps.cut, shape[:2])
     cut = jnp.pad(cut.astype(jnp.float32), room[:2])[:, :, None]
-    first = flat_state(h, width)
+    first = [jnp.pad(part, [(0, 0), (0, 0), room[2]]) for part in _parts(h.reshape(h.shape[0], 1, width))]
     rows, length, channels = offset[0].shape
     blocks = length // block
     at = (lambda time: blocks - 1 - time) if reverse else (lambda time: time)
@@ -74,11 +73,8 @@ def states_by_kernel(maps: AffineMaps, h: Array, reverse: bool, *, interpret: bo
     return states[:, : shape[1], :width].reshape(shape)
 
 
-def flat_state(h: Array, width: int) -> list[Array]:
-    """Parts of a state [b, ...] as [b, 1, channels]."""
-    whole = h.reshape(h.shape[0], 1, width)
-    parts = (whole.real, whole.imag) if jnp.iscomplexobj(whole) else (whole,)
-    return [jnp.pad(part, [(0, 0), (0, 0), (0, -width % LANES)]) for part in parts]
+def _parts(x: Array) -> Parts:
+    return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
 
 
 def _times(x: Parts, y: Parts) -> Parts:
@@ -88,7 +84,7 @@ def _times(x: Parts, y: Parts) -> Parts:
 
 
 def _before(x: Array, by: int, fill: float, reverse: bool) -> Array:
-    """What stands some positions before each of `x` [t, c] in the direction of the run."""
+    """The entries some positions before each of `x` [t, c] in the direction of the run."""
     outside = jnp.full((by, x.shape[1]), fill, x.dtype)
     return jnp.concatenate([x[by:], outside] if reverse else [outside, x[:-by]], axis=0)
 
