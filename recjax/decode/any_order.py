@@ -163,7 +163,9 @@ class AnyOrder(Scoring):
 
     def topk(self, seen: Int[Array, "q s"], k: int, candidates: Bool[Array, " n"] | None = None) -> Lists:
         among = None if candidates is None else candidates[1 : self.n_items + 1]
-        scores = self.found(among, seen.shape[1])
+        return self._listed(self.found(among, seen.shape[1]), seen, k)
+
+    def _listed(self, scores: Float[Array, "q n"], seen: Int[Array, "q s"], k: int) -> Lists:
         shown = jnp.where(_among(seen, self.n_items), -jnp.inf, scores)
         scores, places = jax.lax.top_k(jnp.pad(shown, [(0, 0), (0, k)], constant_values=-jnp.inf), k)
         items = jnp.where(scores > -jnp.inf, places + 1, 0)
@@ -171,17 +173,28 @@ class AnyOrder(Scoring):
         return jnp.where(broken, 0, items).astype(jnp.int32), jnp.where(broken, jnp.nan, scores)
 
     def rank(self, targets: Int[Array, " q"], seen: Int[Array, "q s"], candidates: Array | None = None) -> Ranks:
+        return self._ranked(self.found(spare=seen.shape[1]), targets, seen, candidates)
+
+    def _ranked(
+        self, scores: Float[Array, "q n"], targets: Int[Array, " q"], seen: Int[Array, "q s"], candidates: Array | None
+    ) -> Ranks:
         ids, competes = jnp.arange(1, self.n_items + 1), ~_among(seen, self.n_items)
         if candidates is not None:
             shared = candidates.dtype == jnp.bool_
             competes &= candidates[1 : self.n_items + 1] if shared else _among(candidates, self.n_items)
-        scores = self.found(spare=seen.shape[1])
         own = jnp.take_along_axis(scores, jnp.maximum(targets - 1, 0)[:, None], axis=1)
         ahead = (scores > own) | ((scores == own) & (ids < targets[:, None]))
         ranks = 1 + jnp.sum(competes & ahead & (ids != targets[:, None]), axis=1, dtype=jnp.int32)
         ranks = jnp.where(own[:, 0] > -jnp.inf, ranks, UNRANKED)
         broken = jnp.any(jnp.isnan(scores), axis=1)
         return jnp.where(broken, 0, ranks), jnp.where(broken, jnp.nan, own[:, 0])
+
+    def rank_and_list(
+        self, targets: Int[Array, " q"], seen: Int[Array, "q s"], k: int, candidates: Array | None = None
+    ) -> tuple[Int[Array, " q"], Int[Array, "q k"]]:
+        """Both from one search, of all items."""
+        scores = self.found(spare=seen.shape[1])
+        return self._ranked(scores, targets, seen, candidates)[0], self._listed(scores, seen, k)[0]
 
     def scores(self, items: Int[Array, "q c"]) -> Float[Array, "q c"]:
         """-inf for an item at which no path ends."""

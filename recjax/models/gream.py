@@ -89,9 +89,8 @@ class GREAMModel(TIGERModel):
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         config, key = self.config, jax.random.key(0) if key is None else key
-        last = jnp.maximum(jnp.sum(batch.segments > 0, axis=1) - 1, 0)
-        weights = take_position(batch.weights, last)
-        target = codes_of(items, take_position(batch.targets, last))
+        weights = take_position(batch.weights, batch.last)
+        target = codes_of(items, take_position(batch.targets, batch.last))
         history, trie = self.history(batch, items), self.prepare(params, items)[TRIE]
         policy = {name: each for name, each in params.items() if name != FROZEN}
         codes, rewards = self.drawn(jax.lax.stop_gradient(policy), history, trie, target, key)

@@ -133,8 +133,8 @@ class MenderModel(TIGERModel):
         return jnp.where(jnp.arange(self.config.memory) == best[:, None], recent, 0)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        config, last = self.config, jnp.maximum(jnp.sum(batch.segments > 0, axis=1) - 1, 0)
-        weights, targets = take_position(batch.weights, last), take_position(batch.targets, last)
+        config = self.config
+        weights, targets = take_position(batch.weights, batch.last), take_position(batch.targets, batch.last)
         if config.preference == "matched":
             preferences = self.matched(batch, targets, items)
         else:

@@ -17,12 +17,12 @@ from recjax.data.items import CODES, Items
 from recjax.decode.any_order import AnyOrder, Order
 from recjax.limits import COUNT, RATE, SIZE, above, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
-from recjax.models.parts.flat_codes import codes_of
+from recjax.models.parts.flat_codes import check_codes, codes_of
 from recjax.models.parts.t5 import T5, T5Config
 from recjax.ops.activation import unit
 from recjax.ops.items.embedding import take_position
 from recjax.ops.items.softmax import EXCLUDED
-from recjax.typing import Array, Bool, Float, InputError, Int, Params
+from recjax.typing import Array, Bool, Float, Int, Params
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,7 @@ class REG4Rec(ModelConfig):
 
     def build(self, stats: ItemStats) -> "REG4RecModel":
         """The model for a catalog whose items have codes."""
-        if not stats.code_sizes:
-            raise InputError(
-                "REG4Rec reads codes of items, but there are none: the recipe needs `text` and a `tokenizer`, or "
-                "items={'codes': Codes(...)}"
-            )
-        if max(stats.code_sizes) > self.codes:
-            raise InputError(f"a slot has {max(stats.code_sizes)} codes, but model.codes is {self.codes}")
+        check_codes("REG4Rec", stats.code_sizes, self.codes)
         named = ("width", "heads", "channels", "inner", "layers", "dropout", "dtype")
         options = {name: getattr(self, name) for name in named}
         network = T5Config(1, decoder_layers=self.layers, **options)  # its token is the start
@@ -154,9 +148,8 @@ class REG4RecModel(Model):
         return self.module.init(key, codes, batch.items > 0, codes[:, :1])["params"]
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        last = jnp.maximum(jnp.sum(batch.segments > 0, axis=1) - 1, 0)
-        weights = take_position(batch.weights, last)
-        codes = codes_of(items, take_position(batch.targets, last))
+        weights = take_position(batch.weights, batch.last)
+        codes = codes_of(items, take_position(batch.targets, batch.last))
         slots = codes.shape[1]
         turn = jax.random.uniform(jax.random.key(0) if key is None else jax.random.fold_in(key, 1), codes.shape)
         place = jnp.argsort(jnp.argsort(turn, axis=1), axis=1)  # of each slot in the order of its sample

@@ -18,10 +18,10 @@ from recjax.mixers.mixer import SeqContext
 from recjax.mixers.pattern import pattern
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
-from recjax.models.parts.flat_codes import codes_of
+from recjax.models.parts.flat_codes import check_codes, codes_of
 from recjax.nn.dropout import Dropout
 from recjax.ops.activation import unit
-from recjax.typing import Array, Dtype, Float, InputError, Int, Params
+from recjax.typing import Array, Dtype, Float, Int, Params
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,7 @@ class RPG(ModelConfig):
 
     def build(self, stats: ItemStats) -> "RPGModel":
         """The model for a catalog whose items have codes."""
-        if not stats.code_sizes:
-            raise InputError(
-                "RPG reads codes of items, but there are none: the recipe needs `text` and a `tokenizer`, or "
-                "items={'codes': Codes(...)}"
-            )
-        if max(stats.code_sizes) > self.codes:
-            raise InputError(f"a slot has {max(stats.code_sizes)} codes, but model.codes is {self.codes}")
+        check_codes("RPG", stats.code_sizes, self.codes)
         stack = Stack(
             pattern=pattern("attention", heads=self.heads, dropout=self.dropout),
             layers=self.layers,

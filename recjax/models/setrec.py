@@ -147,8 +147,7 @@ class SETRecModel(Model):
         return self._run(params, run, key)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        last = jnp.maximum(jnp.sum(batch.segments > 0, axis=1) - 1, 0)
-        weights, targets = take_position(batch.weights, last), take_position(batch.targets, last)
+        weights, targets = take_position(batch.weights, batch.last), take_position(batch.targets, batch.last)
         answers, table, weight = self.answers(params, batch, items, key), self.table(params, items), jnp.sum(weights)
         each = [
             full_softmax(answers[:, slot], table[:, slot], None, targets, weights, items=self.n_items)

@@ -22,10 +22,10 @@ from recjax.decode.scoring import Stepwise
 from recjax.decode.trie import device_trie
 from recjax.limits import COUNT, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
-from recjax.models.parts.flat_codes import FlatCodes, codes_of
+from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
 from recjax.models.parts.t5 import T5, DecoderCache, T5Config
 from recjax.ops.items.embedding import take_position
-from recjax.typing import Array, Bool, Float, InputError, Int, Params
+from recjax.typing import Array, Bool, Float, Int, Params
 
 TRIE = "trie"
 """Name of the catalog's trie in `Items.prepared`."""
@@ -72,13 +72,7 @@ class TIGER(ModelConfig):
 
     def tokens(self, stats: ItemStats) -> FlatCodes:
         """Numbering of the codes of a catalog; InputError where it has none, or more than there is room for."""
-        if not stats.code_sizes:
-            raise InputError(
-                f"{type(self).__name__} reads codes of items, but there are none: the recipe needs `text` and a "
-                "`tokenizer`, or items={'codes': Codes(...)}"
-            )
-        if max(stats.code_sizes) > self.codes:
-            raise InputError(f"a slot has {max(stats.code_sizes)} codes, but model.codes is {self.codes}")
+        check_codes(type(self).__name__, stats.code_sizes, self.codes)
         return FlatCodes(stats.code_sizes, self.codes)
 
     def network(self, tokens: FlatCodes) -> T5Config:
@@ -126,9 +120,8 @@ class TIGERModel(Model):
         return self.tokens.history(source, items)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        last = jnp.maximum(jnp.sum(batch.segments > 0, axis=1) - 1, 0)
-        weights = take_position(batch.weights, last)
-        found = self.log_likelihood(params, batch, take_position(batch.targets, last), items, key)
+        weights = take_position(batch.weights, batch.last)
+        found = self.log_likelihood(params, batch, take_position(batch.targets, batch.last), items, key)
         total, weight = -jnp.sum(jnp.where(weights > 0, weights * found, 0.0)), jnp.sum(weights)
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
 

@@ -39,6 +39,11 @@ class Batch:
     timestamps: Int[Array, "b l"] | None = None
     more: dict[str, Array] = field(default_factory=dict)
 
+    @property
+    def last(self) -> Int[Array, " b"]:
+        """Index of each row's last token, of rows with one history from the left; 0 for an empty row."""
+        return jnp.maximum(jnp.sum(self.segments > 0, axis=1) - 1, 0)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

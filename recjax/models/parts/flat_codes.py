@@ -1,12 +1,13 @@
 """Histories as the codes of their items end to end, one token a code: what code-by-code generators read and write."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 
 from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, Items
-from recjax.typing import Array, Bool, Int
+from recjax.typing import Array, Bool, InputError, Int
 
 START = 0
 """Token before the first code of an item that is to be written."""
@@ -51,6 +52,23 @@ class FlatCodes:
         tokens = self.tokens(codes_of(items, source.items))
         mask = jnp.broadcast_to((source.items > 0)[..., None], tokens.shape)
         return tokens.reshape(len(tokens), -1), mask.reshape(len(tokens), -1)
+
+
+def check_codes(system: str, sizes: Sequence[int], room: int) -> None:
+    """InputError where items have no codes, or a slot more than a model has room for.
+
+    Args:
+        system: name for the message.
+        sizes: codes there are in each slot.
+        room: `model.codes`.
+    """
+    if not sizes:
+        raise InputError(
+            f"{system} reads codes of items, but there are none: the recipe needs `text` and a `tokenizer`, or "
+            "items={'codes': Codes(...)}"
+        )
+    if max(sizes) > room:
+        raise InputError(f"a slot has {max(sizes)} codes, but model.codes is {room}")
 
 
 def codes_of(items: Items, ids: Int[Array, "*b"]) -> Int[Array, "*b slots"]:
