@@ -13,12 +13,13 @@ from recjax.ops.balanced import balanced_kmeans
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
 from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
+from recjax.tokenizers.tokenizer import EqualSlots
 from recjax.tokenizers.training import Trainer
 from recjax.typing import Array, Float
 
 
 @dataclass(frozen=True)
-class HierarchicalKMeans:
+class HierarchicalKMeans(EqualSlots):
     """k-means of the vectors, then of each cluster's own vectors, and so on (ColaRec); the suffix numbers the items of
     a leaf, so that tuples are of one item each.
 
@@ -40,11 +41,6 @@ class HierarchicalKMeans:
 
     def __post_init__(self) -> None:
         require(self, slots=within(1, 4), clusters=LENGTH, iterations=within(0, 10_000))
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Codes there are in each slot."""
-        return (self.clusters,) * self.slots
 
     @property
     def ordered(self) -> bool:

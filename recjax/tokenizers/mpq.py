@@ -16,12 +16,13 @@ from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
 from recjax.tokenizers.pq import nearest_tuples
 from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
+from recjax.tokenizers.tokenizer import EqualSlots
 from recjax.tokenizers.training import Trainer, VectorBatch, VectorBatches, train_plainly
 from recjax.typing import Array, Float, Int, Params
 
 
 @dataclass(frozen=True)
-class MPQ:
+class MPQ(EqualSlots):
     """`slots` experts map a vector v to latents e_r = E_r(v), each of which is quantised by a codebook of its own; a
     gate h = softmax(W v) weighs the entries z_r, and a decoder makes v of their sum. The loss is
 
@@ -60,11 +61,6 @@ class MPQ:
         require(self, slots=within(1, 64), clusters=LENGTH, hidden=SIZE, width=SIZE, batch=SIZE)
         zero = at_least(0)
         require(self, commitment=zero, orthogonality=zero, steps=zero, learning_rate=zero)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Codes there are in each slot."""
-        return (self.clusters,) * self.slots
 
     @property
     def ordered(self) -> bool:

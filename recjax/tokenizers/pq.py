@@ -18,12 +18,13 @@ from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.fsq import cheapest
 from recjax.tokenizers.item_codes import State
 from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
+from recjax.tokenizers.tokenizer import EqualSlots
 from recjax.tokenizers.training import Trainer
 from recjax.typing import Array, Float, InputError, Int
 
 
 @dataclass(frozen=True)
-class PQ:
+class PQ(EqualSlots):
     """Vectors are rotated and cut into `slots` parts; k-means of each part gives a code. Codes have no order.
 
     Attributes:
@@ -46,11 +47,6 @@ class PQ:
     def __post_init__(self) -> None:
         bounds = within(0, 10_000)
         require(self, slots=within(1, 64), clusters=LENGTH, iterations=bounds, rotations=bounds)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Codes there are in each slot."""
-        return (self.clusters,) * self.slots
 
     @property
     def ordered(self) -> bool:

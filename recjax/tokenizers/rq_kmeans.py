@@ -13,12 +13,13 @@ from recjax.ops.kmeans import assign, kmeans
 from recjax.tokenizers.collisions import Policy, Tuple
 from recjax.tokenizers.item_codes import State
 from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
+from recjax.tokenizers.tokenizer import EqualSlots
 from recjax.tokenizers.training import Trainer
 from recjax.typing import Array, Float
 
 
 @dataclass(frozen=True)
-class RQKMeans:
+class RQKMeans(EqualSlots):
     """k-means of the vectors, then k-means of the residuals, and so on: codes from coarse to fine.
 
     Attributes:
@@ -37,11 +38,6 @@ class RQKMeans:
 
     def __post_init__(self) -> None:
         require(self, slots=within(1, 64), clusters=LENGTH, iterations=within(0, 10_000))
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Codes there are in each slot."""
-        return (self.clusters,) * self.slots
 
     @property
     def ordered(self) -> bool:

@@ -16,6 +16,7 @@ from recjax.tokenizers.item_codes import State
 from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
 from recjax.tokenizers.rq_kmeans import residual_tuples
 from recjax.tokenizers.rq_vae_model import REFRESH_ROWS, RQAutoencoder, RQVAEModel, Start, quantised
+from recjax.tokenizers.tokenizer import EqualSlots
 from recjax.tokenizers.training import Refresh, Trainer, VectorBatches, train_plainly
 from recjax.typing import Array, Float, InputError
 
@@ -27,7 +28,7 @@ BALANCED_ROWS = 16_384
 
 
 @dataclass(frozen=True)
-class RQVAE:
+class RQVAE(EqualSlots):
     """An autoencoder whose latent is quantised level by level, each codebook the residual of those before it.
 
     Codebooks start at the centroids of the first batch; entries that nothing takes in an epoch move to random
@@ -86,11 +87,6 @@ class RQVAE:
             batch=SIZE,
             learning_rate=at_least(0),
         )
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Codes there are in each slot."""
-        return (self.clusters,) * self.slots
 
     @property
     def ordered(self) -> bool:

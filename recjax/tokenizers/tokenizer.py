@@ -45,6 +45,18 @@ class ItemTokenizer(Protocol):
         ...
 
 
+class EqualSlots:
+    """Tokenizers all of whose slots have as many codes as there are `clusters`."""
+
+    slots: int
+    clusters: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codes there are in each slot."""
+        return (self.clusters,) * self.slots
+
+
 def planned_sizes(tokenizer: ItemTokenizer) -> tuple[int, ...]:
     """Codes there are in each slot, for plans, which have no catalog.
 

@@ -24,6 +24,12 @@ ENTRIES = "entries"
 """Array of a state that holds a vocabulary, as the bytes of a JSON list."""
 
 
+def frequent_entries(counts: Counter[str], most: int) -> State:
+    """The most frequent words as a state, ties in the order of the alphabet."""
+    ordered = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
+    return saved_entries([word for word, _ in ordered[:most]])
+
+
 def saved_entries(entries: Sequence[str]) -> dict[str, np.ndarray]:
     """A vocabulary as a state."""
     return {ENTRIES: np.frombuffer(json.dumps(list(entries)).encode(), np.uint8)}
@@ -109,8 +115,7 @@ class Words(Feature):
         counts = Counter(word for source in sources for words in self._words(source) for word in words)
         if not counts:
             raise InputError(f"no item has a text of the template {self.template!r}")
-        ordered = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
-        return saved_entries([word for word, _ in ordered[: self.vocabulary - 2]])
+        return frequent_entries(counts, self.vocabulary - 2)
 
     def make(self, source: Source, state: State) -> np.ndarray:
         numbers = entry_numbers(state)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recjax.data.features.columns import WORD, entry_numbers, saved_entries
+from recjax.data.features.columns import WORD, entry_numbers, frequent_entries
 from recjax.data.features.feature import Feature, Source, State
 from recjax.limits import SIZE, at_least, refuse, require
 from recjax.text.items import ItemText
@@ -54,8 +54,7 @@ class Sentence(Feature):
         counts = Counter(word for source in sources for item in self._items(source) for words in item for word in words)
         if not counts:
             raise InputError(f"no item has anything in the catalog columns {', '.join(self.attributes)}")
-        ordered = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
-        return saved_entries([word for word, _ in ordered[: self.vocabulary - 2]])
+        return frequent_entries(counts, self.vocabulary - 2)
 
     def make(self, source: Source, state: State) -> np.ndarray:
         numbers = entry_numbers(state)
