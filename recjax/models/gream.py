@@ -4,6 +4,7 @@ Hong et al., Generative Reasoning Recommendation via LLMs, 2025: SRPO, sparse-re
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,6 @@ from recjax.ops.policy import clipped_loss, group_advantages, kl_estimate, pass_
 from recjax.typing import Array, Bool, Float, Int, Params
 
 REFERENCE = "reference"
-NEVER = 1 << 30
-"""Steps between refreshes, of which only the one before the first step is wanted."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ class GREAMModel(TIGERModel):
     config: GREAM
 
     @property
-    def refresh_every(self) -> int:
-        return NEVER
+    def refresh_every(self) -> Literal["start"]:
+        return "start"
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         params = super().init(key, batch, items)
@@ -82,8 +81,7 @@ class GREAMModel(TIGERModel):
 
     def refresh(self, params: Params, items: Items, sweep: Sweep) -> Params:
         """The parameters before the first step, as the reference."""
-        if sweep.step:
-            return params
+        del items, sweep
         own = {name: each for name, each in params.items() if name != FROZEN}
         return {**params, FROZEN: {REFERENCE: own}}
 

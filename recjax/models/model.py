@@ -161,8 +161,9 @@ class Model(ABC):
         return ()
 
     @property
-    def refresh_every(self) -> int | Literal["epoch"] | None:
-        """Steps between refreshes of frozen parameters, "epoch" for one before each epoch, None for never."""
+    def refresh_every(self) -> int | Literal["epoch", "start"] | None:
+        """Steps between refreshes of frozen parameters, "epoch" for one before each epoch, "start" for one before the
+        first step alone, None for never."""
         return None
 
     def refresh(self, params: Params, items: Items, sweep: "Sweep") -> Params:

@@ -111,7 +111,7 @@ class Calendar:
         total: int,
         epoch: int,
         validated: bool,
-        refresh: int | Literal["epoch"] | None = None,
+        refresh: int | Literal["epoch", "start"] | None = None,
         weigh: int = 0,
     ) -> "Calendar":
         """The calendar of a run of `total` steps, `epoch` to a pass over the data.
@@ -121,7 +121,8 @@ class Calendar:
             total: steps of the run.
             epoch: steps of an epoch.
             validated: whether there is anything to validate on.
-            refresh: steps between refreshes, "epoch" for one in each, None for never.
+            refresh: steps between refreshes, "epoch" for one in each, "start" for one before the first step alone, None
+                for never.
             weigh: steps between changes of the shares of a mixture, 0 for never.
 
         Raises:
@@ -131,10 +132,10 @@ class Calendar:
         every = every if validated else 0
         if train.patience is not None and not every:
             raise InputError("train.patience is set, but the split or evaluate_every = 0 rules out validation")
-        if refresh not in (None, "epoch") and not (type(refresh) is int and refresh >= 0):
+        if refresh not in (None, "epoch", "start") and not (type(refresh) is int and refresh >= 0):
             shown = "a method, not a property" if callable(refresh) else repr(refresh)
-            raise InputError(f"refresh_every of the model is {shown}, expected steps, 'epoch' or None")
-        refresh_every = epoch if refresh == "epoch" else refresh or 0
+            raise InputError(f"refresh_every of the model is {shown}, expected steps, 'epoch', 'start' or None")
+        refresh_every = epoch if refresh == "epoch" else total if refresh == "start" else refresh or 0
         return cls(total, every, train.save_every or every or epoch, train.log_every, refresh_every, weigh)
 
     def validates(self, step: int) -> bool:

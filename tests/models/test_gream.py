@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from recjax.models.gream import GREAM, REFERENCE
 from recjax.models.model import ItemStats
 from recjax.models.tiger import TRIE
 from recjax.nn.groups import FROZEN
+from recjax.train.schedule import Calendar, Train
 from recjax.typing import InputError
 
 ITEMS, SIZES, TARGET = 16, (4, 4), 6
@@ -83,10 +83,10 @@ def test_rewards_make_the_target_likelier_and_leave_the_reference_alone():
 
 def test_the_reference_is_what_the_run_starts_from():
     own = {**params(), "tokens": params()["tokens"] + 1}
-    sweep: Any = SimpleNamespace(step=0)
+    sweep: Any = None
     found = MODEL.refresh(own, CATALOG, sweep)
     np.testing.assert_array_equal(found[FROZEN][REFERENCE]["tokens"], own["tokens"])
-    sweep.step = 5
-    assert MODEL.refresh(own, CATALOG, sweep) is own
+    calendar = Calendar.of(Train(steps=10), 10, 4, False, MODEL.refresh_every)
+    assert [step for step in range(11) if calendar.refreshes(step)] == [0]
     with pytest.raises(InputError, match=r"GREAM\.k is 9"):
         replace(CONFIG, k=9)
