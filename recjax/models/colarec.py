@@ -14,6 +14,7 @@ from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, Items
 from recjax.limits import at_least, require
 from recjax.models.model import ItemStats, WeightedSums
+from recjax.models.parts.flat_codes import codes_of
 from recjax.models.parts.t5 import T5, T5Config
 from recjax.models.tiger import TIGER, History, TIGERModel
 from recjax.ops.items.softmax import EXCLUDED
@@ -141,12 +142,19 @@ class ColaRecModel(TIGERModel):
         mask = jnp.concatenate([slots, (words > 0) & held[..., None]], axis=-1).reshape(len(ids), -1)
         return (jnp.full(len(ids), task), vectors, words), jnp.pad(mask, [(0, 0), (1, 0)], constant_values=True)
 
-    def states(self, params: Params, history: History, key: Array | None) -> Float[Array, "b d"]:
-        """The encoder's states of the last token."""
-        inputs, mask = history
+    def encoded(
+        self, params: Params, history: History, targets: Int[Array, " t"], items: Items, key: Array | None
+    ) -> tuple[Float[Array, " t"], Float[Array, "b d"]]:
+        """Log-probabilities of items after the first t rows, and the encoder's states of the last token of each row."""
+        (inputs, mask), codes = history, codes_of(items, targets)
         last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-        found = self._run(params, lambda t5: t5.encode(t5.read(inputs), mask), key)
-        return jnp.take_along_axis(found, last[:, None, None], axis=1)[:, 0].astype(jnp.float32)
+
+        def run(t5: Any) -> tuple[Array, Array]:
+            states, count = t5.encode(t5.read(inputs), mask), len(codes)
+            return self.likelihood_of(t5, states[:count], mask[:count], codes), states
+
+        found, states = self._run(params, run, key)
+        return found, jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         config, keys = self.config, jax.random.split(jax.random.key(0) if key is None else key, 4)
@@ -157,23 +165,20 @@ class ColaRecModel(TIGERModel):
             places = jax.random.uniform(keys[0], batch.items.shape)
         ids = self._arranged(batch.items, places)
         negative, alike, known = self.drawn(batch, target, items, keys[1])
-        own = items[config.behaviour][items.rows(ids)]  # zeros for padding
-        user = jnp.sum(own, axis=1) / jnp.maximum(jnp.sum(ids > 0, axis=1), 1)[:, None]
-        each = jnp.concatenate([target, negative, alike])
-        texts = self.item_of(each, jnp.tile(user, (3, 1)), items)
-        written = jax.tree.map(lambda x: x[: 2 * len(target)], texts)
-        history, drops = self.set_of(ids, items), [None if key is None else drop for drop in keys[2:]]
-        generated = -self.log_likelihood_after(params, history, target, items, drops[0])
-        index = -self.log_likelihood_after(params, written, each[: 2 * len(target)], items, drops[1])
-        u = self.states(params, history, drops[0])
-        p, n, q = jnp.split(self.states(params, texts, drops[1]), 3)
+        vectors = items[config.behaviour][items.rows(ids)]  # zeros for padding
+        user = jnp.sum(vectors, axis=1) / jnp.maximum(jnp.sum(ids > 0, axis=1), 1)[:, None]
+        texts = self.item_of(jnp.concatenate([target, negative, alike]), jnp.tile(user, (3, 1)), items)
+        drops = [None if key is None else drop for drop in keys[2:]]
+        found, u = self.encoded(params, self.set_of(ids, items), target, items, drops[0])
+        own, states = self.encoded(params, texts, jnp.concatenate([target, negative]), items, drops[1])
+        p, n, q = jnp.split(states, 3)
 
         def above(a: Array, b: Array, c: Array) -> Array:
             return jax.nn.softplus(jnp.sum(a * (c - b), axis=1) * u.shape[1] ** -0.5)
 
         terms = {
-            "generated": (config.generation, generated),
-            "index": (config.generation * config.index, jnp.sum(index.reshape(2, -1), axis=0)),
+            "generated": (config.generation, -found),
+            "index": (config.generation * config.index, -jnp.sum(own.reshape(2, -1), axis=0)),
             "ranking": (config.ranking, above(u, p, n)),
             "contrast": (config.contrast, jnp.where(known, above(p, q, n), 0.0)),
         }

@@ -137,16 +137,19 @@ class TIGERModel(Model):
         """The same after anything that `read` reads."""
         tokens, mask = history
         codes = codes_of(items, targets)
+        return self._run(
+            params, lambda t5: self.likelihood_of(t5, t5.encode(self.read(t5, tokens), mask), mask, codes), key
+        )
 
-        def nats(t5: T5) -> Array:
-            states = t5.encode(self.read(t5, tokens), mask)
-            hidden, total = t5.decode(self.written(t5, self.tokens.written(codes)), states, mask), jnp.zeros(len(codes))
-            for slot in range(codes.shape[1]):
-                found = jax.nn.log_softmax(t5.logits(hidden[:, slot], *self.tokens.span(slot)))
-                total += jnp.take_along_axis(found, codes[:, slot, None], axis=1)[:, 0]
-            return total
-
-        return self._run(params, nats, key)
+    def likelihood_of(
+        self, t5: T5, states: Float[Array, "b m d"], mask: Bool[Array, "b m"], codes: Int[Array, "b slots"]
+    ) -> Float[Array, " b"]:
+        """The same of codes, after states of the encoder."""
+        hidden, total = t5.decode(self.written(t5, self.tokens.written(codes)), states, mask), jnp.zeros(len(codes))
+        for slot in range(codes.shape[1]):
+            found = jax.nn.log_softmax(t5.logits(hidden[:, slot], *self.tokens.span(slot)))
+            total += jnp.take_along_axis(found, codes[:, slot, None], axis=1)[:, 0]
+        return total
 
     def read(self, t5: T5, tokens: Any) -> Float[Array, "b m d"]:
         """Inputs of the encoder, here of the codes of a history's items end to end, int32 [b, m]."""
