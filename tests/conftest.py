@@ -10,6 +10,7 @@ Flags of the environment come last and win: to compile as users do,
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 if COMPILED is not None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+# What programs are called in profiles, and the lines that they come from, are found anew for each operation that is traced.
+os.environ.setdefault("FLAX_PROFILE", "0")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax
 import pytest
@@ -68,6 +72,8 @@ SLOW = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: left out by `make test`, see tests/conftest.py")
 
 

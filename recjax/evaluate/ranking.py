@@ -109,11 +109,11 @@ def prepared(model: Model, params: Params, items: Items | None) -> Items:
     return replace(items, prepared=_prepared(SameModel(model), params, items))
 
 
-def lower_ranking(
+def trace_ranking(
     model: Model, params: Params, queries: Queries, items: Items, targets: Array, k: int
-) -> jax.stages.Lowered:
-    """The program that `rank_users` runs on a batch, lowered for shapes and layouts of arguments."""
-    return _ranked.lower(SameModel(model), params, queries, items, targets, None, k)
+) -> jax.stages.Traced:
+    """The program that `rank_users` runs on a batch, traced for shapes and layouts of arguments."""
+    return _ranked.trace(SameModel(model), params, queries, items, targets, None, k)
 
 
 @partial(jax.jit, static_argnames=("identity", "k"))

@@ -9,7 +9,7 @@ from recjax.config import RunConfig
 from recjax.nn.groups import split_frozen
 from recjax.plan.advice import nearest
 from recjax.plan.estimate import Estimate, estimate, local_bytes
-from recjax.plan.program import Inputs, abstract_inputs, count_items, lower_evaluation, lower_training
+from recjax.plan.program import Inputs, abstract_inputs, count_items, trace_evaluation, trace_training
 from recjax.plan.topology import Topology, find_topology
 from recjax.typing import MESH_AXES, InputError
 
@@ -94,7 +94,7 @@ def plan(
     ranked, advice = None, None
     if ranking:
         with jax.set_mesh(mesh):
-            lowered = lower_evaluation(config, inputs)
+            lowered = trace_evaluation(config, inputs).lower()
         held = {
             "parameters": inputs.state.evaluated,
             "catalog": inputs.ranked,
@@ -127,7 +127,7 @@ def _mesh(config: RunConfig, topology: Topology) -> Mesh:
 
 def _training(config: RunConfig, inputs: Inputs, mesh: Mesh, topology: Topology) -> Estimate:
     with jax.set_mesh(mesh):
-        lowered = lower_training(config, inputs, mesh)
+        lowered = trace_training(config, inputs, mesh).lower()
     state = inputs.state
     held = {
         "parameters": state.params,

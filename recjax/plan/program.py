@@ -20,7 +20,7 @@ from recjax.data.features.feature import Feature
 from recjax.data.items import CODES, DENSITY, KNOWN, VECTORS, Items, Relation, padded_rows
 from recjax.data.splits import Histories
 from recjax.evaluate.evaluator import Evaluator
-from recjax.evaluate.ranking import lower_ranking
+from recjax.evaluate.ranking import trace_ranking
 from recjax.models.model import ItemStats, Model
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
@@ -96,7 +96,7 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     return Inputs(model, state, batch, queries, targets, features, ranked)
 
 
-def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.Lowered:
+def trace_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.Traced:
     """The step that `recjax train` would run."""
     total = _steps(config)
     step: Any = make_train_step(
@@ -109,13 +109,13 @@ def lower_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
         shard=config.mesh.shard_state,
         freeze=config.train.freeze,
     )
-    return step.lower(inputs.state, inputs.batch, inputs.items)
+    return step.trace(inputs.state, inputs.batch, inputs.items)
 
 
-def lower_evaluation(config: RunConfig, inputs: Inputs) -> jax.stages.Lowered:
+def trace_evaluation(config: RunConfig, inputs: Inputs) -> jax.stages.Traced:
     """The ranking of a batch of users that `recjax evaluate` would run."""
     params, k = inputs.state.evaluated, config.evaluators[0].k
-    return lower_ranking(inputs.model, params, inputs.queries, inputs.ranked, inputs.targets, k)
+    return trace_ranking(inputs.model, params, inputs.queries, inputs.ranked, inputs.targets, k)
 
 
 def _steps(config: RunConfig) -> int:

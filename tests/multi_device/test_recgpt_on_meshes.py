@@ -14,7 +14,7 @@ from recjax.evaluate.ranking import prepared
 from recjax.models.model import ItemStats
 from recjax.models.recgpt import REPRESENTED, RecGPT
 from recjax.parallel.mesh import MeshShape
-from recjax.plan.program import abstract_inputs, lower_evaluation
+from recjax.plan.program import abstract_inputs, trace_evaluation
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
@@ -82,5 +82,5 @@ def test_a_plan_holds_the_prepared_catalog():
     assert represented.sharding.spec == PartitionSpec("model")
     assert not inputs.items.prepared and inputs.items[CODES].shape == (128, 2)
     with jax.set_mesh(mesh):
-        text = lower_evaluation(config, inputs).as_text()
+        text = trace_evaluation(config, inputs).lower().as_text()
     assert "128x32xf32" in text

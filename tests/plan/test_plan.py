@@ -15,7 +15,7 @@ from recjax.plan import plan
 from recjax.plan.advice import nearest
 from recjax.plan.chips import HOST
 from recjax.plan.estimate import Estimate, estimate
-from recjax.plan.program import abstract_inputs, lower_evaluation
+from recjax.plan.program import abstract_inputs, trace_evaluation
 from recjax.plan.report import render, to_json
 from recjax.plan.topology import find_topology
 from recjax.typing import InputError
@@ -108,7 +108,7 @@ def test_no_device_is_sent_the_catalog_that_it_ranks():
     mesh = chosen.mesh.build(find_topology("cpu:8").devices)
     inputs = abstract_inputs(chosen, ITEMS, mesh)
     with jax.set_mesh(mesh):
-        found = estimate(lower_evaluation(chosen, inputs), {"catalog": inputs.ranked}, mesh, HOST)
+        found = estimate(trace_evaluation(chosen, inputs).lower(), {"catalog": inputs.ranked}, mesh, HOST)
     # Of each item: 256 coordinates, three codes, whether it has a text, how crowded it is around it, and what it is
     # ranked by, made once for all queries: the coordinates and three embeddings of codes.
     item = 256 * 4 + 3 * 4 + 1 + 4 + (256 + 3 * 8) * 4
