@@ -34,7 +34,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 if COMPILED is not None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
-# What programs are called in profiles, and the lines that they come from, are found anew for each operation that is traced.
+# Names for profiles, and the lines that operations come from, would be looked up for each operation that is traced.
 os.environ.setdefault("FLAX_PROFILE", "0")
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 

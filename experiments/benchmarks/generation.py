@@ -33,7 +33,7 @@ from recjax.models.tiger import TIGER
 from recjax.parallel.startup import disable_faulty_cpu_fusion
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import Decoder
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import InputError
 
 K, SIZE, BEHAVIOUR, TEXT = 10, 256, 64, 256

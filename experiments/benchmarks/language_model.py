@@ -21,7 +21,7 @@ import numpy as np
 from recjax.parallel.startup import initialize
 from recjax.text.lm.folder import LanguageModel, read_language_model
 from recjax.text.lm.generate import generate, log_likelihoods
-from recjax.text.lm.rows import TokenRows, padded
+from recjax.text.rows import TokenRows, padded
 
 TEXTS = {
     "prose": "The water cycle begins when the sun heats the oceans. Water turns into vapour, rises into the air and "

@@ -19,6 +19,7 @@ import numpy as np
 from recjax import array_files
 from recjax.text.encoder import pooled
 from recjax.text.folder import EncoderFolder, read_folder
+from recjax.text.rows import TokenRows
 from recjax.text.words import TABLE, UNKNOWN, quantised
 from recjax.typing import Array, Params
 
@@ -32,7 +33,7 @@ def encoded(encoder: EncoderFolder, ids: np.ndarray) -> np.ndarray:
 
     @jax.jit
     def vectors(params: Params, tokens: Array) -> Array:
-        hidden: Any = encoder.module.apply({"params": params}, tokens, jnp.ones(tokens.shape, bool))
+        hidden: Any = encoder.module.apply({"params": params}, TokenRows(tokens, jnp.ones_like(tokens)))
         return pooled(hidden, jnp.full(ROWS, 3), "mean", False)
 
     parts = []

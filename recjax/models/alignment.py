@@ -23,6 +23,7 @@ from recjax.text.encoder import pooled
 from recjax.text.folder import EncoderFolder
 from recjax.text.hub import find_folder
 from recjax.text.items import ItemText
+from recjax.text.rows import TokenRows
 from recjax.typing import Array, Float, Params
 
 
@@ -78,7 +79,7 @@ class AlignmentModel(Model):
         """Random parameters of the encoder's shapes; training begins with the encoder's own."""
         del items
         tokens = batch.tokens[:, 0]
-        return self.encoder.module.init(key, tokens, tokens >= 0)["params"]
+        return self.encoder.module.init(key, TokenRows(tokens, tokens))["params"]
 
     def loss(self, params: Params, batch: PairBatch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         """Cross-entropy of each item's partner among the items of the batch, in both directions; no dropout."""
@@ -99,8 +100,8 @@ class AlignmentModel(Model):
         params = {name: tree if name in learns else jax.lax.stop_gradient(tree) for name, tree in params.items()}
         rows, pair, length = batch.tokens.shape
         tokens, lengths = batch.tokens.reshape(rows * pair, length), batch.lengths.reshape(rows * pair)
-        mask = jnp.arange(length) < lengths[:, None]
-        hidden: Any = self.encoder.module.apply({"params": params}, tokens, mask)
+        segments = (jnp.arange(length) < lengths[:, None]).astype(jnp.int32)
+        hidden: Any = self.encoder.module.apply({"params": params}, TokenRows(tokens, segments))
         vectors = pooled(hidden, lengths, self.encoder.pooling, normalise=True)
         return vectors.reshape(rows, pair, -1)
 

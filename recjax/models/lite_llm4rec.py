@@ -21,7 +21,7 @@ from recjax.ops.dropout import dropout
 from recjax.ops.items.embedding import lookup, table_rows, take_position
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES, Decoder
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import Array, Dtype, Float, InputError, Params
 
 TABLE = "table"

@@ -20,7 +20,7 @@ from recjax.nn.lora import LoRA
 from recjax.ops.items.embedding import lookup, take_position
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import Array, Float, InputError, Params
 
 STUDENT, TEACHER = "student", "teacher"

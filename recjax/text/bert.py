@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recjax.nn.norm import LayerNorm
-from recjax.text.block import PostNormBlock, Sizes, size_of, tensor_names
-from recjax.typing import Array, Bool, Float, InputError, Int, shorten
+from recjax.text.block import PostNormBlock, Sizes, same_text, size_of, tensor_names, text_positions
+from recjax.text.rows import TokenRows
+from recjax.typing import Array, Float, InputError, shorten
 
 SHARED = {
     "word_table": "embeddings.word_embeddings",
@@ -45,15 +46,16 @@ class Bert(nn.Module):
     """Row of the position table that belongs to the first token."""
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        """Token ids -> hidden states; `mask` is False at padding, whose states mean nothing."""
-        sizes = self.sizes
-        words = nn.Embed(sizes.vocabulary, sizes.width, name="word_table")(tokens)
-        positions = nn.Embed(sizes.positions, sizes.width, name="position_table")(jnp.arange(tokens.shape[1]))
+    def __call__(self, rows: TokenRows) -> Float[Array, "b l d"]:
+        """Rows of texts -> hidden states; those of padding mean nothing."""
+        sizes, places = self.sizes, text_positions(rows)
+        words = nn.Embed(sizes.vocabulary, sizes.width, name="word_table")(rows.tokens)
+        positions = nn.Embed(sizes.positions, sizes.width, name="position_table")(places)
         kind = nn.Embed(self.types, sizes.width, name="type_table")(jnp.zeros((), jnp.int32))
         x = LayerNorm(sizes.epsilon, self.dtype, name="norm")(words + positions + kind)
+        visible = same_text(rows)
         for layer in range(sizes.layers):
-            x = PostNormBlock(sizes, self.dtype, name=f"layer_{layer}")(x, mask)
+            x = PostNormBlock(sizes, self.dtype, name=f"layer_{layer}")(x, visible)
         return x
 
     def tensor_names(self) -> dict[str, str]:

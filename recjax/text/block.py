@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from recjax.nn.norm import LayerNorm
-from recjax.typing import Array, Bool, Float, InputError, shorten
+from recjax.text.rows import TokenRows
+from recjax.typing import Array, Bool, Float, InputError, Int, shorten
 
 MASKED = -1e30
 """Score of padding: finite, so that a row of nothing else stays finite."""
@@ -59,6 +60,17 @@ def size_of(config: Mapping[str, Any], key: str, default: int | None = None, lea
     return found
 
 
+def same_text(rows: TokenRows) -> Bool[Array, "b l l"]:
+    """Which positions [query, key] are of one text."""
+    segments = rows.segments
+    return (segments[:, :, None] == segments[:, None]) & (segments > 0)[:, None]
+
+
+def text_positions(rows: TokenRows) -> Int[Array, "b l"]:
+    """Place of each token in its text: that in the row where the row has one text."""
+    return jnp.arange(rows.tokens.shape[1])[None] if rows.positions is None else rows.positions
+
+
 class PostNormBlock(nn.Module):
     """x = LN(x + attention(x)); x = LN(x + feed-forward(x)) (Vaswani et al. 2017); softmax in float32.
 
@@ -72,9 +84,9 @@ class PostNormBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"], bias: Float[Array, "h l l"] | None = None
+        self, x: Float[Array, "b l d"], visible: Bool[Array, "b l l"], bias: Float[Array, "h l l"] | None = None
     ) -> Float[Array, "b l d"]:
-        """Hidden states -> hidden states; `bias` is added to the scores of each head."""
+        """Hidden states -> hidden states; `visible` [query, key], `bias` is added to the scores of each head."""
         rows, length, width = x.shape
         heads = self.sizes.heads
         query, key, value = (
@@ -82,7 +94,7 @@ class PostNormBlock(nn.Module):
             for name in ("query", "key", "value")
         )
         scores = jnp.einsum("bhlc,bhmc->bhlm", query, key, preferred_element_type=jnp.float32)
-        scores = scores / math.sqrt(width // heads) + jnp.where(mask, 0.0, MASKED)[:, None, None]
+        scores = scores / math.sqrt(width // heads) + jnp.where(visible, 0.0, MASKED)[:, None]
         if bias is not None:
             scores = scores + bias
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)

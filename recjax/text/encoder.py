@@ -1,7 +1,7 @@
-"""Texts to vectors with a pretrained sentence encoder, in batches of like length."""
+"""Texts to vectors with a pretrained sentence encoder, packed into rows."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -18,11 +18,15 @@ from recjax.text import folder
 from recjax.text.folder import EncoderFolder, Pooling
 from recjax.text.hub import find_folder
 from recjax.text.items import TEMPLATE, ItemText
+from recjax.text.packing import PackedTexts, pack_texts, pooled_texts
+from recjax.text.rows import TokenRows
 from recjax.track.console import tracked
 from recjax.typing import DATA_AXIS, Array, Float, InputError, Int, Params
 
-WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Tokens to which texts are padded: each is one compilation."""
+BATCH_TOKENS = {"cpu": 2048}
+"""Tokens of a batch by platform: on a CPU what a block computes should stay in its caches."""
+
+BATCH_TOKENS_ELSEWHERE = 16384
 
 IN_FLIGHT = 2
 """Batches whose vectors have not been fetched yet, so that the device never waits for the host."""
@@ -39,7 +43,7 @@ class SentenceEncoder:
         folder: its folder, a name under `$RECJAX_ENCODERS`, or an `owner/name` of the Hugging Face hub.
         template: text of an item, see `recjax.text.items.ItemText`.
         max_tokens: cut texts here; None: where the encoder's folder says.
-        batch_tokens: tokens of a batch, padding included.
+        batch_tokens: tokens of a batch, padding included; None: what suits the device.
         dtype: compute type; vectors are float32.
 
     Raises:
@@ -49,7 +53,7 @@ class SentenceEncoder:
     folder: str
     template: str = TEMPLATE
     max_tokens: int | None = None
-    batch_tokens: int = 8192
+    batch_tokens: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -78,29 +82,29 @@ class SentenceEncoder:
 
 
 def encode_texts(
-    encoder: EncoderFolder, texts: Sequence[str], *, batch_tokens: int = 8192, progress: bool = False
+    encoder: EncoderFolder, texts: Sequence[str], *, batch_tokens: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """Vectors of texts, float32 [n, d], by an encoder that has been read; see `SentenceEncoder.encode`."""
     vectors = np.zeros((len(texts), encoder.module.sizes.width), np.float32)
-    tokens = tokenise(encoder, texts)
-    filled = np.flatnonzero([len(ids) > 0 for ids in tokens])
-    lengths = np.array([len(tokens[number]) for number in filled], np.int64)
     sharding = row_sharding() or NamedSharding(MeshShape().build(), PartitionSpec(DATA_AXIS))
     whole = NamedSharding(sharding.mesh, PartitionSpec())
+    devices = data_size(sharding)
+    if batch_tokens is None:
+        batch_tokens = devices * BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS_ELSEWHERE)
     params = jax.device_put(encoder.params, whole)
     embed = partial(
         _embed, module=encoder.module, pooling=encoder.pooling, normalise=encoder.normalise, replicated=whole
     )
-    work = list(batches(lengths, encoder.max_tokens, batch_tokens, data_size(sharding)))
-    waiting: deque[tuple[np.ndarray, Array]] = deque()
+    work = pack_texts(tokenise(encoder, texts), batch_tokens, devices)
+    waiting: deque[tuple[PackedTexts, Array]] = deque()
     # Matrix products of float32 are not rounded to less on devices that would.
     precision = "float32" if encoder.module.dtype == np.float32 else None
     with jax.default_matmul_precision(precision):
-        for chosen, rows, width in tracked(work, len(work), "encoding texts", progress):
+        for batch in tracked(work, len(work), "encoding texts", progress):
+            rows = len(batch.texts)
             held = local_rows(sharding, rows)
-            batch = _padded([tokens[filled[number]] for number in chosen], rows, width)
-            batch = jax.tree.map(lambda array, held=held: array[held], batch)
-            waiting.append((filled[chosen], embed(params, *to_devices(batch, sharding, rows))))
+            own = jax.tree.map(lambda array, held=held: array[held], batch.rows)
+            waiting.append((batch, embed(params, to_devices(own, sharding, rows))))
             while len(waiting) > IN_FLIGHT:
                 _fetch(waiting.popleft(), vectors)
         while waiting:
@@ -121,54 +125,19 @@ def tokenise(encoder: EncoderFolder, texts: Sequence[str]) -> list[np.ndarray]:
     return tokens
 
 
-def batches(
-    lengths: np.ndarray, max_tokens: int, batch_tokens: int, devices: int
-) -> Iterator[tuple[np.ndarray, int, int]]:
-    """The texts of each batch, longest first, and its shape: (numbers of texts, rows, width).
-
-    There is one shape a width of `WIDTHS`; rows are a multiple of `devices`.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    most = -(-len(order) // devices) * devices
-    start = 0
-    while start < len(order):
-        longest = lengths[order[start]]
-        width = min(next((width for width in WIDTHS if width >= longest), max_tokens), max_tokens)
-        rows = min(max(batch_tokens // width // devices, 1) * devices, most)
-        yield order[start : start + rows], rows, width
-        start += rows
-
-
-def _padded(tokens: Sequence[np.ndarray], rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids int32 [rows, width] and lengths int32 [rows]; rows beyond the texts have one token, any."""
-    ids = np.zeros((rows, width), np.int32)
-    lengths = np.ones(rows, np.int32)
-    for row, text in enumerate(tokens):
-        ids[row, : len(text)] = text
-        lengths[row] = len(text)
-    return ids, lengths
-
-
-def _fetch(pair: tuple[np.ndarray, Array], into: np.ndarray) -> None:
-    numbers, vectors = pair
-    into[numbers] = np.asarray(vectors)[: len(numbers)]
+def _fetch(pair: tuple[PackedTexts, Array], into: np.ndarray) -> None:
+    batch, vectors = pair
+    batch.put(np.asarray(vectors), into)
 
 
 @partial(jax.jit, static_argnames=("module", "pooling", "normalise", "replicated"))
 def _embed(
-    params: Params,
-    tokens: Int[Array, "b l"],
-    lengths: Int[Array, " b"],
-    *,
-    module: Any,
-    pooling: Pooling,
-    normalise: bool,
-    replicated: NamedSharding,
-) -> Float[Array, "b d"]:
-    """Pooled vectors, float32, on every device."""
-    mask = jnp.arange(tokens.shape[1]) < lengths[:, None]
-    hidden = module.apply({"params": params}, tokens, mask)
-    return jax.lax.with_sharding_constraint(pooled(hidden, lengths, pooling, normalise), replicated)
+    params: Params, rows: TokenRows, *, module: Any, pooling: Pooling, normalise: bool, replicated: NamedSharding
+) -> Float[Array, "b n d"]:
+    """Pooled vectors of each row's texts, float32, on every device."""
+    hidden = module.apply({"params": params}, rows)
+    vectors = pooled_texts(hidden, rows, first=pooling == "cls")
+    return jax.lax.with_sharding_constraint(unit(vectors) if normalise else vectors, replicated)
 
 
 def pooled(
@@ -181,6 +150,9 @@ def pooled(
     else:
         mask = jnp.arange(hidden.shape[1]) < lengths[:, None]
         vectors = jnp.sum(jnp.where(mask[..., None], hidden, 0.0), axis=1) / jnp.maximum(lengths, 1)[:, None]
-    if normalise:
-        vectors = vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    return vectors
+    return unit(vectors) if normalise else vectors
+
+
+def unit(vectors: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Vectors of length 1; zeros stay."""
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from recjax.files import read_json, replacing
 from recjax.text import bert, mpnet
 from recjax.text.block import ACTIVATIONS, Sizes, size_of
+from recjax.text.rows import TokenRows
 from recjax.typing import InputError, Params, shorten
 
 Pooling = Literal["mean", "cls"]
@@ -228,7 +229,7 @@ def _parameters(module: bert.Bert | mpnet.MPNet, path: Path) -> Params:
         raise InputError(_no_weights(path))
     _check_count(module, path)
     tokens = jnp.zeros((1, 2), jnp.int32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), tokens, tokens > 0)["params"]
+    shapes = jax.eval_shape(module.init, jax.random.key(0), TokenRows(tokens, tokens))["params"]
     expected = {
         jax.tree_util.keystr(key, simple=True, separator="/"): leaf.shape
         for key, leaf in jax.tree.leaves_with_path(shapes)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.nn.norm import LayerNorm
-from recjax.text.block import PostNormBlock, Sizes, size_of, tensor_names
-from recjax.typing import Array, Bool, Float, Int
+from recjax.text.block import PostNormBlock, Sizes, same_text, size_of, tensor_names, text_positions
+from recjax.text.rows import TokenRows
+from recjax.typing import Array, Float
 
 PADDING = 1
 """Token of padding; positions are counted from the next row of their table."""
@@ -53,16 +54,17 @@ class MPNet(nn.Module):
     """Row of the position table that belongs to the first token."""
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        """Token ids -> hidden states; `mask` is False at padding, whose states mean nothing."""
-        sizes, length = self.sizes, tokens.shape[1]
-        words = nn.Embed(sizes.vocabulary, sizes.width, name="word_table")(tokens)
-        place = jnp.arange(length) + self.first_position
+    def __call__(self, rows: TokenRows) -> Float[Array, "b l d"]:
+        """Rows of texts -> hidden states; those of padding mean nothing."""
+        sizes, length = self.sizes, rows.tokens.shape[1]
+        words = nn.Embed(sizes.vocabulary, sizes.width, name="word_table")(rows.tokens)
+        place = text_positions(rows) + self.first_position
         positions = nn.Embed(sizes.positions, sizes.width, name="position_table")(place)
         bias = nn.Embed(self.buckets, sizes.heads, name="bias_table")(relative_buckets(length, self.buckets))
         x = LayerNorm(sizes.epsilon, self.dtype, name="norm")(words + positions)
+        visible = same_text(rows)
         for layer in range(sizes.layers):
-            x = PostNormBlock(sizes, self.dtype, name=f"layer_{layer}")(x, mask, jnp.moveaxis(bias, -1, 0))
+            x = PostNormBlock(sizes, self.dtype, name=f"layer_{layer}")(x, visible, jnp.moveaxis(bias, -1, 0))
         return x
 
     def tensor_names(self) -> dict[str, str]:

@@ -27,6 +27,7 @@ from recjax.models.model import ItemStats
 from recjax.models.rpg import RPG
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.folder import read_folder
+from recjax.text.rows import TokenRows
 from recjax.tokenizers.pq import PQ
 from recjax.train import encoder_task
 from recjax.train.alignment import align
@@ -92,7 +93,7 @@ def test_loss_against_a_plain_one(family):
     )
 
     module = model.encoder.module
-    encode = jax.jit(lambda params, texts: module.apply({"params": params}, texts, jnp.ones(texts.shape, bool)))
+    encode = jax.jit(lambda params, texts: module.apply({"params": params}, TokenRows(texts, jnp.ones_like(texts))))
     vectors = np.zeros((7, module.sizes.width))
     for length in np.unique(lengths[lengths > 0]):
         alike = np.flatnonzero(lengths == length)

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from recjax.parallel.mesh import MeshShape
-from recjax.text.encoder import SentenceEncoder, batches, encode_texts, tokenise
+from recjax.text.encoder import SentenceEncoder, encode_texts, tokenise
 from recjax.text.folder import read_folder
 from recjax.text.hub import find_folder
 from recjax.text.mpnet import relative_buckets
@@ -55,7 +55,7 @@ def change(path: Path, **values) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_twins_equal_pytorch_and_numpy(family):
-    vectors = SentenceEncoder(str(TWINS / family), batch_tokens=1024).encode(TITLES)
+    vectors = SentenceEncoder(str(TWINS / family), batch_tokens=512).encode(TITLES)
     golden = load_file(TWINS / f"{family}.safetensors")["vectors"]
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, golden, atol=2e-5)
@@ -74,11 +74,11 @@ def test_position_buckets_at_every_distance():
 
 def test_a_vector_does_not_depend_on_its_batch_or_mesh():
     encoder = read_folder(TWINS / "mpnet", max_tokens=24)
-    together = encode_texts(encoder, TITLES[:8], batch_tokens=256)
-    alone = np.concatenate([encode_texts(encoder, [title], batch_tokens=256) for title in TITLES[:2]])
+    together = encode_texts(encoder, TITLES[:8])
+    alone = np.concatenate([encode_texts(encoder, [title]) for title in TITLES[:2]])
     np.testing.assert_allclose(alone, together[:2], atol=1e-6)
     with jax.set_mesh(MeshShape(data=2, model=4).build()):
-        np.testing.assert_allclose(encode_texts(encoder, TITLES[:8], batch_tokens=256), together, atol=1e-6)
+        np.testing.assert_allclose(encode_texts(encoder, TITLES[:8]), together, atol=1e-6)
 
 
 def test_repeated_and_empty_texts():
@@ -87,18 +87,6 @@ def test_repeated_and_empty_texts():
     assert np.abs(vectors[0] - vectors[2]).max() > 1e-3
     assert not vectors[[1, 4]].any()
     assert SentenceEncoder(str(TWINS / "bert")).encode([]).shape == (0, 24)
-
-
-def test_batches_hold_every_text_once_in_few_shapes():
-    lengths = np.random.default_rng(0).integers(1, 101, 5000)
-    found = list(batches(lengths, 100, 2048, 4))
-    assert sorted(np.concatenate([chosen for chosen, _, _ in found])) == list(range(5000))
-    for chosen, rows, width in found:
-        assert len(chosen) <= rows and lengths[chosen].max() <= width <= 100
-        assert rows % 4 == 0 and rows * width <= 2048
-    assert len({(rows, width) for _, rows, width in found}) <= 11
-    # Lengths spread evenly are the hard case: a width is on average a tenth wider than its texts.
-    assert sum(rows * width for _, rows, width in found) < 1.2 * lengths.sum()
 
 
 def test_minilm_equals_pytorch_and_numpy(minilm):

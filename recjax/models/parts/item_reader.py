@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from recjax.text.encoder import pooled
 from recjax.text.lm.decoder import Decoder
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import Array, Float, Int, Params
 
 CHUNK = 1024

@@ -12,7 +12,7 @@ from recjax.text.hub import LANGUAGE_MODEL, find_folder
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.folder import read_language_model
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import Array, Float, InputError, Params
 
 

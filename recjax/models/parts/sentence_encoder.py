@@ -12,7 +12,7 @@ from recjax.ops.items.embedding import lookup, table_rows
 from recjax.ops.items.softmax import full_softmax
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES, Decoder
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import Array, Bool, Float, Int, Params
 
 CHUNK = 1024

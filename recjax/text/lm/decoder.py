@@ -20,7 +20,7 @@ from recjax.ops.attention.pairs import Visible
 from recjax.ops.items.embedding import lookup
 from recjax.ops.mesh_axes import dividing_axis
 from recjax.text.lm.config import DecoderConfig
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, Bool, Float
 
 Caches = tuple[Cache, ...]

@@ -6,19 +6,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from recjax.files import read_json
 from recjax.limits import COUNT, LAYERS, at_least, require
-from recjax.text.encoder import batches, pooled
 from recjax.text.folder import fingerprint
 from recjax.text.hub import CONFIG, LANGUAGE_MODEL, find_folder
 from recjax.text.items import TEMPLATE, ItemText
 from recjax.text.lm.config import read_config
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.folder import read_language_model
-from recjax.text.lm.rows import TokenRows, padded
+from recjax.text.packing import pack_texts, pooled_texts
+from recjax.text.rows import TokenRows
 from recjax.track.console import tracked
 from recjax.typing import Array, Dtype, Float, Params
 
@@ -70,18 +69,14 @@ class LanguageModelEncoder:
         model = read_language_model(folder, dtype=self.dtype, weights=self.dtype, layers=self.layers)
         tokens = [found[: self.max_tokens] for found in model.tokenise(texts)]
         vectors = np.zeros((len(texts), model.decoder.config.width), np.float32)
-        filled = np.flatnonzero([len(found) > 0 for found in tokens])
-        lengths = np.array([len(tokens[number]) for number in filled], np.int64)
         params, embed = jax.device_put(model.params), partial(_mean_states, decoder=model.decoder)
-        work = list(batches(lengths, self.max_tokens, self.batch_tokens, 1))
-        for chosen, rows, width in tracked(work, len(work), "encoding texts", progress):
-            own = [tokens[filled[number]] for number in chosen]
-            found = embed(params, padded(own + [[0]] * (rows - len(own)), width))
-            vectors[filled[chosen]] = np.asarray(found)[: len(own)]
+        work = pack_texts(tokens, self.batch_tokens)
+        for batch in tracked(work, len(work), "encoding texts", progress):
+            batch.put(np.asarray(embed(params, batch.rows)), vectors)
         return vectors
 
 
 @partial(jax.jit, static_argnames="decoder")
-def _mean_states(params: Params, rows: TokenRows, *, decoder: Decoder) -> Float[Array, "b d"]:
+def _mean_states(params: Params, rows: TokenRows, *, decoder: Decoder) -> Float[Array, "b n d"]:
     states: Any = decoder.apply({"params": params}, rows, method=lambda self, rows: self.states(self.embed(rows), rows))
-    return pooled(states, jnp.sum(rows.segments, axis=1), "mean", normalise=False)
+    return pooled_texts(states, rows)

@@ -25,7 +25,7 @@ from recjax.files import read_json
 from recjax.text.folder import WEIGHTS, read_tokenizer, refused
 from recjax.text.lm.config import DecoderConfig, read_config
 from recjax.text.lm.decoder import Decoder
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import Dtype, InputError, Params, shorten
 
 INDEX = "model.safetensors.index.json"

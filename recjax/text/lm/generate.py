@@ -12,7 +12,7 @@ from recjax.mixers.mixer import SeqContext
 from recjax.ops.attention.pairs import MASKED
 from recjax.ops.items.embedding import take_position
 from recjax.text.lm.decoder import Caches, Decoder, context_of
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import Array, Bool, Float, InputError, Int, Params
 
 CHUNK = 2**24

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from recjax.ops.attention.sets import Tree, set_layout
 from recjax.text.folder import refused
-from recjax.text.lm.rows import TokenRows
+from recjax.text.rows import TokenRows
 from recjax.typing import InputError, shorten
 
 

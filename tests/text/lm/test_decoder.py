@@ -15,7 +15,7 @@ from recjax.parallel.sharding import ShardingRules
 from recjax.text.lm.decoder import SHARDING_RULES, Decoder
 from recjax.text.lm.folder import LanguageModel, read_language_model
 from recjax.text.lm.generate import Sampling, chosen, generate, log_likelihoods
-from recjax.text.lm.rows import TokenRows, padded
+from recjax.text.rows import TokenRows, padded
 
 TWINS = Path(__file__).parent / "twins"
 FAMILIES = ("llama", "smollm2", "qwen2", "qwen3")

@@ -7,7 +7,7 @@ import numpy as np
 
 from recjax.text.lm.encoder import LanguageModelEncoder
 from recjax.text.lm.folder import read_language_model
-from recjax.text.lm.rows import padded
+from recjax.text.rows import padded
 from recjax.text.space import Channel, TextSpace
 
 TWIN = Path(__file__).parent / "twins" / "smollm2"

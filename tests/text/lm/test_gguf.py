@@ -17,8 +17,8 @@ from recjax.text import packages
 from recjax.text.lm.folder import read_language_model
 from recjax.text.lm.generate import generate, log_likelihoods
 from recjax.text.lm.gguf_file import IN_LAYER, SHARED, convert
-from recjax.text.lm.rows import padded
 from recjax.text.packages import LANGUAGE_MODELS
+from recjax.text.rows import padded
 from recjax.typing import InputError
 
 gguf = pytest.importorskip("gguf", reason="writes GGUF files: pip install 'recjax[gguf]'")

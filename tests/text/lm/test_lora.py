@@ -14,7 +14,7 @@ from recjax.nn.lora import LoRA, beside, joined, merged
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.folder import LanguageModel, read_language_model
 from recjax.text.lm.generate import log_likelihoods
-from recjax.text.lm.rows import padded
+from recjax.text.rows import padded
 from recjax.train.optimiser import AdamW
 from recjax.train.state import initial_state
 from recjax.train.step import make_train_step

@@ -11,7 +11,7 @@ from recjax.ops.attention.sets import set_layout
 from recjax.text.lm.folder import read_language_model
 from recjax.text.lm.generate import generate
 from recjax.text.lm.prompt import Parts, Prompt, Vectors
-from recjax.text.lm.rows import TokenRows, padded
+from recjax.text.rows import TokenRows, padded
 from recjax.typing import InputError
 
 TWIN = Path(__file__).parent / "twins" / "smollm2"
