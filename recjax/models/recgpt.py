@@ -33,8 +33,8 @@ from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.nn.norm import LayerNorm
-from recjax.ops.items.chunked_logsumexp import log_partition
-from recjax.ops.items.embedding import lookup, take_position
+from recjax.ops.items.chunked_logsumexp import log_partition, shared_products
+from recjax.ops.items.embedding import lookup, lookup_shared, take_position
 from recjax.ops.items.softmax import EXCLUDED
 from recjax.typing import Array, Dtype, Float, InputError, Int, Params
 
@@ -290,7 +290,8 @@ class RecGPTModel(Model):
         width = hidden.shape[1] - self._code_width
         state, out = hidden[:, :width], hidden[:, width:]
         scoring = self._scoring_weights(params)
-        target = _rows(items, items.rows(targets))
+        rows = items.rows(targets)
+        target = _rows(items, rows, lookup(items[VECTORS], rows[:, None])[:, 0])
         score = jnp.sum(state * self.represent(scoring, target), axis=-1)
         if self.config.negatives:
             normaliser = self._sampled_normaliser(scoring, items, key, state, score, targets, seen)
@@ -315,7 +316,9 @@ class RecGPTModel(Model):
     def _sampled_normaliser(self, scoring, items: Items, key, state, score, targets, seen) -> Array:
         """The normaliser estimated from the target and uniform draws, each standing for its share of the others."""
         drawn = jax.random.randint(key, (self.config.negatives,), 1, jnp.maximum(items.size, 1) + 1)
-        scores = state @ self.represent(scoring, _rows(items, items.rows(drawn))).T
+        rows = items.rows(drawn)
+        negatives = _rows(items, rows, lookup_shared(items[VECTORS], rows))
+        scores = shared_products(self.represent, scoring, negatives, state)
         share = jnp.log(jnp.maximum(items.size, 1) / self.config.negatives)
         excluded = (targets[:, None] == drawn) | jnp.any(seen[:, :, None] == drawn, axis=1)
         return jnp.logaddexp(score, jax.nn.logsumexp(jnp.where(excluded, EXCLUDED, scores + share), axis=-1))
@@ -413,9 +416,9 @@ def _columns(items: Items) -> dict[str, Array]:
     return {"vectors": items[VECTORS], "codes": items[CODES], "density": items[DENSITY], "places": places}
 
 
-def _rows(items: Items, rows: Int[Array, " n"]) -> dict[str, Array]:
-    """The same of some rows."""
-    vectors, density = lookup(items[VECTORS], rows[:, None])[:, 0], jnp.take(items[DENSITY], rows, mode="clip")
+def _rows(items: Items, rows: Int[Array, " n"], vectors: Float[Array, "n v"]) -> dict[str, Array]:
+    """The same of some rows, whose text vectors have been looked up."""
+    density = jnp.take(items[DENSITY], rows, mode="clip")
     return {"vectors": vectors, "codes": _codes(items, rows), "density": density, "places": rows}
 
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import quantize_dynamic
@@ -52,7 +53,7 @@ def exported(folder: Path, scratch: Path, kind: str) -> Path:
     print("fused:", graph.get_fused_operator_statistics(), file=sys.stderr)
     graph.save_model_to_file(str(fused))
     if kind == "int8":
-        quantize_dynamic(fused, scratch / "int8.onnx")
+        quantize_dynamic(fused, scratch / "int8.onnx", extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
         return scratch / "int8.onnx"
     return fused
 

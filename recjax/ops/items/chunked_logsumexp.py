@@ -6,8 +6,8 @@ scores them and keeps a running sum, so that neither `[tokens, items]` scores no
 exist beyond a chunk; the backward pass makes a chunk's scores again. Chunks without an item of the catalog in question
 are skipped, so a table of many catalogs costs what the one in question costs.
 
-With a mesh, tokens are sharded over the data axis and rows over the model axis; only a maximum and a sum per token
-cross the model axis.
+With a mesh, tokens are sharded over the data axis and rows over the model axis; a maximum and a sum per token cross the
+model axis, and states and their gradients once each.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec
 
 from recjax.ops.items.softmax import EXCLUDED
 from recjax.ops.mesh_axes import axis_size
-from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Float, Int
+from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, Float, Int
 
 Represent = Callable[[Any, Any], Array]
 """(weights, rows: a tree of arrays [c, ...]) -> float32 [c, d]; a function of its arguments alone."""
@@ -52,23 +52,52 @@ def log_partition(
     Returns:
         float32; about -1e30 where every item is excluded.
     """
-    on_mesh = axis_size(DATA_AXIS) * axis_size(MODEL_AXIS) > 1
+    devices = axis_size(DATA_AXIS) * axis_size(MODEL_AXIS)
+    on_mesh, parted = devices > 1, hidden.shape[0] % devices == 0
     local = partial(_local, represent, chunk=chunk, joined=on_mesh)
     if not on_mesh:
         return local(weights, rows, hidden, excluded, start, size)
     tokens, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec()
+    states = PartitionSpec((DATA_AXIS, MODEL_AXIS)) if parted else tokens
 
     def island(weights, rows, hidden, *rest):
         # Gradients of what devices share are summed over the mesh here, not inside the branch that skips a chunk:
         # devices take different branches, and would wait for each other forever.
         weights = jax.tree.map(lambda x: jax.lax.pcast(x, (DATA_AXIS, MODEL_AXIS), to="varying"), weights)
+        if parted:  # each device gets the gradients of a part of the states: half of what a sum of all would send
+            return local(weights, rows, jax.lax.all_gather(hidden, MODEL_AXIS, tiled=True), *rest)
         return local(weights, rows, jax.lax.pcast(hidden, MODEL_AXIS, to="varying"), *rest)
 
     return jax.shard_map(
         island,
-        in_specs=(everywhere, PartitionSpec(MODEL_AXIS), tokens, tokens, everywhere, everywhere),
+        in_specs=(everywhere, PartitionSpec(MODEL_AXIS), states, tokens, everywhere, everywhere),
         out_specs=tokens,
     )(weights, rows, hidden, excluded, start, size)
+
+
+def shared_products(represent: Represent, weights: Any, rows: Any, hidden: Float[Array, "t d"]) -> Float[Array, "t n"]:
+    """hidden . representation of a few rows that all devices have, such as drawn negatives.
+
+    With a mesh, tokens are parted over the data and the model axis, and each device makes all representations. What is
+    summed over the devices are gradients of `weights`; those of the representations, which are of their tokens' size,
+    would be summed first if the compiler laid this out.
+
+    Args:
+        represent: makes representations.
+        weights: trained arrays that it uses; gradients flow to them.
+        rows: a tree of arrays with a common leading axis; never differentiated.
+        hidden: user states.
+    """
+    devices = axis_size(DATA_AXIS) * axis_size(MODEL_AXIS)
+    if devices == 1 or hidden.shape[0] % devices or axis_size(SEQ_AXIS) > 1:
+        return hidden @ represent(weights, rows).T
+    everywhere, parts = PartitionSpec(), PartitionSpec((DATA_AXIS, MODEL_AXIS))
+
+    def island(weights, rows, hidden):
+        weights = jax.tree.map(lambda x: jax.lax.pcast(x, (DATA_AXIS, MODEL_AXIS), to="varying"), weights)
+        return hidden @ represent(weights, rows).T
+
+    return jax.shard_map(island, in_specs=(everywhere, everywhere, parts), out_specs=parts)(weights, rows, hidden)
 
 
 def _local(represent, weights, rows, hidden, excluded, start, size, *, chunk: int, joined: bool) -> Array:
