@@ -8,7 +8,7 @@ The least that a device has to send, for data parallelism with tables cut by row
 exchanges, with n devices along data and m along model: gradients of tables, 2 (n - 1) / n of a shard; gradients of the
 rest, 2 (nm - 1) / nm of it; and for the vectors V of the positions of n-th part of the batch, which every owner of rows
 has to see and to send, (m - 1) / m of V for each time they cross: looked up, their gradients, into the softmax, and
-its gradients out of it. SCALING.md derives it.
+its gradients out of it; twice of what is looked up for all devices. SCALING.md derives it.
 """
 
 import argparse
@@ -119,13 +119,20 @@ def crossing(config: RunConfig, sizes: Sizes) -> float:
     """Bytes of a row of the batch that cross the model axis, each counted as often as it crosses."""
     length = config.data.row_length or config.data.view.max_length
     if isinstance(config.model, RecGPT):
-        # Texts of what was read and of what comes next are looked up; states go to the owners of rows, gradients back.
-        return (length + scored(config)) * sizes.vector + 2 * scored(config) * sizes.state
+        # Texts of what was read and of what comes next are looked up. Of the whole catalog states go to the owners of
+        # rows and gradients back; drawn negatives come to the states, see `shared`.
+        looked_up = (length + scored(config)) * sizes.vector
+        return looked_up if config.model.negatives else looked_up + 2 * scored(config) * sizes.state
     vectors = length * config.model.width * 4
     if isinstance(config.model.loss, FullSoftmax):
         return 4 * vectors  # looked up, and back; into the softmax, and back
     # Targets and a row's negatives are looked up too.
     return 2 * vectors * (1 + (1 + config.model.loss.negatives / length))
+
+
+def shared(config: RunConfig, sizes: Sizes) -> int:
+    """Bytes of what is looked up for all devices of the model axis."""
+    return config.model.negatives * sizes.vector if isinstance(config.model, RecGPT) else 0
 
 
 def least(config: RunConfig, sizes: Sizes, mesh: tuple[int, int]) -> int:
@@ -135,7 +142,7 @@ def least(config: RunConfig, sizes: Sizes, mesh: tuple[int, int]) -> int:
     return round(
         2 * (data - 1) / data * sizes.tables / model
         + 2 * (both - 1) / both * sizes.dense
-        + (model - 1) / model * config.data.rows / data * crossing(config, sizes)
+        + (model - 1) / model * (config.data.rows / data * crossing(config, sizes) + 2 * shared(config, sizes))
     )
 
 
