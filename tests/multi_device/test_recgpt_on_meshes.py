@@ -5,9 +5,12 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from experiments.benchmarks.scaling import point
 from recjax import recipes
+from recjax.config import RunConfig, override_all
 from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, VECTORS, Items, on_devices, text_items
 from recjax.evaluate.ranking import prepared
@@ -71,16 +74,31 @@ def test_loss_gradients_and_ranks():
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
-def test_a_plan_holds_the_prepared_catalog():
+@pytest.fixture(scope="module")
+def small() -> RunConfig:
+    """The shipped recipe with a small network and text vectors of 64 coordinates."""
     shipped = recipes.read("recgpt_pretrain").config
-    model, tokenizer = replace(shipped.model, width=8, heads=2), FSQ(slots=2, levels=(4,), heads=1)
-    config = replace(shipped, model=model, tokenizer=tokenizer, text=TextSpace((Channel(Hashed(16)),)))
+    tokenizer = FSQ(slots=2, levels=(4,), heads=1)
+    config = replace(shipped, tokenizer=tokenizer, text=TextSpace((Channel(Hashed(64)),)))
+    return override_all(config, ["model.width=8", "model.heads=2", "model.layers=1", "data.rows=64"])
+
+
+@pytest.mark.parametrize("negatives", [1024, 0])
+def test_little_more_is_sent_than_has_to_be(small, negatives):
+    """By the compiled step. Texts cross the model axis once each; gradients are summed as those of the weights."""
+    config = override_all(small, [f"model.negatives={negatives}", "mesh.data=2", "mesh.model=4"])
+    found = point(config, "cpu:8", ITEMS)
+    assert found.least < found.sent < 1.2 * found.least
+
+
+def test_a_plan_holds_the_prepared_catalog(small):
+    config = small
     mesh = MeshShape(4, 2, 1).build()
     inputs = abstract_inputs(config, ITEMS, mesh)
     represented = inputs.ranked.prepared[REPRESENTED]
-    assert represented.shape == (128, 16 + 2 * 8)
+    assert represented.shape == (128, 64 + 2 * 8)
     assert represented.sharding.spec == PartitionSpec("model")
     assert not inputs.items.prepared and inputs.items[CODES].shape == (128, 2)
     with jax.set_mesh(mesh):
         text = trace_evaluation(config, inputs).lower().as_text()
-    assert "128x32xf32" in text
+    assert "128x80xf32" in text
