@@ -309,7 +309,6 @@ def test_diff_names_the_keys():
     assert diff(before, before) == {}
     assert diff(before, after) == {
         "model.loss": ("recjax.models.parts.objectives:FullSoftmax", "recjax.models.parts.objectives:BCE"),
-        "model.loss.chunk_elements": (FullSoftmax().chunk_elements, None),
         "model.loss.negatives": (None, 1),
         "seed": (0, 4),
     }

@@ -13,3 +13,9 @@ def dividing_axis(name: str, size: int) -> str | None:
     """The mesh axis where it has several devices and divides an array's dimension of `size`; otherwise None."""
     devices = axis_size(name)
     return name if devices > 1 and size % devices == 0 else None
+
+
+def platform() -> str:
+    """Platform that is compiled for: that of the current mesh's devices, by default the backend's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform

@@ -28,10 +28,10 @@ class FullSoftmax:
     """Cross-entropy over the whole catalog, in chunks (see `recjax.ops.items.softmax`).
 
     Attributes:
-        chunk_elements: most logits on a device at a time.
+        chunk_elements: most logits on a device at a time; None: what suits the device.
     """
 
-    chunk_elements: int = 2**22
+    chunk_elements: int | None = None
 
     def __post_init__(self) -> None:
         require(self, chunk_elements=COUNT)

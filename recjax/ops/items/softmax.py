@@ -24,8 +24,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from recjax.ops.loops import bounded_loop
-from recjax.ops.mesh_axes import axis_size, dividing_axis
+from recjax.ops.mesh_axes import axis_size, dividing_axis, platform
+from recjax.ops.products import row_max, transposed
 from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, Bool, Float, Int
+
+MOST_AT_ONCE = 2**14
+"""Rows that a chunk of tokens meets all at once: three products. More are met chunk by chunk, in two passes: four."""
 
 EXCLUDED = -1e30
 """Logit of rows that are no items: exp of it is exactly 0, and no infinity meets another."""
@@ -50,10 +54,11 @@ def full_softmax_dense(
 
 
 class _Limits(NamedTuple):
-    """Static sizes of the chunked loss: last item id and the most logits at a time."""
+    """Static choices of the chunked loss: last item id, the most logits at a time, and whether the bias is trained."""
 
     items: int
     chunk_elements: int
+    biased: bool
 
 
 class _Gradients(NamedTuple):
@@ -77,7 +82,7 @@ def full_softmax(
     weights: Float[Array, "*t"],
     *,
     items: int,
-    chunk_elements: int = 2**22,
+    chunk_elements: int | None = None,
 ) -> Float[Array, ""]:
     """Sum of weighted cross-entropies over all items, in bounded memory; logits and sums in float32.
 
@@ -88,14 +93,17 @@ def full_softmax(
         targets: item ids in 1..items wherever the weight is not 0.
         weights: 0 takes a token out of the sum and of the work.
         items: catalog size.
-        chunk_elements: most logits at a time on a device.
+        chunk_elements: most logits at a time on a device; None: a million on a CPU, which stay in its cache, else four.
 
     Returns:
         float32 scalar; the same value and gradients as `full_softmax_dense` up to rounding.
     """
+    biased = bias is not None
     if bias is None:
         bias = jax.lax.stop_gradient(jnp.zeros(table.shape[0], jnp.float32))
-    return _full_softmax(hidden, table, bias, targets, weights, _Limits(items, chunk_elements))
+    if chunk_elements is None:
+        chunk_elements = 2**20 if platform() == "cpu" else 2**22
+    return _full_softmax(hidden, table, bias, targets, weights, _Limits(items, chunk_elements, biased))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -165,7 +173,8 @@ def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients:
     `shards` > 1. Gradients of tokens, float32, are those of its rows alone.
     """
     tokens, rows = hidden.shape[0], table.shape[0]
-    item_chunk = min(rows, max(limits.chunk_elements // 256, 128))
+    few = rows <= min(MOST_AT_ONCE, limits.chunk_elements // 64)
+    item_chunk = rows if few else min(rows, max(limits.chunk_elements // 256, 128))
     token_chunk = min(tokens, max(limits.chunk_elements // item_chunk, 1))
     items = _Items(
         table.astype(hidden.dtype),
@@ -173,6 +182,7 @@ def _local(hidden, table, bias, targets, weights, *, limits: _Limits, gradients:
         jax.lax.axis_index(MODEL_AXIS) * rows if shards > 1 else 0,
         limits.items,
         item_chunk,
+        limits.biased,
     )
 
     # Active tokens first; the loops below stop after the last chunk that holds one.
@@ -221,42 +231,68 @@ class _Chunks(NamedTuple):
     size: int
 
 
+class _Piece(NamedTuple):
+    """A chunk of rows: its start, item vectors [n, d] and [d, n], bias, ids, and which of them are items."""
+
+    start: Any
+    vectors: Array
+    across: Array
+    bias: Array
+    ids: Array
+    valid: Array
+
+    def logits(self, x: Array) -> Array:
+        scores = jnp.matmul(x, self.across, preferred_element_type=jnp.float32)
+        return scores + jnp.where(self.valid, self.bias, EXCLUDED)
+
+
 class _Items(NamedTuple):
-    """This device's rows: item vectors [n, d], bias [n], id of row 0, last id, and rows of a chunk."""
+    """This device's rows: item vectors [n, d], bias [n], id of row 0, last id, rows of a chunk, and whether the bias is
+    trained."""
 
     table: Array
     bias: Array
     first: Any
     last: int
     size: int
+    biased: bool
 
     @property
     def pieces(self) -> int:
         return -(-self.table.shape[0] // self.size)
 
-    def cut(self, number: Any) -> tuple[Any, Array, Array, Array, Array]:
-        """Start, rows, bias, ids of a chunk, and which of its rows are items; the last chunk overlaps its neighbour and
-        masks what it repeats."""
+    def cut(self, number: Any) -> _Piece:
+        """A chunk; the last one overlaps its neighbour and masks what it repeats."""
         rows = self.table.shape[0]
         start = jnp.minimum(number * self.size, rows - self.size)
         part = jax.lax.dynamic_slice(self.table, (start, 0), (self.size, self.table.shape[1]))
         local = start + jnp.arange(self.size)
         ids = self.first + local
         valid = (local >= number * self.size) & (ids >= 1) & (ids <= self.last)
-        return start, part, jax.lax.dynamic_slice(self.bias, (start,), (self.size,)), ids, valid
+        bias = jax.lax.dynamic_slice(self.bias, (start,), (self.size,))
+        return _Piece(start, part, transposed(part), bias, ids, valid)
 
 
 class _Statistics(NamedTuple):
-    """Of tokens [t]: greatest logit, sum of exp(logit - greatest), logit of the target; -1e30, 0 and 0 of no items."""
+    """Of tokens [t]: greatest logit, sum of exp(logit - greatest), logit of the target; -1e30, 0 and 0 of no items.
+
+    That of the target is a product of its own: to find it among the logits, all would be read once more.
+    """
 
     top: Array
     total: Array
     picked: Array
 
     @classmethod
-    def none(cls, count: int) -> "_Statistics":
-        zeros = jnp.zeros(count, jnp.float32)
-        return cls(zeros + EXCLUDED, zeros, zeros)
+    def of_target(cls, tokens: _Tokens, items: _Items) -> "_Statistics":
+        """Of no items but the target's, where it is one of this device's rows."""
+        x, targets, _ = tokens
+        row = targets - items.first
+        mine = (row >= 0) & (row < items.table.shape[0]) & (targets >= 1) & (targets <= items.last)
+        vectors, bias = jnp.take(items.table, row, axis=0, mode="clip"), jnp.take(items.bias, row, mode="clip")
+        logits = jnp.einsum("cd,cd->c", x, vectors, preferred_element_type=jnp.float32) + bias
+        zeros = jnp.zeros(x.shape[0], jnp.float32)
+        return cls(zeros + EXCLUDED, zeros, jnp.where(mine, logits, 0.0))
 
     def joined(self, shards: int) -> "_Statistics":
         """Over all devices of the model axis."""
@@ -270,51 +306,46 @@ class _Statistics(NamedTuple):
         return jnp.sum(jnp.where(weights > 0, weights * (self.top + jnp.log(self.total) - self.picked), 0.0))
 
 
-def _logits(x: Array, part: Array, part_bias: Array, valid: Array) -> Array:
-    scores = jnp.einsum("cd,nd->cn", x, part, preferred_element_type=jnp.float32) + part_bias
-    return jnp.where(valid, scores, EXCLUDED)
-
-
-def _more(statistics: _Statistics, tokens: _Tokens, items: _Items, number: Any) -> _Statistics:
+def _more(statistics: _Statistics, tokens: _Tokens, piece: _Piece) -> _Statistics:
     """Statistics with one more chunk of items."""
-    _, part, part_bias, ids, valid = items.cut(number)
-    logits = _logits(tokens.hidden, part, part_bias, valid)
-    top = jnp.maximum(statistics.top, jnp.max(logits, axis=-1))
+    logits = piece.logits(tokens.hidden)
+    top = jnp.maximum(statistics.top, row_max(logits))
     total = statistics.total * jnp.exp(statistics.top - top) + jnp.sum(jnp.exp(logits - top[:, None]), axis=-1)
-    mine = (ids == tokens.targets[:, None]) & valid
-    return _Statistics(top, total, statistics.picked + jnp.sum(jnp.where(mine, logits, 0.0), axis=-1))
+    return _Statistics(top, total, statistics.picked)
 
 
-def _gradient(statistics: _Statistics, tokens: _Tokens, items: _Items, number: Any) -> _Gradients:
-    """Gradients of a chunk of tokens by a chunk of items, float32."""
+def _gradient(statistics: _Statistics, tokens: _Tokens, piece: _Piece, biased: bool) -> _Gradients:
+    """Gradients of a chunk of tokens by a chunk of items, float32; that of the table's rows is [d, n]."""
     x, targets, weights = tokens
-    _, part, part_bias, ids, valid = items.cut(number)
     scale = jnp.where(weights > 0, weights / statistics.total, 0.0)
-    share = jnp.exp(_logits(x, part, part_bias, valid) - statistics.top[:, None]) * scale[:, None]
-    mine = (ids == targets[:, None]) & valid
+    share = jnp.exp(piece.logits(x) - statistics.top[:, None]) * scale[:, None]
+    mine = (piece.ids == targets[:, None]) & piece.valid
     share = jnp.where(mine, share - weights[:, None], share).astype(x.dtype)
     return _Gradients(
-        jnp.einsum("cn,nd->cd", share, part, preferred_element_type=jnp.float32),
-        jnp.einsum("cn,cd->nd", share, x, preferred_element_type=jnp.float32),
-        jnp.sum(share, axis=0, dtype=jnp.float32),
+        jnp.matmul(share, piece.vectors, preferred_element_type=jnp.float32),
+        jnp.matmul(transposed(x), share, preferred_element_type=jnp.float32),
+        jnp.sum(share, axis=0, dtype=jnp.float32) if biased else jnp.zeros(piece.bias.shape, jnp.float32),
     )
 
 
 def _in_one_pass(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: bool, shards: int) -> tuple[Array, Any]:
     """Few items: a chunk of tokens meets them all at once, and its logits serve both statistics and gradients."""
 
+    whole = items.cut(0)
+
     def body(number: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
         loss, grads = carry
         start = number * chunks.size
         part = tokens.cut(start, chunks.size)
-        found = _more(_Statistics.none(chunks.size), part, items, 0).joined(shards)
+        found = _more(_Statistics.of_target(part, items), part, whole).joined(shards)
         if grads is not None:
-            more = _gradient(found, part, items, 0)
+            more = _gradient(found, part, whole, items.biased)
             grads = _Gradients(_put(grads.hidden, more.hidden, start), grads.table + more.table, grads.bias + more.bias)
         return loss + found.loss(part.weights), grads
 
     start = (jnp.zeros((), jnp.float32), _zeros(tokens, items) if gradients else None)
-    return bounded_loop(chunks.active, chunks.most, body, start)
+    loss, grads = bounded_loop(chunks.active, chunks.most, body, start)
+    return loss, None if grads is None else grads._replace(table=grads.table.T)
 
 
 def _in_two_passes(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: bool, shards: int) -> tuple[Array, Any]:
@@ -324,39 +355,42 @@ def _in_two_passes(tokens: _Tokens, items: _Items, chunks: _Chunks, gradients: b
     def statistics(number: Array, found: _Statistics) -> _Statistics:
         start = number * chunks.size
         part = tokens.cut(start, chunks.size)
-        more = jax.lax.fori_loop(
-            0, items.pieces, lambda piece, so_far: _more(so_far, part, items, piece), _Statistics.none(chunks.size)
-        )
+        none = _Statistics.of_target(part, items)
+        more = jax.lax.fori_loop(0, items.pieces, lambda number, so_far: _more(so_far, part, items.cut(number)), none)
         return jax.tree.map(lambda x, y: _put(x, y, start), found, more)
 
-    count = chunks.most * chunks.size
-    found = bounded_loop(chunks.active, chunks.most, statistics, _Statistics.none(count)).joined(shards)
+    zeros = jnp.zeros(chunks.most * chunks.size, jnp.float32)
+    found = _Statistics(zeros + EXCLUDED, zeros, zeros)
+    found = bounded_loop(chunks.active, chunks.most, statistics, found).joined(shards)
     loss = found.loss(tokens.weights)
     if not gradients:
         return loss, None
 
     def piece(number: Array, grads: _Gradients) -> _Gradients:
+        cut = items.cut(number)
+
         def body(place: Array, carry: _Gradients) -> _Gradients:
             start = place * chunks.size
             part = tokens.cut(start, chunks.size)
             mine = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunks.size), found)
-            more = _gradient(mine, part, items, number)
+            more = _gradient(mine, part, cut, items.biased)
             hidden = jax.lax.dynamic_slice_in_dim(carry.hidden, start, chunks.size) + more.hidden
             return _Gradients(_put(carry.hidden, hidden, start), carry.table + more.table, carry.bias + more.bias)
 
         width = items.table.shape[1]
-        zeros = (jnp.zeros((items.size, width), jnp.float32), jnp.zeros(items.size, jnp.float32))
+        zeros = (jnp.zeros((width, items.size), jnp.float32), jnp.zeros(items.size, jnp.float32))
         more = bounded_loop(chunks.active, chunks.most, body, _Gradients(grads.hidden, *zeros))
-        start, *_ = items.cut(number)
         return _Gradients(
-            more.hidden, _add_rows(grads.table, more.table, start), _add_rows(grads.bias, more.bias, start)
+            more.hidden, _add_rows(grads.table, more.table.T, cut.start), _add_rows(grads.bias, more.bias, cut.start)
         )
 
-    return loss, jax.lax.fori_loop(0, items.pieces, piece, _zeros(tokens, items))
+    zeros = _zeros(tokens, items)
+    return loss, jax.lax.fori_loop(0, items.pieces, piece, zeros._replace(table=zeros.table.T))
 
 
 def _zeros(tokens: _Tokens, items: _Items) -> _Gradients:
-    shapes = (tokens.hidden.shape, items.table.shape, items.bias.shape)
+    """Gradients of the table's rows are [d, n] here."""
+    shapes = (tokens.hidden.shape, items.table.shape[::-1], items.bias.shape)
     return _Gradients(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
 
 
