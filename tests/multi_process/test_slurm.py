@@ -1,4 +1,4 @@
-"""The Slurm script trains a recipe on two processes, is told to stop, and goes on when it is submitted again, to one."""
+"""The Slurm script trains a recipe on two processes, is told to stop, and goes on when submitted again, to one."""
 
 import os
 import re

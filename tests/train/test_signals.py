@@ -24,11 +24,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from pathlib import Path
-from recjax.train.loop import fit
+from recjax.train import loop
 from tests.train.toy import toy_config, toy_task
 
+loop.plot_curves = lambda folder: None  # it takes as long as all else
 folder, steps, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-fit(toy_config(steps=steps, log_every=1, save_every=2), folder, toy_task(pause=pause))
+loop.fit(toy_config(steps=steps, log_every=1, save_every=2), folder, toy_task(pause=pause))
 """
 
 TERMINAL = """
