@@ -29,8 +29,8 @@ def on_one_device(patch: pytest.MonkeyPatch) -> None:
 
 
 def few_users(patch: pytest.MonkeyPatch) -> None:
-    """Embedded catalogs are whole, but an eighth of their users go there."""
-    patch.setattr(generate, "generate", lru_cache(lambda name: synthetic(name, users=500)))
+    """Embedded catalogs are whole, but one in sixteen of their users goes there."""
+    patch.setattr(generate, "generate", lru_cache(lambda name: synthetic(name, users=250)))
 
 
 def tiny_datasets(folder: Path, names: Iterable[str]) -> Path:
