@@ -22,6 +22,7 @@ from recjax.models.rearec import ReaRec, ReaRecModel
 from recjax.nn.groups import FROZEN
 from recjax.ops.items.embedding import take_position
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 LENGTH, ITEMS, WIDTH, USERS = 6, 12, 8, 8
 BARE, STATS = bare_items(ITEMS), ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64))
@@ -50,7 +51,7 @@ def built(way) -> tuple[ReaRecModel, Any, Any]:
     """
     sizes = {**SIZE, "layers": 2 if way == "erl" else 1}
     model: Any = ReaRec(**sizes, dropout=0.0, way=way, noise=0.5, weight=0.3).build(STATS)
-    params = jax.jit(model.init)(jax.random.key(0), batch(), BARE)
+    params = drawn_for(model.init, jax.random.key(0), batch(), BARE)
     params["steps"] = jax.random.normal(jax.random.key(1), (2, WIDTH))
     return model, params, jax.jit(lambda params, key: model.loss(params, batch(), BARE, key))
 
