@@ -78,11 +78,10 @@ def test_turns_begin_with_another_side_every_round():
     assert names == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
 
 
-def test_recjax_trains_and_recommends_in_its_turn(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_recjax_trains_and_recommends_in_its_turn(data, tmp_path: Path):
     import contest
     from peers.turns import histories
 
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
     settings = {
         "events": str(data.events),
         "items": data.items,

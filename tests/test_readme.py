@@ -20,7 +20,7 @@ from recjax.data.batches.loader import Loader, open_data
 from recjax.data.items import Relation, bare_items
 from recjax.nn.groups import FROZEN, is_frozen
 from tests.models.test_laws import ids
-from tests.tiny import SETTINGS, on_one_device, tiny_datasets
+from tests.tiny import SETTINGS, few_users, on_one_device, tiny_datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -76,6 +76,7 @@ def test_the_commands_of_the_readme_run(
     on_one_device(monkeypatch)
     monkeypatch.setenv("RECJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RECJAX_DATA", str(tiny_datasets(tmp_path / "data", ["tiny"])))
+    few_users(monkeypatch)
     shutil.copytree(tmp_path / "data" / "tiny", tmp_path / "logs")
     tiny = [
         "train.steps=2",

@@ -1,11 +1,13 @@
 """Settings that make a shipped recipe small enough for a test."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import jax
 import pytest
 
+from recjax.data.embedded import generate
 from recjax.data.embedded.synthetic import synthetic
 from recjax.parallel.mesh import MeshShape
 from recjax.recipes import SHORT
@@ -24,6 +26,11 @@ def on_one_device(patch: pytest.MonkeyPatch) -> None:
     """Meshes are of the first device alone, for which steps compile in half the time; sharded ones have their tests."""
     build = MeshShape.build
     patch.setattr(MeshShape, "build", lambda self, devices=None: build(self, devices or jax.devices()[:1]))
+
+
+def few_users(patch: pytest.MonkeyPatch) -> None:
+    """Embedded catalogs are whole, but one in sixteen of their users goes there."""
+    patch.setattr(generate, "generate", lru_cache(lambda name: synthetic(name, users=250)))
 
 
 def tiny_datasets(folder: Path, names: Iterable[str]) -> Path:

@@ -78,12 +78,17 @@ def beats(scores: np.ndarray, ids: np.ndarray, own: np.ndarray, targets: np.ndar
 
 def target_ranks(scores: np.ndarray, own: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """int64 [n], the rank of a target with score `own` [n] among all items; -inf never competes."""
-    ranks = 1 + np.count_nonzero(scores > own[:, None], axis=1)
+    ranks = 1 + _counts(scores > own[:, None])
     equal = scores == own[:, None]
-    tied = np.flatnonzero(np.count_nonzero(equal, axis=1) > 1)
+    tied = np.flatnonzero(_counts(equal) > 1)
     ids = np.arange(scores.shape[1])
-    ranks[tied] += np.count_nonzero(equal[tied] & (ids < targets[tied, None]), axis=1)
+    ranks[tied] += _counts(equal[tied] & (ids < targets[tied, None]))
     return ranks
+
+
+def _counts(mask: np.ndarray) -> np.ndarray:
+    """int64 [n], the true entries of each row: NumPy counts a whole array much faster than along an axis."""
+    return np.array([np.count_nonzero(row) for row in mask], np.int64)
 
 
 def top_items(scores: np.ndarray, k: int) -> np.ndarray:

@@ -130,6 +130,6 @@ def alike(
     device: Any = jnp.asarray(table)
     for start in range(0, len(asked), ALIKE_AT_A_TIME):
         rows = np.asarray(asked[start : start + ALIKE_AT_A_TIME], np.int32)
-        found = masked_topk(device[rows], device, rows[:, None], k, candidates=candidates)
+        found = masked_topk(table[rows], device, rows[:, None], k, candidates=candidates)
         lists[start : start + len(rows)], scores[start : start + len(rows)] = (np.asarray(x) for x in found)
     return lists, scores

@@ -15,7 +15,7 @@ from recjax.tokenizers.item_codes import State
 from recjax.tokenizers.preparation import Preparation, check_enough, fit_preparation, prepared
 from recjax.tokenizers.tokenizer import EqualSlots
 from recjax.tokenizers.training import Trainer
-from recjax.typing import Array, Float
+from recjax.typing import Array, Float, Int
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RQKMeans(EqualSlots):
         centroids = []
         for level in range(self.slots):
             found = kmeans(residuals, self.clusters, jax.random.fold_in(key, level), iterations=self.iterations)
-            residuals = residuals - found[assign(residuals, found)[0]]
+            _, residuals = _level(residuals, found)
             centroids.append(np.asarray(found))
         return {"preparation": preparation, "centroids": np.stack(centroids)}
 
@@ -67,9 +67,8 @@ class RQKMeans(EqualSlots):
         """Codes int32 [n + 1, slots], row 0 zeros. An item without a vector gets those of a vector of zeros."""
         residuals = jnp.asarray(prepared(state["preparation"], vectors, known))
         columns = []
-        for centroids in jnp.asarray(state["centroids"]):
-            nearest, _ = assign(residuals, centroids)
-            residuals = residuals - centroids[nearest]
+        for centroids in state["centroids"]:
+            nearest, residuals = _level(residuals, centroids)
             columns.append(np.asarray(nearest))
         codes = np.stack(columns, axis=1).astype(np.int32)
         codes[0] = 0
@@ -80,6 +79,15 @@ class RQKMeans(EqualSlots):
         differ in the level before, with the levels after it nearest first again, and so on."""
         ready = prepared(state["preparation"], vectors, np.ones(len(vectors), bool))
         return [residual_tuples(row, state["centroids"]) for row in ready]
+
+
+@jax.jit
+def _level(
+    residuals: Float[Array, "n d"], centroids: Float[Array, "k d"]
+) -> tuple[Int[Array, " n"], Float[Array, "n d"]]:
+    """Nearest centroid of each vector, and what it leaves over."""
+    nearest, _ = assign(residuals, centroids)
+    return nearest, residuals - centroids[nearest]
 
 
 def residual_tuples(

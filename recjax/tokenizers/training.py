@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -97,23 +98,29 @@ class Refresh(NamedTuple):
 
 def train_plainly(model: Trainable, batches: VectorBatches, key: Array, refresh: Refresh | None = None) -> Params:
     """Adam with cosine decay for the model's `steps`, without checkpoints."""
-    optimiser = optax.adam(optax.cosine_decay_schedule(model.learning_rate, max(model.steps, 1)))
+    init, init_optimiser, update = _programs(model)
     init_key, step_key = jax.random.split(key)
-    params = jax.jit(model.init)(init_key, batches.batch(0))
+    params = init(init_key, batches.batch(0))
     if not model.steps:
         return params
-    opt_state = jax.jit(optimiser.init)(params)
+    opt_state = init_optimiser(params)
+    for step, batch in enumerate(tracked(batches.iterate(0, model.steps), model.steps, "fitting item codes")):
+        if refresh is not None and step and step % refresh.every == 0:
+            params = refresh.update(params, step)
+        params, opt_state = update(params, opt_state, batch, step_key, np.int32(step))
+        # On host devices, steps in flight wait for each other's collectives until XLA gives up; one at a time cannot.
+        jax.block_until_ready(params)
+    return params
+
+
+@lru_cache(maxsize=4)
+def _programs(model: Trainable) -> tuple[Callable[..., Any], ...]:
+    """The compiled start of parameters, start of the optimiser, and step: a tokenizer fitted again compiles nothing."""
+    optimiser = optax.adam(optax.cosine_decay_schedule(model.learning_rate, max(model.steps, 1)))
 
     def update(params: Params, opt_state: Any, batch: VectorBatch, key: Array, step: Array) -> tuple[Params, Any]:
         grads, _ = jax.grad(model.loss, has_aux=True)(params, batch, jax.random.fold_in(key, step))
         updates, opt_state = optimiser.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    step_function = jax.jit(update, donate_argnums=(0, 1))
-    for step, batch in enumerate(tracked(batches.iterate(0, model.steps), model.steps, "fitting item codes")):
-        if refresh is not None and step and step % refresh.every == 0:
-            params = refresh.update(params, step)
-        params, opt_state = step_function(params, opt_state, batch, step_key, np.int32(step))
-        # On host devices, steps in flight wait for each other's collectives until XLA gives up; one at a time cannot.
-        jax.block_until_ready(params)
-    return params
+    return jax.jit(model.init), jax.jit(optimiser.init), jax.jit(update, donate_argnums=(0, 1))

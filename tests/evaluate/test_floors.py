@@ -1,5 +1,6 @@
 """The floors: published figures on real data, and slow references on a toy."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,15 @@ def ranked(data, mask_seen=True, vectors=None):
     return rank_floors(data, split, "test", split.test, Rules(mask_seen), vectors=vectors)
 
 
+@cache
+def opened(folder: Path):
+    data = build(read(folder))
+    return data, LeaveOneOut().split(data)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_figures(uniform_data: Path, name: str):
-    data = build(read(uniform_data / name))
-    split = LeaveOneOut().split(data)
+    data, split = opened(uniform_data / name)
     found = rank_floors(data, split, "test", split.test, Rules(k=0), only=("popularity", "transition"))
     for floor, figures, tolerance in zip(("popularity", "transition"), PUBLISHED[name], (8e-4, 5e-4), strict=True):
         metrics = mean_metrics(found[floor].ranks)
@@ -41,8 +47,7 @@ def test_published_figures(uniform_data: Path, name: str):
 
 @pytest.mark.parametrize("name", ["amazon-beauty-2014"])
 def test_smoothed_transitions_reach_what_was_measured_apart(uniform_data: Path, name: str):
-    data = build(read(uniform_data / name))
-    split = LeaveOneOut().split(data)
+    data, split = opened(uniform_data / name)
     prior = text_prior(catalog_words(data))
     for strength, figures in ((0.0, (0.0796, 0.0506)), (32.0, (0.1102, 0.0680))):
         model = TextTransitions.fit(split.train, data.n_items, prior, strength=strength, popular=0.0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.mixers.mixer import SeqContext
+from tests.drawn import drawn_for
 
 WIDTH, LENGTH = 8, 16
 # Two histories, one history between padding.
@@ -29,7 +30,7 @@ def histories() -> Iterator[tuple[int, slice]]:
 def built(config, causal: bool = True):
     """Parameters, none of them at a special value, and the compiled function of (parameters, x)."""
     module = config.build(width=WIDTH, causal=causal, dtype=jnp.float32, name=None)
-    params = jax.jit(module.init)(jax.random.key(0), inputs(), context())
+    params = drawn_for(module.init, jax.random.key(0), inputs(), context())
     random = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: leaf + 0.3 * random.standard_normal(leaf.shape, np.float32), params)
     return params, jax.jit(lambda params, x: module.apply(params, x, context()))

@@ -19,6 +19,7 @@ from recjax.ops.attention.block_memory import Reach, block_memory_attention
 from recjax.ops.attention.dense import attention
 from recjax.ops.attention.lsh import hashes, lsh_attention
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 WIDTH, LENGTH = 8, 12
 SEGMENTS = np.array([[1] * 7 + [2] * 5, [1] * 9 + [0] * 3], np.int32)
@@ -39,7 +40,7 @@ def _x(length: int = LENGTH) -> np.ndarray:
 def _built(config, causal: bool = True, context: SeqContext | None = None):
     """The mixer's module, and parameters none of which is zero."""
     module = config.build(width=WIDTH, causal=causal, dtype=jnp.float32, name=None)
-    params = jax.jit(module.init)(jax.random.key(0), _x(), _context() if context is None else context)
+    params = drawn_for(module.init, jax.random.key(0), _x(), _context() if context is None else context)
     random = np.random.default_rng(1)
     return module, jax.tree.map(lambda p: p + 0.3 * random.standard_normal(p.shape, np.float32), params)
 

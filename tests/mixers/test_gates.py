@@ -9,6 +9,7 @@ from recjax.mixers.gla import GatedLinearAttention
 from recjax.mixers.lightnet import LightNet
 from recjax.mixers.mamba2 import Mamba2
 from recjax.mixers.mixer import SeqContext
+from tests.drawn import drawn_for
 
 LENGTH, WIDTH = 4096, 4
 # The layer whose inputs decide on decays, and the other parameters that take part.
@@ -25,7 +26,7 @@ def test_gates_at_their_limits_are_finite_in_value_and_gradient(name):
     module = config.build(width=WIDTH, causal=True, dtype=jnp.float32, name=None)  # pyright: ignore
     context = SeqContext(jnp.ones((1, LENGTH), jnp.int32), jnp.arange(LENGTH)[None])
     x = jax.random.normal(jax.random.key(0), (1, LENGTH, WIDTH))
-    params = jax.jit(module.init)(jax.random.key(1), x[:, :8], jax.tree.map(lambda leaf: leaf[:, :8], context))
+    params = drawn_for(module.init, jax.random.key(1), x[:, :8], jax.tree.map(lambda leaf: leaf[:, :8], context))
 
     @jax.jit
     def loss(params, scale):

@@ -12,6 +12,7 @@ from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Stack
 from recjax.nn.rotary import rotary
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 SLOTS, WIDTH, ITEMS = 4, 16, 9
 CONFIG = HybridAttention(heads=2, slots=SLOTS, dropout=0.2)
@@ -29,7 +30,7 @@ def built():
     segments = np.array([[1] * 4 + [2] * 5, [1] * 5 + [0] * 4])
     positions = np.array([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 0, 0, 0, 0]])
     context = _context(segments, positions)
-    params = jax.jit(module.init)(jax.random.key(0), x, context)
+    params = drawn_for(module.init, jax.random.key(0), x, context)
     return jax.jit(module.apply), params, x, context
 
 

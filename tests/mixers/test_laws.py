@@ -1,8 +1,7 @@
 """The laws that every mixer keeps, whatever it computes. A new mixer joins by a line in `MIXERS`."""
 
 import dataclasses
-import itertools
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +31,7 @@ from recjax.mixers.stack import Encoder, Stack
 from recjax.mixers.static_mixing import StaticMixing
 from recjax.mixers.toeplitz import Toeplitz
 from recjax.typing import InputError
+from tests.drawn import drawn
 
 WIDTH, LENGTH = 8, 16
 MIXERS = {
@@ -66,6 +66,9 @@ CAUSAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.causal]
 BIDIRECTIONAL = [name for name, mixer in MIXERS.items() if mixer.capabilities.bidirectional]
 REMEMBERING = [name for name, mixer in MIXERS.items() if mixer.capabilities.memory != "none" and name in CAUSAL]
 
+SPECTRAL = ("s4", "s4d", "lru", "s5", "rg_lru", "mamba2")
+"""Recurrences that begin with decays and frequencies of their own; the start of the others takes long to compile."""
+
 # Row 0 holds two histories, row 1 one and padding.
 SEGMENTS = np.array([[1] * 9 + [2] * 7, [1] * 11 + [0] * 5], np.int32)
 
@@ -85,28 +88,57 @@ def _inputs(rows: int = 2, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, LENGTH, WIDTH)).astype(np.float32)
 
 
-@cache
-def _params(name: str, causal: bool = True):
+def _module(name: str, causal: bool, dtype: str = "float32"):
+    return MIXERS[name].build(width=WIDTH, causal=causal, dtype=jnp.dtype(dtype), name=None)  # pyright: ignore
+
+
+def _params(name: str, causal: bool):
     """The mixer's parameters, moved, since zero-initialised parts would hide what they do."""
-    module = MIXERS[name].build(width=WIDTH, causal=causal, dtype=jnp.float32, name=None)  # pyright: ignore
-    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
-    params = jax.jit(module.init)(jax.random.key(0), _inputs(), _context(segments))
+    init = partial(_module(name, causal).init, jax.random.key(0), _inputs(), _context(_segments(name)))
+    params = init() if name in SPECTRAL else drawn(jax.eval_shape(init))
     random = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), params)
 
 
-@cache
-def _built(name: str, causal: bool = True, dtype: str = "float32"):
-    """The mixer alone: parameters, and the compiled function of (parameters, x, context)."""
-    module = MIXERS[name].build(width=WIDTH, causal=causal, dtype=jnp.dtype(dtype), name=None)  # pyright: ignore
-    return _params(name, causal), jax.jit(module.apply)
+def _segments(name: str) -> np.ndarray:
+    """Packed rows, or whole ones for a mixer that packs none."""
+    return SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
+
+
+LAST, SEVERAL = np.array([14, 8], np.int32), np.array([[14, 0, 3], [8, 9, 2]], np.int32)
 
 
 @cache
-def _going_on(name: str):
-    """The compiled function of (parameters, x, context, state) -> (y, state)."""
-    module = MIXERS[name].build(width=WIDTH, causal=True, dtype=jnp.float32, name=None)  # pyright: ignore
-    return jax.jit(lambda params, x, context, state: module.apply(params, x, context, state=state))
+def _built(name: str):
+    """All that is asked of a mixer alone as one function of (x, context): one program compiles sooner than five.
+
+    All is its parameters, the result, the result at `LAST` and at `SEVERAL`, in bfloat16, and the gradients of a loss
+    over what is no padding.
+    """
+    module, half = (_module(name, name in CAUSAL, dtype) for dtype in ("float32", "bfloat16"))
+    target = _inputs(seed=3)
+
+    def everything(x, context):
+        def loss(params):
+            y = module.apply(params, x, context)
+            return jnp.sum(jnp.where((context.segments > 0)[..., None], y * target, 0)), y
+
+        params = _params(name, name in CAUSAL)
+        grads, y = jax.grad(loss, has_aux=True)(params)
+        found = {"params": params, "grads": grads, "y": y, "half": half.apply(params, x, context)}
+        places = {"last": LAST, "several": SEVERAL}
+        return found | {key: module.apply(params, x, context, last=last) for key, last in places.items()}
+
+    return jax.jit(everything)
+
+
+@cache
+def _all(name: str):
+    return jax.device_get(_built(name)(_inputs(), _context(_segments(name))))
+
+
+def _y(name: str, x: np.ndarray, context: SeqContext) -> np.ndarray:
+    return np.asarray(_built(name)(x, context)["y"])
 
 
 def _empty(name: str, rows: int = 2):
@@ -115,118 +147,121 @@ def _empty(name: str, rows: int = 2):
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_the_future_changes_nothing(name):
-    params, apply = _built(name)
     context = _context(np.ones_like(SEGMENTS))
     x = _inputs()
     later = x.copy()
     later[:, 10:] += 1.0
-    before, after = np.asarray(apply(params, x, context)), np.asarray(apply(params, later, context))
+    before, after = _y(name, x, context), _y(name, later, context)
     np.testing.assert_array_equal(before[:, :10], after[:, :10])
     assert (before[:, 10:] != after[:, 10:]).any(axis=-1).all()
 
 
 @pytest.mark.parametrize("name", BIDIRECTIONAL)
 def test_both_sides_count_where_they_may(name):
-    params, apply = _built(name, causal=False)
     context = _context(np.ones_like(SEGMENTS))
     x = _inputs()
     other = x.copy()
     other[:, 10] += 1.0
-    changed = np.any(np.asarray(apply(params, x, context)) != np.asarray(apply(params, other, context)), axis=-1)
+    apply = jax.jit(lambda x: _module(name, False).apply(_params(name, False), x, context))
+    changed = np.any(np.asarray(apply(x)) != np.asarray(apply(other)), axis=-1)
     assert changed[:, :10].any() and changed[:, 11:].any()
 
 
 @pytest.mark.parametrize("name", PACKED)
 def test_histories_of_a_row_stay_apart_and_padding_is_inert(name):
-    params, apply = _built(name)
     x, context = _inputs(), _context()
-    base = np.asarray(apply(params, x, context))
+    base = _y(name, x, context)
     assert np.isfinite(base).all()
     other = x.copy()
     other[0, 3] += 1.0  # first history of row 0
     other[1, 12] = 1e30  # padding of row 1
-    changed = np.any(base != np.asarray(apply(params, other, context)), axis=-1)
+    changed = np.any(base != _y(name, other, context), axis=-1)
     assert changed[0, 3:9].any() and not changed[0, 9:].any()
     assert not changed[1, :11].any()
     # The same histories alone in their rows.
     alone = np.zeros_like(x)
     alone[0, :7], alone[1] = x[0, 9:], x[1]
     segments = np.where(np.arange(LENGTH) < np.array([[7], [11]]), 1, 0)
-    apart = np.asarray(apply(params, alone, _context(segments)))
+    apart = _y(name, alone, _context(segments))
     np.testing.assert_allclose(apart[0, :7], base[0, 9:], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(apart[1, :11], base[1, :11], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PACKED)
 def test_padding_on_the_left_is_inert_too(name):
-    params, apply = _built(name)
     x = _inputs()
     segments = np.where(np.arange(LENGTH) < 4, 0, 1) * np.ones((2, 1), np.int32)
     shifted, right = np.zeros_like(x), np.zeros_like(x)
     shifted[:, 4:], right[:, :12] = x[:, :12], x[:, :12]
-    left = apply(params, shifted, _context(segments))
-    right = apply(params, right, _context(segments[:, ::-1].copy()))
+    left = _y(name, shifted, _context(segments))
+    right = _y(name, right, _context(segments[:, ::-1].copy()))
     np.testing.assert_allclose(left[:, 4:], right[:, :12], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_positions_alone_equal_the_full_result(name):
-    params, apply = _built(name, causal=name in CAUSAL)
-    module = MIXERS[name].build(width=WIDTH, causal=name in CAUSAL, dtype=jnp.float32, name=None)  # pyright: ignore
-    context = _context(SEGMENTS if name in PACKED else np.ones_like(SEGMENTS))
-    last, several = np.array([14, 8], np.int32), np.array([[14, 0, 3], [8, 9, 2]], np.int32)
-    full = np.asarray(apply(params, _inputs(), context))
-    both = jax.jit(lambda *given: [module.apply(*given, last=places) for places in (last, several)])
-    alone, chosen = both(params, _inputs(), context)
-    np.testing.assert_allclose(alone, full[np.arange(2), last], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(chosen, full[np.arange(2)[:, None], several], rtol=1e-5, atol=1e-5)
+    found = _all(name)
+    full = found["y"]
+    np.testing.assert_allclose(found["last"], full[np.arange(2), LAST], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["several"], full[np.arange(2)[:, None], SEVERAL], rtol=1e-5, atol=1e-5)
+
+
+@cache
+def _going_on(name: str):
+    """The compiled function of (parameters, x, context): results of chunks of 8, and of 8 single events after one."""
+    module = _module(name, True)
+
+    def steps(params, x, context, state, starts):
+        """Goes on from `state` through the chunks of x [n, b, l, ...]; (results, states after each)."""
+
+        def step(state, part):
+            x, context, start = part
+            context = dataclasses.replace(context, continues=jnp.broadcast_to(start > 0, 2))
+            y, after = module.apply(params, x, context, state=state)
+            return after, (y, after)
+
+        return jax.lax.scan(step, state, (x, context, starts))[1]
+
+    def cut(tree, size):
+        return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape(2, -1, size, *leaf.shape[2:]), 0, 1), tree)
+
+    def going_on(params, x, context):
+        chunks, states = steps(params, *cut((x, context), 8), _empty(name), np.array([0, 8]))
+        first = jax.tree.map(lambda leaf: leaf[0], states)
+        later = jax.tree.map(lambda leaf: leaf[:, 8:], (x, context))
+        singles, _ = steps(params, *cut(later, 1), first, np.arange(8, 16))
+        chunks, singles = (jnp.concatenate([*found], axis=1) for found in (chunks, singles))
+        return chunks, jnp.concatenate([chunks[:, :8], singles], axis=1)
+
+    return jax.jit(going_on)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_whole_history_equals_chunks_equals_single_events(name):
     """Row 0 has 16 events and row 1 has 11, fed in chunks of 8 and of 1, the last of row 1 ragged."""
-    params, apply = _built(name)
-    going_on = _going_on(name)
-    segments = np.where(np.arange(LENGTH) < np.array([[16], [11]]), 1, 0)
-    x, whole = _inputs(), _context(segments)
-    expected = np.asarray(apply(params, x, whole))
-    for cuts in ((0, 8, 16), (0, 8, *range(9, 17))):
-        state, outputs = _empty(name), []
-        for start, stop in itertools.pairwise(cuts):
-            part = jax.tree.map(lambda a, s=start, e=stop: a[:, s:e], whole)
-            part = dataclasses.replace(part, continues=jnp.full(2, start > 0))
-            y, state = going_on(params, x[:, start:stop], part, state)
-            outputs.append(np.asarray(y))
-        found = np.concatenate(outputs, axis=1)
+    x, whole = _inputs(), _context(np.where(np.arange(LENGTH) < np.array([[16], [11]]), 1, 0))
+    expected = _y(name, x, whole)
+    for found in _going_on(name)(_all(name)["params"], x, whole):
         np.testing.assert_allclose(found[0], expected[0], rtol=2e-5, atol=2e-5)
         np.testing.assert_allclose(found[1, :11], expected[1, :11], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_the_first_axis_of_a_state_is_the_user(name):
-    for leaf in jax.tree.leaves(_empty(name, rows=3)):
+    for leaf in jax.tree.leaves(jax.eval_shape(lambda: _empty(name, rows=3))):
         assert leaf.shape[0] == 3
 
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_bfloat16_is_close_to_float32(name):
-    params, apply = _built(name)
-    _, apply16 = _built(name, dtype="bfloat16")
-    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
-    full = np.asarray(apply(params, _inputs(), _context(segments)))[segments > 0]
-    half = np.asarray(apply16(params, _inputs(), _context(segments)), np.float32)[segments > 0]
+    found, events = _all(name), _segments(name) > 0
+    full, half = found["y"][events], found["half"].astype(np.float32)[events]
     assert np.sqrt(np.mean((full - half) ** 2)) < 0.03 * np.sqrt(np.mean(full**2)) + 1e-3
 
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_gradients_are_finite_and_reach_every_parameter(name):
-    params, _ = _built(name)
-    module = MIXERS[name].build(width=WIDTH, causal=True, dtype=jnp.float32, name=None)  # pyright: ignore
-    segments = SEGMENTS if name in PACKED else np.ones_like(SEGMENTS)
-    target = jnp.asarray(_inputs(seed=3))
-    weight = jnp.asarray(segments > 0)[..., None]
-    loss = lambda params: jnp.sum(jnp.where(weight, module.apply(params, _inputs(), _context(segments)) * target, 0))  # noqa: E731
-    for path, leaf in jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(params)):
+    for path, leaf in jax.tree.leaves_with_path(_all(name)["grads"]):
         assert np.isfinite(leaf).all() and np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
@@ -252,13 +287,17 @@ def test_what_a_mixer_cannot_do_is_refused(name):
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_stack_goes_on_as_it_reads_whole_histories(scan):
     attention = MIXERS["attention"]
-    stack = Stack((attention, Attention(heads=1)), 4, WIDTH, True, "pre", WIDTH, scan=scan)
+    stack = Stack((attention, Attention(heads=1)), 4 if scan else 3, WIDTH, True, "pre", WIDTH, scan=scan)
     module = Encoder(stack)
     x, context = _inputs(), _context(np.ones_like(SEGMENTS))
-    params = jax.jit(module.init)(jax.random.key(0), x, context)
-    whole = jax.jit(module.apply)(params, x, context)
     last = np.array([15, 6])
-    at_last = jax.jit(lambda p: module.apply(p, x, context, last))(params)
+
+    @jax.jit
+    def whole_and_at_last():
+        params = module.init(jax.random.key(0), x, context)
+        return params, module.apply(params, x, context), module.apply(params, x, context, last)
+
+    params, whole, at_last = whole_and_at_last()
     np.testing.assert_allclose(at_last, whole[np.arange(2), last], rtol=1e-5, atol=1e-5)
     state, outputs = stack.init_state(2, LENGTH), []
     step = jax.jit(lambda p, x, c, s: module.apply(p, x, c, None, s))

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from recjax.mixers.lightnet import LightNet
 from recjax.mixers.mamba2 import Mamba2
 from recjax.mixers.stack import Encoder, Stack
+from tests.drawn import drawn_for
 from tests.mixers import plain
 
 
@@ -17,7 +18,7 @@ def test_sharded_over_time_equals_one_device():
     pattern = (LightNet(heads=2), Mamba2(head_width=8, states=4))
     module = Encoder(Stack(pattern, 2, plain.WIDTH, True, "pre", plain.WIDTH))
     x, context = jnp.asarray(plain.inputs()), plain.context()
-    params = jax.jit(module.init)(jax.random.key(0), x, context)
+    params = drawn_for(module.init, jax.random.key(0), x, context)
 
     @jax.jit
     def apply(params, x, context):

@@ -16,6 +16,7 @@ from recjax.models.model import ItemStats
 from recjax.tokenizers.hierarchical import HierarchicalKMeans
 from recjax.tokenizers.tokenizer import tokenize
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 ITEMS, SIZES = 18, (3, 3, 4)
 RANDOM = np.random.default_rng(0)
@@ -41,7 +42,7 @@ BATCH = Batch(ROWS, (ROWS > 0).astype(np.int32), ROWS * 0, np.where(AT, 3, 0), A
 
 @cache
 def params() -> Any:
-    found = jax.jit(MODEL.init)(jax.random.key(0), BATCH, CATALOG)
+    found = drawn_for(MODEL.init, jax.random.key(0), BATCH, CATALOG)
     return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), found)
 
 

@@ -15,6 +15,7 @@ from recjax.models.dare import DARE, SEARCH, kept
 from recjax.models.model import ItemStats
 from recjax.models.parts.objectives import Negatives
 from recjax.settings import SettingError
+from tests.drawn import drawn_for
 
 ITEMS, ROWS, LENGTH = 20, 6, 7
 STATS, KNOWN = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64)), bare_items(ITEMS)
@@ -35,7 +36,7 @@ def gradients(model: Any, params: Any) -> Any:
 def test_a_shared_table_gets_the_sum_of_what_the_search_and_what_is_read_want():
     """Of two tables with the same values, each gets its own part of the gradient, and both are wanted."""
     apart, shared = DARE(**SMALL).build(STATS), DARE(**SMALL, tables="shared").build(STATS)
-    params = jax.jit(shared.init)(jax.random.key(0), batch(), KNOWN)
+    params = drawn_for(shared.init, jax.random.key(0), batch(), KNOWN)
     tables = ("items", "ago")
     own = gradients(apart, params | {SEARCH + name: params[name] for name in tables})
     both = gradients(shared, params)
@@ -53,7 +54,7 @@ def test_the_search_keeps_the_best_events_and_no_others_are_read():
     assert kept(scores, there, 2).tolist() == [[True, False, False, False, True]]
     assert kept(scores, there, 4).tolist() == kept(scores, there, 9).tolist() == there.tolist()
     model, rows = DARE(**SMALL).build(STATS), batch()
-    params = jax.jit(model.init)(jax.random.key(0), rows, KNOWN)
+    params = drawn_for(model.init, jax.random.key(0), rows, KNOWN)
     asked = jnp.tile(jnp.arange(1, 4), (ROWS, 1))
 
     @jax.jit

@@ -14,6 +14,7 @@ from recjax.models.discrec import DiscRec, DualT5
 from recjax.models.model import ItemStats
 from recjax.models.tiger import TIGERModel
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 ITEMS, SIZES = 12, (3, 4, 2)
 TUPLES = np.stack(np.unravel_index(np.random.default_rng(0).permutation(24)[: ITEMS + 1], SIZES), axis=1)
@@ -29,7 +30,7 @@ BATCH = Batch(ROWS, HELD, ROWS * 0, np.where(LAST, [[6], [7]], 0), LAST.astype(n
 
 @cache
 def params():
-    found = jax.jit(MODEL.init)(jax.random.key(0), BATCH, CATALOG)
+    found = drawn_for(MODEL.init, jax.random.key(0), BATCH, CATALOG)
     return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), found)
 
 

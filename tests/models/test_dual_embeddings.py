@@ -15,6 +15,7 @@ from recjax.data.batches.views import Queries, Shifted
 from recjax.data.items import Relation, bare_items
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.model import ItemStats
+from tests.drawn import drawn_for
 
 GROUP, PAIRS = 3, 3
 ITEMS = 2 * PAIRS * GROUP + 1  # groups of substitutes, two and two complements of each other; one item is never bought
@@ -50,7 +51,7 @@ def trained(**changes: Any) -> tuple[Any, Any]:
 
         return jax.lax.scan(step, (params, optimiser.init(params)), jax.random.split(jax.random.key(1), 150))[0][0]
 
-    return model, run(jax.jit(model.init)(jax.random.key(0), rows, KNOWN))
+    return model, run(drawn_for(model.init, jax.random.key(0), rows, KNOWN))
 
 
 @cache

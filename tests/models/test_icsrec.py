@@ -28,6 +28,7 @@ from recjax.train.loop import Train, fit
 from recjax.train.optimiser import Adam
 from recjax.train.run import load_run, read_record
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 from tests.tiny import on_one_device
 from tests.train.real import write_datasets
 
@@ -50,7 +51,7 @@ def batch(view):
 def built():
     """The model with both terms; its parameters, with centroids that differ; and the jitted sums of its terms."""
     model = ICSRec(**SIZE, clusters=CLUSTERS).build(STATS)
-    params = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch(SLOTS), BARE))
+    params = drawn_for(model.init, jax.random.key(0), batch(SLOTS), BARE)
     params[FROZEN]["centroids"] = np.random.default_rng(1).normal(size=(CLUSTERS, WIDTH)).astype(np.float32)
 
     @jax.jit
@@ -73,7 +74,7 @@ def test_training_pulls_the_states_of_one_target_together():
     rows = batch(PREFIXES)
     size = {**SIZE, "dropout": 0.0}
     contrasted, alone = (ICSRec(**size, coarse=coarse, fine=0.0).build(STATS) for coarse in (1.0, 0.0))
-    start = jax.jit(contrasted.init)(jax.random.key(0), rows, BARE)
+    start = drawn_for(contrasted.init, jax.random.key(0), rows, BARE)
     optimiser = optax.adam(3e-3)
     moments = jax.jit(optimiser.init)(start)
 

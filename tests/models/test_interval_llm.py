@@ -18,6 +18,7 @@ from recjax.models.slmrec import SMALL
 from recjax.nn.groups import FROZEN
 from recjax.text.lm.folder import read_language_model
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 TWIN = Path(__file__).parents[1] / "text" / "lm" / "twins" / "smollm2"
 ITEMS, DAY = 9, 86_400
@@ -34,7 +35,7 @@ BATCH: Any = Batch(ROWS, SEGMENTS, PLACES, np.roll(ROWS, -1, 1), SEGMENTS.astype
 def started(**switches: Any) -> tuple[Any, Any, Any]:
     """A model, its parameters, all made larger so that they matter, and its scores after events at some times."""
     model = IntervalLLM(**{"base": BASE, "width": 8, "dropout": 0.0, **switches}).build(STATS)
-    params = jax.tree.map(lambda x: 3 * x, jax.jit(model.init)(jax.random.key(0), BATCH, NONE))
+    params = jax.tree.map(lambda x: 3 * x, drawn_for(model.init, jax.random.key(0), BATCH, NONE))
 
     @jax.jit
     def scores(params, times):

@@ -14,6 +14,7 @@ from recjax.models.model import ItemStats
 from recjax.nn.groups import FROZEN
 from recjax.text.lm.decoder import Decoder
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 ITEMS, WIDTH, LENGTH = 9, 8, 4
 RANDOM = np.random.default_rng(0)
@@ -32,7 +33,7 @@ EVERY = jnp.tile(jnp.arange(1, ITEMS + 1), (2, 1))
 
 def built(**settings):
     model = LiteLLM4Rec(**SIZES, **settings).build(STATS)  # pyright: ignore[reportArgumentType]
-    return model, jax.jit(model.init)(jax.random.key(0), BATCH, CATALOG)
+    return model, drawn_for(model.init, jax.random.key(0), BATCH, CATALOG)
 
 
 def test_an_item_is_its_text_and_one_pass_scores_all(monkeypatch):

@@ -34,6 +34,7 @@ from recjax.train.loop import fit
 from recjax.train.optimiser import Adam
 from recjax.train.schedule import Train
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 from tests.evaluate import toy
 from tests.tiny import on_one_device, tiny_datasets
 
@@ -69,7 +70,7 @@ def test_the_head_that_judges_finds_what_was_replaced_and_the_other_puts_it_righ
         keys = jax.random.split(jax.random.key(1), steps)
         return jax.lax.scan(step, (params, optimiser.init(params)), (batches, keys))[0][0]
 
-    params = trained(jax.jit(model.init)(jax.random.key(0), loader.host_batch(0), KNOWN))
+    params = trained(drawn_for(model.init, jax.random.key(0), loader.host_batch(0), KNOWN))
     clean, random = histories(1), np.random.default_rng(2)
     wrong = random.random(len(clean.items)) < 0.1
     noisy = np.where(wrong, (clean.items - 1 + EACH * random.integers(1, KINDS, len(wrong))) % ITEMS + 1, clean.items)

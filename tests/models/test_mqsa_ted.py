@@ -20,6 +20,7 @@ from recjax.models.mqsa_ted import MQSATED
 from recjax.models.sasrec import SASRec
 from recjax.ops.items.sparse_teacher import sparse_teacher
 from recjax.settings import SettingError
+from tests.drawn import drawn_for
 
 LENGTH, ITEMS, WIDTH = 6, 12, 8
 STATS = ItemStats(ITEMS, np.arange(ITEMS + 1)[::-1].astype(np.int64))  # item 1 is the most frequent, item 12 has none
@@ -43,7 +44,7 @@ def start():
 
 def graded(config):
     model, rows = config.build(STATS), batch()
-    params = jax.jit(model.init)(jax.random.key(0), rows, KNOWN)
+    params = drawn_for(model.init, jax.random.key(0), rows, KNOWN)
     graded = jax.value_and_grad(lambda params: model.loss(params, rows, KNOWN, jax.random.key(3)), has_aux=True)
     return params, jax.jit(graded)(params)
 

@@ -14,6 +14,7 @@ from recjax.data.items import bare_items
 from recjax.models.model import ItemStats
 from recjax.models.outfit import OutfitTransformer
 from recjax.nn.read_process import ReadProcess
+from tests.drawn import drawn_for
 
 KINDS = 3
 ITEMS = 3 * KINDS
@@ -51,7 +52,7 @@ def test_only_what_reads_items_together_finds_what_two_of_them_say(pool, solved)
         (params, _), objectives = jax.lax.scan(step, (params, optimiser.init(params)), keys)
         return params, objectives
 
-    params, objectives = trained(jax.jit(model.init)(jax.random.key(0), rows, KNOWN))
+    params, objectives = trained(drawn_for(model.init, jax.random.key(0), rows, KNOWN))
     total, weight = (np.asarray(each)[-1] for each in objectives)
     assert (np.exp(-total / weight) > 0.8) == solved
     if pool != "mean":
@@ -67,7 +68,7 @@ def test_what_reads_nothing_sees_nothing_and_what_reads_sees_a_set():
     there = np.array([[True] * 5, [True, True, False, False, False]])
     for steps in (0, 3):
         module = ReadProcess(steps)
-        params = jax.jit(module.init)(jax.random.key(2), start, members, there)
+        params = drawn_for(module.init, jax.random.key(2), start, members, there)
         run = jax.jit(lambda x, there, module=module, params=params: module.apply(params, start, x, there))
         found, others = run(members, there), run(members + 1.0, there)
         assert np.array_equal(found, others) == (steps == 0)

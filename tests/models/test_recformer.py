@@ -18,6 +18,7 @@ from recjax.models.parts.sentence_encoder import drawn_words, windows
 from recjax.models.recformer import TABLE, Recformer
 from recjax.nn.groups import FROZEN
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 ITEMS, COUNT, LENGTH = 9, 4, 5
 RANDOM = np.random.default_rng(0)
@@ -35,7 +36,7 @@ BATCH = Batch(ROWS, SEGMENTS, ROWS * 0, np.where(LAST, 7, 0), LAST.astype(np.flo
 @cache
 def built(phase: Any = "table") -> tuple[Any, Any]:
     model = replace(CONFIG, phase=phase).build(STATS)
-    return model, jax.jit(model.init)(jax.random.key(0), BATCH, CATALOG)
+    return model, drawn_for(model.init, jax.random.key(0), BATCH, CATALOG)
 
 
 @jax.jit

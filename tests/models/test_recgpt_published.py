@@ -21,6 +21,7 @@ from recjax.models.parts.torch_file import read_state_dict
 from recjax.models.recgpt_published import RecGPTPublished
 from recjax.tokenizers.item_codes import load_state
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ITEMS, SLOTS, VOCABULARY, LENGTH = 10, 4, 50, 10
@@ -133,7 +134,7 @@ def test_training_lowers_the_loss(expected):
     stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), table.row_shapes, (49,) * SLOTS)
     config = RecGPTPublished(width=16, layers=1, heads=2, vocabulary=VOCABULARY, aux_width=8, max_items=8)
     model, batch = config.build(stats), _batch(HISTORIES)
-    params = jax.jit(model.init)(jax.random.key(0), batch, table)
+    params = drawn_for(model.init, jax.random.key(0), batch, table)
     step = jax.jit(jax.value_and_grad(lambda params, key: model.loss(params, batch, table, key)[0]))
     first = step(params, jax.random.key(0))[0]
     assert abs(float(first) - np.log(VOCABULARY)) < 0.3

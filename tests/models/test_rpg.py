@@ -12,6 +12,7 @@ from recjax.data.items import CODES, bare_items
 from recjax.models.model import ItemStats
 from recjax.models.rpg import RPG
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 ITEMS, SIZES = 9, (4, 3, 4)
 CODED = np.pad(np.random.default_rng(0).integers(0, 3, (ITEMS, 3)), [(1, 0), (0, 0)]).astype(np.int32)
@@ -29,7 +30,7 @@ BATCH = Batch(ROWS, HELD, PLACES, ROWS % ITEMS + 1, HELD.astype(np.float32))  # 
 @cache
 def params():
     """With heads that do something."""
-    start = jax.device_get(jax.jit(MODEL.init)(jax.random.key(0), BATCH, CATALOG))
+    start = drawn_for(MODEL.init, jax.random.key(0), BATCH, CATALOG)
     return {**start, "heads": np.random.default_rng(1).normal(size=start["heads"].shape).astype(np.float32)}
 
 

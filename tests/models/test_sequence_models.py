@@ -16,6 +16,7 @@ from recjax.models.model import ItemStats
 from recjax.models.parts.objectives import BCE, BPR, GBCE, SampledSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.typing import InputError
+from tests.drawn import drawn
 
 ITEMS, LENGTH = 50, 16
 BARE = bare_items(ITEMS)
@@ -46,7 +47,7 @@ def _batch() -> Batch:
 @cache
 def _built(config):
     model = config.build(STATS)
-    return model, jax.jit(model.init)(jax.random.key(0), _batch(), BARE)
+    return model, drawn(jax.eval_shape(model.init, jax.random.key(0), _batch(), BARE))
 
 
 @cache

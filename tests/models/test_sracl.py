@@ -21,6 +21,7 @@ from recjax.models.next_item import NextItem
 from recjax.models.sracl import SRACL
 from recjax.nn.groups import FROZEN
 from recjax.typing import InputError
+from tests.drawn import drawn_for
 
 LENGTH, ITEMS, WIDTH, USERS, EVENTS = 6, 12, 8, 8, 5
 STATS = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64), columns={"vectors": (2,)})
@@ -67,7 +68,7 @@ class Sweep:
 @cache
 def built(memory=20, **changes):
     model = SRACL(**SIZE, memory=memory, neighbours=3, **changes).build(STATS)
-    params = jax.jit(model.init)(jax.random.key(0), loader().host_batch(0), KNOWN)
+    params = drawn_for(model.init, jax.random.key(0), loader().host_batch(0), KNOWN)
     return model, model.refresh(params, KNOWN, Sweep(params))
 
 

@@ -21,6 +21,7 @@ from recjax.ops.items.softmax import full_softmax
 from recjax.parallel.mesh import MeshShape
 from recjax.train.state import sharding_rules
 from recjax.typing import Params
+from tests.drawn import drawn_for
 
 ITEMS, LENGTH, ROWS = 1000, 16, 16
 ALONE = (1, 1, 1)
@@ -52,7 +53,7 @@ def _model(name: str) -> DotProductModel:
 
 @lru_cache
 def _parameters(name: str) -> Params:
-    start = jax.jit(_model(name).init)(jax.random.key(0), _batch(), BARE)
+    start = drawn_for(_model(name).init, jax.random.key(0), _batch(), BARE)
     if "bias" in start:
         start["bias"] = np.random.default_rng(0).normal(size=start["bias"].shape).astype(np.float32)
     return jax.tree.map(np.asarray, start)

@@ -21,6 +21,7 @@ from recjax.plan.program import abstract_inputs, trace_evaluation
 from recjax.text.hashed import Hashed
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.fsq import FSQ
+from tests.drawn import drawn_for
 
 ITEMS, LENGTH, ROWS, SIZES = 63, 6, 16, (4, 4)
 MESHES = [(2, 4, 1), (1, 1, 1)]
@@ -68,7 +69,7 @@ def _run(shape, params):
 
 def test_loss_gradients_and_ranks():
     """The laws of all systems have another mesh, without prepared rows that are laid out by hand."""
-    start = jax.jit(_model().init)(jax.random.key(0), HOST, CATALOG)
+    start = drawn_for(_model().init, jax.random.key(0), HOST, CATALOG)
     params = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), start)
     for found, expected in zip(*map(jax.tree.leaves, (_run(shape, params) for shape in MESHES)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)

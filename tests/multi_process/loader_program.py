@@ -53,18 +53,18 @@ for model in models:
             held[f"{model}/users/{number}"] = rows
             note(f"{model}/queries/{number}", queries.items)
             note(f"{model}/seen/{number}", queries.seen)
-if (dataset := Path(folder) / "dataset").is_dir():  # histories in shards: each process reads its share, all know all
-    stored = load_unread(dataset)
-    source, read = stored.items.shards._source, []  # pyright: ignore[reportAttributeAccessIssue]
-    getitems = type(source).__getitems__
-    type(source).__getitems__ = lambda self, users: read.extend(users) or getitems(self, users)
-    split = LeaveOneOut().split(stored)
-    held |= {
-        "stored/targets": split.test.targets,
-        "stored/times": split.validation.times,
-        "stored/read": np.array(read),
-    }
-    held["stored/counts"] = item_counts(split.train.items, stored.n_items)
+# Histories in shards: each process reads its share, all know all.
+stored = load_unread(Path(folder) / "dataset")
+source, read = stored.items.shards._source, []  # pyright: ignore[reportAttributeAccessIssue]
+getitems = type(source).__getitems__
+type(source).__getitems__ = lambda self, users: read.extend(users) or getitems(self, users)
+split = LeaveOneOut().split(stored)
+held |= {
+    "stored/targets": split.test.targets,
+    "stored/times": split.validation.times,
+    "stored/read": np.array(read),
+}
+held["stored/counts"] = item_counts(split.train.items, stored.n_items)
 np.savez(f"{folder}/{jax.process_index()}.npz", **held)
 if jax.process_index() == 0:  # nobody else comes, and it is known who
     others = ", ".join(f"{number} on {host_name()}" for number in range(1, jax.process_count()))

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from recjax.data.batches.loader import Loader, query_batches
 from recjax.data.batches.views import Cloze
@@ -16,21 +15,20 @@ from tests.multi_process.launch import launch
 PROGRAM = Path(__file__).with_name("loader_program.py")
 
 
-@pytest.mark.parametrize(
-    ("processes", "devices", "models"),
-    [(2, 2, {1: 4, 4: 8}), (4, 1, {1: 2})],  # rows a process holds, by devices along the model axis
-    ids=["two processes of two devices", "four processes"],
-)
-def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path, processes, devices, models):
-    if processes == 2:
-        save(build(random_logs(0)), tmp_path / "dataset")
-    launch(PROGRAM, processes, [str(tmp_path), ",".join(map(str, models))], devices)
-    files = [dict(np.load(tmp_path / f"{number}.npz")) for number in range(processes)]
+PROCESSES, DEVICES = 4, 2
+MODELS = {1: 2, 4: 4, 8: 8}
+"""Rows that a process holds, by devices along the model axis: of its own, of two processes, of all."""
+
+
+def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path):
+    save(build(random_logs(0)), tmp_path / "dataset")
+    launch(PROGRAM, PROCESSES, [str(tmp_path), ",".join(map(str, MODELS))], DEVICES)
+    files = [dict(np.load(tmp_path / f"{number}.npz")) for number in range(PROCESSES)]
 
     source = histories(np.random.default_rng(0).integers(1, 40, 60))
     n_items = int(source.items.max())
     loader = Loader(source, Cloze(20), 8, None, 0, n_items)
-    for model, local_rows in models.items():
+    for model, local_rows in MODELS.items():
         assert all(file[f"{model}/local_rows"] == local_rows for file in files)
         for step in range(5):
             expected = loader.host_batch(step)
@@ -38,21 +36,20 @@ def test_the_stream_is_the_same_on_any_number_of_processes(tmp_path, processes, 
             np.testing.assert_array_equal(assembled(files, f"{model}/targets/{step}/"), expected.targets)
             assert all(file[f"{model}/sum/{step}"] == expected.targets.sum() for file in files)
 
-        data = processes * devices // model
+        data = PROCESSES * DEVICES // model
         for number, (queries, rows) in enumerate(query_batches(source, Cloze(20), n_items, -(-7 // data) * data)):
             assert all((file[f"{model}/users/{number}"] == rows).all() for file in files)
             np.testing.assert_array_equal(assembled(files, f"{model}/queries/{number}/"), queries.items)
             np.testing.assert_array_equal(assembled(files, f"{model}/seen/{number}/"), queries.seen)
 
-    if processes == 2:
-        dataset = load(tmp_path / "dataset")
-        split = LeaveOneOut().split(dataset)
-        for file in files:
-            np.testing.assert_array_equal(file["stored/targets"], split.test.targets, strict=True)
-            np.testing.assert_array_equal(file["stored/times"], split.validation.times, strict=True)
-            np.testing.assert_array_equal(file["stored/counts"], item_counts(split.train.items, dataset.n_items))
-        one, other = (set(file["stored/read"].tolist()) for file in files)
-        assert not one & other and one | other == set(split.test.histories.users.tolist())
+    dataset = load(tmp_path / "dataset")
+    split = LeaveOneOut().split(dataset)
+    for file in files:
+        np.testing.assert_array_equal(file["stored/targets"], split.test.targets, strict=True)
+        np.testing.assert_array_equal(file["stored/times"], split.validation.times, strict=True)
+        np.testing.assert_array_equal(file["stored/counts"], item_counts(split.train.items, dataset.n_items))
+    read = [user for file in files for user in set(file["stored/read"].tolist())]
+    assert len(read) == len(set(read)) and set(read) == set(split.test.histories.users.tolist())
 
 
 def assembled(files, name):

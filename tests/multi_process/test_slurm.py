@@ -1,4 +1,4 @@
-"""The Slurm script trains a recipe on two processes, is told to stop, and goes on when it is submitted again."""
+"""The Slurm script trains a recipe on two processes, is told to stop, and goes on when submitted again, to one."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.tiny import SETTINGS, tiny_datasets
 SCRIPT = ROOT / "experiments" / "launch" / "slurm.sbatch"
 RUN = "runs/tiny"
 ARGUMENTS = ["sasrec_synthetic", *SETTINGS, "--set", "data.dataset=shop", "--set", "train.steps=1000000"]
-ARGUMENTS += ["--set", "train.evaluate_every=0", "--set", "train.save_every=20", "--run", RUN]
+ARGUMENTS += ["--set", "train.evaluate_every=0", "--set", "train.save_every=4", "--run", RUN]
 
 
 def free_job() -> int:
@@ -31,15 +31,15 @@ def free_job() -> int:
     raise AssertionError("no port is free")
 
 
-def submit(folder: Path, cache: str) -> str:
+def submit(folder: Path, tasks: int) -> str:
     """Runs the script until it has saved anew, as Slurm does, sends TERM to its step; what was printed."""
     before, output = latest(folder / RUN), folder / "output.txt"
     slurm = {
         "SLURM_JOB_ID": str(free_job()),
-        "STAND_IN_TASKS": "2",
+        "STAND_IN_TASKS": str(tasks),
         "PATH": f"{Path(__file__).parent}:{os.environ['PATH']}",
         "RECJAX_DATA": str(folder / "data"),
-        "RECJAX_CACHE": cache,
+        "RECJAX_CACHE": str(folder / "cache"),
     }
     with output.open("w") as file:
         job = subprocess.Popen(
@@ -47,7 +47,7 @@ def submit(folder: Path, cache: str) -> str:
         )
     try:
         deadline = time.monotonic() + 500
-        while latest(folder / RUN) < before + 20:
+        while latest(folder / RUN) < before + 4:
             assert job.poll() is None and time.monotonic() < deadline, output.read_text()[-4000:]
             time.sleep(0.1)
         job.send_signal(signal.SIGTERM)
@@ -67,11 +67,11 @@ def test_the_script_trains_and_goes_on(tmp_path):
     program.chmod(0o755)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
 
-    first = submit(tmp_path, str(tmp_path / "cache"))
+    first = submit(tmp_path, 2)
     assert "launched by Slurm: 2 processes on 1 host, 2 of 4 devices here, coordinator localhost:" in first
     stopped = re.findall(r"stopped by a signal after step (\d+) of 1000000, saved", first)
     assert stopped == [str(latest(tmp_path / RUN))]  # once, for the other process is silent
-    second = submit(tmp_path, str(tmp_path / "cache"))
+    second = submit(tmp_path, 1)
     assert f"resumes from the checkpoint of step {stopped[0]}" in second
     assert re.search(r"^goodput \d+\.\d% of \d+ s: .*init", second, re.MULTILINE)
     assert sorted(path.name for path in (tmp_path / RUN).iterdir() if "lock" in path.name) == []

@@ -1,4 +1,4 @@
-"""One run in launches of two, four and one process: the first is killed, and the second told to stop."""
+"""One run in two launches of two processes and one of one: the first is killed, and the second told to stop."""
 
 import re
 import signal
@@ -24,11 +24,10 @@ def test_a_run_survives(tmp_path, capsys):
     # No cache of compiled programs: only the first process writes one, and the others would come late where all meet.
     environment = {"RECJAX_DEAD_AFTER": str(LIMIT), "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
-    def start(processes, pause=0.2, **more):
-        arguments = [str(run), str(STEPS), str(pause)]
-        return Launched(PROGRAM, processes, arguments, 4 // processes, **environment, **more)
+    def start():
+        return Launched(PROGRAM, 2, [str(run), str(STEPS), "0.2"], 2, **environment)
 
-    with start(2) as launched:
+    with start() as launched:
         launched.wait_for(lambda: latest(run) >= 4)
         found = launched.output(0)
         assert (
@@ -43,10 +42,10 @@ def test_a_run_survives(tmp_path, capsys):
         assert "The same command resumes after the last checkpoint" in outputs[0]
 
     before = latest(run)
-    with start(4) as launched:
+    with start() as launched:
         launched.wait_for(lambda: latest(run) >= before + 2)
-        launched.processes[3].send_signal(signal.SIGINT)  # which it hands on to itself as SIGTERM
-        launched.processes[1].send_signal(signal.SIGHUP)  # likewise; another one of the same launch changes nothing
+        launched.processes[1].send_signal(signal.SIGINT)  # which it hands on to itself as SIGTERM
+        launched.processes[0].send_signal(signal.SIGHUP)  # likewise; another one of the same launch changes nothing
         outputs = launched.finish()
         assert f"resumes from the checkpoint of step {before}" in outputs[0]
         ends = set(re.findall(r"^process \d: (\d+) True$", "\n".join(outputs), re.MULTILINE))

@@ -15,6 +15,7 @@ from recjax.tokenizers.preparation import prepared
 from recjax.tokenizers.rq_vae import RQVAE
 from recjax.tokenizers.rq_vae_model import RQAutoencoder, RQVAEModel, quantised
 from recjax.tokenizers.training import VectorBatch
+from tests.drawn import drawn_for
 
 ITEMS, WIDTH, TOPICS, TASTES = 400, 12, 8, 8
 TINY = RQVAE(
@@ -150,7 +151,7 @@ def gradients(tokenizer: RQVAE, behaviour: int = 0, params: Any = None):
     batch: Any = VectorBatch(*map(np.asarray, (range(1, 65), np.concatenate(columns, axis=1, dtype=np.float32)[1:65])))
     model = tokenizer.model(WIDTH, behaviour)
     if params is None:
-        params = jax.jit(model.init)(jax.random.key(0), batch)
+        params = drawn_for(model.init, jax.random.key(0), batch)
     return jax.device_get((params, jax.jit(jax.grad(lambda p: model.loss(p, batch, jax.random.key(1))[0]))(params)))
 
 

@@ -19,6 +19,7 @@ from recjax.train.optimiser import Adam
 from recjax.train.state import abstract_start, initial_state, start_function
 from recjax.train.step import make_train_step
 from recjax.typing import InputError
+from tests.drawn import drawn
 
 ITEMS, ROWS, LENGTH = 500, 8, 6
 BARE = bare_items(ITEMS)
@@ -56,7 +57,8 @@ def compiled(name: str, sparse: bool, shape: tuple[int, int, int]):
         shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
         begin = jax.jit(start, out_shardings=shardings)
         step = make_train_step(model, optimiser, shardings=(shardings, None))
-        return mesh, lambda: begin(key, batch(0), BARE, None), step
+        held = jax.device_put(drawn(target.params), shardings.params)
+        return mesh, lambda: begin(key, batch(0), BARE, held), step
 
 
 @cache
