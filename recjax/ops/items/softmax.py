@@ -274,10 +274,7 @@ class _Items(NamedTuple):
 
 
 class _Statistics(NamedTuple):
-    """Of tokens [t]: greatest logit, sum of exp(logit - greatest), logit of the target; -1e30, 0 and 0 of no items.
-
-    That of the target is a product of its own: to find it among the logits, all would be read once more.
-    """
+    """Of tokens [t]: greatest logit, sum of exp(logit - greatest), logit of the target; -1e30, 0 and 0 of no items."""
 
     top: Array
     total: Array
@@ -285,7 +282,7 @@ class _Statistics(NamedTuple):
 
     @classmethod
     def of_target(cls, tokens: _Tokens, items: _Items) -> "_Statistics":
-        """Of no items but the target's, where it is one of this device's rows."""
+        """Of no items but the target, where its row is here: to find it among the logits, all would be read again."""
         x, targets, _ = tokens
         row = targets - items.first
         mine = (row >= 0) & (row < items.table.shape[0]) & (targets >= 1) & (targets <= items.last)
