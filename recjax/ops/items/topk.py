@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 
 from recjax.ops.items.chunks import REGISTER_ROWS, Rows, length_of, lists_and_ranks
 from recjax.ops.mesh_axes import axis_size
+from recjax.ops.products import transposed
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Bool, Float, Int
 
 QUERY_BLOCK = 256
@@ -262,24 +263,20 @@ def _over_blocks(part: Callable, users: Any, queries: tuple, rows: Rows):
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], jax.lax.map(ranked, inputs))
 
 
-def _dot(equation: str, users: Array, vectors: Array) -> Array:
-    users, vectors = users.astype(jnp.float32), vectors.astype(jnp.float32)
-    return jnp.einsum(equation, users, vectors, precision=jax.lax.Precision.HIGHEST)
-
-
 def _row_scores(users: Array, rows: tuple[Array, Array | None]) -> Array:
     vectors, bias = rows
     count = vectors.shape[0]
     # Rows that do not fill a vector register are summed in another order on some processors (AVX2), so that equal items
     # would no longer tie; none are left over when there are a multiple of `REGISTER_ROWS`.
-    filled = jnp.pad(vectors, [(0, -count % REGISTER_ROWS), (0, 0)])
-    scores = _dot("qd,cd->qc", users, filled)[:, :count]
+    filled = jnp.pad(vectors.astype(jnp.float32), [(0, -count % REGISTER_ROWS), (0, 0)])
+    scores = jnp.matmul(users.astype(jnp.float32), transposed(filled), precision=jax.lax.Precision.HIGHEST)[:, :count]
     return scores if bias is None else scores + bias
 
 
 def _pair_scores(users: Array, rows: tuple[Array, Array | None]) -> Array:
     vectors, bias = rows
-    scores = _dot("qd,qcd->qc", users, vectors)
+    users, vectors = users.astype(jnp.float32), vectors.astype(jnp.float32)
+    scores = jnp.einsum("qd,qcd->qc", users, vectors, precision=jax.lax.Precision.HIGHEST)
     return scores if bias is None else scores + bias
 
 
