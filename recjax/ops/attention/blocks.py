@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from recjax.ops.attention.pairs import MASKED, GapBias, Visible
 from recjax.ops.dropout import keep_mask
+from recjax.ops.products import row_max
 from recjax.typing import Array, Bool, Float, Int
 
 
@@ -77,7 +78,7 @@ def _mixed(scores: Array, allowed: Array, v: Array, key: Array | None, plan: Pla
         weights = jnp.where(allowed, jax.nn.silu(scores) * plan.share, 0.0)
         return jnp.einsum("bhlm,bhme->bhle", weights.astype(v.dtype), v)
     scores = jnp.where(allowed, scores, MASKED)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    weights = jnp.exp(scores - row_max(jax.lax.stop_gradient(scores))[..., None])
     # Dividing the output instead of the weights saves one pass over [l, l]; dropout commutes with it.
     total = jnp.sum(weights, axis=-1, keepdims=True)
     if key is not None and plan.dropout:
@@ -164,7 +165,7 @@ def _forward(
                 return top, total, mixed + pair.mix(jax.nn.silu(scores) * plan.share, index)
             # Where nothing is visible yet the maximum is `MASKED` and the sums are of no meaning; the first real score
             # shrinks them to exactly 0. Every query sees itself.
-            new_top = jnp.maximum(top, jnp.max(scores, axis=-1, keepdims=True))
+            new_top = jnp.maximum(top, row_max(scores)[..., None])
             weights, shrink = jnp.exp(scores - new_top), jnp.exp(top - new_top)
             total = total * shrink + jnp.sum(weights, axis=-1, keepdims=True)
             return new_top, total, mixed * shrink + pair.mix(pair.kept(weights, number, index), index)
