@@ -38,7 +38,7 @@ def traced(config: RunConfig, steps: int) -> tuple[str, dict[str, float], dict[s
     with tempfile.TemporaryDirectory() as name, jax.set_mesh(mesh):
         folder = Path(name)
         task = open_task(config, folder)
-        programs = programs_of(Alike.of(config, task.model, steps, mesh))
+        programs = programs_of(Alike.of(config, task.model, config.optim.warmup_steps + steps, mesh))
         key, items = jax.random.key(0), task.items[task.loader.catalog(0)]
         batches = [task.loader.batch(number) for number in range(steps)]
         target = programs.target(key, batches[0], items, task.params)
