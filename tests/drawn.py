@@ -21,5 +21,5 @@ def drawn(shapes: Any, seed: int = 0) -> Any:
 
 
 def drawn_for(init: Callable[..., Any], *given: Any) -> Any:
-    """What `drawn` gives for the parameters that `init` starts with for what it is given."""
+    """Drawn parameters, in the place of those that `init` would make of its arguments."""
     return drawn(jax.eval_shape(init, *given))

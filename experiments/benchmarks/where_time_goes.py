@@ -1,4 +1,4 @@
-"""Where the processor time of a training step goes: XLA's own trace of the compiled step, by kind of operation.
+"""Processor time of a training step by kind of operation, from XLA's own trace of the compiled step.
 
     RECJAX_DATA=... python experiments/benchmarks/where_time_goes.py sasrec_ml1m --set data.rows=70
 

@@ -61,7 +61,7 @@ def size_of(config: Mapping[str, Any], key: str, default: int | None = None, lea
 
 
 def same_text(rows: TokenRows) -> Bool[Array, "b l l"]:
-    """Which positions [query, key] are of one text."""
+    """Mask of the positions [query, key] of one text; padding is seen by none."""
     segments = rows.segments
     return (segments[:, :, None] == segments[:, None]) & (segments > 0)[:, None]
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.limits import COUNT, at_least, require
+from recjax.ops.mesh_axes import platform
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.sharding import data_size, local_rows, row_sharding, to_devices
 from recjax.text import folder
@@ -23,10 +24,8 @@ from recjax.text.rows import TokenRows
 from recjax.track.console import tracked
 from recjax.typing import DATA_AXIS, Array, Float, InputError, Int, Params
 
-BATCH_TOKENS = {"cpu": 2048}
-"""Tokens of a batch by platform: on a CPU what a block computes should stay in its caches."""
-
-BATCH_TOKENS_ELSEWHERE = 16384
+CPU_TOKENS, TOKENS = 2048, 16384
+"""Tokens of a batch, a device: on a CPU what a block computes should stay in its caches."""
 
 IN_FLIGHT = 2
 """Batches whose vectors have not been fetched yet, so that the device never waits for the host."""
@@ -90,7 +89,7 @@ def encode_texts(
     whole = NamedSharding(sharding.mesh, PartitionSpec())
     devices = data_size(sharding)
     if batch_tokens is None:
-        batch_tokens = devices * BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS_ELSEWHERE)
+        batch_tokens = devices * (CPU_TOKENS if platform() == "cpu" else TOKENS)
     params = jax.device_put(encoder.params, whole)
     embed = partial(
         _embed, module=encoder.module, pooling=encoder.pooling, normalise=encoder.normalise, replicated=whole

@@ -1,7 +1,8 @@
 """Texts in rows that they share: what an encoder computes is then texts, and next to no padding.
 
 Titles are short and of many lengths. Sorted by length and padded to a few widths, a fifth of what is computed is
-padding, and more where there are few texts; rows of 64 tokens with three or four titles each have a fiftieth.
+padding, and more where there are few texts; rows of 64 tokens with three or four titles each have a fiftieth. Unlike
+histories (`recjax.data.batches.packing`), texts are packed once, into rows of several lengths, of few texts each.
 """
 
 from collections.abc import Sequence
