@@ -78,7 +78,10 @@ def parts() -> list[tuple[str, float]]:
         seen = np.random.default_rng(3).integers(1, items, (users, 64)).astype(np.int32)
         given = normal(users, 64), normal(items + 1, 64, seed=1), seen
         found.append(
-            (f"top 20, {users:,} users of {items:,} items", milliseconds(lambda *x: masked_topk(*x, 20), *given))
+            (
+                f"top 20, {users:,} users of {items:,} items",
+                milliseconds(lambda users, table, seen: masked_topk(users, table, seen, 20), *given),
+            )
         )
     for rows, length in ((70, 200), (8, 2_048)):
         given, segments = (
