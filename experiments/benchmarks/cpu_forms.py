@@ -89,8 +89,8 @@ def parts() -> list[tuple[str, float]]:
             np.ones((rows, length), np.int32),
         )
 
-        def attend(*qkv: Any, segments: Any = segments) -> Any:
-            return jnp.sum(attention(*qkv, segments))
+        def attend(q: Any, k: Any, v: Any, segments: Any = segments) -> Any:
+            return jnp.sum(attention(q, k, v, segments))
 
         found.append((f"attention, {rows} x {length:,} x 64", milliseconds(attend, *given)))
         found.append(
