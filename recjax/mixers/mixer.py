@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.nn.dense import Dense
 from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Bool, Float, InputError, Int
 
@@ -200,9 +201,9 @@ class Mixer(nn.Module, ABC):
         bias: bool | None = None,
         dtype: Any = None,
         scale: float | None = None,
-    ) -> nn.Dense:
+    ) -> Dense:
         """A projection to `features`, by default `width`; `scale` is that of `kernel_init`."""
-        return nn.Dense(
+        return Dense(
             self.width if features is None else features,
             use_bias=self.use_bias if bias is None else bias,
             dtype=self.dtype if dtype is None else dtype,

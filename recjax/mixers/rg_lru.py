@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from recjax.limits import SIZE, between, divides, refuse, require, within
 from recjax.mixers.mixer import Capabilities, Mixer, at_last
+from recjax.nn.dense import Dense
 from recjax.nn.groups import ssm_params
 from recjax.ops.scan.elementwise import linear_scan
 from recjax.ops.scan.short_conv import short_conv
@@ -90,7 +91,7 @@ class RGLRUMixer(Mixer):
         kernel = self.param("kernel", nn.initializers.normal((0.01 / c.kernel) ** 0.5), (c.kernel, inner))
         bias = self.param("bias", nn.initializers.zeros, (inner,))
         u, recent = short_conv(
-            nn.Dense(inner, dtype=self.dtype, kernel_init=wide, name="input")(x),
+            Dense(inner, dtype=self.dtype, kernel_init=wide, name="input")(x),
             kernel,
             bias,
             starts=context.starts,
@@ -101,8 +102,8 @@ class RGLRUMixer(Mixer):
         h0 = None if state is None else state.hidden
         h, after = linear_scan(jnp.exp(log_a), scaled, h0=h0, starts=context.starts, valid=context.valid)
         x, h = at_last(x, last), at_last(h, last)
-        gate = jax.nn.gelu(nn.Dense(inner, dtype=self.dtype, kernel_init=wide, name="gate")(x))
-        y = nn.Dense(self.width, dtype=self.dtype, kernel_init=wide, name="output")(gate * h.astype(self.dtype))
+        gate = jax.nn.gelu(Dense(inner, dtype=self.dtype, kernel_init=wide, name="gate")(x))
+        y = Dense(self.width, dtype=self.dtype, kernel_init=wide, name="output")(gate * h.astype(self.dtype))
         return y, None if recent is None else RGLRUState(after, recent)
 
     def _gated(self, u: Float[Array, "b l e"], starts: Array) -> tuple[Array, Array]:

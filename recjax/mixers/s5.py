@@ -12,6 +12,7 @@ from jaxtyping import Complex
 from recjax.limits import SIZE, above, refuse, require, within
 from recjax.mixers.mixer import Capabilities, Mixer, SeqContext, at_last
 from recjax.mixers.parts.diagonal import product, real_product, states
+from recjax.nn.dense import Dense
 from recjax.nn.groups import ssm_params
 from recjax.ops.scan.ssm import legs_dplr, log_uniform
 from recjax.typing import Array, InputError, Int
@@ -116,7 +117,7 @@ class S5Mixer(Mixer):
         h, after = states(decays[0], inputs, context, self.causal, before, decays[1])
         y = 2 * real_product(at_last(h, last), output, self.dtype) + at_last(x, last) * skip.astype(self.dtype)
         if c.gate:
-            y *= jax.nn.sigmoid(nn.Dense(self.width, dtype=self.dtype, name="gate")(jax.nn.gelu(y)))
+            y *= jax.nn.sigmoid(Dense(self.width, dtype=self.dtype, name="gate")(jax.nn.gelu(y)))
         return y, S5State(after, time)
 
     def _discrete(self, ssm: Any, x: Array) -> tuple[Array, Array]:

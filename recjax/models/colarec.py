@@ -17,6 +17,7 @@ from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.parts.flat_codes import codes_of
 from recjax.models.parts.t5 import T5, T5Config
 from recjax.models.tiger import TIGER, History, TIGERModel
+from recjax.nn.dense import Dense
 from recjax.ops.items.softmax import EXCLUDED
 from recjax.typing import Array, Bool, Float, InputError, Int, Params
 
@@ -91,7 +92,7 @@ class TextT5(T5):
         width, dtype, init = self.config.width, jnp.dtype(self.config.dtype), nn.initializers.normal(1.0)
         self.word_table = self.param("words", init, (self.known_words, width))
         self.tasks = self.param("tasks", init, (2, width))
-        self.vector = nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init)
+        self.vector = Dense(width, use_bias=False, dtype=dtype, kernel_init=init)
 
     def __call__(self, inputs: Any, mask: Array, targets: Array) -> Array:
         states = self.encode(self.read(inputs), mask)

@@ -16,6 +16,7 @@ from recjax.limits import COUNT, refuse, require
 from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.parts.t5 import T5, FeedForward, T5Config
 from recjax.models.tiger import TIGER, TIGERModel
+from recjax.nn.dense import Dense
 from recjax.nn.norm import LayerNorm
 from recjax.typing import Array, Bool, Float, Int, Params
 
@@ -79,7 +80,7 @@ class Branches(nn.Module):
         table = self.param("places", init(0.02), (self.places, width))
         x = LayerNorm(dtype=dtype)(own + table[places].astype(dtype))
         q, k, v = (
-            nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init(width**-0.5), name=name)(x).reshape(
+            Dense(width, use_bias=False, dtype=dtype, kernel_init=init(width**-0.5), name=name)(x).reshape(
                 *x.shape[:-1], self.heads, -1
             )
             for name in ("query", "key", "value")

@@ -17,6 +17,7 @@ from recjax.limits import RATE, SIZE, above, require
 from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.parts.t5 import T5
 from recjax.models.tiger import TIGER, History, TIGERModel
+from recjax.nn.dense import Dense
 from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float, InputError, Int, Params
 
@@ -76,7 +77,7 @@ class ContextT5(T5):
         super().setup()
         width, init = self.config.width, nn.initializers.normal(1.0)  # vectors of length 1 to inputs like tokens
         dtype = jnp.dtype(self.config.dtype)
-        self.item, self.kind = (nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init) for _ in range(2))
+        self.item, self.kind = (Dense(width, use_bias=False, dtype=dtype, kernel_init=init) for _ in range(2))
         self.signs = self.param("signs", init, (2, width))
 
     def __call__(self, inputs: Any, mask: Array, targets: Array) -> Array:

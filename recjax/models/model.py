@@ -139,6 +139,13 @@ class Model(ABC):
         """Notes for reports on how the model ranks, as JSON values by label, such as the width of a search."""
         return {}
 
+    def row_bytes(self, batch: Any) -> int | None:
+        """Bytes of the states of a batch's row between layers; None where the loss of a row looks at others.
+
+        Where it does not, a step may take the batch in parts (`recjax.ops.parts`).
+        """
+        return None
+
     @property
     def row_tables(self) -> tuple[str, ...]:
         """Top-level parameters that training reads by rows alone, so that `recjax.train.rowwise` can update them so."""

@@ -32,6 +32,7 @@ from recjax.mixers.hybrid import HybridAttention
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
+from recjax.nn.dense import Dense
 from recjax.nn.norm import LayerNorm
 from recjax.ops.items.chunked_logsumexp import log_partition, shared_products
 from recjax.ops.items.embedding import lookup, lookup_shared, take_position
@@ -198,7 +199,7 @@ class RecGPTModule(nn.Module):
             x = self._aux(vectors, slots, init) * known[..., None, None]
         if config.own_width:
             own = self.param(OWN, nn.initializers.zeros, (self.rows, config.own_width))
-            read = nn.Dense(width, use_bias=False, name=f"{OWN}_in")(jnp.take(own, places, axis=0, mode="clip"))
+            read = Dense(width, use_bias=False, name=f"{OWN}_in")(jnp.take(own, places, axis=0, mode="clip"))
             x = x + read[:, :, None, :] * np.sqrt(config.own_width)
         if self.sizes:
             table = self.param("codes", init, (sum(self.sizes), width))
@@ -213,11 +214,11 @@ class RecGPTModule(nn.Module):
         anchor = self._anchor(vectors, segments, jnp.tile(jnp.arange(length), (rows, 1)) if at is None else at)
         # Divided by the fan-in (Yang et al. 2022): the first steps of Adam move every weight alike, and would else move
         # the prediction by more than the anchor's length and undo what it knows.
-        head = nn.Dense(self.vector_width, kernel_init=nn.initializers.zeros, name="vector")
+        head = Dense(self.vector_width, kernel_init=nn.initializers.zeros, name="vector")
         predicted = anchor + head(out) / (slots * width)
         if config.metric_rank:
-            narrow = nn.Dense(config.metric_rank, use_bias=False, kernel_init=init, name="metric_in")(anchor)
-            wide = nn.Dense(self.vector_width, use_bias=False, kernel_init=nn.initializers.zeros, name="metric_out")
+            narrow = Dense(config.metric_rank, use_bias=False, kernel_init=init, name="metric_in")(anchor)
+            wide = Dense(self.vector_width, use_bias=False, kernel_init=nn.initializers.zeros, name="metric_out")
             predicted = predicted + wide(narrow)
         predicted = predicted * jnp.exp(self.param("gain", nn.initializers.zeros, (self.vector_width,)))
         temperature = self.param("temperature", nn.initializers.constant(np.log(config.temperature)), ())
@@ -228,7 +229,7 @@ class RecGPTModule(nn.Module):
         if self.sizes:
             parts.append(out * self.param("code_share", nn.initializers.zeros, ()))
         if config.own_width:
-            parts.append(nn.Dense(config.own_width, use_bias=False, name=f"{OWN}_out")(out))
+            parts.append(Dense(config.own_width, use_bias=False, name=f"{OWN}_out")(out))
         return jnp.concatenate([*parts, out] if self.sizes else parts, axis=-1)
 
     def _aux(self, vectors: Array, slots: int, init: Any) -> Array:

@@ -22,6 +22,7 @@ from recjax.data.items import CODES, VECTORS, Items
 from recjax.decode.scoring import CodeSum
 from recjax.limits import COUNT, LAYERS, RATE, SIZE, at_least, divides, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
+from recjax.nn.dense import Dense
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.attention.dense import attend_keys, attention
@@ -113,7 +114,7 @@ class _Block(nn.Module):
     ) -> Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         rows, width = x.shape[0], config.width
-        dense = lambda size, name: nn.Dense(  # noqa: E731
+        dense = lambda size, name: Dense(  # noqa: E731
             size, dtype=dtype, kernel_init=nn.initializers.normal(0.02), name=name
         )
         dropout = Dropout(config.dropout)
@@ -178,7 +179,7 @@ class RecGPTPublishedModule(nn.Module):
         spread = lambda array: jnp.repeat(array, config.slots, axis=1)  # noqa: E731
         x = LayerNorm(EPSILON, name="norm_seq")(jnp.take(table, flat(tokens), axis=0, mode="clip"))
         parts = vectors.reshape(vectors.shape[0], -1, config.aux_width)
-        aux = nn.Dense(config.width, use_bias=False, dtype=dtype, kernel_init=init, name="linear_layer")(parts)
+        aux = Dense(config.width, use_bias=False, dtype=dtype, kernel_init=init, name="linear_layer")(parts)
         x = x + LayerNorm(EPSILON, name="norm_aux")(aux) * spread(real)[..., None]
         index = flat(positions[..., None] * config.slots + jnp.arange(config.slots))
         x = Dropout(config.dropout)((x + jnp.take(places, index, axis=0, mode="clip")).astype(dtype))

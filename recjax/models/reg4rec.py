@@ -19,6 +19,7 @@ from recjax.limits import COUNT, RATE, SIZE, above, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts.flat_codes import check_codes, codes_of
 from recjax.models.parts.t5 import T5, T5Config
+from recjax.nn.dense import Dense
 from recjax.ops.activation import unit
 from recjax.ops.items.embedding import take_position
 from recjax.ops.items.softmax import EXCLUDED
@@ -97,7 +98,7 @@ class SetT5(T5):
         super().setup()
         slots, width, dtype = len(self.sizes), self.config.width, jnp.dtype(self.config.dtype)
         self.vectors = self.param("codes", nn.initializers.normal(1.0), (slots, self.room, width))
-        self.merge = [nn.Dense(width, dtype=dtype), nn.Dense(width, dtype=dtype)]
+        self.merge = [Dense(width, dtype=dtype), Dense(width, dtype=dtype)]
         init = nn.initializers.normal(width**-0.5)
         self.up, self.down = (self.param(name, init, (slots, width, width)) for name in ("up", "down"))
 

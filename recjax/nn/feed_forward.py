@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.nn.dense import Dense
 from recjax.nn.dropout import Dropout
 from recjax.nn.lora import AdaptedDense, LoRA
 from recjax.typing import Array
@@ -34,9 +35,9 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        hidden = nn.Dense(self.inner, kernel_init=self.kernel_init, dtype=self.dtype, name="up")(x)
+        hidden = Dense(self.inner, kernel_init=self.kernel_init, dtype=self.dtype, name="up")(x)
         hidden = Dropout(self.dropout)(ACTIVATIONS[self.activation](hidden))
-        output = nn.Dense(x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name="down")(hidden)
+        output = Dense(x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name="down")(hidden)
         return Dropout(self.dropout)(output)
 
 

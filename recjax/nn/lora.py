@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from recjax.limits import SIZE, above, require
 from recjax.nn.groups import FROZEN
+from recjax.ops.products import projected
 from recjax.typing import Array, Params
 
 ADAPTERS = "lora"
@@ -60,7 +61,7 @@ class AdaptedDense(nn.Module):
     def __call__(self, x: Array) -> Array:
         width = x.shape[-1]
         x = x.astype(self.dtype)
-        y = x @ self.param("kernel", self.kernel_init, (width, self.features)).astype(self.dtype)
+        y = projected(x, self.param("kernel", self.kernel_init, (width, self.features)).astype(self.dtype))
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         if self.lora is None or self.name not in self.lora.targets:

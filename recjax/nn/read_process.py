@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.nn.dense import Dense
 from recjax.typing import Array, Bool, Float
 
 
@@ -28,7 +29,7 @@ class ReadProcess(nn.Module):
             there: False where there is none.
         """
         width = start.shape[-1]
-        memory = nn.Dense(width, name="read")(members)
+        memory = Dense(width, name="read")(members)
         cell, carry = nn.OptimizedLSTMCell(width, name="cell"), (start, jnp.zeros_like(start))
         seen = jnp.concatenate([jnp.zeros_like(start)] * 2, axis=-1)
         for _ in range(self.steps):
@@ -36,4 +37,4 @@ class ReadProcess(nn.Module):
             scores = jnp.where(there, jnp.einsum("bld,bd->bl", memory, query), -1e9)
             shares = jax.nn.softmax(scores) * there.any(axis=1, keepdims=True)
             seen = jnp.concatenate([query, jnp.einsum("bl,bld->bd", shares, memory)], axis=-1)
-        return nn.Dense(width, name="write")(seen)
+        return Dense(width, name="write")(seen)

@@ -4,9 +4,12 @@ import jax
 
 
 def axis_size(name: str) -> int:
-    """Devices along a mesh axis; 1 when no mesh is set or the mesh lacks the axis."""
+    """Devices along a mesh axis that are not taken apart yet.
+
+    1 when no mesh is set, the mesh lacks the axis, or the caller is one of its devices, inside a `shard_map` over it.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return dict(mesh.shape).get(name, 1) if mesh is not None else 1
+    return 1 if name in mesh.manual_axes else dict(mesh.shape).get(name, 1)
 
 
 def dividing_axis(name: str, size: int) -> str | None:

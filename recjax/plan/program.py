@@ -102,7 +102,7 @@ def trace_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
     step: Any = make_train_step(
         inputs.model,
         config.optim.build(total, inputs.model.row_tables),
-        accumulate=config.train.accumulate,
+        accumulate=config.train.accumulate or 1,  # host devices stand for others, which take a batch whole
         ema=config.train.ema,
         rate=config.optim.rate(total),
         shardings=(jax.tree.map(lambda leaf: leaf.sharding, inputs.state), NamedSharding(mesh, PartitionSpec())),

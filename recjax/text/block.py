@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.nn.dense import Dense
 from recjax.nn.norm import LayerNorm
 from recjax.text.rows import TokenRows
 from recjax.typing import Array, Bool, Float, InputError, Int, shorten
@@ -103,8 +104,8 @@ class PostNormBlock(nn.Module):
         hidden = ACTIVATIONS[self.sizes.activation](self._dense(self.sizes.inner, "up")(x))
         return LayerNorm(self.sizes.epsilon, self.dtype, name="norm")(x + self._dense(width, "down")(hidden))
 
-    def _dense(self, width: int, name: str) -> nn.Dense:
-        return nn.Dense(width, dtype=self.dtype, name=name)
+    def _dense(self, width: int, name: str) -> Dense:
+        return Dense(width, dtype=self.dtype, name=name)
 
 
 def tensor_names(layers: int, shared: Mapping[str, str], in_block: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from recjax.mixers.attention import Attention
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
+from recjax.nn.dense import Dense
 from recjax.ops.fsq import Bound, bound, centred, round_through
 from recjax.tokenizers.training import VectorBatch
 from recjax.typing import Array, Float, Params
@@ -45,9 +46,9 @@ class FSQAutoencoder(nn.Module):
         """Digit coordinates before rounding, and the reconstruction."""
         rows, width = vectors.shape
         inner = width // self.slots
-        activations = nn.Dense(len(self.levels), name="project")(vectors.reshape(rows, self.slots, inner))
+        activations = Dense(len(self.levels), name="project")(vectors.reshape(rows, self.slots, inner))
         coordinates = bound(activations, self.levels, self.bound)
-        x = nn.Dense(inner, name="unproject")(centred(round_through(coordinates), self.levels))
+        x = Dense(inner, name="unproject")(centred(round_through(coordinates), self.levels))
         x = x + self.param("positions", nn.initializers.normal(0.02), (self.slots, inner))
         stack = Stack(
             pattern=(Attention(heads=self.heads, dropout=self.dropout),),
@@ -62,8 +63,8 @@ class FSQAutoencoder(nn.Module):
         ones = jnp.ones((rows, self.slots), jnp.int32)
         x = Encoder(stack, name="decoder")(x, SeqContext(ones, jnp.cumsum(ones, axis=1) - 1))
         x = x[:, -1] if self.last_only else x.reshape(rows, width)
-        x = nn.relu(nn.Dense(width, name="hidden")(x))
-        return coordinates, nn.Dense(width, name="output")(x)
+        x = nn.relu(Dense(width, name="hidden")(x))
+        return coordinates, Dense(width, name="output")(x)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.nn.dense import Dense
 from recjax.ops.balanced import balanced_clusters, balancing_prices, squared_distances
 from recjax.ops.contrast import info_nce
 from recjax.ops.items.softmax import EXCLUDED
@@ -47,12 +48,12 @@ class RQAutoencoder(nn.Module):
     diverse: bool = False
 
     def setup(self) -> None:
-        self.encoder = [nn.Dense(width) for width in (*self.hidden, self.width)]
-        self.decoder = [nn.Dense(width) for width in (*self.hidden[::-1], self.inputs)]
+        self.encoder = [Dense(width) for width in (*self.hidden, self.width)]
+        self.decoder = [Dense(width) for width in (*self.hidden[::-1], self.inputs)]
         shape = (self.slots, self.clusters, self.width)
         self.codebooks = self.param("codebooks", _uniform(1.0 / self.clusters), shape)
         if self.behaviour:
-            self.project = nn.Dense(self.behaviour, use_bias=False)
+            self.project = Dense(self.behaviour, use_bias=False)
         if self.diverse:
             self.groups = self.param("groups", nn.initializers.zeros, shape[:2])
 
@@ -249,7 +250,7 @@ def _squares(differences: Float[Array, "b slots w"]) -> Float[Array, " b"]:
     return jnp.sum(jnp.mean(jnp.square(differences), axis=-1), axis=-1)
 
 
-def _through(layers: list[nn.Dense], x: Array) -> Array:
+def _through(layers: list[Dense], x: Array) -> Array:
     for layer in layers[:-1]:
         x = nn.relu(layer(x))
     return layers[-1](x)

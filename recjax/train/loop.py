@@ -247,9 +247,10 @@ def _resume(run_dir: Path, task: Task, checkpoints: Checkpoints, steps: list[int
     return _Beginning(state, step, progress, (*notes, f"resumes from the checkpoint of step {step}"))
 
 
-def check_parts(rows: int, accumulate: int, mesh: Mesh) -> None:
+def check_parts(rows: int, accumulate: int | None, mesh: Mesh) -> None:
     """Raises InputError where a batch cannot be split into so many parts on the mesh."""
     devices = mesh.shape[DATA_AXIS]
+    accumulate = accumulate or 1
     if rows % (accumulate * devices):
         raise InputError(
             f"a batch of {rows} rows cannot be split into train.accumulate = {accumulate} parts on a data axis of "

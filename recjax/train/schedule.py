@@ -21,7 +21,8 @@ class Train:
         metric: what "better" is measured by, larger being better: a figure of the first evaluator, or one of another as
             `NAME.METRIC`.
         validation_users: how many users validation looks at, or None for all.
-        accumulate: parts a batch is split into to save memory; the result is that of the whole batch.
+        accumulate: parts a batch is split into to save memory; the result is that of the whole batch. None: on a CPU as
+            many as leave its cache room for a part, where rows do not see each other; otherwise one.
         ema: decay of a moving average of the parameters, which is then what is evaluated and used; None for none.
         save_every: steps between checkpoints, or None for one at each validation. The best is always saved.
         keep: latest checkpoints that are kept, beside the best; with one alone, there is nothing to fall back on.
@@ -44,7 +45,7 @@ class Train:
     patience: int | None = None
     metric: str = "ndcg@10"
     validation_users: int | None = None
-    accumulate: int = 1
+    accumulate: int | None = None
     ema: float | None = None
     save_every: int | None = None
     keep: int = 2

@@ -7,18 +7,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import Items
 from recjax.late import optax
 from recjax.models.model import Model, WeightedSums, checked_loss
 from recjax.nn.groups import filled, split_frozen
+from recjax.ops.mesh_axes import axis_size
 from recjax.ops.norms import global_norm
+from recjax.ops.parts import parts_of, split_rows
 from recjax.parallel.mesh import ShardState
 from recjax.parallel.sharding import over_data
 from recjax.train.rowwise import RowwiseAdam
 from recjax.train.state import TrainState, sharding_rules
-from recjax.typing import Array, InputError, Params
+from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, InputError, Params
+
+PART_BYTES = 250_000
+"""Bytes of the states of a part of a batch, see `recjax.ops.parts`; the backward pass reads as much again."""
+
+MOST_PARAMETERS = 1 << 24
+"""Bytes of parameters up to which batches are split by themselves: each part adds a gradient of that size."""
 
 TrainStep = Callable[[TrainState, Batch, Items], tuple[TrainState, WeightedSums]]
 
@@ -27,7 +36,7 @@ def make_train_step(
     model: Model,
     optimiser: optax.GradientTransformation | RowwiseAdam,
     *,
-    accumulate: int = 1,
+    accumulate: int | None = None,
     ema: float | None = None,
     rate: optax.Schedule | None = None,
     shardings: Any = None,
@@ -43,7 +52,7 @@ def make_train_step(
         model: whose loss is minimised.
         optimiser: turns gradients into updates; it is told the gradient's norm, `grad_norm`.
         accumulate: parts into which a batch's rows are split, one after another, to save memory. The gradient is
-            that of the whole batch: parts count by their weight.
+            that of the whole batch: parts count by their weight. None: as many as suit the device.
         ema: decay of the moving average of parameters; the state must carry one.
         rate: learning rate by step, to be reported.
         shardings: of the state and of the sums, so that the state leaves the step laid out as it came.
@@ -55,7 +64,7 @@ def make_train_step(
         InputError: parts or an average with an optimiser that updates by rows.
     """
     if isinstance(optimiser, RowwiseAdam):
-        if accumulate > 1 or ema is not None:
+        if (accumulate or 1) > 1 or ema is not None:
             raise InputError(
                 f"optim.sparse serves neither parts of a batch (train.accumulate = {accumulate}) nor a moving average "
                 f"(train.ema = {ema})"
@@ -69,7 +78,7 @@ def make_train_step(
 def _dense_step(
     model: Model,
     optimiser: optax.GradientTransformation,
-    accumulate: int,
+    accumulate: int | None,
     ema: float | None,
     rate: optax.Schedule | None,
     shard: ShardState,
@@ -152,35 +161,73 @@ def _blend(average: Params, params: Params, decay: float) -> Params:
 
 
 def _gradients(
-    model: Model, trained: Params, frozen: Params, batch: Batch, items: Items, key: Array, accumulate: int
+    model: Model, trained: Params, frozen: Params, batch: Batch, items: Items, key: Array, accumulate: int | None
 ) -> tuple[Params, WeightedSums]:
     """Gradient of the weighted mean loss of the whole batch in the trained parameters, and the sums of all parts."""
 
-    def loss(trained: Params, batch: Batch, items: Items, key: Array) -> tuple[Array, WeightedSums]:
+    def loss(trained: Params, frozen: Params, batch: Batch, items: Items, key: Array) -> tuple[Array, WeightedSums]:
         return checked_loss(model, filled(trained, frozen), batch, items, key)
 
     compute = jax.grad(loss, has_aux=True)
-    if accumulate == 1:
-        return compute(trained, batch, items, key)
-    parts = jax.tree.map(lambda x: _split_rows(x, accumulate), batch)
+    if accumulate is None and (count := _parts(model, trained, batch)) > 1:
+        return _over_devices(compute, count, trained, frozen, batch, items, key)
+    if accumulate is None or accumulate == 1:
+        return compute(trained, frozen, batch, items, key)
+    parts = jax.tree.map(lambda x: split_rows(x, accumulate), batch)
+    return _mean(*_added(compute, trained, frozen, parts, items, key, jnp.arange(accumulate)))
+
+
+def _added(
+    compute: Any, trained: Params, frozen: Params, parts: Any, items: Items, key: Array, numbers: Array
+) -> tuple[Params, WeightedSums]:
+    """Sums over parts of a batch, one after another: of gradients, by the weight of the parts, and of what is logged.
+
+    `numbers` [parts] tell the parts' random numbers apart.
+    """
 
     def add(total: Params, part: tuple[Array, Batch]) -> tuple[Params, WeightedSums]:
-        index, rows = part
-        grads, sums = compute(trained, rows, items, jax.random.fold_in(key, index))
+        number, rows = part
+        grads, sums = compute(trained, frozen, rows, items, jax.random.fold_in(key, number))
         weight = sums["loss"][1]
         return jax.tree.map(lambda t, g: t + weight * g, total, grads), sums
 
     zeros = jax.tree.map(jnp.zeros_like, trained)
-    total, sums = jax.lax.scan(add, zeros, (jnp.arange(accumulate), parts))
-    sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+    total, sums = jax.lax.scan(add, zeros, (numbers, parts))
+    return total, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+
+
+def _mean(total: Params, sums: WeightedSums) -> tuple[Params, WeightedSums]:
     weight = jnp.maximum(sums["loss"][1], 1e-9)
     return jax.tree.map(lambda t: t / weight, total), sums
 
 
-def _split_rows(x: Array, parts: int) -> Array:
-    """[b, ...] -> [parts, b / parts, ...], part p holding rows p, p + parts, ...
+def _over_devices(
+    compute: Any, count: int, trained: Params, frozen: Params, batch: Batch, items: Items, key: Array
+) -> tuple[Params, WeightedSums]:
+    """Gradients of `count` parts, each on one device, exchanged once.
 
-    Strided, because rows are sharded in contiguous blocks: each device then finds its share of every part in its own
-    rows, and nothing moves.
+    Part p is the p-th stretch of rows, wherever it is computed, so that dropout is the same on any number of devices.
     """
-    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+    devices = axis_size(DATA_AXIS)
+    each = count // devices
+
+    def local(trained: Params, frozen: Params, batch: Batch, items: Items, key: Array) -> tuple[Params, WeightedSums]:
+        first = each * jax.lax.axis_index(DATA_AXIS) if devices > 1 else 0
+        parts = jax.tree.map(lambda x: x.reshape(each, -1, *x.shape[1:]), batch)
+        found = _added(compute, trained, frozen, parts, items, key, first + jnp.arange(each))
+        return jax.lax.psum(found, DATA_AXIS) if devices > 1 else found
+
+    if devices > 1:
+        whole, by_data = PartitionSpec(), PartitionSpec(DATA_AXIS)
+        # The sums are equal on all devices, which the checker cannot see.
+        local = jax.shard_map(local, in_specs=(whole, whole, by_data, whole, whole), out_specs=whole, check_vma=False)
+    return _mean(*local(trained, frozen, batch, items, key))
+
+
+def _parts(model: Model, trained: Params, batch: Any) -> int:
+    """Parts of a batch where nobody has said how many: those of `recjax.ops.parts` if rows do not see each other."""
+    each = model.row_bytes(batch)
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trained))
+    if each is None or held > MOST_PARAMETERS or axis_size(MODEL_AXIS) * axis_size(SEQ_AXIS) > 1:
+        return 1
+    return parts_of(jax.tree.leaves(batch)[0].shape[0], each, PART_BYTES)

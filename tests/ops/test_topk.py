@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AxisType
 
 from recjax.ops.items.topk import (
+    ACROSS_BLOCKS,
     DOT_PRODUCT,
     QUERY_BLOCK,
     Scorer,
@@ -185,6 +186,25 @@ def test_more_queries_than_a_block():
     scores = competing(raw_scores(users, table, bias), seen, 39)
     items, _ = masked_topk(users, table, seen, 5, bias=bias)
     np.testing.assert_array_equal(items, brute_topk(scores, 5)[0])
+
+
+@pytest.mark.parametrize(("shape", "chunk"), [((1, 1, 1), 2_000), ((1, 1, 1), 300), ((1, 2, 1), 300)])
+def test_many_queries_score_vectors_laid_across(shape, chunk):
+    """Once for all of them, whether or not rows come to a whole chunk; small integers tie."""
+    users, table, bias, seen = problem(QUERY_BLOCK * (ACROSS_BLOCKS * shape[0] - 1) + 5, 1_407, 6)
+    raw = raw_scores(users, table, bias)
+    scores = competing(raw, seen, 1_400)
+    targets = np.arange(len(users), dtype=np.int32) % 1_400 + 1
+    mesh = jax.make_mesh(shape, ("data", "model", "seq"), axis_types=(AxisType.Auto,) * 3)
+    ranked = jax.jit(
+        lambda *given: topk_and_rank_by(DOT_PRODUCT, *given, 5, n_items=1_400, chunk=chunk)  # both, of the same scores
+    )
+    with jax.set_mesh(mesh):
+        given = users, (table, bias), targets, seen
+        assert "f32[5,1408]" in str(jax.make_jaxpr(ranked)(*given)) or shape[1] > 1
+        items, ranks = jax.device_get(ranked(*given))
+    np.testing.assert_array_equal(items, brute_topk(scores, 5)[0])
+    np.testing.assert_array_equal(ranks, brute_rank(scores, raw, targets))
 
 
 def test_never_holds_queries_by_items():

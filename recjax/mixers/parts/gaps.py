@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.parts.cache import Cache
+from recjax.nn.dense import Dense
 from recjax.nn.norm import LayerNorm
 from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Float
@@ -43,6 +44,6 @@ class IntervalQuery(nn.Module):
 
     @nn.compact
     def __call__(self, days: Float[Array, "b l"]) -> Float[Array, "b l d"]:
-        inner = nn.Dense(max(self.width // 4, 1), use_bias=False, dtype=self.dtype, name="inner")(days[..., None])
-        outer = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="outer")(jax.nn.gelu(inner))
+        inner = Dense(max(self.width // 4, 1), use_bias=False, dtype=self.dtype, name="inner")(days[..., None])
+        outer = Dense(self.width, use_bias=False, dtype=self.dtype, name="outer")(jax.nn.gelu(inner))
         return LayerNorm(dtype=self.dtype, name="norm")(outer)

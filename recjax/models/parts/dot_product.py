@@ -14,9 +14,11 @@ from recjax.mixers.mixer import SeqContext
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats, Model, Rules, WeightedSums
 from recjax.models.parts.objectives import Objective
+from recjax.nn.dense import Dense
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import LayerNorm
 from recjax.ops.items.embedding import RowGradientTable, lookup, table_rows
+from recjax.ops.parts import by_parts
 from recjax.typing import Array, Float, InputError, Int, Params
 
 
@@ -81,7 +83,7 @@ class ItemSequenceEncoder(nn.Module):
         if state is not None:
             x, state = x
         if self.transform:
-            x = nn.Dense(width, dtype=dtype, kernel_init=init, name="transform")(x)
+            x = Dense(width, dtype=dtype, kernel_init=init, name="transform")(x)
             x = LayerNorm(dtype=dtype, name="transform_norm")(jax.nn.gelu(x))
         return x if state is None else (x, state)
 
@@ -153,6 +155,10 @@ class DotProductModel(Model):
         loss += sum(factor * part / jnp.maximum(present, 1.0) for factor, part, present in terms.values())
         sums = {name: (part, present) for name, (_, part, present) in terms.items()}
         return loss, {"loss": (loss * weight, weight), "objective": (total, weight), **sums}
+
+    def row_bytes(self, batch: Batch) -> int | None:
+        plain = (type(self).loss, type(self).terms) == (DotProductModel.loss, DotProductModel.terms)
+        return self._row_bytes(batch.items) if plain and self.objective.by_rows else None
 
     def terms(
         self, params: Params, batch: Batch, items: Items, hidden: Float[Array, "b l d"], key: Array | None
@@ -228,10 +234,13 @@ class DotProductModel(Model):
 
     def users(self, params: Params, queries: Queries) -> Float[Array, "q d"]:
         """User states at the last token of each query; only that position of the last layer is computed."""
-        hidden = self._apply(
-            params, queries.items, queries.positions, queries.segments, queries.timestamps, last=queries.last
-        )
-        return hidden.astype(jnp.float32)
+
+        def read(rows: tuple[Array, ...]) -> Array:
+            *inputs, last = rows
+            return self._apply(params, *inputs, last=last).astype(jnp.float32)
+
+        rows = (queries.items, queries.positions, queries.segments, queries.timestamps, queries.last)
+        return by_parts(read, rows, self._row_bytes(queries.items))
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> DotProduct:
         return self.state_scoring(params, self.users(params, queries), items)
@@ -286,6 +295,9 @@ class DotProductModel(Model):
     @property
     def item_rows(self) -> tuple[str, ...]:
         return (*self.row_tables, *(("bias",) if self.module.bias else ()))
+
+    def _row_bytes(self, items: Int[Array, "b l"]) -> int:
+        return items.shape[1] * self.module.stack.width * jnp.dtype(self.module.stack.dtype).itemsize
 
     def _apply(self, params, *inputs, key: Array | None = None, **options: Any) -> Any:
         rngs = None if key is None else {"dropout": key}

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recjax.nn.dense import Dense
 from recjax.nn.dropout import Dropout
 from recjax.ops.contrast import gaussian_kl, gaussian_w2
 from recjax.ops.items.embedding import take_position
@@ -28,7 +29,7 @@ class Process(nn.Module):
 
     def dense(self, name: str, x: Array, *widths: int) -> Array:
         for number, width in enumerate(widths):
-            x = nn.Dense(width, name=f"{name}_{number}")(jax.nn.gelu(x) if number else x)
+            x = Dense(width, name=f"{name}_{number}")(jax.nn.gelu(x) if number else x)
         return x
 
     def windows(self, x: Float[Array, "b l d"], there: Bool[Array, "b l"]) -> Float[Array, "b l d"]:

@@ -1,11 +1,12 @@
 """Training objectives of models that score an item by a dot product with its vector.
 
 An objective is a frozen dataclass; called, it returns the weighted sum of losses over the positions of a batch. The
-sampled ones differ in where negatives come from and in what they do with the scores.
+sampled ones differ in where negatives come from and in what they do with the scores. `by_rows` is true where the loss
+of a row is the same beside other rows.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ class FullSoftmax:
     """
 
     chunk_elements: int | None = None
+    by_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self, chunk_elements=COUNT)
@@ -70,6 +72,11 @@ class Negatives:
 
     def __post_init__(self) -> None:
         require(self, count=SIZE)
+
+    @property
+    def by_rows(self) -> bool:
+        """True if rows have negatives of their own, drawn without a look at other rows."""
+        return self.share != "batch" and self.sampling != "in-batch"
 
     def draw(self, batch: Batch, key: Array, stats: ItemStats) -> Int[Array, "..."]:
         """Item ids: [b, l, n], [b, n] or [n], by `share`."""
@@ -162,8 +169,16 @@ class SampledSoftmax:
     def __post_init__(self) -> None:
         require(self, negatives=SIZE)
 
+    @property
+    def by_rows(self) -> bool:
+        return self.source.by_rows
+
+    @property
+    def source(self) -> Negatives:
+        return Negatives(self.negatives, self.sampling, self.share)
+
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
-        source = Negatives(self.negatives, self.sampling, self.share)
+        source = self.source
         positive, negative, allowed, ids = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
         if self.log_q:
             negative = negative - source.log_rate(ids, stats)
@@ -175,6 +190,7 @@ class BCE:
     """Binary cross-entropy with negatives outside the history, SASRec's own loss (Kang & McAuley 2018, eq. 6)."""
 
     negatives: int = 1
+    by_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self, negatives=SIZE)
@@ -204,8 +220,16 @@ class GBCE:
     def __post_init__(self) -> None:
         require(self, negatives=SIZE, t=within(0, 1))
 
+    @property
+    def by_rows(self) -> bool:
+        return self.source.by_rows
+
+    @property
+    def source(self) -> Negatives:
+        return Negatives(self.negatives, self.sampling, self.share)
+
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
-        source = Negatives(self.negatives, self.sampling, self.share)
+        source = self.source
         positive, negative, allowed, _ = _scores(hidden, table, bias, batch, source.draw(batch, key, stats))
         beta = gbce_beta(stats.items, self.negatives, self.t)
         return _weighted(gbce(positive, negative, allowed, beta), batch)
@@ -216,6 +240,7 @@ class BPR:
     """Bayesian personalised ranking with negatives outside the history (Rendle et al. 2009)."""
 
     negatives: int = 1
+    by_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self, negatives=SIZE)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, above, refuse, require, within
+from recjax.nn.dense import Dense
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import RMSNorm
 from recjax.typing import Array, Bool, Dtype, Float, Int
@@ -343,6 +344,6 @@ def _norm(config: T5Config) -> RMSNorm:
     return RMSNorm(epsilon=config.epsilon, dtype=jnp.dtype(config.dtype))
 
 
-def _dense(config: T5Config, width: int, deviation: float, name: str | None = None) -> nn.Dense:
+def _dense(config: T5Config, width: int, deviation: float, name: str | None = None) -> Dense:
     init = nn.initializers.normal(deviation)
-    return nn.Dense(width, use_bias=False, dtype=jnp.dtype(config.dtype), kernel_init=init, name=name)
+    return Dense(width, use_bias=False, dtype=jnp.dtype(config.dtype), kernel_init=init, name=name)

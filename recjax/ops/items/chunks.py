@@ -6,12 +6,13 @@ Where further groups have the very score of the `k`-th, their ids would decide, 
 """
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from recjax.ops.products import transposed
 from recjax.typing import Array, Bool, Float, Int
 
 FOLDS = 16
@@ -34,6 +35,7 @@ class Rows(NamedTuple):
         first: id of row 0, below 1 where the catalog starts further down.
         last: largest item id.
         axis: name of the mesh axis that rows are sharded over, or None.
+        across: `table` as arrays [..., r], where chunks are scored by the scorer's `columns`; or None.
     """
 
     scorer: Any
@@ -42,10 +44,18 @@ class Rows(NamedTuple):
     first: Array | int
     last: Array | int
     axis: str | None
+    across: Any = None
 
     @property
     def length(self) -> int:
         return length_of(self.table)
+
+    def laid_across(self) -> "Rows":
+        """The same rows, scored by the scorer's `columns`."""
+        if self.length < WIDE:
+            return self
+        filled = self.length + -self.length % REGISTER_ROWS
+        return self._replace(across=jax.tree.map(lambda x: transposed(_padded_to(x, filled, 0)), self.table))
 
     def total(self, x: Array) -> Array:
         """Sum over all owners of rows."""
@@ -180,6 +190,13 @@ def length_of(tree: Any) -> int:
     return jax.tree.leaves(tree)[0].shape[0]
 
 
+def _padded_to(x: Array, size: int, axis: int) -> Array:
+    """The array with zeros behind it up to a size along one axis."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, widths)
+
+
 def _exchanged(found: _Found, rows: Rows, k: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Results from the findings of all owners of rows."""
     scores, ids, finite = found.scores, found.ids, found.finite
@@ -213,12 +230,14 @@ def _chunks(users: Any, rows: Rows, chunk: int) -> tuple[Any, Callable[[Any], _S
     def scored(masks: tuple[Array, Array, Array, Array]) -> _Scored:
         start, ids, items, open_ = masks
 
-        def cut(x: Array) -> Array:
+        def cut(x: Array, axis: int) -> Array:
             if count == 1:
-                return jnp.pad(x, [(0, width - size)] + [(0, 0)] * (x.ndim - 1))
-            return jax.lax.dynamic_slice_in_dim(x, start, width)
+                return _padded_to(x, width, axis)
+            return jax.lax.dynamic_slice_in_dim(x, start, width, axis)
 
-        return _Scored(rows.scorer.rows(users, jax.tree.map(cut, rows.table)), ids, items, open_)
+        across = rows.across is not None
+        score, table, axis = (rows.scorer.columns, rows.across, -1) if across else (rows.scorer.rows, rows.table, 0)
+        return _Scored(score(users, jax.tree.map(partial(cut, axis=axis), table)), ids, items, open_)
 
     # Masks are made before the loop: in it, XLA would compare ids anew for each query.
     return (starts, ids, items, open_), scored

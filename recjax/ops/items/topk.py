@@ -18,12 +18,14 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from recjax.ops.items.chunks import REGISTER_ROWS, Rows, length_of, lists_and_ranks
-from recjax.ops.mesh_axes import axis_size
-from recjax.ops.products import transposed
+from recjax.ops.mesh_axes import axis_size, platform
 from recjax.typing import DATA_AXIS, MODEL_AXIS, Array, Bool, Float, Int
 
 QUERY_BLOCK = 256
 """Most queries scored at a time on a device."""
+
+ACROSS_BLOCKS = 4
+"""Blocks of queries from which on a CPU scores item vectors that have been laid across once for all of them."""
 
 ITEM_CHUNK = 16_384
 """Most items scored at a time on a device: 16 MB of scores for a block of queries."""
@@ -36,11 +38,13 @@ class Scorer(NamedTuple):
         rows: (queries [q, ...], rows [c, ...]) -> float32 [q, c].
         pairs: (queries [q, ...], rows [q, c, ...]) -> float32 [q, c], each query with rows of its own.
         multiple: the number of queries scored at a time is a multiple of this.
+        columns: `rows` of arrays [..., c] whose last axis is that of rows, or None.
     """
 
     rows: Callable[[Any, Any], Array]
     pairs: Callable[[Any, Any], Array]
     multiple: int = 1
+    columns: Callable[[Any, Any], Array] | None = None
 
 
 @partial(jax.jit, static_argnames=("k", "n_items", "chunk"))
@@ -254,6 +258,9 @@ def _over_blocks(part: Callable, users: Any, queries: tuple, rows: Rows):
         x = jnp.pad(x, [(0, blocks * block - count)] + [(0, 0)] * (x.ndim - 1))
         return x.reshape(blocks, block, *x.shape[1:])
 
+    if blocks >= ACROSS_BLOCKS and platform() == "cpu" and rows.scorer.columns is not None:
+        rows = rows.laid_across()
+
     def ranked(inputs):
         return part(inputs[0], *inputs[1], rows)
 
@@ -265,11 +272,16 @@ def _over_blocks(part: Callable, users: Any, queries: tuple, rows: Rows):
 
 def _row_scores(users: Array, rows: tuple[Array, Array | None]) -> Array:
     vectors, bias = rows
-    count = vectors.shape[0]
+    return _column_scores(users, (vectors.T, bias))
+
+
+def _column_scores(users: Array, columns: tuple[Array, Array | None]) -> Array:
+    vectors, bias = columns
+    count = vectors.shape[1]
     # Rows that do not fill a vector register are summed in another order on some processors (AVX2), so that equal items
     # would no longer tie; none are left over when there are a multiple of `REGISTER_ROWS`.
-    filled = jnp.pad(vectors.astype(jnp.float32), [(0, -count % REGISTER_ROWS), (0, 0)])
-    scores = jnp.matmul(users.astype(jnp.float32), transposed(filled), precision=jax.lax.Precision.HIGHEST)[:, :count]
+    filled = jnp.pad(vectors.astype(jnp.float32), [(0, 0), (0, -count % REGISTER_ROWS)])
+    scores = jnp.matmul(users.astype(jnp.float32), filled, precision=jax.lax.Precision.HIGHEST)[:, :count]
     return scores if bias is None else scores + bias
 
 
@@ -282,7 +294,7 @@ def _pair_scores(users: Array, rows: tuple[Array, Array | None]) -> Array:
 
 # A product with a single vector may sum the last few items in another order than the rest, so that equal items no
 # longer tie; one with several vectors does not.
-DOT_PRODUCT = Scorer(_row_scores, _pair_scores, multiple=8)
+DOT_PRODUCT = Scorer(_row_scores, _pair_scores, 8, _column_scores)
 """Users [q, d] with tables (vectors [n, d], bias [n] or None)."""
 
 

@@ -72,7 +72,7 @@ def _mixed(x: Array, kernel: Array, bias: Array | None, starts: Array, before: A
 
 def _from_the_left(arrays: Any) -> Any:
     """Positions of the device before this one; zeros on the first."""
-    pairs = [(device, device + 1) for device in range(axis_size(SEQ_AXIS) - 1)]
+    pairs = [(device, device + 1) for device in range(jax.lax.axis_size(SEQ_AXIS) - 1)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, SEQ_AXIS, pairs), arrays)
 
 
