@@ -16,6 +16,7 @@ from recjax.data.batches.views import Batch
 from recjax.limits import COUNT, SIZE, require, within
 from recjax.models.model import ItemStats
 from recjax.ops.items.embedding import RowGradientTable, lookup, lookup_shared
+from recjax.ops.items.membership import in_history
 from recjax.ops.items.sampled_losses import bpr, gbce, gbce_beta, sampled_softmax
 from recjax.ops.items.softmax import full_softmax
 from recjax.typing import Array, Bool, Float, InputError, Int
@@ -114,9 +115,7 @@ def _in_history(drawn: Int[Array, "b *l n"], batch: Batch) -> Bool[Array, "b *l 
     """True if a drawn item stands in the same history of the same row, or is its target; of those of a row, in it."""
     if drawn.ndim == 2:
         return jnp.any(drawn[..., None] == jnp.concatenate([batch.items, batch.targets], axis=1)[:, None], axis=-1)
-    same = batch.segments[:, :, None] == batch.segments[:, None, :]
-    found = [jnp.any(same & (drawn[:, :, n, None] == batch.items[:, None, :]), axis=-1) for n in range(drawn.shape[2])]
-    return jnp.stack(found, axis=-1) | (drawn == batch.targets[..., None])
+    return in_history(drawn, batch.items, batch.segments) | (drawn == batch.targets[..., None])
 
 
 def _scores(hidden, table, bias, batch: Batch, drawn: Array):
