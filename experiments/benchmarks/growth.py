@@ -97,10 +97,10 @@ CASES: list[tuple[str, str, Sequence[int], Work]] = [
     ("training step, length 200", "rows", (16, 32, 64, 128), lambda rows: step(rows, 200)),
     ("training step, 4 rows", "length", (256, 512, 1_024, 2_048), lambda length: step(4, length)),
     ("training step, 8,192 positions", "length", (64, 256, 1_024, 4_096), lambda length: step(8_192 // length, length)),
-    ("full softmax with gradients, 1,000 tokens", "items", (12_500, 50_000, 200_000, 800_000), softmax),
-    ("top 20, 1,024 users", "items", (12_500, 50_000, 200_000, 800_000), lambda n: ranked(n, lists=True)),
-    ("rank, 1,024 users", "items", (12_500, 50_000, 200_000, 800_000), lambda n: ranked(n, lists=False)),
-    ("evidence counted, 100,000 items", "events", (125_000, 500_000, 2_000_000, 8_000_000), counted),
+    ("full softmax with gradients, 1,000 tokens", "items", (12_500, 50_000, 200_000), softmax),
+    ("top 20, 1,024 users", "items", (12_500, 50_000, 200_000), lambda n: ranked(n, lists=True)),
+    ("rank, 1,024 users", "items", (12_500, 50_000, 200_000), lambda n: ranked(n, lists=False)),
+    ("evidence counted, 100,000 items", "events", (125_000, 500_000, 2_000_000), counted),
     ("MiB sent by a device, data axis", "devices", (2, 4, 8), lambda n: sent(n, ("data",))),
     ("MiB sent by a device, model axis", "devices", (2, 4, 8), lambda n: sent(n, ("model",))),
 ]
@@ -111,10 +111,12 @@ def slope(sizes: Sequence[int], costs: Sequence[float]) -> float:
 
 
 def main() -> None:
+    jax.config.update("jax_num_cpu_devices", 8)  # what is timed takes one of them
     initialize()
     shown = contest.table(f"one core, load {contest.load():.1f}", ("work", "by", "sizes", "ms", "exponent", "last two"))
     for work, by, sizes, cost in CASES:
         costs = [cost(size) for size in sizes]
+        print(f"{work}: {', '.join(f'{one:,.1f}' for one in costs)}", flush=True)
         found = (f"{slope(sizes, costs):.2f}", f"{slope(sizes[-2:], costs[-2:]):.2f}")
         shown.add_row(work, by, ", ".join(f"{n:,}" for n in sizes), ", ".join(f"{c:,.1f}" for c in costs), *found)
     contest.CONSOLE.print(shown)
