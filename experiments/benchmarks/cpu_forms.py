@@ -74,7 +74,7 @@ def parts() -> list[tuple[str, float]]:
             return full_softmax(x, table, None, targets, jnp.ones(len(targets)), items=items)
 
         found.append((f"softmax, {tokens:,} tokens of {items:,} items", milliseconds(jax.grad(loss, (0, 1)), x, table)))
-    for users, items in ((2_048, 12_101), (1_024, 100_000)):
+    for users, items in ((2_048, 12_101), (1_024, 100_000), (8, 100_000)):
         seen = np.random.default_rng(3).integers(1, items, (users, 64)).astype(np.int32)
         given = normal(users, 64), normal(items + 1, 64, seed=1), seen
         found.append(

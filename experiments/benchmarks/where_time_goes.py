@@ -2,6 +2,9 @@
 
     RECJAX_DATA=... python experiments/benchmarks/where_time_goes.py sasrec_ml1m --set data.rows=70
 
+Before that whole steps are timed without a trace, and the pages counted that the operating system gives them
+(`--set train.accumulate=1` takes the batch whole).
+
 One device, on one core, since operations that several threads share are counted by their first part alone. Loops stand
 for what is inside them, which is listed by itself.
 """
@@ -9,7 +12,10 @@ for what is inside them, which is listed by itself.
 import argparse
 import os
 import re
+import resource
+import statistics
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -46,6 +52,13 @@ def traced(config: RunConfig, steps: int) -> tuple[str, dict[str, float], dict[s
         compiled: Any = programs.step(target)
         compiled = compiled.lower(state, batches[0], items).compile()
         state, _ = jax.block_until_ready(compiled(state, batches[0], items))
+        taken, faults = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for batch in batches:
+            started = time.process_time()
+            state, _ = jax.block_until_ready(compiled(state, batch, items))
+            taken.append(1e3 * (time.process_time() - started))
+        faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / steps
+        contest.CONSOLE.print(f"a step: {statistics.median(taken):.0f} ms of processor time, {faults:,.0f} page faults")
         with jax.profiler.trace(str(folder / "trace")):
             for batch in batches:
                 state, _ = jax.block_until_ready(compiled(state, batch, items))
@@ -68,7 +81,7 @@ def kind_of(name: str, opcode: str) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("recipe", nargs="?", default="sasrec_ml1m")
-    options.add_argument("--steps", type=int, default=3, help="steps that are traced (default %(default)s)")
+    options.add_argument("--steps", type=int, default=3, help="steps that are timed, and traced (default %(default)s)")
     options.add_argument("--top", type=int, default=12, help="instructions to list (default %(default)s)")
     options.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     chosen = options.parse_args()
@@ -77,13 +90,13 @@ def main() -> None:
     found = {match[1]: (match[2], match[3]) for match in map(INSTRUCTION.match, text.splitlines()) if match}
     own = {name: time for name, time in spent.items() if name in found and found[name][1] not in CONTAINERS}
     total, kinds = sum(own.values()), defaultdict(float)
-    for name, time in own.items():
-        kinds[kind_of(name, found[name][1])] += time
+    for name, taken in own.items():
+        kinds[kind_of(name, found[name][1])] += taken
     table = Table(title=f"{chosen.recipe}: {total / 1e6:.1f} ms of operations in a step, {len(own)} instructions")
     for column in ("kind or instruction", "shape", "times", "ms", "share"):
         table.add_column(column, justify="left" if column in ("kind or instruction", "shape") else "right")
-    for kind, time in sorted(kinds.items(), key=lambda pair: -pair[1]):
-        table.add_row(kind, "", "", f"{time / 1e6:.1f}", f"{time / total:.1%}")
+    for kind, taken in sorted(kinds.items(), key=lambda pair: -pair[1]):
+        table.add_row(kind, "", "", f"{taken / 1e6:.1f}", f"{taken / total:.1%}")
     table.add_section()
     for name in sorted(own, key=lambda name: -own[name])[: chosen.top]:
         shape = found[name][0].split("{")[0]
