@@ -20,7 +20,7 @@ PART_BYTES = 1_000_000
 
 
 def parts_of(rows: int, row_bytes: int, part_bytes: int) -> int:
-    """The number of parts of a batch, a multiple of the data axis, that come nearest to `part_bytes`; 1 on no CPU."""
+    """Parts of a batch, a multiple of the data axis, of as nearly `part_bytes` as may be; 1 elsewhere than on CPUs."""
     fitting = max(1.0, part_bytes / row_bytes)
     if jax.sharding.get_abstract_mesh().empty or platform() != "cpu" or rows <= fitting:
         return 1
