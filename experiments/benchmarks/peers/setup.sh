@@ -30,7 +30,8 @@ for peer in "${peers[@]}"; do
         torch) install torch ;;
         # RecTools 0.19 needs numpy below 2, and Lightning up to 2.5.2: later ones load checkpoints differently.
         rectools) install rectools "rectools[torch]==${RECTOOLS:-0.19.0}" "numpy<2" "pytorch-lightning<=2.5.2" ;;
-        replay) install replay "replay-rec[torch]==${REPLAY:-0.22.0}" ;;
+        # The extra of 0.22 may come without Lightning, which its training needs.
+        replay) install replay "replay-rec[torch]==${REPLAY:-0.22.0}" lightning ;;
         faiss) install faiss "faiss-cpu==${FAISS:-1.15.1}" ;;
         texts) install texts "sentence-transformers==${SENTENCE_TRANSFORMERS:-6.2.0}" "onnxruntime==${ONNXRUNTIME:-1.32.0}" onnx ;;
         *) echo "unknown peer '$peer', expected torch, rectools, replay, faiss or texts" >&2; exit 2 ;;
