@@ -43,9 +43,9 @@ def step(rows: int, length: int) -> float:
     """A training step of SASRec with one binary negative, every row full."""
     random = np.random.default_rng(0)
     ids = random.integers(1, ITEMS + 1, (rows, length), dtype=np.int32)
-    places = np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape)
+    places = np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape).copy()
     ones = np.ones(ids.shape, np.int32)
-    batch: Any = jax.device_put(Batch(ids, ones, places.copy(), np.roll(ids, -1, 1), ones.astype(np.float32)))
+    batch = Batch(*jax.device_put((ids, ones, places, np.roll(ids, -1, 1), ones.astype(np.float32))))
     stats = ItemStats(ITEMS, np.ones(ITEMS + 1, np.int64))
     model = SASRec(width=WIDTH, layers=2, heads=1, dropout=0.1, max_length=length, loss=BCE()).build(stats)
     optimiser, items = Adam(learning_rate=1e-3).build(1), bare_items(ITEMS)
@@ -62,10 +62,11 @@ def step(rows: int, length: int) -> float:
 
 def softmax(items: int, tokens: int = 1_000) -> float:
     x, table = cpu_forms.normal(tokens, WIDTH), cpu_forms.normal(items + 1, WIDTH, seed=1)
-    targets = np.random.default_rng(2).integers(1, items + 1, tokens).astype(np.int32)
+    targets: Any = np.random.default_rng(2).integers(1, items + 1, tokens).astype(np.int32)
+    weights: Any = np.ones(tokens, np.float32)
 
     def loss(x: Any, table: Any) -> Any:
-        return full_softmax(x, table, None, targets, np.ones(tokens, np.float32), items=items)
+        return full_softmax(x, table, None, targets, weights, items=items)
 
     return cpu_forms.milliseconds(jax.grad(loss, (0, 1)), x, table)
 
