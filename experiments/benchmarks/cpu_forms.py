@@ -63,26 +63,33 @@ def forms(tokens: int = 1213, items: int = 3456, width: int = 64) -> list[tuple[
     return [(name, milliseconds(*case)) for name, case in cases.items()]
 
 
+def softmax(tokens: int, items: int) -> float:
+    """The full softmax with gradients."""
+    x, table = normal(tokens, 64), 0.1 * normal(-(-(items + 1) // 128) * 128, 64, seed=1)
+    targets: Any = np.random.default_rng(2).integers(1, items + 1, tokens).astype(np.int32)
+
+    def loss(x: Any, table: Any) -> Any:
+        return full_softmax(x, table, None, targets, jnp.ones(tokens), items=items)
+
+    return milliseconds(jax.grad(loss, (0, 1)), x, table)
+
+
+def ranking(users: int, items: int, rank: Callable[..., Any] = lambda *given: masked_topk(*given, 20)) -> float:
+    """Lists, or what `rank` makes of users, item vectors and 64 seen items each."""
+    seen = np.random.default_rng(3).integers(1, items, (users, 64)).astype(np.int32)
+    return milliseconds(lambda *given: rank(*given), normal(users, 64), normal(items + 1, 64, seed=1), seen)
+
+
 def parts() -> list[tuple[str, float]]:
     """The full softmax with gradients, lists, and attention."""
-    found = []
-    for tokens, items in ((13_343, 3_416), (6_000, 12_101), (2_000, 100_000)):
-        x, table = normal(tokens, 64), 0.1 * normal(-(-(items + 1) // 128) * 128, 64, seed=1)
-        targets = np.random.default_rng(2).integers(1, items + 1, tokens).astype(np.int32)
-
-        def loss(x: Any, table: Any, targets: Any = targets, items: int = items) -> Any:
-            return full_softmax(x, table, None, targets, jnp.ones(len(targets)), items=items)
-
-        found.append((f"softmax, {tokens:,} tokens of {items:,} items", milliseconds(jax.grad(loss, (0, 1)), x, table)))
-    for users, items in ((2_048, 12_101), (1_024, 100_000), (8, 100_000)):
-        seen = np.random.default_rng(3).integers(1, items, (users, 64)).astype(np.int32)
-        given = normal(users, 64), normal(items + 1, 64, seed=1), seen
-        found.append(
-            (
-                f"top 20, {users:,} users of {items:,} items",
-                milliseconds(lambda users, table, seen: masked_topk(users, table, seen, 20), *given),
-            )
-        )
+    found = [
+        (f"softmax, {tokens:,} tokens of {items:,} items", softmax(tokens, items))
+        for tokens, items in ((13_343, 3_416), (6_000, 12_101), (2_000, 100_000))
+    ]
+    found += [
+        (f"top 20, {users:,} users of {items:,} items", ranking(users, items))
+        for users, items in ((2_048, 12_101), (1_024, 100_000), (8, 100_000))
+    ]
     for rows, length in ((70, 200), (8, 2_048)):
         given, segments = (
             [normal(rows, 1, length, 64, seed=seed) for seed in range(3)],

@@ -26,8 +26,7 @@ from recjax.data.items import bare_items
 from recjax.models.model import ItemStats
 from recjax.models.parts.objectives import BCE
 from recjax.models.sasrec import SASRec
-from recjax.ops.items.softmax import full_softmax
-from recjax.ops.items.topk import masked_rank, masked_topk
+from recjax.ops.items.topk import masked_rank
 from recjax.parallel.mesh import MeshShape
 from recjax.parallel.startup import initialize
 from recjax.train.optimiser import Adam
@@ -35,6 +34,7 @@ from recjax.train.state import initial_state
 from recjax.train.step import make_train_step
 
 WIDTH, ITEMS, CALLS = 64, 12_101, 5
+CATALOGS = (12_500, 50_000, 200_000)
 Work = Callable[[int], float]
 """Milliseconds at a size."""
 
@@ -60,23 +60,8 @@ def step(rows: int, length: int) -> float:
     return float(np.median(taken[1:]))
 
 
-def softmax(items: int, tokens: int = 1_000) -> float:
-    x, table = cpu_forms.normal(tokens, WIDTH), cpu_forms.normal(items + 1, WIDTH, seed=1)
-    targets: Any = np.random.default_rng(2).integers(1, items + 1, tokens).astype(np.int32)
-    weights: Any = np.ones(tokens, np.float32)
-
-    def loss(x: Any, table: Any) -> Any:
-        return full_softmax(x, table, None, targets, weights, items=items)
-
-    return cpu_forms.milliseconds(jax.grad(loss, (0, 1)), x, table)
-
-
-def ranked(items: int, users: int = 1_024, *, lists: bool) -> float:
-    seen = np.random.default_rng(3).integers(1, items, (users, 64)).astype(np.int32)
-    given = cpu_forms.normal(users, WIDTH), cpu_forms.normal(items + 1, WIDTH, seed=1), seen
-    if lists:
-        return cpu_forms.milliseconds(lambda users, table, seen: masked_topk(users, table, seen, 20), *given)
-    return cpu_forms.milliseconds(lambda users, table, seen: masked_rank(users, table, seen[:, 0], seen), *given)
+def rank(users: Any, table: Any, seen: Any) -> Any:
+    return masked_rank(users, table, seen[:, 0], seen)
 
 
 def counted(events: int, items: int = 100_000) -> float:
@@ -98,9 +83,14 @@ CASES: list[tuple[str, str, Sequence[int], Work]] = [
     ("training step, length 200", "rows", (16, 32, 64, 128), lambda rows: step(rows, 200)),
     ("training step, 4 rows", "length", (256, 512, 1_024, 2_048), lambda length: step(4, length)),
     ("training step, 8,192 positions", "length", (64, 256, 1_024, 4_096), lambda length: step(8_192 // length, length)),
-    ("full softmax with gradients, 1,000 tokens", "items", (12_500, 50_000, 200_000), softmax),
-    ("top 20, 1,024 users", "items", (12_500, 50_000, 200_000), lambda n: ranked(n, lists=True)),
-    ("rank, 1,024 users", "items", (12_500, 50_000, 200_000), lambda n: ranked(n, lists=False)),
+    (
+        "full softmax with gradients, 1,000 tokens",
+        "items",
+        (12_500, 50_000, 200_000),
+        lambda n: cpu_forms.softmax(1_000, n),
+    ),
+    ("top 20, 1,024 users", "items", CATALOGS, lambda n: cpu_forms.ranking(1_024, n)),
+    ("rank, 1,024 users", "items", CATALOGS, lambda n: cpu_forms.ranking(1_024, n, rank)),
     ("evidence counted, 100,000 items", "events", (125_000, 500_000, 2_000_000), counted),
     ("MiB sent by a device, data axis", "devices", (2, 4, 8), lambda n: sent(n, ("data",))),
     ("MiB sent by a device, model axis", "devices", (2, 4, 8), lambda n: sent(n, ("model",))),

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from recjax.ops.mesh_axes import axis_size, platform
 from recjax.typing import DATA_AXIS, Array
 
-PART_BYTES = 1_000_000
-"""Bytes of the states of a part on a device, between two layers."""
+FORWARD_BYTES = 1_000_000
+"""Bytes of the states between two layers of a part on a device, where there is no backward pass."""
 
 
 def parts_of(rows: int, row_bytes: int, part_bytes: int) -> int:
@@ -41,7 +41,7 @@ def split_rows(x: Array, parts: int) -> Array:
 def by_parts(function: Callable[[Any], Any], batch: Any, row_bytes: int) -> Any:
     """`function(batch)`, of arrays [b, ...] to arrays [b, ...] row by row, part after part."""
     rows = jax.tree.leaves(batch)[0].shape[0]
-    parts = parts_of(rows, row_bytes, PART_BYTES) // axis_size(DATA_AXIS)
+    parts = parts_of(rows, row_bytes, FORWARD_BYTES) // axis_size(DATA_AXIS)
     if parts <= 1:
         return function(batch)
     found = jax.lax.map(function, jax.tree.map(lambda x: split_rows(x, parts), batch))

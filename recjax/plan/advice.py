@@ -32,7 +32,7 @@ def nearest(config: RunConfig, attempt: Attempt) -> tuple[list[str], Estimate] |
 
 def _changes(config: RunConfig) -> Iterator[list[str]]:
     """Settings to try: first those that change no result, then rows over fewer bits, then fewer rows."""
-    parts, model, rows = config.train.accumulate or 1, config.mesh.model, config.data.rows
+    parts, model, rows = config.train.parts, config.mesh.model, config.data.rows
     yield from ([f"train.accumulate={parts * factor}"] for factor in (2, 4))
     yield ["model.remat=true"]
     if config.mesh.shard_state == "none":

@@ -87,7 +87,7 @@ def abstract_inputs(config: RunConfig, items: int, mesh: Mesh, text_width: int |
     stats = ItemStats(items, counts, features.row_shapes, sizes.get(CODES, ()), sizes)
     model: Model = config.model.build(stats)
     batch, queries, targets = _batches(config, items, mesh)
-    check_parts(config.data.rows, config.train.accumulate, mesh)
+    check_parts(config.data.rows, config.train.parts, mesh)
     with jax.set_mesh(mesh):
         optimiser = config.optim.build(_steps(config), model.row_tables)
         start = start_function(model, optimiser, ema=config.train.ema is not None, freeze=config.train.freeze)
@@ -102,7 +102,7 @@ def trace_training(config: RunConfig, inputs: Inputs, mesh: Mesh) -> jax.stages.
     step: Any = make_train_step(
         inputs.model,
         config.optim.build(total, inputs.model.row_tables),
-        accumulate=config.train.accumulate or 1,  # host devices stand for others, which take a batch whole
+        accumulate=config.train.parts,  # host devices stand for others, which take a batch whole
         ema=config.train.ema,
         rate=config.optim.rate(total),
         shardings=(jax.tree.map(lambda leaf: leaf.sharding, inputs.state), NamedSharding(mesh, PartitionSpec())),

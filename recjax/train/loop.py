@@ -219,7 +219,7 @@ def _prepare(
     """The state, fresh, of another run or of the latest sound checkpoint, laid out by the model's rules; the step."""
     programs = programs_of(Alike.of(config, task.model, total, mesh))
     key, batch, items = jax.random.key(config.seed), task.loader.batch(0), task.items[task.loader.catalog(0)]
-    check_parts(batch.items.shape[0], config.train.accumulate, mesh)
+    check_parts(batch.items.shape[0], config.train.parts, mesh)
     target = programs.target(key, batch, items, task.params)
     if steps := checkpoints.agreed_steps():
         beginning = _resume(run_dir, task, checkpoints, steps, target)
@@ -247,10 +247,9 @@ def _resume(run_dir: Path, task: Task, checkpoints: Checkpoints, steps: list[int
     return _Beginning(state, step, progress, (*notes, f"resumes from the checkpoint of step {step}"))
 
 
-def check_parts(rows: int, accumulate: int | None, mesh: Mesh) -> None:
+def check_parts(rows: int, accumulate: int, mesh: Mesh) -> None:
     """Raises InputError where a batch cannot be split into so many parts on the mesh."""
     devices = mesh.shape[DATA_AXIS]
-    accumulate = accumulate or 1
     if rows % (accumulate * devices):
         raise InputError(
             f"a batch of {rows} rows cannot be split into train.accumulate = {accumulate} parts on a data axis of "

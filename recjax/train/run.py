@@ -256,7 +256,7 @@ def _first_batch(
     loader = Loader(
         split.train if len(split.train) else made_up,
         data.view,
-        mesh.shape["data"] * (config.train.accumulate or 1),
+        mesh.shape["data"] * config.train.parts,
         data.row_length,
         config.seed,
         n_items=dataset.n_items,

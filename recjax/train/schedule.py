@@ -78,6 +78,11 @@ class Train:
         check_patterns(self, "freeze")
 
     @property
+    def parts(self) -> int:
+        """Parts that a batch has to be divisible into: those asked for."""
+        return self.accumulate or 1
+
+    @property
     def task_steps(self) -> int | None:
         """Steps that are left to the task itself."""
         if self.steps is None or self.pretrain is None:

@@ -23,7 +23,7 @@ from recjax.train.rowwise import RowwiseAdam
 from recjax.train.state import TrainState, sharding_rules
 from recjax.typing import DATA_AXIS, MODEL_AXIS, SEQ_AXIS, Array, InputError, Params
 
-PART_BYTES = 250_000
+STEP_BYTES = 250_000
 """Bytes of the states of a part of a batch, see `recjax.ops.parts`; the backward pass reads as much again."""
 
 MOST_PARAMETERS = 1 << 24
@@ -230,4 +230,4 @@ def _parts(model: Model, trained: Params, batch: Any) -> int:
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trained))
     if each is None or held > MOST_PARAMETERS or axis_size(MODEL_AXIS) * axis_size(SEQ_AXIS) > 1:
         return 1
-    return parts_of(jax.tree.leaves(batch)[0].shape[0], each, PART_BYTES)
+    return parts_of(jax.tree.leaves(batch)[0].shape[0], each, STEP_BYTES)

@@ -164,7 +164,7 @@ def test_texts_of_an_encoder_that_is_not_here_need_a_width(monkeypatch):
 )
 def test_the_nearest_setting_that_fits_is_the_least_disturbing(capacity, settings):
     def attempt(changed):
-        state, rest = 100 // changed.mesh.model, 30 // (changed.train.accumulate or 1)
+        state, rest = 100 // changed.mesh.model, 30 // changed.train.parts
         return (
             Estimate({}, state + min(rest, 10 * changed.data.rows), capacity, flops=0) if state <= capacity else state
         )

@@ -66,7 +66,7 @@ def test_number_of_parts(monkeypatch):
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_gradient_is_that_of_the_whole_batch_with_the_same_randomness_on_any_mesh(noise, monkeypatch):
-    monkeypatch.setattr(steps, "PART_BYTES", 200)
+    monkeypatch.setattr(steps, "STEP_BYTES", 200)
     batch = ToyLoader().batch(3)
     weights = np.array(batch.weights)
     weights[: ROWS // 4] = 0  # parts of very different weight, some of them without any
@@ -84,7 +84,7 @@ def test_gradient_is_that_of_the_whole_batch_with_the_same_randomness_on_any_mes
 
 
 def test_rows_that_see_each_other_and_large_models_are_not_parted(monkeypatch):
-    monkeypatch.setattr(steps, "PART_BYTES", 200)
+    monkeypatch.setattr(steps, "STEP_BYTES", 200)
     batch = ToyLoader().batch(3)
     with on((1, 1, 1)):
         assert "while" in stepped(ApartModel(noise=0.0), batch)[1]
@@ -114,7 +114,7 @@ def test_objectives_that_look_at_other_rows(loss, apart):
 @pytest.mark.parametrize("loss", [FullSoftmax(), SampledSoftmax(negatives=5)])
 def test_sasrec_trains_alike_on_any_number_of_devices(loss, monkeypatch):
     """With dropout and drawn negatives; islands of the loss are plain inside a device's own parts."""
-    monkeypatch.setattr(steps, "PART_BYTES", 1_000)
+    monkeypatch.setattr(steps, "STEP_BYTES", 1_000)
     batch = ToyLoader().batch(1)
     model = SASRec(width=8, layers=1, heads=1, dropout=0.5, max_length=batch.items.shape[1], loss=loss).build(STATS)
     found = []
@@ -126,7 +126,7 @@ def test_sasrec_trains_alike_on_any_number_of_devices(loss, monkeypatch):
 
 @pytest.mark.parametrize("shape", MESHES)
 def test_functions_of_rows_by_parts(shape, monkeypatch):
-    monkeypatch.setattr(parts, "PART_BYTES", 100)
+    monkeypatch.setattr(parts, "FORWARD_BYTES", 100)
     x, y = np.arange(16.0, dtype=np.float32).reshape(8, 2), np.arange(8, dtype=np.int32)
 
     def function(given):

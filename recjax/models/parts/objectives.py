@@ -148,8 +148,24 @@ def _weighted(losses: Array, batch: Batch) -> Array:
     return jnp.sum(jnp.where(batch.weights > 0, batch.weights * losses, 0.0))
 
 
+class _Sampling:
+    """What the losses have in common whose negatives come from where their settings say."""
+
+    negatives: int
+    sampling: Sampling
+    share: Sharing
+
+    @property
+    def source(self) -> Negatives:
+        return Negatives(self.negatives, self.sampling, self.share)
+
+    @property
+    def by_rows(self) -> bool:
+        return self.source.by_rows
+
+
 @dataclass(frozen=True)
-class SampledSoftmax:
+class SampledSoftmax(_Sampling):
     """Softmax cross-entropy against sampled negatives.
 
     Attributes:
@@ -167,14 +183,6 @@ class SampledSoftmax:
 
     def __post_init__(self) -> None:
         require(self, negatives=SIZE)
-
-    @property
-    def by_rows(self) -> bool:
-        return self.source.by_rows
-
-    @property
-    def source(self) -> Negatives:
-        return Negatives(self.negatives, self.sampling, self.share)
 
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         source = self.source
@@ -201,7 +209,7 @@ class BCE:
 
 
 @dataclass(frozen=True)
-class GBCE:
+class GBCE(_Sampling):
     """Generalised binary cross-entropy, gSASRec's loss (Petrov & Macdonald 2023).
 
     Attributes:
@@ -218,14 +226,6 @@ class GBCE:
 
     def __post_init__(self) -> None:
         require(self, negatives=SIZE, t=within(0, 1))
-
-    @property
-    def by_rows(self) -> bool:
-        return self.source.by_rows
-
-    @property
-    def source(self) -> Negatives:
-        return Negatives(self.negatives, self.sampling, self.share)
 
     def __call__(self, hidden, table, bias, batch: Batch, key, stats: ItemStats) -> Float[Array, ""]:
         source = self.source
