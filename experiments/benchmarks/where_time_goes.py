@@ -58,7 +58,9 @@ def traced(config: RunConfig, steps: int) -> tuple[str, dict[str, float], dict[s
             state, _ = jax.block_until_ready(compiled(state, batch, items))
             taken.append(1e3 * (time.process_time() - started))
         faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / steps
-        contest.CONSOLE.print(f"a step: {statistics.median(taken):.0f} ms of processor time, {faults:,.0f} page faults")
+        room = contest.gigabytes(compiled.memory_analysis().temp_size_in_bytes)
+        what = f"{statistics.median(taken):.0f} ms of processor time, {faults:,.0f} page faults, temporaries of {room}"
+        contest.CONSOLE.print(f"a step: {what}")
         with jax.profiler.trace(str(folder / "trace")):
             for batch in batches:
                 state, _ = jax.block_until_ready(compiled(state, batch, items))
