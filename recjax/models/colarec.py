@@ -4,7 +4,7 @@ Wang et al., Content-Based Collaborative Generation for Recommender Systems, CIK
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -49,6 +49,8 @@ class ColaRec(TIGER):
         ranking: weight of the loss of u.
         contrast: weight of the loss of q.
     """
+
+    orders: ClassVar[bool] = False
 
     words: str = "words"
     behaviour: str = "behaviour"
@@ -117,6 +119,9 @@ class ColaRecModel(TIGERModel):
 
     def read(self, t5: Any, tokens: Any) -> Float[Array, "b m d"]:
         return t5.read(tokens)
+
+    def row_bytes(self, batch: Batch) -> int:
+        return super().row_bytes(batch) // len(self.tokens.sizes) * (1 + self.stats.sizes[self.config.words][0])
 
     def history(self, source: Batch | Queries, items: Items) -> History:
         latest_first = -jnp.arange(source.items.shape[1])

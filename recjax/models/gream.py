@@ -72,6 +72,10 @@ class GREAMModel(TIGERModel):
     config: GREAM
 
     @property
+    def packing(self) -> bool:
+        return False
+
+    @property
     def refresh_every(self) -> Literal["start"]:
         return "start"
 
@@ -140,11 +144,11 @@ class GREAMModel(TIGERModel):
 
     def sampled(self, params: Params, history: History, trie: Trie, key: Array) -> Int[Array, "b n slots"]:
         """Items drawn code by code, each by its probability among those that the trie has after the codes before."""
-        tokens, mask = history
+        mask = history[1]
         rows, count = len(mask), self.config.samples
 
         def run(t5: T5) -> Array:
-            cache = t5.begin(t5.encode(self.read(t5, tokens), mask), mask)
+            cache = t5.begin(self.states(t5, history), mask)
             code, node, codes = (jnp.zeros((rows, count), jnp.int32), jnp.zeros((rows, count), jnp.int32), [])
             for slot in range(trie.slots):
                 hidden, cache = t5.step(cache, t5.embed(self.tokens.following(code, slot)))
@@ -161,11 +165,11 @@ class GREAMModel(TIGERModel):
         self, params: Params, history: History, trie: Trie, codes: Int[Array, "b n slots"]
     ) -> Float[Array, "b n"]:
         """Log-probability of items among those of the trie, by teacher forcing."""
-        tokens, mask = history
+        mask = history[1]
         rows, count, slots = codes.shape
 
         def run(t5: T5) -> Array:
-            states = t5.encode(self.read(t5, tokens), mask)
+            states = self.states(t5, history)
             many = (jnp.repeat(states, count, axis=0), jnp.repeat(mask, count, axis=0))
             hidden = t5.decode(self.written(t5, self.tokens.written(codes.reshape(-1, slots))), *many)
             node, total = jnp.zeros((rows, count), jnp.int32), jnp.zeros((rows, count))

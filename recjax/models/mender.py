@@ -4,7 +4,7 @@ Paischer et al., Preference Discerning with LLM-Enhanced Generative Retrieval, 2
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -45,6 +45,8 @@ class Mender(TIGER):
         unwanted: share of samples.
         most: nats.
     """
+
+    orders: ClassVar[bool] = False
 
     vectors: str = VECTORS
     kinds: str = "kinds"

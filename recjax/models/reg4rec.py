@@ -144,6 +144,9 @@ class REG4RecModel(Model):
     def notes(self) -> dict[str, Any]:
         return {"beam": self.config.beam or "every item", "order": self.config.order}
 
+    def row_bytes(self, batch: Batch) -> int:
+        return batch.items.shape[1] * self.config.width * jnp.dtype(self.config.dtype).itemsize
+
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         codes = codes_of(items, batch.items)
         return self.module.init(key, codes, batch.items > 0, codes[:, :1])["params"]

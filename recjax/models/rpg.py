@@ -127,6 +127,9 @@ class RPGModel(Model):
     def learned_positions(self) -> bool:
         return True
 
+    def row_bytes(self, batch: Batch) -> int:
+        return batch.items.shape[1] * self.module.stack.width * jnp.dtype(self.module.stack.dtype).itemsize
+
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         return self.module.init(key, codes_of(items, batch.items), batch.positions, batch.segments)["params"]
 

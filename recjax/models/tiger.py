@@ -5,8 +5,9 @@ the trie of the catalog's codes, which is made of the column `codes` on the devi
 training can be ranked.
 
 A row is one history with one target, that of its last position: `Prefixes(Shifted(targets=1))` and data.pack=false.
-There are no user tokens. A code's probability is among the codes of its slot, in the loss as in the scores, so the
-score of an item is its log-likelihood.
+With `causal`, rows are packed histories with a target at each position (`Shifted()`): items see those before them,
+so that one pass of the encoder serves all targets. There are no user tokens. A code's probability is among the codes of
+its slot, in the loss as in the scores, so the score of an item is its log-likelihood.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, Items
 from recjax.decode.scoring import Stepwise
 from recjax.decode.trie import device_trie
-from recjax.limits import COUNT, require
+from recjax.limits import COUNT, refuse, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
 from recjax.models.parts.t5 import T5, DecoderCache, T5Config
@@ -47,10 +48,12 @@ class TIGER(ModelConfig):
         dropout: rate on embeddings, attention weights, and outputs of parts.
         codes: rows of the token table for each slot, whatever the slot's size, so that parameters fit other catalogs.
         beam: prefixes kept after each code; None expands every prefix of the catalog: exact, for a few users at a time.
+        causal: items of a history see those before them and their own codes; otherwise all of the history.
         dtype: compute type; parameters are float32.
     """
 
     ranks_unseen: ClassVar[bool] = True
+    orders: ClassVar[bool] = True  # inputs are the items of a history in their order and nothing else
 
     width: int = 128
     layers: int = 4
@@ -60,10 +63,13 @@ class TIGER(ModelConfig):
     dropout: float = 0.1
     codes: int = 256
     beam: int | None = 50
+    causal: bool = False
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         require(self, beam=COUNT)
+        if self.causal and not self.orders:
+            refuse(self, "causal", "False, since its inputs are more than the items of a history in their order")
 
     def build(self, stats: ItemStats) -> "TIGERModel":
         """The model for a catalog whose items have codes."""
@@ -105,7 +111,12 @@ class TIGERModel(Model):
 
     @property
     def packing(self) -> bool:
-        return False
+        return self.config.causal
+
+    def row_bytes(self, batch: Batch) -> int:
+        tokens = batch.items.shape[1] * len(self.tokens.sizes)
+        tokens *= 1 + self.config.causal  # in the decoder as many again
+        return tokens * self.config.width * jnp.dtype(self.config.dtype).itemsize
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -120,10 +131,25 @@ class TIGERModel(Model):
         return self.tokens.history(source, items)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        weights = take_position(batch.weights, batch.last)
-        found = self.log_likelihood(params, batch, take_position(batch.targets, batch.last), items, key)
+        if self.config.causal:
+            weights, found = batch.weights, self.log_likelihoods(params, batch, items, key)
+        else:
+            weights = take_position(batch.weights, batch.last)
+            found = self.log_likelihood(params, batch, take_position(batch.targets, batch.last), items, key)
         total, weight = -jnp.sum(jnp.where(weights > 0, weights * found, 0.0)), jnp.sum(weights)
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
+
+    def log_likelihoods(self, params: Params, batch: Batch, items: Items, key: Array | None) -> Float[Array, "b l"]:
+        """Log-probabilities of the targets of all positions, each after the events of its history up to there."""
+        (tokens, _), slots = self.history(batch, items), len(self.tokens.sizes)
+        seen = self.seen(jnp.repeat(batch.segments, slots, axis=1))
+        codes = codes_of(items, batch.targets)
+
+        def run(t5: T5) -> Array:
+            states = t5.encode(self.read(t5, tokens), seen)
+            return self.likelihood_of(t5, states, seen[:, slots - 1 :: slots], codes)
+
+        return self._run(params, run, key)
 
     def log_likelihood(
         self, params: Params, source: Batch | Queries, targets: Int[Array, " b"], items: Items, key: Array | None = None
@@ -135,20 +161,35 @@ class TIGERModel(Model):
         self, params: Params, history: History, targets: Int[Array, " b"], items: Items, key: Array | None = None
     ) -> Float[Array, " b"]:
         """The same after anything that `read` reads."""
+        mask, codes = history[1], codes_of(items, targets)
+        return self._run(params, lambda t5: self.likelihood_of(t5, self.states(t5, history), mask, codes), key)
+
+    def states(self, t5: T5, history: History) -> Float[Array, "b m d"]:
+        """States of the encoder."""
         tokens, mask = history
-        codes = codes_of(items, targets)
-        return self._run(
-            params, lambda t5: self.likelihood_of(t5, t5.encode(self.read(t5, tokens), mask), mask, codes), key
-        )
+        return t5.encode(self.read(t5, tokens), self.seen(mask) if self.config.causal else mask)
+
+    def seen(self, histories: Int[Array, "b m"] | Bool[Array, "b m"]) -> Bool[Array, "b m m"]:
+        """Tokens that each token sees: those of its own item and of items before it.
+
+        Args:
+            histories: number of each token's history, 0 for padding.
+        """
+        item = jnp.arange(histories.shape[1]) // len(self.tokens.sizes)
+        same = histories[:, :, None] == histories[:, None]
+        return same & (histories > 0)[:, None] & (item[:, None] >= item)
 
     def likelihood_of(
-        self, t5: T5, states: Float[Array, "b m d"], mask: Bool[Array, "b m"], codes: Int[Array, "b slots"]
-    ) -> Float[Array, " b"]:
+        self, t5: T5, states: Float[Array, "b m d"], mask: Bool[Array, "b *k m"], codes: Int[Array, "b *k slots"]
+    ) -> Float[Array, "b *k"]:
         """The same of codes, after states of the encoder."""
-        hidden, total = t5.decode(self.written(t5, self.tokens.written(codes)), states, mask), jnp.zeros(len(codes))
-        for slot in range(codes.shape[1]):
-            found = jax.nn.log_softmax(t5.logits(hidden[:, slot], *self.tokens.span(slot)))
-            total += jnp.take_along_axis(found, codes[:, slot, None], axis=1)[:, 0]
+        hidden, total = (
+            t5.decode(self.written(t5, self.tokens.written(codes)), states, mask),
+            jnp.zeros(codes.shape[:-1]),
+        )
+        for slot in range(codes.shape[-1]):
+            found = jax.nn.log_softmax(t5.logits(hidden[..., slot, :], *self.tokens.span(slot)))
+            total += jnp.take_along_axis(found, codes[..., slot, None], axis=-1)[..., 0]
         return total
 
     def read(self, t5: T5, tokens: Any) -> Float[Array, "b m d"]:
@@ -170,8 +211,8 @@ class TIGERModel(Model):
         """Items by their likelihood after anything that `read` reads."""
 
         def begin(history: History) -> Writing:
-            tokens, mask = history
-            cache = self._run(params, lambda t5: t5.begin(t5.encode(self.read(t5, tokens), mask), mask))
+            mask = history[1]
+            cache = self._run(params, lambda t5: t5.begin(self.states(t5, history), mask))
             return Writing(cache, jnp.zeros((len(mask), 1, 0), jnp.int32))
 
         def step(cache: Writing, codes: Int[Array, "q b"]) -> tuple[Array, Writing]:

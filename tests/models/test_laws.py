@@ -384,6 +384,24 @@ def test_neighbours_in_a_row_and_padding_change_nothing(name):
 
 
 @every
+def test_rows_that_may_be_taken_apart_do_not_see_each_other(name):
+    run, loss = trained(name), loss_of(name)
+    with jax.set_mesh(run.mesh):
+        batch = opened(name).loader.host_batch(0)
+    if run.model.row_bytes(batch) is None:
+        pytest.skip("its batches are not taken in parts")
+    first = np.arange(len(batch.items)) < len(batch.items) // 2
+
+    def kept(rows: np.ndarray) -> Batch:
+        return jax.tree.map(lambda x: np.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, np.zeros_like(x)), batch)
+
+    parts = [kept(first), kept(~first)]
+    weights = [part.weights.sum() for part in parts]
+    mean = np.average([loss(run.params, part) for part in parts], weights=weights)
+    np.testing.assert_allclose(mean, loss(run.params, batch), rtol=1e-5)
+
+
+@every
 def test_padding_behind_a_history_changes_no_score(name):
     np.testing.assert_allclose(scores_of(name), scores_of(name, longer=True), rtol=1e-4, atol=1e-5)
 

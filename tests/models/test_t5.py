@@ -153,7 +153,7 @@ def test_dropout_needs_its_random_stream_and_logits_can_be_those_of_one_slot():
     assert not np.allclose(dropped, expected, atol=1e-3)
     logits = jax.jit(partial(module.apply, method=T5.logits), static_argnums=(2, 3))
     hidden = np.ones((2, 3, 8), np.float32)
-    np.testing.assert_array_equal(logits(params, hidden, 4, 9), np.asarray(logits(params, hidden))[..., 4:9])
+    np.testing.assert_allclose(logits(params, hidden, 4, 9), np.asarray(logits(params, hidden))[..., 4:9], rtol=1e-6)
 
 
 def test_a_beam_over_the_decoder_gives_paths_their_teacher_forced_scores():

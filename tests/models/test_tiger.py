@@ -19,6 +19,8 @@ from recjax.data.items import CODES, Items, bare_items, by_catalog, joined, on_d
 from recjax.evaluate.protocol import Evaluate, evaluate
 from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import recommend
+from recjax.models.colarec import ColaRec
+from recjax.models.mender import Mender
 from recjax.models.model import ItemStats
 from recjax.models.tiger import TIGER
 from recjax.parallel.mesh import MeshShape
@@ -36,6 +38,7 @@ ITEMS, SIZES = GROUPS * MEMBERS, (GROUPS, MEMBERS)
 SMALL = TIGER(width=16, layers=1, heads=2, channels=8, inner=32, dropout=0.1, codes=10, beam=ITEMS)
 MODEL = SMALL.build(ItemStats(ITEMS, np.ones(ITEMS + 1), {CODES: (2,)}, SIZES))
 EXACT = replace(MODEL, config=replace(SMALL, beam=None))
+CAUSAL = replace(MODEL, config=replace(SMALL, causal=True))
 
 
 def catalog(order: np.ndarray) -> Items:
@@ -110,6 +113,35 @@ def test_codes_that_mean_nothing_are_worse(train):
     # The member alone is unknown: log(8) nats. Items by their numbers take longer to learn than 60 steps.
     assert good < np.log(MEMBERS) + 0.5 < bad - 0.3
     assert good < before - 1
+
+
+def test_one_causal_pass_gives_what_every_prefix_of_packed_histories_gives(params):
+    rng = np.random.default_rng(3)
+    lengths, items = (3, 1, 2), rng.integers(1, ITEMS + 1, (1, 8), dtype=np.int32)
+    segments = np.array([[1, 1, 1, 2, 3, 3, 0, 0]], np.int32)
+    targets = np.where(segments > 0, rng.integers(1, ITEMS + 1, (1, 8), dtype=np.int32), 0)
+    packed = Batch(np.where(segments > 0, items, 0), segments, segments, targets, (segments > 0).astype(np.float32))  # pyright: ignore
+    found = np.asarray(jax.jit(CAUSAL.log_likelihoods, static_argnums=3)(params, packed, MEANT, None))[0]
+
+    prefixes = [
+        items[0, start : start + size]
+        for start, whole in zip((0, 3, 4), lengths, strict=True)
+        for size in range(1, whole + 1)
+    ]
+    rows = np.stack([np.pad(prefix, (0, LENGTH - len(prefix))) for prefix in prefixes])
+    held = (rows > 0).astype(np.int32)
+    queries = Queries(rows, held, held.sum(1), rows)  # pyright: ignore
+    for model, alike in ((CAUSAL, True), (MODEL, False)):  # MODEL: with all of a history seen
+        expected = jax.jit(model.log_likelihood)(params, queries, targets[0, : len(rows)], MEANT)
+        assert np.allclose(found[: len(rows)], expected, atol=1e-5) == alike
+    loss, sums = jax.jit(CAUSAL.loss, static_argnums=3)(params, packed, MEANT, None)
+    np.testing.assert_allclose([loss, sums["loss"][1]], [-found[: len(rows)].mean(), len(rows)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("system", [ColaRec, Mender])
+def test_systems_that_read_more_than_items_in_their_order_are_not_causal(system):
+    with pytest.raises(InputError, match="causal is True, expected False, since its inputs"):
+        system(causal=True)
 
 
 def lists(params, queries: Queries, items: Items) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -43,9 +43,10 @@ class FlatCodes:
         """Tokens to write slot `slot` after: those of the codes of the slot before it, or `START`."""
         return jnp.full_like(codes, START) if slot == 0 else 1 + (slot - 1) * self.room + codes
 
-    def written(self, codes: Int[Array, "b slots"]) -> Int[Array, "b slots"]:
+    def written(self, codes: Int[Array, "*b slots"]) -> Int[Array, "*b slots"]:
         """Tokens that stand before each slot of items that are known already, for teacher forcing."""
-        return jnp.pad(self.tokens(codes)[:, :-1], [(0, 0), (1, 0)], constant_values=START)
+        tokens = self.tokens(codes)
+        return jnp.concatenate([jnp.full_like(tokens[..., :1], START), tokens[..., :-1]], axis=-1)
 
     def history(self, source: Batch | Queries, items: Items) -> tuple[Int[Array, "b m"], Bool[Array, "b m"]]:
         """Tokens of the items of each row, and where they are no padding; m = length x slots."""

@@ -131,17 +131,21 @@ class T5(nn.Module):
         return self.table[tokens].astype(self.config.dtype)
 
     def encode(
-        self, inputs: Float[Array, "b m d"], mask: Bool[Array, "b m"], positions: Int[Array, "b m"] | None = None
+        self,
+        inputs: Float[Array, "b m d"],
+        mask: Bool[Array, "b m"] | Bool[Array, "b m m"],
+        positions: Int[Array, "b m"] | None = None,
     ) -> Float[Array, "b m d"]:
         """States of inputs.
 
         Args:
             inputs: vectors.
-            mask: where they are no padding.
+            mask: where they are no padding; or, of each input, which ones it sees.
             positions: between which gaps are counted; by default places in the row. Inputs may share one.
         """
         places = jnp.arange(inputs.shape[1])[None] if positions is None else positions
-        bias = jnp.where(mask[:, None, None, :], self.encoder_bias(places, places), MASKED)
+        seen = mask[:, None] if mask.ndim == 2 else mask
+        bias = jnp.where(seen[:, None], self.encoder_bias(places, places), MASKED)
         x = self.dropout(inputs.astype(self.config.dtype))
         for block in self.encoder:
             x = block(x, bias)
@@ -149,20 +153,21 @@ class T5(nn.Module):
 
     def decode(
         self,
-        inputs: Float[Array, "b t d"],
+        inputs: Float[Array, "b *k t d"],
         states: Float[Array, "b m d"],
-        mask: Bool[Array, "b m"],
+        mask: Bool[Array, "b *k m"],
         *,
         apart: bool = False,
-    ) -> Float[Array, "b t d"]:
+    ) -> Float[Array, "b *k t d"]:
         """Outputs of all positions at once, each of which sees itself, those before it, and the encoder's states.
 
+        A row may have k continuations, which do not see each other, each with states of its own to see: `mask`.
         With `apart` a position sees no other one: the inputs are questions without an order, answered in one pass.
         """
-        places = jnp.arange(inputs.shape[1])
+        places = jnp.arange(inputs.shape[-2])
         visible = places[:, None] == places if apart else places[:, None] >= places
         bias = jnp.where(visible, self.decoder_bias(places, places), MASKED)
-        hidden = _hidden(mask)
+        hidden = _hidden(mask if mask.ndim == 2 else jnp.repeat(mask, inputs.shape[-2], axis=1))
         x = self.dropout(inputs.astype(self.config.dtype))
         for block in self.decoder:
             x = block(x, bias, states, hidden)
@@ -213,11 +218,13 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def __call__(self, x: Array, bias: Array, states: Array | None = None, hidden: Array | None = None) -> Array:
-        """One block over whole rows [b, l, d]; biases are added to scores [b, h, l, m]."""
+        """One block over whole rows [b, *k, l, d]; biases are added to scores [b, *k, h, l, m]."""
         normed = self.own_norm(x)
         x = x + self.dropout(self.own(normed, self.own.remembered(normed), bias))
         if states is not None:
-            x = x + self.dropout(self.cross(self.cross_norm(x), self.cross.remembered(states), hidden))
+            # Continuations of a row see the same states: to cross-attention they are the positions of one row.
+            asking = self.cross_norm(x).reshape(len(x), -1, x.shape[-1])
+            x = x + self.dropout(self.cross(asking, self.cross.remembered(states), hidden).reshape(x.shape))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
     def step(self, x: Array, bias: Array, past: tuple, cross: tuple, hidden: Array) -> tuple[Array, tuple]:
@@ -230,7 +237,6 @@ class Block(nn.Module):
 
         own = tuple(grown(*pair) for pair in zip(past, self.own.remembered(normed), strict=True))
         x = x + self.own(normed, own, bias)[:, :, 0]
-        # Continuations of a row see the same states: to cross-attention they are the positions of one row.
         x = x + self.cross(self.cross_norm(x), tuple(held[:, 0] for held in cross), hidden)
         return x + self.feed_forward(self.feed_forward_norm(x)), own
 
@@ -335,9 +341,9 @@ def _buckets(gaps: Array, buckets: int, max_distance: int, both_sides: bool) -> 
     return offset + jnp.where(gaps < single, gaps, far)
 
 
-def _hidden(mask: Bool[Array, "b m"]) -> Float[Array, "b 1 1 m"]:
-    """The bias that leaves padding out."""
-    return jnp.where(mask, 0.0, MASKED)[:, None, None, :]
+def _hidden(mask: Bool[Array, "b *l m"]) -> Float[Array, "b 1 l m"]:
+    """The bias that leaves padding out, of all positions or of each; l is 1 for all."""
+    return jnp.where(mask, 0.0, MASKED)[:, None, None] if mask.ndim == 2 else jnp.where(mask, 0.0, MASKED)[:, None]
 
 
 def _norm(config: T5Config) -> RMSNorm:
