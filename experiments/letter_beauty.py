@@ -23,7 +23,6 @@ Hardware:  1 CPU core
 from typing import Any
 
 from recjax.config import RunConfig
-from recjax.data.batches.derived import Prefixes
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.data.features.behaviour import Behaviour
@@ -42,20 +41,20 @@ def config() -> RunConfig:
     tokenizer = RQVAE(slots=3, clusters=256, hidden=(256, 128), collaborative=0.02, diversity=1e-4, steps=400)
     return RunConfig(
         name="letter_beauty",
-        data=Data("amazon-beauty-2014", view=Prefixes(Shifted(max_length=10, targets=1)), rows=256, pack=False),
+        data=Data("amazon-beauty-2014", view=Shifted(max_length=20), rows=64),
         text=TextSpace((Channel(Hashed(256), whiten=False),)),
         items={"behaviour": Behaviour(64), "codes": Codes(tokenizer, behaviour="behaviour")},
-        model=TIGER(width=64, layers=2, heads=4, channels=16, inner=256, beam=20),
-        optim=AdamW(learning_rate=2e-3, weight_decay=0.035, warmup_steps=50, schedule="cosine"),
+        model=TIGER(width=64, layers=2, heads=4, channels=16, inner=256, beam=20, causal=True),
+        optim=AdamW(learning_rate=1e-2, weight_decay=0.035, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=2400, evaluate_every=400, validation_users=300),
+        train=Train(steps=4000, evaluate_every=500, validation_users=2000),
         evaluate=Evaluate(),
     )
 
 
 def tiny() -> dict[str, Any]:
     return {
-        "data.view.view.max_length": 12,
+        "data.view.max_length": 12,
         "items.behaviour.width": 8,
         "items.codes.tokenizer.steps": 3,
         "items.codes.tokenizer.clusters": 16,

@@ -26,7 +26,6 @@ Hardware:  1 CPU core
 """
 
 from recjax.config import RunConfig
-from recjax.data.batches.derived import Prefixes
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.evaluate.protocol import Evaluate
@@ -42,20 +41,20 @@ from recjax.train.optimiser import AdamW
 def config() -> RunConfig:
     return RunConfig(
         name="tiger_beauty",
-        data=Data("amazon-beauty-2014", view=Prefixes(Shifted(max_length=10, targets=1)), rows=256, pack=False),
+        data=Data("amazon-beauty-2014", view=Shifted(max_length=20), rows=64),
         text=TextSpace((Channel(Hashed(256), whiten=False),)),
         tokenizer=RQVAE(slots=3, clusters=256, hidden=(256, 128), steps=400),
-        model=TIGER(width=64, layers=2, heads=4, channels=16, inner=256, beam=20),
-        optim=AdamW(learning_rate=2e-3, weight_decay=0.035, warmup_steps=50, schedule="cosine"),
+        model=TIGER(width=64, layers=2, heads=4, channels=16, inner=256, beam=20, causal=True),
+        optim=AdamW(learning_rate=1e-2, weight_decay=0.035, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=2400, evaluate_every=400, validation_users=300),
+        train=Train(steps=4000, evaluate_every=500, validation_users=2000),
         evaluate=Evaluate(),
     )
 
 
 def tiny() -> dict[str, int]:
     return {
-        "data.view.view.max_length": 12,
+        "data.view.max_length": 12,
         "tokenizer.steps": 3,
         "tokenizer.clusters": 16,
         "model.width": 8,

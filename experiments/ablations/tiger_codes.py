@@ -1,12 +1,11 @@
 """recjax ablate tiger_codes
 
-Do codes made from texts say anything to TIGER, or are they names? `tiger_beauty` with its codes, and with the same
-codes permuted among the items: as many items at every code, and which one says nothing.
+Codes and how they are read, by one generator at one budget on amazon-beauty-2014 (`--set data.dataset=...` for another
+catalog): residual codes of texts; the same codes permuted among the items, which say nothing; codes of texts and of
+what users do (LETTER); codes of texts that are read in two branches (DiscRec).
 
-Expected:  ndcg@10 0.0120, hr@10 0.0235 by codes of texts; 0.0053, 0.0090 by permuted ones, 0.0066 +- 0.0018 less (2,000
-           test users, paired, one seed; 2,400 steps in two sittings of 1,200, each to the end of its rate): the codes
-           carry the texts. Permuted, validation is best at step 400 and falls after it
-Time:      42 to 50 minutes a cell, on one core shared with other work
+Expected:  TODO
+Time:      TODO
 Hardware:  1 CPU core a cell
 """
 
@@ -14,19 +13,34 @@ import dataclasses
 
 from recjax import recipes
 from recjax.config import RunConfig
+from recjax.data.features.columns import Codes
+from recjax.models.discrec import DiscRec
 from recjax.tokenizers.permuted import Permuted
+
+ALIGNED = ("collaborative", "diversity")
+"""Weights of LETTER's losses."""
 
 
 def config() -> RunConfig:
-    like = recipes.read("tiger_beauty").config
-    return dataclasses.replace(like, name="tiger_codes", tokenizer=Permuted(like.tokenizer, seed=None))
+    like = recipes.read("letter_beauty").config
+    tokenizer = dataclasses.replace(like.items["codes"].tokenizer, **dict.fromkeys(ALIGNED, 0.0))
+    codes = Codes(Permuted(tokenizer, seed=None), behaviour="behaviour")
+    model = DiscRec(**vars(like.model), collaborative=False)
+    train = dataclasses.replace(like.train, steps=2000, evaluate_every=400)
+    return dataclasses.replace(like, name="tiger_codes", items={**like.items, "codes": codes}, model=model, train=train)
 
 
 def tiny() -> dict[str, int]:
-    """`tiger_beauty`'s, inside the tokenizer that permutes."""
-    values = recipes.read("tiger_beauty").module.tiny()
-    return {key.replace("tokenizer.", "tokenizer.inner."): value for key, value in values.items()}
+    """`letter_beauty`'s, inside the tokenizer that permutes."""
+    values = recipes.read("letter_beauty").module.tiny()
+    return {key.replace("codes.tokenizer.", "codes.tokenizer.inner."): value for key, value in values.items()}
 
 
 def sweep() -> dict[str, dict[str, str]]:
-    return {"texts": {}, "permuted": {"tokenizer.seed": "0"}}
+    tokenizer = recipes.read("letter_beauty").config.items["codes"].tokenizer
+    return {
+        "texts": {},
+        "permuted": {"items.codes.tokenizer.seed": "0"},
+        "letter": {f"items.codes.tokenizer.inner.{name}": str(getattr(tokenizer, name)) for name in ALIGNED},
+        "discrec": {"model.collaborative": "true"},
+    }

@@ -22,9 +22,9 @@ from recjax.data.items import CODES, Items
 from recjax.decode.scoring import Stepwise
 from recjax.decode.trie import device_trie
 from recjax.limits import COUNT, refuse, require
-from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
+from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
 from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
-from recjax.models.parts.t5 import T5, DecoderCache, T5Config
+from recjax.models.parts.t5 import SHARDING_RULES, T5, DecoderCache, T5Config
 from recjax.ops.items.embedding import take_position
 from recjax.typing import Array, Bool, Float, Int, Params
 
@@ -199,6 +199,9 @@ class TIGERModel(Model):
     def written(self, t5: T5, tokens: Int[Array, "*b t"]) -> Float[Array, "*b t d"]:
         """Inputs of the decoder: the start and the codes of one item so far, each of which depends on none after it."""
         return t5.embed(tokens)
+
+    def sharding_rules(self) -> Rules:
+        return SHARDING_RULES
 
     def prepare(self, params: Params, items: Items) -> dict[str, Any]:
         del params

@@ -20,9 +20,17 @@ from recjax.limits import COUNT, LAYERS, RATE, SIZE, WIDEST, above, refuse, requ
 from recjax.nn.dense import Dense
 from recjax.nn.dropout import Dropout
 from recjax.nn.norm import RMSNorm
-from recjax.typing import Array, Bool, Dtype, Float, Int
+from recjax.typing import MODEL_AXIS, Array, Bool, Dtype, Float, Int
 
 FeedForwardKind = Literal["relu", "gated-gelu"]
+
+SHARDING_RULES = [
+    (r"(^|/)(query|key|value|up|linear)/kernel$", (None, MODEL_AXIS)),
+    (r"(^|/)(output|down)/kernel$", (MODEL_AXIS, None)),
+    (r".*", ()),
+]
+"""Layout of the parameters: heads and inner features over the model axis, so that each part of a block adds up over it
+once; a table of a few thousand tokens is whole everywhere."""
 
 MASKED = -1e30
 """Score of what is not seen: finite, so that a row of nothing but padding stays finite."""
