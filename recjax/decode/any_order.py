@@ -84,7 +84,7 @@ def path_scores(
         slot, own, values, broken = next_slot(place, scores, taken, used)
         finite &= ~broken
         size, live = own.shape[-1], scores > -jnp.inf
-        exists = _present(values, left, size)
+        exists = present(values, left, size)
         gained = jnp.where(exists & live[..., None], scores[..., None] + own, -jnp.inf).reshape(rows, -1)
         scores, best = jax.lax.top_k(gained, min(beam, gained.shape[1], n))
         parent, code = best // size, best % size
@@ -113,7 +113,7 @@ def _taken(x: Array, parent: Int[Array, "q b"]) -> Array:
     return jnp.take_along_axis(x, parent.reshape(*parent.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
-def _present(values: Int[Array, "q b n"], among: Bool[Array, "q b n"], size: int) -> Bool[Array, "q b size"]:
+def present(values: Int[Array, "q b n"], among: Bool[Array, "q b n"], size: int) -> Bool[Array, "q b size"]:
     """Flags of the values that some of the items have."""
     one = jnp.zeros(size, bool)
     return jax.vmap(jax.vmap(lambda own, held: one.at[own].max(held)))(values, among)

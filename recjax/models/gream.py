@@ -4,7 +4,6 @@ Hong et al., Generative Reasoning Recommendation via LLMs, 2025: SRPO, sparse-re
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +13,15 @@ from recjax.data.items import Items
 from recjax.decode.stepwise import children
 from recjax.decode.trie import Trie
 from recjax.limits import COUNT, above, at_least, refuse, require
-from recjax.models.model import ItemStats, Sweep, WeightedSums
+from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.parts.flat_codes import codes_of
 from recjax.models.parts.t5 import T5
+from recjax.models.parts.tuned import REFERENCE, Tuned, policy_loss, policy_of
 from recjax.models.tiger import TIGER, TRIE, History, TIGERModel
 from recjax.nn.groups import FROZEN
 from recjax.ops.items.embedding import take_position
-from recjax.ops.policy import clipped_loss, group_advantages, kl_estimate, pass_advantages
+from recjax.ops.policy import group_advantages, pass_advantages
 from recjax.typing import Array, Bool, Float, Int, Params
-
-REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class GREAM(TIGER):
 
 
 @dataclass(frozen=True)
-class GREAMModel(TIGERModel):
+class GREAMModel(Tuned, TIGERModel):
     """`GREAM` built for a catalog; it logs the mean reward, the share of hits, and pass@k of the samples."""
 
     config: GREAM
@@ -75,26 +73,12 @@ class GREAMModel(TIGERModel):
     def packing(self) -> bool:
         return False
 
-    @property
-    def refresh_every(self) -> Literal["start"]:
-        return "start"
-
-    def init(self, key: Array, batch: Batch, items: Items) -> Params:
-        params = super().init(key, batch, items)
-        return {**params, FROZEN: {REFERENCE: jax.tree.map(jnp.copy, params)}}
-
-    def refresh(self, params: Params, items: Items, sweep: Sweep) -> Params:
-        """The parameters before the first step, as the reference."""
-        del items, sweep
-        own = {name: each for name, each in params.items() if name != FROZEN}
-        return {**params, FROZEN: {REFERENCE: own}}
-
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         config, key = self.config, jax.random.key(0) if key is None else key
         weights = take_position(batch.weights, batch.last)
         target = codes_of(items, take_position(batch.targets, batch.last))
         history, trie = self.history(batch, items), self.prepare(params, items)[TRIE]
-        policy = {name: each for name, each in params.items() if name != FROZEN}
+        policy = policy_of(params)
         codes, rewards = self.drawn(jax.lax.stop_gradient(policy), history, trie, target, key)
         codes, rewards = jax.lax.stop_gradient((codes, rewards))
         hits = jnp.all(codes == target[:, None], axis=2)
@@ -102,19 +86,11 @@ class GREAMModel(TIGERModel):
         if config.passes:
             advantages += pass_advantages(hits, config.k)
         new = self.path_likelihood(policy, history, trie, codes)
-        reference = jax.lax.stop_gradient(self.path_likelihood(params[FROZEN][REFERENCE], history, trie, codes))
-        each = clipped_loss(new - jax.lax.stop_gradient(new), advantages, config.clip)
-        divergence = kl_estimate(new, reference)
-        weight = jnp.sum(weights)
-
-        def mean(values: Float[Array, "b n"]) -> tuple[Array, Array]:
-            return jnp.sum(jnp.where(weights > 0, weights * jnp.mean(values, axis=1), 0.0)), weight
-
-        (total, _) = mean(each + config.kl * divergence)
+        reference = self.path_likelihood(params[FROZEN][REFERENCE], history, trie, codes)
         none = jnp.prod((jnp.sum(~hits, axis=1)[:, None] - jnp.arange(config.k)).clip(0), axis=1)
         none = none / jnp.prod(config.samples - jnp.arange(config.k))
-        sums = {"reward": mean(rewards), "hits": mean(hits), f"pass@{config.k}": mean((1 - none)[:, None])}
-        return total / jnp.maximum(weight, 1.0), {"loss": (total, weight), "kl": mean(divergence), **sums}
+        means = {"reward": rewards, "hits": hits, f"pass@{config.k}": (1 - none)[:, None]}
+        return policy_loss(new, reference, advantages, weights, clip=config.clip, kl=config.kl, means=means)
 
     def rewards(self, codes: Int[Array, "b n slots"], target: Int[Array, "b slots"]) -> Float[Array, "b n"]:
         """1 for the target; the root of the share of the codes before the first wrong one, or 0."""

@@ -12,8 +12,9 @@ import pytest
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import CODES, bare_items
-from recjax.models.gream import GREAM, REFERENCE
+from recjax.models.gream import GREAM
 from recjax.models.model import ItemStats
+from recjax.models.parts.tuned import REFERENCE
 from recjax.models.tiger import TRIE
 from recjax.nn.groups import FROZEN
 from recjax.train.schedule import Calendar, Train
