@@ -72,4 +72,3 @@ def insert(
     start = (items, lengths, jnp.zeros_like(items), lengths < room, jnp.int32(0))
     items, lengths, order, _, _ = jax.lax.while_loop(going, step, start)
     return items, lengths, order
-

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from recjax.data.batches.hash_random import draw
@@ -11,7 +12,7 @@ from recjax.data.batches.histories import Histories
 from recjax.data.batches.views import Align, Batch, Placement, Queries, Relations, Samples
 from recjax.data.ranges import ranges
 from recjax.limits import LENGTH, require
-from recjax.typing import InputError
+from recjax.typing import Array, InputError, Int
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,12 @@ def _dropped(keys: np.ndarray, events: np.ndarray, count: np.ndarray) -> np.ndar
 def _put(array: np.ndarray, *parts: tuple[np.ndarray, np.ndarray | float]) -> None:
     for places, values in parts:
         array.reshape(-1)[places] = values
+
+
+def with_token(items: Int[Array, "q c"], lengths: Int[Array, " q"], n_items: int) -> Queries:
+    """Queries of events on the devices, as `Insertions` makes them: a class token before each; nothing is seen."""
+    token = jnp.full_like(items[:, :1], n_items + 1)
+    place = jnp.arange(items.shape[1] + 1)
+    there = place <= lengths[:, None]
+    shown = jnp.where(there, jnp.concatenate([token, items], axis=1), 0)
+    return Queries(shown, jnp.where(there, place, 0), lengths + 1, jnp.zeros_like(items[:, :0]))

@@ -78,9 +78,7 @@ def _backward(items: int, chunk_elements: int, kept: tuple[Array, Array, Array],
 
     def gradients(weights: Array) -> tuple[Array, ...]:
         def total(hidden: Array, table: Array, bias: Array) -> Array:
-            return full_softmax(
-                hidden, table, bias, nothing, weights, items=items, chunk_elements=chunk_elements
-            )
+            return full_softmax(hidden, table, bias, nothing, weights, items=items, chunk_elements=chunk_elements)
 
         return jax.grad(total, argnums=(0, 1, 2))(*kept)
 
