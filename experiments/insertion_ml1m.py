@@ -16,11 +16,11 @@ def config() -> RunConfig:
     length = 51
     return RunConfig(
         name="insertion_ml1m",
-        data=Data("ml-1m", view=Insertions(max_length=length), split=ByUser(), rows=64),
+        data=Data("ml-1m", view=Insertions(max_length=length), split=ByUser(), rows=32),
         model=Insertion(width=64, layers=2, heads=2, inner=128, dropout=0.1, max_length=length),
-        optim=AdamW(learning_rate=2e-3, weight_decay=0.01, clip=5.0, warmup_steps=200, schedule="cosine", hold=0.4),
+        optim=AdamW(learning_rate=3e-3, weight_decay=0.01, clip=5.0, warmup_steps=100, schedule="cosine", hold=0.5),
         mesh=MeshShape(),
-        train=Train(steps=1500, evaluate_every=250, validation_users=None, ema=0.99),
+        train=Train(steps=1000, evaluate_every=250, validation_users=None, ema=0.99),
         evaluate=(Infilling(), Evaluate()),
     )
 

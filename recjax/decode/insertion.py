@@ -18,13 +18,14 @@ class Gaps:
     Gap j of a sequence of k events has j of them before it; there are k + 1.
 
     Attributes:
-        scoring: of the gaps asked about, sequence after sequence. Scores of one sequence are logits of one softmax, so
-            an item in one gap can be compared with another item in another gap.
+        scoring: of the gaps asked about, sequence after sequence.
+        levels: float32 [q, l], what all scores of a gap lack to be logits of one softmax over gaps and items.
         shares: float32 [q, l], log of the share of the missing events that each gap has; -inf behind the last gap.
         stop: float32 [q], logit of whether nothing is missing.
     """
 
     scoring: Scoring
+    levels: Float[Array, "q l"]
     shares: Float[Array, "q l"]
     stop: Float[Array, " q"]
 

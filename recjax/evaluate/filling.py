@@ -177,7 +177,7 @@ def _inserted(
         found = model.insertions(params, with_token(shown, count, model.n_items), items, places)
         seen = jnp.zeros_like(shown[:, :1]) if repeats else shown
         best, logits = found.scoring.topk(jnp.repeat(seen, room + 1, axis=0), 1)
-        return best.reshape(places.shape), logits.reshape(places.shape), jax.nn.sigmoid(found.stop)
+        return best.reshape(places.shape), logits.reshape(places.shape) + found.levels, jax.nn.sigmoid(found.stop)
 
     return jax.tree.map(replicated, insert(ask, rows, lengths, stop=stop, most=most))
 

@@ -74,15 +74,16 @@ class Insertion(EncoderConfig):
 
 
 class GapHead(nn.Module):
-    """States of the tokens on both sides of a gap to that of the gap."""
+    """States of the tokens on both sides of a gap to that of the gap, and a logit that all its items have in common."""
 
     width: int
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, left: Float[Array, "... d"], right: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    def __call__(self, left: Float[Array, "... d"], right: Float[Array, "... d"]) -> tuple[Array, Array]:
         x = Dense(self.width, dtype=self.dtype, name="sides")(jnp.concatenate([left, right], axis=-1))
-        return LayerNorm(dtype=self.dtype, name="norm")(left + jax.nn.gelu(x))
+        x = LayerNorm(dtype=self.dtype, name="norm")(left + jax.nn.gelu(x))
+        return x, Dense(1, name="level")(x)[..., 0].astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ class InsertionModel(DotProductModel):
         stop = {"kernel": jnp.zeros(self.config.width), "bias": jnp.zeros(())}
         return super().init(key, batch, items) | {"gap": gap["params"], "stop": stop}
 
-    def between(self, params: Params, left: Array, right: Array) -> Array:
-        """States of gaps; a last gap, and that of a set, has the class token on its right."""
+    def between(self, params: Params, left: Array, right: Array) -> tuple[Array, Array]:
+        """States and levels of gaps; a last gap, and that of a set, has the class token on its right."""
         right = right if self.config.sides == "both" else jnp.zeros_like(left)
         found: Any = self.head.apply({"params": params["gap"]}, left, right)
         return found
@@ -125,8 +126,9 @@ class InsertionModel(DotProductModel):
 
     def gaps(
         self, params: Params, items: Int[Array, "b l"], segments: Int[Array, "b l"], key: Array | None = None
-    ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"], Bool[Array, "b l"], Int[Array, "b l"]]:
-        """States of the gaps behind all tokens and of the tokens, where there is a gap, and places of class tokens.
+    ) -> tuple[tuple[Array, Array], Float[Array, "b l d"], Bool[Array, "b l"], Int[Array, "b l"]]:
+        """States [b, l, d] and levels [b, l] of the gaps behind all tokens; states of the tokens; where there is a gap;
+        and places of class tokens.
 
         Places without an item are nothing to the encoder, whatever their segment.
         """
@@ -141,13 +143,13 @@ class InsertionModel(DotProductModel):
         return self.between(params, hidden, right), hidden, open_, first
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        states, hidden, open_, first = self.gaps(params, batch.items, batch.segments, key)
+        (states, levels), hidden, open_, first = self.gaps(params, batch.items, batch.segments, key)
         begins = (first == jnp.arange(first.shape[1])) & (batch.segments > 0)
         share = jnp.where((batch.items == 0) & (batch.targets > 0), batch.weights, 0.0)
         gap = first + (batch.positions if self.config.ordered else 0)
         own = jnp.sum(take_position(states, gap) * lookup(params["items"], batch.targets), axis=-1, dtype=jnp.float32)
-        own += lookup(params["bias"][:, None], batch.targets)[..., 0]
-        each = self.normalisers(params, states)
+        own += lookup(params["bias"][:, None], batch.targets)[..., 0] + take_position(levels[..., None], gap)[..., 0]
+        each = self.normalisers(params, states) + levels
         total = jnp.sum(share * (joined(each, open_, batch.segments) - own))
         judged = jnp.where(begins, batch.weights, 0.0)
         whole = (batch.targets > self.n_items).astype(jnp.float32)
@@ -163,17 +165,18 @@ class InsertionModel(DotProductModel):
         return log_normalisers(states, params["items"], params["bias"], items=self.n_items, chunk_elements=size)
 
     def insertions(self, params: Params, queries: Queries, items: Items, places: Int[Array, "q n"]) -> Gaps:
-        states, hidden, open_, _ = self.gaps(params, queries.items, queries.segments)
+        (states, levels), hidden, open_, _ = self.gaps(params, queries.items, queries.segments)
         states = states.astype(jnp.float32)
-        shares = jax.nn.log_softmax(jnp.where(open_, self.normalisers(params, states), EXCLUDED))
+        shares = jax.nn.log_softmax(jnp.where(open_, self.normalisers(params, states) + levels, EXCLUDED))
         asked = take_position(states, places if self.config.ordered else jnp.zeros_like(places))
         scoring = self.state_scoring(params, asked.reshape(places.size, -1), items)
-        return Gaps(scoring, jnp.where(open_, shares, -jnp.inf), self.stops(params, hidden[:, 0]))
+        return Gaps(scoring, levels, jnp.where(open_, shares, -jnp.inf), self.stops(params, hidden[:, 0]))
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> DotProduct:
         ends = jnp.stack([queries.last * self.config.ordered, jnp.zeros_like(queries.last)], axis=1)
         hidden = self.encode(params, queries.items, queries.positions, queries.segments, last=ends)
-        return self.state_scoring(params, self.between(params, hidden[:, 0], hidden[:, 1]).astype(jnp.float32), items)
+        states, _ = self.between(params, hidden[:, 0], hidden[:, 1])
+        return self.state_scoring(params, states.astype(jnp.float32), items)
 
 
 def joined(values: Float[Array, "b l"], open_: Bool[Array, "b l"], segments: Int[Array, "b l"]) -> Float[Array, "b l"]:

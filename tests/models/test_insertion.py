@@ -104,8 +104,9 @@ def brute_force(model: Any, params: Any, batch: Any, stop: float) -> float:
         kept = int((batch.items[row, places] > 0).sum())
         alone = np.zeros((1, LENGTH + 1), np.int32)
         alone[0, :kept] = batch.items[row, places[:kept]]
-        states, hidden, *_ = model.gaps(params, jnp.asarray(alone), jnp.asarray(alone > 0, jnp.int32))
+        (states, levels), hidden, *_ = model.gaps(params, jnp.asarray(alone), jnp.asarray(alone > 0, jnp.int32))
         logits = np.asarray(states, np.float64)[0, :kept] @ table[1 : ITEMS + 1].T + bias[1 : ITEMS + 1]
+        logits += np.asarray(levels, np.float64)[0, :kept, None]
         target = np.zeros_like(logits)
         dropped = places[kept:]
         for place in dropped:
@@ -144,7 +145,7 @@ def test_what_was_dropped_is_not_visible():
     assert (other != batch.targets).any()
     found = [model.loss(params, replace(batch, targets=x), KNOWN, None)[1] for x in (batch.targets, other)]
     assert found[0]["stop"] == found[1]["stop"] and found[0]["insertion"] != found[1]["insertion"]
-    states = [model.gaps(params, batch.items, x)[0] for x in (batch.segments, batch.segments * (batch.items > 0))]
+    states = [model.gaps(params, batch.items, x)[0][0] for x in (batch.segments, batch.segments * (batch.items > 0))]
     there = batch.items > 0
     np.testing.assert_allclose(states[0][there], states[1][there], rtol=1e-5, atol=1e-6)
 
