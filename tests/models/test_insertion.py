@@ -27,7 +27,7 @@ from recjax.evaluate.infilling_floors import counted
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.insertion import Insertion
 from recjax.models.model import ItemStats
-from recjax.models.parts.objectives import BCE
+from recjax.models.parts.objectives import BCE, FullSoftmax
 from recjax.models.sasrec import SASRec
 from recjax.ops.items.log_normalisers import log_normalisers
 from recjax.parallel.mesh import MeshShape
@@ -170,6 +170,22 @@ def test_normalisers_and_their_gradients_are_those_of_whole_logits(chunk):
         *(jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(hidden, table, bias) for f in (ours, plain)), strict=True
     ):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), one, other)
+
+
+def test_gaps_and_items_never_stand_in_memory_together():
+    """What a step needs beside its arguments does not grow with the catalog as a score of each gap and item would."""
+    view, chunk = Insertions(LENGTH + 1, "last"), FullSoftmax(chunk_elements=2**12)
+    batch = batch_of(histories([LENGTH] * 32), view, 32)
+
+    def room(items: int) -> int:
+        model = Insertion(**SIZE, loss=chunk).build(ItemStats(items, np.ones(items + 1, np.int64)))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), batch, KNOWN)
+        step = jax.jit(jax.grad(lambda p, b: model.loss(p, b, KNOWN, None)[0]))
+        return step.lower(shapes, batch).compile().memory_analysis().temp_size_in_bytes
+
+    few, many = 1023, 8191
+    tables = 4 * 16 * (many - few)
+    assert room(many) - room(few) < 6 * tables < 4 * batch.items.size * (many - few) / 2
 
 
 def trained(model: Any, source: Histories, view: Insertions, steps: int, rate: float = 0.01) -> Any:

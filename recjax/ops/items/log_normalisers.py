@@ -50,11 +50,13 @@ def log_normalisers(
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _normalisers(hidden: Array, table: Array, bias: Array, items: int, chunk_elements: int) -> Array:
     tokens = hidden.shape[0] * hidden.shape[1]
-    flat = jnp.pad(hidden.reshape(tokens, -1), [(0, 0), (0, 1)], constant_values=1)  # the bias is one more column
+    flat = jnp.pad(hidden.reshape(tokens, -1), [(0, 0), (0, 2)], constant_values=1)
+    columns = bias.astype(hidden.dtype)  # and what this loses in a short type is a second column
+    columns = jnp.stack([columns, (bias - columns).astype(hidden.dtype)], axis=1)
     found = log_partition(
         _with_bias,
         (),
-        (table.astype(hidden.dtype), bias[:, None].astype(hidden.dtype)),
+        (table.astype(hidden.dtype), columns),
         flat,
         jnp.zeros((tokens, 1), jnp.int32),
         jnp.int32(0),
