@@ -36,7 +36,7 @@ Ask = Callable[[Int[Array, "q c"], Int[Array, " q"]], tuple[Array, Array, Array]
 
 
 def insert(
-    ask: Ask, items: Int[Array, "q c"], lengths: Int[Array, " q"], *, stop: float, most: int
+    ask: Ask, items: Int[Array, "q c"], lengths: Int[Array, " q"], *, stop: float | Array, most: int | Array
 ) -> tuple[Int[Array, "q c"], Int[Array, " q"], Int[Array, "q c"]]:
     """Sequences with what was inserted, the likeliest event first, then the likeliest of what is missing then.
 

@@ -27,7 +27,7 @@ from recjax.nn.norm import LayerNorm
 from recjax.ops.items.embedding import lookup, take_position
 from recjax.ops.items.log_normalisers import log_normalisers
 from recjax.ops.items.softmax import EXCLUDED
-from recjax.typing import Array, Bool, Dtype, Float, Int, Params
+from recjax.typing import Array, Bool, Float, Int, Params
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class GapHead(nn.Module):
     """States of the tokens on both sides of a gap to that of the gap, and a logit that all its items have in common."""
 
     width: int
-    dtype: Dtype
+    dtype: Any
 
     @nn.compact
     def __call__(self, left: Float[Array, "... d"], right: Float[Array, "... d"]) -> tuple[Array, Array]:
