@@ -115,15 +115,15 @@ class Infilling(Evaluator):
                     "targets": np.bincount(task.owner, minlength=len(task.kept)),
                     "history": task.kept.lengths,
                     **found["all"],
+                    **{f"{metric}: left": values for metric, values in found.get("left", {}).items()},
                     **{f"{LEADING}_{floor}": values[LEADING] for floor, values in rivals.items()},
                 }
             ),
         )
 
     def _task(self, examples: Examples, view: View) -> Gapped:
-        most = (
-            view.max_length - int(view.query_lengths(np.array([1]))[0]) + 1
-        )  # a token of the view's own takes a place
+        own = int(view.query_lengths(np.array([1]))[0]) - 1  # tokens of a query that are no events
+        most = view.max_length - own
         if most < FEWEST:
             raise InputError(f"{self.name} needs a view of {FEWEST} events or more, and this one takes {most}")
         task = gapped(examples.histories, most, self.share, self.seed)
