@@ -8,12 +8,12 @@ and where? The controls:
     the group `left` of its report    the same network, asked with the events before a gap alone
 
 Expected:  not trained on ml-1m. On ml-100k, a quarter of the users (236) held out, 800 steps, one seed: hr@10 of the
-           events left out 0.1745 [0.1480, 0.2045], asked from the left alone 0.1433. Trained from the left alone 0.1568: +0.0178 ± 0.0247, paired.
-           Counts of transitions from both sides 0.2217, from the left 0.1546: what both sides gain it is not shown to have,
-           and it is below counts that know both. Where something is missing is not found: gap_accuracy 0.2712 [0.2161, 0.3263],
-           from the left 0.3008, counts 0.2712, chance 0.2299. Nor whether: stop_error 0.4661 [0.4025, 0.5297], chance
-           0.5. There --set data.dataset=ml-100k --set data.split.test=0.25 --set train.steps=800
-           --set train.evaluate_every=200
+           events left out 0.1745 [0.1480, 0.2045]; the same network asked from the left alone 0.1433, one trained from
+           the left alone 0.1568: what both sides gain is not shown, +0.0178 ± 0.0247, paired over users. Counts of
+           transitions from both sides have 0.2217, from the left 0.1546. Where something is missing is not found:
+           gap_accuracy 0.2712 [0.2161, 0.3263], asked from the left 0.3008, trained from the left 0.2712, counts from
+           the left 0.2712, chance 0.2299. Nor whether: stop_error 0.4661 [0.4025, 0.5297], chance 0.5. There
+           --set data.dataset=ml-100k --set data.split.test=0.25 --set train.steps=800 --set train.evaluate_every=200
 Time:      4 minutes of one core for the 800 steps (11 on a core shared with much other work)
 Hardware:  1 core of an Intel Xeon that other work shared
 """
