@@ -18,6 +18,7 @@ from recjax.data.store.prepared import find
 from recjax.evaluate import vectors
 from recjax.evaluate.calibrated import Calibrated
 from recjax.evaluate.corrections import corrections, event_table, replaced
+from recjax.evaluate.filling import fill_users
 from recjax.evaluate.program import export_ranking
 from recjax.evaluate.questions import Asking
 from recjax.evaluate.ranking import prepared
@@ -332,6 +333,45 @@ class Recommender:
         data = self.run.config.data.dataset if is_pretrained(self.folder) else None
         run = load_named(self.folder, data, self.recipe)
         return run.calibrated(about, Asking(**asking), users)
+
+    def filled(
+        self,
+        histories: Any = None,
+        *,
+        users: Ids | Literal["all"] | None = None,
+        columns: Mapping[str, str] | None = None,
+        stop: float = 0.9,
+        most: int | None = None,
+        repeats: bool = False,
+    ) -> pl.DataFrame:
+        """Histories, playlists or baskets with what is missing in them, wherever that belongs.
+
+        Of a run that inserts (`insertion_ml1m`). One event is inserted at a time, the likeliest in the likeliest place,
+        until the run says that nothing is missing or there is no more room. An empty list is filled from nothing.
+
+        Args:
+            histories: see `recommend`.
+            users: see `recommend`.
+            columns: see `recommend`.
+            stop: probability that nothing is missing from which on nothing is inserted.
+            most: insertions into a history; by default as many as the run has room for.
+            repeats: whether an item that a history has may be inserted.
+
+        Returns:
+            user_id, place (from 1), item_id, title, inserted (the number of the insertion, null for what was there).
+
+        Raises:
+            InputError: a run that does not insert, numbers that cannot be, or a history that leaves no room.
+        """
+        if not 0 <= stop <= 1 or (most is not None and most < 0):
+            raise InputError(f"stop={stop}, most={most}: expected a probability, and 0 or more or None")
+        run, events = self.run, self.events(histories, users=users, columns=columns)
+        with jax.set_mesh(run.mesh):
+            given = (run.model, run.params, run.dataset, run.config.data.view, events, run.items)
+            found = fill_users(*given, stop=stop, most=most, repeats=repeats)
+        for line in found.lines(run.dataset):
+            warnings.warn(line, stacklevel=2)
+        return found.table
 
     def rewritten(self, *, share: float = 0.05, most: int = 2) -> pl.DataFrame:
         """The dataset's events, the training events among them that look most out of place replaced.

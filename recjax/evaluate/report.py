@@ -38,7 +38,7 @@ LEADING = "ndcg@10"
 
 COLUMNS = (
     *("hr@1", "hr@5", "hr@10", "hr@20", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr"),
-    "coverage@10",
+    *("coverage@10", "gap_accuracy", "stop_error"),
 )
 """Metrics that the table shows of a report with many; the file has all."""
 

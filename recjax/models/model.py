@@ -10,6 +10,7 @@ import numpy as np
 
 from recjax.data.batches.views import Queries
 from recjax.data.items import Items
+from recjax.decode.insertion import Gaps
 from recjax.decode.scoring import Scoring
 from recjax.nn.identity import identity_of
 from recjax.typing import Array, Float, InputError, Int, Params
@@ -87,10 +88,12 @@ class Model(ABC):
         stats: of the catalog that it was built for.
         streams: whether users can be advanced event by event (`init_state`, `advance`, `state_scoring`). A subclass
             that changes one of `STREAMED` has to declare it again: its parent's `advance` may no longer agree.
+        inserts: whether it fills gaps (`insertions`).
     """
 
     stats: ItemStats
     streams: ClassVar[bool] = False
+    inserts: ClassVar[bool] = False
 
     STREAMED: ClassVar[frozenset[str]] = frozenset({"loss", "scoring", "users", "table"})
     """Methods that `advance` and `state_scoring` have to agree with."""
@@ -205,6 +208,17 @@ class Model(ABC):
         The item is none that the query has; what stands beyond a history may be anything.
         """
         raise InputError(f"{type(self).__name__} does not say which events are out of place")
+
+    def insertions(self, params: Params, queries: Queries, items: Items, places: Int[Array, "q n"]) -> Gaps:
+        """What is missing in histories that events were dropped from, and where.
+
+        Args:
+            params: parameters.
+            queries: the histories, as the model's view makes them.
+            items: of the catalog.
+            places: gaps whose items are to be scored, each by the number of events before it.
+        """
+        raise InputError(f"{type(self).__name__} does not fill gaps of histories")
 
     def steered(self, params: Params, queries: Queries, items: Items, preferences: Int[Array, "q p"]) -> Scoring:
         """`scoring` for users who state what they want.

@@ -24,6 +24,7 @@ import recjax
 from recjax.config import RunConfig, from_json, to_json
 from recjax.data.batches.alterations import Substitute
 from recjax.data.batches.derived import Numbered, Prefixes, Users, Windows
+from recjax.data.batches.insertions import Insertions
 from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
@@ -45,6 +46,7 @@ from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
 from recjax.models.idnp import IDNP
+from recjax.models.insertion import Insertion
 from recjax.models.interval_llm import IntervalLLM
 from recjax.models.lightgcn import LightGCN
 from recjax.models.lite_llm4rec import LiteLLM4Rec
@@ -132,6 +134,7 @@ SYSTEMS = {
     "sasrec": ids(SASRec(**SMALL)),
     "bert4rec": ids(BERT4Rec(**SMALL, inner=16, norm="pre"), Cloze(LENGTH, align="left", mask_prob=0.3)),
     "next-item-lru": ids(NextItem(**SMALL, mixer="lru")),
+    "insertion": ids(Insertion(**SMALL, inner=16), Insertions(LENGTH)),
     "evidence": ids(Evidence(last=LENGTH), Shifted(LENGTH, align="left", targets=1), pack=False, items=EVIDENCE),
     "pisa": ids(PISA(**SMALL), NextSession(LENGTH), items={"sessions": SessionCoOccurrence(count=4)}),
     "mqsa-ted": ids(MQSATED(**{**SMALL, "dropout": 0.1}), items={"next": Transitions(count=4, gaps=(1.0,))}),
