@@ -15,7 +15,7 @@ Expected:  not trained on ml-1m. On ml-100k, a quarter of the users (236) held o
            the left 0.2712, chance 0.2299. Nor whether: stop_error 0.4661 [0.4025, 0.5297], chance 0.5. There
            --set data.dataset=ml-100k --set data.split.test=0.25 --set train.steps=800 --set train.evaluate_every=200
 Time:      4 minutes of one core for the 800 steps (11 on a core shared with much other work)
-Hardware:  1 core of an Intel Xeon that other work shared
+Hardware:  1 core of an AMD EPYC that other work shared
 """
 
 from recjax.config import RunConfig

@@ -28,10 +28,10 @@ from recjax.mixers.parts.axes import Axis
 from recjax.mixers.stack import Encoder, Stack
 from recjax.models.model import ItemStats
 from recjax.models.parts.objectives import BCE, BPR, Negatives
-from recjax.models.parts.t5 import T5Config
 from recjax.parallel.mesh import MeshShape
 from recjax.text.encoder import SentenceEncoder
 from recjax.text.hashed import Hashed
+from recjax.text.lm.t5 import T5Config
 from recjax.text.sketch import Sketch
 from recjax.text.space import Channel
 from recjax.tokenizers.rq_kmeans import RQKMeans

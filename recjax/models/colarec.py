@@ -15,10 +15,10 @@ from recjax.data.items import CODES, Items
 from recjax.limits import at_least, require
 from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.parts.flat_codes import codes_of
-from recjax.models.parts.t5 import T5, T5Config
 from recjax.models.tiger import TIGER, History, TIGERModel
 from recjax.nn.dense import Dense
 from recjax.ops.items.softmax import EXCLUDED
+from recjax.text.lm.t5 import T5, T5Config
 from recjax.typing import Array, Bool, Float, InputError, Int, Params
 
 USER, ITEM = 0, 1

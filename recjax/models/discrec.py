@@ -14,10 +14,10 @@ from recjax.data.batches.views import Batch
 from recjax.data.items import Items
 from recjax.limits import COUNT, refuse, require
 from recjax.models.model import ItemStats, WeightedSums
-from recjax.models.parts.t5 import T5, FeedForward, T5Config
 from recjax.models.tiger import TIGER, TIGERModel
 from recjax.nn.dense import Dense
 from recjax.nn.norm import LayerNorm
+from recjax.text.lm.t5 import T5, FeedForward, T5Config
 from recjax.typing import Array, Bool, Float, Int, Params
 
 

@@ -15,12 +15,12 @@ from recjax.decode.trie import Trie
 from recjax.limits import COUNT, above, at_least, refuse, require
 from recjax.models.model import ItemStats, WeightedSums
 from recjax.models.parts.flat_codes import codes_of
-from recjax.models.parts.t5 import T5
 from recjax.models.parts.tuned import REFERENCE, Tuned, policy_loss, policy_of
 from recjax.models.tiger import TIGER, TRIE, History, TIGERModel
 from recjax.nn.groups import FROZEN
 from recjax.ops.items.embedding import take_position
 from recjax.ops.policy import group_advantages, pass_advantages
+from recjax.text.lm.t5 import T5
 from recjax.typing import Array, Bool, Float, Int, Params
 
 

@@ -15,10 +15,10 @@ from recjax.data.items import VECTORS, Items
 from recjax.decode.scoring import Stepwise
 from recjax.limits import RATE, SIZE, above, require
 from recjax.models.model import ItemStats, WeightedSums
-from recjax.models.parts.t5 import T5
 from recjax.models.tiger import TIGER, History, TIGERModel
 from recjax.nn.dense import Dense
 from recjax.ops.items.embedding import take_position
+from recjax.text.lm.t5 import T5
 from recjax.typing import Array, Float, InputError, Int, Params
 
 Stated = Literal["all", "last", "none"]

@@ -18,11 +18,11 @@ from recjax.decode.any_order import AnyOrder, Order
 from recjax.limits import COUNT, RATE, SIZE, above, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts.flat_codes import check_codes, codes_of
-from recjax.models.parts.t5 import T5, T5Config
 from recjax.nn.dense import Dense
 from recjax.ops.activation import unit
 from recjax.ops.items.embedding import take_position
 from recjax.ops.items.softmax import EXCLUDED
+from recjax.text.lm.t5 import T5, T5Config
 from recjax.typing import Array, Bool, Float, Int, Params
 
 

@@ -16,9 +16,9 @@ from recjax.data.items import VECTORS, Items, by_rows
 from recjax.decode.scoring import DotProduct
 from recjax.limits import RATE, SIZE, at_least, require, within
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
-from recjax.models.parts.t5 import T5, T5Config
 from recjax.ops.items.embedding import take_position
 from recjax.ops.items.softmax import full_softmax
+from recjax.text.lm.t5 import T5, T5Config
 from recjax.typing import Array, Float, InputError, Params
 
 TOKENS = "tokens"

@@ -24,8 +24,8 @@ from recjax.decode.trie import device_trie
 from recjax.limits import COUNT, refuse, require
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
 from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
-from recjax.models.parts.t5 import SHARDING_RULES, T5, DecoderCache, T5Config
 from recjax.ops.items.embedding import take_position
+from recjax.text.lm.t5 import SHARDING_RULES, T5, DecoderCache, T5Config
 from recjax.typing import Array, Bool, Float, Int, Params
 
 TRIE = "trie"

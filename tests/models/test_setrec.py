@@ -10,8 +10,8 @@ import pytest
 from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import bare_items
 from recjax.models.model import ItemStats
-from recjax.models.parts.t5 import T5, T5Config
 from recjax.models.setrec import SETRec
+from recjax.text.lm.t5 import T5, T5Config
 from recjax.typing import InputError
 
 ITEMS, SLOTS, WIDTH = 9, 3, 8

@@ -167,7 +167,7 @@ def read_config(content: Mapping[str, Any], dtype: Dtype = "float32") -> Decoder
         raise InputError(f"model_type is {shorten(repr(family))}, expected one of: {', '.join(FAMILIES)}")
     _check_options(config)
     heads, width = size_of(config, "num_attention_heads"), size_of(config, "hidden_size")
-    bias = _flag(config, "attention_bias", False)
+    bias = flag_of(config, "attention_bias", False)
     # Where an entry is absent, the default is that of the family's own configuration.
     return DecoderConfig(
         vocabulary=size_of(config, "vocab_size"),
@@ -179,11 +179,11 @@ def read_config(content: Mapping[str, Any], dtype: Dtype = "float32") -> Decoder
         inner=size_of(config, "intermediate_size"),
         rotation=_rotation(config),
         positions=size_of(config, "max_position_embeddings", 2048),
-        epsilon=_number(config, "rms_norm_eps", 1e-6),
-        tied=_flag(config, "tie_word_embeddings", False),
+        epsilon=number_of(config, "rms_norm_eps", 1e-6),
+        tied=flag_of(config, "tie_word_embeddings", False),
         qkv_bias=bias or family == "qwen2",
         output_bias=bias and family != "qwen2",
-        mlp_bias=_flag(config, "mlp_bias", False) and family == "llama",
+        mlp_bias=flag_of(config, "mlp_bias", False) and family == "llama",
         qk_norm=family == "qwen3",
         dtype=dtype,
     )
@@ -214,27 +214,29 @@ def _rotation(config: Mapping[str, Any]) -> Rotation:
     options = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(options, dict):
         raise InputError(f"rope_scaling is {shorten(repr(options))}, expected an object")
-    base = _number(options if "rope_theta" in options else config, "rope_theta", 10_000.0)
+    base = number_of(options if "rope_theta" in options else config, "rope_theta", 10_000.0)
     kind = options.get("rope_type", options.get("type", "default"))
     if kind == "default":
         return Rotation(base)
     if kind == "linear":
-        return Rotation(base, _number(options, "factor"))
+        return Rotation(base, number_of(options, "factor"))
     if kind == "llama3":
-        low, high = _number(options, "low_freq_factor"), _number(options, "high_freq_factor")
+        low, high = number_of(options, "low_freq_factor"), number_of(options, "high_freq_factor")
         original = size_of(options, "original_max_position_embeddings")
-        return Rotation(base, _number(options, "factor"), low, high, original)
+        return Rotation(base, number_of(options, "factor"), low, high, original)
     raise InputError(f"rope_type is {shorten(repr(kind))}, expected one of: default, linear, llama3")
 
 
-def _flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
+def flag_of(config: Mapping[str, Any], key: str, default: bool) -> bool:
+    """An entry that is true or false; InputError where it is something else."""
     found = config.get(key, default)
     if not isinstance(found, bool):
         raise InputError(f"{key} is {shorten(repr(found))}, expected true or false")
     return found
 
 
-def _number(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
+def number_of(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    """An entry that is a number above 0; InputError where it is something else, or absent without a default."""
     found = config.get(key, default)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
         raise InputError(f"{key} is {shorten(repr(found))}, expected a number above 0")

@@ -1,4 +1,4 @@
-"""Vectors of texts by a language model: the mean of its last states over each text."""
+"""Vectors of texts by a language model, or by the encoder of a T5: the mean of its last states over each text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from recjax.text.items import TEMPLATE, ItemText
 from recjax.text.lm.config import read_config
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.folder import read_language_model
+from recjax.text.lm.t5 import T5
+from recjax.text.lm.t5_folder import FAMILY, read_t5, read_t5_config
 from recjax.text.packing import pack_texts, pooled_texts
 from recjax.text.rows import TokenRows
 from recjax.track.console import tracked
@@ -24,7 +26,7 @@ from recjax.typing import Array, Dtype, Float, Params
 
 @dataclass(frozen=True)
 class LanguageModelEncoder:
-    """A decoder of the Llama kind as an encoder of texts, for a channel of a `TextSpace`.
+    """A decoder of the Llama kind, or the encoder of a T5, as an encoder of texts, for a channel of a `TextSpace`.
 
     States of a language model share a large common part, so the channel should whiten.
 
@@ -51,8 +53,8 @@ class LanguageModelEncoder:
     @property
     def width(self) -> int:
         """Coordinates of the vectors; InputError where the folder is not there."""
-        path = find_folder(self.folder, LANGUAGE_MODEL) / CONFIG
-        return read_config(read_json(path)).width
+        content = read_json(find_folder(self.folder, LANGUAGE_MODEL) / CONFIG)
+        return (read_t5_config if _is_t5(content) else read_config)(content).width
 
     def fingerprint(self) -> str:
         """Identity of the vectors besides the texts."""
@@ -65,11 +67,16 @@ class LanguageModelEncoder:
         Raises:
             InputError: see `find_folder` and `read_language_model`.
         """
-        folder = find_folder(self.folder, LANGUAGE_MODEL)
-        model = read_language_model(folder, dtype=self.dtype, weights=self.dtype, layers=self.layers)
+        folder, options = find_folder(self.folder, LANGUAGE_MODEL), {"dtype": self.dtype, "weights": self.dtype}
+        if _is_t5(read_json(folder / CONFIG)):
+            model = read_t5(folder, layers=self.layers, encoder=True, **options)
+            embed = partial(_mean_encoded, module=model.module)
+        else:
+            model = read_language_model(folder, layers=self.layers, **options)
+            embed = partial(_mean_states, decoder=model.decoder)
         tokens = [found[: self.max_tokens] for found in model.tokenise(texts)]
-        vectors = np.zeros((len(texts), model.decoder.config.width), np.float32)
-        params, embed = jax.device_put(model.params), partial(_mean_states, decoder=model.decoder)
+        vectors = np.zeros((len(texts), self.width), np.float32)
+        params = jax.device_put(model.params)
         work = pack_texts(tokens, self.batch_tokens)
         for batch in tracked(work, len(work), "encoding texts", progress):
             batch.put(np.asarray(embed(params, batch.rows)), vectors)
@@ -80,3 +87,16 @@ class LanguageModelEncoder:
 def _mean_states(params: Params, rows: TokenRows, *, decoder: Decoder) -> Float[Array, "b n d"]:
     states: Any = decoder.apply({"params": params}, rows, method=lambda self, rows: self.states(self.embed(rows), rows))
     return pooled_texts(states, rows)
+
+
+@partial(jax.jit, static_argnames="module")
+def _mean_encoded(params: Params, rows: TokenRows, *, module: T5) -> Float[Array, "b n d"]:
+    seen = (rows.segments[:, :, None] == rows.segments[:, None]) & (rows.segments > 0)[:, None]
+    states: Any = module.apply(
+        {"params": params}, method=lambda t5: t5.encode(t5.embed(rows.tokens), seen, rows.positions)
+    )
+    return pooled_texts(states, rows)
+
+
+def _is_t5(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("model_type") == FAMILY

@@ -9,7 +9,6 @@ generation_config.json         tokens that end a text; otherwise those of config
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
+from flax.traverse_util import flatten_dict
 from tokenizers import Tokenizer
 
-from recjax.files import read_json
-from recjax.text.folder import WEIGHTS, read_tokenizer, refused
+from recjax.text.folder import read_tokenizer, refused
 from recjax.text.lm.config import DecoderConfig, read_config
 from recjax.text.lm.decoder import Decoder
+from recjax.text.lm.tensors import check_count, open_tensors, read_object, read_tensors
 from recjax.text.rows import TokenRows
 from recjax.typing import Dtype, InputError, Params, shorten
-
-INDEX = "model.safetensors.index.json"
-FLOATS = ("F64", "F32", "F16", "BF16")
-SHOWN = 5
-"""Tensors that a message names."""
 
 SHARED = {"tokens": "model.embed_tokens.weight", "norm/scale": "model.norm.weight", "head": "lm_head.weight"}
 IN_LAYER = {
@@ -97,7 +90,7 @@ def read_language_model(
             or of other shapes than the configuration says.
     """
     path = folder / "config.json"
-    content = _object(path)
+    content = read_object(path)
     try:
         config = read_config(content, dtype)
     except InputError as error:
@@ -126,79 +119,22 @@ def tensor_names(decoder: Decoder) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _parameters(decoder: Decoder, whole: DecoderConfig, folder: Path, dtype: np.dtype) -> Params:
-    with ExitStack() as stack:
-        files = {}
-        for path in _weight_files(folder):
-            try:
-                files[path] = stack.enter_context(safe_open(path, framework="numpy"))
-            except (SafetensorError, OSError) as error:
-                raise InputError(f"{path} is not a safetensors file: {error}") from None
-        places = {name: (path, file) for path, file in files.items() for name in file.keys()}  # noqa: SIM118
-        _check_count(whole, places, folder)
+    with open_tensors(folder) as places:
+        # Before a module of that size is made.
+        check_count(whole.layers, 9, places, folder)
         prefix = "" if "embed_tokens.weight" in places else "model."
         names = {
             path: (name if prefix else name.removeprefix("model."), shape)
             for path, (name, shape) in tensor_names(decoder).items()
         }
-        _check_names({name for name, _ in names.values()}, places, decoder.config, whole, folder)
-        return unflatten_dict(
-            {path: _tensor(*places[name], name, shape, path, dtype) for path, (name, shape) in names.items()}, sep="/"
-        )
+        left = range(decoder.config.layers, whole.layers)
 
+        def spare(name: str) -> bool:
+            """Old buffers, what a tied model has twice, and tensors of layers that are left out."""
+            tied = decoder.config.tied and name == SHARED["head"]
+            return bool(BUFFERS.search(name)) or tied or _layer(name) in left
 
-def _tensor(file: Path, opened: Any, name: str, shape: tuple[int, ...], path: str, dtype: np.dtype) -> np.ndarray:
-    turned = path.endswith("kernel")
-    expected = shape[::-1] if turned else shape
-    held, kind = tuple(opened.get_slice(name).get_shape()), opened.get_slice(name).get_dtype()
-    if kind not in FLOATS:
-        raise InputError(f"{file}: {name!r} holds {kind}, expected one of {', '.join(FLOATS)}")
-    if held != expected:
-        raise InputError(f"{file}: {name!r} has shape {held}, but config.json makes it {expected}")
-    tensor = opened.get_tensor(name).astype(dtype, copy=False)
-    return tensor.T if turned else tensor
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    index = folder / INDEX
-    if not index.is_file():
-        message = f"{folder / WEIGHTS} does not exist, nor does {INDEX}"
-        others = [name.name for name in sorted(folder.glob("pytorch_model*.bin*")) + sorted(folder.glob("*.gguf"))]
-        raise InputError(f"{message}; {others[0]} is there, which recjax does not read" if others else message)
-    named = _object(index).get("weight_map")
-    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise InputError(f"{index}: weight_map is {shorten(repr(named))}, expected tensors and the files they are in")
-    for name in sorted(set(named.values())):
-        if Path(name).name != name:
-            raise InputError(f"{index} names the file {shorten(name)!r}, expected one in its own folder")
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} does not exist, but {INDEX} names it")
-    return [folder / name for name in sorted(set(named.values()))]
-
-
-def _check_count(config: DecoderConfig, places: dict[str, Any], folder: Path) -> None:
-    """Raises InputError where files cannot have what their configuration says; before a module of that size is made."""
-    if config.layers * 9 > len(places):
-        raise InputError(
-            f"{folder} has {len(places):,} tensors, too few for the {config.layers:,} layers of config.json"
-        )
-
-
-def _check_names(
-    expected: set[str], held: dict[str, Any], config: DecoderConfig, whole: DecoderConfig, folder: Path
-) -> None:
-    """Raises InputError where tensors are missing or unexpected; those of layers that are left out are neither."""
-    if missing := sorted(expected - held.keys()):
-        raise InputError(f"{folder} has no tensor {_some(missing)}, which config.json asks for")
-    left = range(config.layers, whole.layers)
-    unexpected = [
-        name
-        for name in sorted(held.keys() - expected)
-        if not (BUFFERS.search(name) or (config.tied and name == SHARED["head"]) or _layer(name) in left)
-    ]
-    if unexpected:
-        raise InputError(f"{folder} has the tensor {_some(unexpected)}, which config.json does not ask for")
+        return read_tensors(names, places, folder, dtype, spare)
 
 
 def _layer(name: str) -> int:
@@ -206,24 +142,11 @@ def _layer(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
-
-
 def _stop(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     path = folder / "generation_config.json"
-    found = _object(path).get("eos_token_id") if path.is_file() else None
+    found = read_object(path).get("eos_token_id") if path.is_file() else None
     found = config.get("eos_token_id") if found is None else found
     stop = found if isinstance(found, list) else [] if found is None else [found]
     if not all(type(token) is int for token in stop):
         raise InputError(f"{folder}: eos_token_id is {shorten(repr(found))}, expected a token or a list of tokens")
     return tuple(stop)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object."""
-    found = read_json(path, absent="which the folder of a language model has")
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds {shorten(repr(found))}, expected an object")
-    return found

@@ -58,7 +58,6 @@ def tokenizer() -> Tokenizer:
 
 
 def main() -> None:
-    shutil.rmtree(TWINS, ignore_errors=True)
     arrays = {}
     tokens = torch.randint(0, SIZES["vocab_size"], (2, 30), generator=torch.Generator().manual_seed(0))
     arrays["tokens"] = tokens.to(torch.int32)
@@ -74,6 +73,7 @@ def main() -> None:
                 tokens[:, :10], attention_mask=torch.ones(2, 10), max_new_tokens=12, do_sample=False, pad_token_id=0
             )
             arrays[f"{name}/generated"] = made[:, 10:].to(torch.int32).contiguous()
+        shutil.rmtree(TWINS / name, ignore_errors=True)
         # Qwen2's file is cut in several, with an index.
         model.save_pretrained(TWINS / name, max_shard_size="12KB" if name == "qwen2" else "1GB")
         tokenizer().save(str(TWINS / name / "tokenizer.json"))

@@ -1,6 +1,7 @@
 """The T5-shaped encoder-decoder: parity with Hugging Face's, steps as all at once, and padding without effect."""
 
-import re
+import json
+import shutil
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -9,56 +10,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 
 from recjax.decode.stepwise import stepwise_topk
 from recjax.decode.trie import build_trie
-from recjax.models.parts.t5 import T5, T5Config
+from recjax.text.lm.encoder import LanguageModelEncoder
+from recjax.text.lm.t5 import T5
+from recjax.text.lm.t5_folder import EncoderDecoder, read_t5, read_t5_config
 from recjax.typing import InputError
 from tests.decode.reference import catalog
 
-TWIN = Path(__file__).parent / "fixtures" / "t5.safetensors"
-SMALL = T5Config(13, width=8, heads=2, channels=3, inner=12, layers=2, decoder_layers=2, buckets=8, max_distance=20)
-VARIANTS = {"plain": SMALL, "gated": replace(SMALL, feed_forward="gated-gelu", tied=False)}
+TWINS = Path(__file__).parent / "twins"
+VARIANTS = {"plain": "t5", "gated": "t5-gated"}
 TARGETS = 14
-NAMES = [
-    (r"shared/embedding", "tokens"),
-    (r"(encoder|decoder)/block/0/layer/0/SelfAttention/relative_attention_bias/embedding", r"\1_bias/table"),
-    (r"(encoder|decoder)/final_layer_norm/weight", r"\1_norm/scale"),
-    (r"(encoder|decoder)/block/(\d)/layer/\d/", r"\1_\2/"),
-    (r"SelfAttention/", "own/"),
-    (r"EncDecAttention/", "cross/"),
-    (r"DenseReluDense/wi(_0)?/", "feed_forward/up/"),
-    (r"DenseReluDense/wi_1/", "feed_forward/linear/"),
-    (r"DenseReluDense/wo/", "feed_forward/down/"),
-    *((f"/{name[0]}/kernel", f"/{name}/kernel") for name in ("query", "key", "value")),
-    (r"/o/kernel", "/output/kernel"),
-]
+SMALL = read_t5_config(json.loads((TWINS / "t5" / "config.json").read_text()))
 
 
-def twin(variant: str):
-    """Parameters of a variant under our names, and the arrays of the fixture."""
-    arrays, params = load_file(TWIN), {}
-    for path, array in arrays.items():
-        name = path.removeprefix(f"{variant}/")
-        if name in (path, "logits"):
-            continue
-        if (norm := re.fullmatch(r"(encoder|decoder)/block/(\d)/layer/(\d)/layer_norm/weight", name)) is not None:
-            parts = ["own", "feed_forward"] if norm[1] == "encoder" else ["own", "cross", "feed_forward"]
-            name = f"{norm[1]}_{norm[2]}/{parts[int(norm[3])]}_norm/scale"
-        elif name == "lm_head/kernel":
-            name, array = "head", array.T
-        for pattern, ours in NAMES:
-            name = re.sub(pattern, ours, name)
-        params[tuple(name.split("/"))] = array
-    return unflatten_dict(params), arrays
+@cache
+def read(variant: str) -> EncoderDecoder:
+    return read_t5(TWINS / VARIANTS[variant])
+
+
+@cache
+def arrays() -> dict[str, np.ndarray]:
+    return load_file(TWINS / "t5.safetensors")
 
 
 @cache
 def compiled(variant: str):
     """The full pass of a variant."""
-    return jax.jit(T5(VARIANTS[variant]).apply)
+    return jax.jit(read(variant).module.apply)
 
 
 def full(variant: str, params, tokens, mask, targets) -> np.ndarray:
@@ -70,26 +51,23 @@ def full(variant: str, params, tokens, mask, targets) -> np.ndarray:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parity_with_hugging_face(variant):
-    params, arrays = twin(variant)
-    module, inputs = T5(VARIANTS[variant]), (arrays["tokens"], arrays["mask"] > 0, arrays["targets"])
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
-    assert arrays["targets"].shape[1] == TARGETS
-    logits = full(variant, {"params": params}, *inputs)
-    np.testing.assert_allclose(logits, arrays[f"{variant}/logits"], atol=2e-5)
+    inputs = arrays()["tokens"], arrays()["mask"] > 0, arrays()["targets"]
+    assert inputs[2].shape[1] == TARGETS
+    logits = full(variant, {"params": read(variant).params}, *inputs)
+    np.testing.assert_allclose(logits, arrays()[f"{VARIANTS[variant]}/logits"], atol=2e-5)
 
 
 def case(variant: str):
     """A module, its parameters, tokens, a mask and targets."""
-    params, arrays = twin(variant)
-    return T5(VARIANTS[variant]), {"params": params}, arrays["tokens"], arrays["mask"] > 0, arrays["targets"]
+    found = read(variant)
+    return found.module, {"params": found.params}, arrays()["tokens"], arrays()["mask"] > 0, arrays()["targets"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_steps_equal_the_full_pass_with_continuations_that_change_places(variant):
     module, params, tokens, mask, targets = case(variant)
     rng, continuations = np.random.default_rng(0), 3
-    chosen = rng.integers(1, 13, (2, continuations, 5)).astype(np.int32)
+    chosen = rng.integers(1, 40, (2, continuations, 5)).astype(np.int32)
     chosen[:, :, :2] = targets[:, None, :2]  # one continuation until then
 
     @jax.jit
@@ -100,7 +78,7 @@ def test_steps_equal_the_full_pass_with_continuations_that_change_places(variant
         for place in range(5):
             own = chosen[:, :1, place] if place < 2 else chosen[:, :, place]
             hidden, cache = call(cache, call(own, method=T5.embed), method=T5.step)
-            found.append(jnp.broadcast_to(call(hidden, method=T5.logits), (2, continuations, 13)))
+            found.append(jnp.broadcast_to(call(hidden, method=T5.logits), (2, continuations, 40)))
         return jnp.stack(found, axis=2)
 
     expected = [full(variant, params, tokens, mask, chosen[:, place]) for place in range(continuations)]
@@ -149,7 +127,8 @@ def test_bfloat16_computes_nearly_the_same_and_returns_float32_logits():
 def test_dropout_needs_its_random_stream_and_logits_can_be_those_of_one_slot():
     module, params, tokens, mask, targets = case("gated")
     expected = full("gated", params, tokens, mask, targets)
-    dropped = compiled("gated")(params, tokens, mask, targets, rngs={"dropout": jax.random.key(0)})
+    dropping = T5(replace(module.config, dropout=0.1))
+    dropped = jax.jit(dropping.apply)(params, tokens, mask, targets, rngs={"dropout": jax.random.key(0)})
     assert not np.allclose(dropped, expected, atol=1e-3)
     logits = jax.jit(partial(module.apply, method=T5.logits), static_argnums=(2, 3))
     hidden = np.ones((2, 3, 8), np.float32)
@@ -197,3 +176,50 @@ def test_bad_sizes_are_refused():
         replace(SMALL, feed_forward="swiglu")
     with pytest.raises(InputError, match="buckets is 7"):
         replace(SMALL, buckets=7)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_encoder_alone_is_read_and_packed_texts_do_not_see_each_other(variant):
+    folder = TWINS / VARIANTS[variant]
+    whole, alone = read(variant), read_t5(folder, encoder=True)
+    assert not any(name.startswith(("decoder", "head")) for name in alone.params)
+    states = jax.jit(
+        lambda params: alone.module.apply(
+            {"params": params}, method=lambda t5: t5.encode(t5.embed(arrays()["tokens"]), arrays()["mask"] > 0)
+        )
+    )(alone.params)
+    held = arrays()["mask"] > 0
+    np.testing.assert_allclose(states[held], arrays()[f"{VARIANTS[variant]}/states"][held], atol=2e-5)
+
+    encoder = LanguageModelEncoder(str(folder), max_tokens=8, batch_tokens=24)
+    texts = ["red lamp", "", "the other one, which is cut", "red lamp"]
+    found = encoder.encode(texts)
+    for vector, tokens in zip(found[2:], whole.tokenise(texts)[2:], strict=True):
+        row = jnp.array([tokens[:8]])
+        own = whole.module.apply(
+            {"params": whole.params}, method=lambda t5, row=row: t5.encode(t5.embed(row), row > -1)
+        )
+        np.testing.assert_allclose(vector, np.asarray(own)[0].mean(axis=0), atol=2e-5)
+    assert not found[1].any() and encoder.width == 8
+    np.testing.assert_allclose(found[0], found[3], atol=1e-5)
+    first = read_t5(folder, layers=1)
+    assert first.module.config.layers == 1 and "encoder_1" not in first.params and "decoder_1" in first.params
+
+
+def test_folders_that_are_not_supported_say_what_was_expected(tmp_path):
+    def refuses(message: str, **values) -> None:
+        folder = shutil.copytree(TWINS / "t5", tmp_path / "t5", dirs_exist_ok=True)
+        content = json.loads((folder / "config.json").read_text()) | values
+        (folder / "config.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=message):
+            read_t5(folder)
+
+    refuses("model_type is 'bart', expected 't5'", model_type="bart")
+    refuses("feed_forward_proj is 'gated-silu', expected one of: relu, gated-gelu", feed_forward_proj="gated-silu")
+    refuses("quantization_config is there", quantization_config={"bits": 4})
+    refuses("has no tensor .*wi_0.weight' and 1 more|has no tensor", feed_forward_proj="gated-gelu")
+    refuses("has no tensor 'lm_head.weight'", tie_word_embeddings=False)
+    refuses(r"has shape \(8, 12\), but config.json makes it \(8, 13\)", d_ff=13)
+    refuses("too few for the 900 layers", num_layers=900)
+    with pytest.raises(InputError, match="layers is 3, expected 1 to 2"):
+        read_t5(TWINS / "t5", layers=3)
