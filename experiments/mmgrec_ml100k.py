@@ -35,7 +35,7 @@ def config() -> RunConfig:
         model=MMGRec(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20),
         optim=AdamW(learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=1000, evaluate_every=250, validation_users=300),
+        train=Train(steps=400, evaluate_every=0),
         evaluate=RankSets(mask_seen="history"),
     )
 
