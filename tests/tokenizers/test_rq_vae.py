@@ -167,7 +167,7 @@ def test_each_weight_changes_the_gradients_of_its_own_part():
 
 
 def test_each_level_has_a_commitment_of_its_own():
-    """An entry's gradient is that of its own level: 2 (e - r) / coordinates, a mean over vectors; no other term has one."""
+    """An entry's gradient is that of its own level alone: 2 (e - r) / coordinates, a mean over vectors."""
     base = replace(TINY, start="random")
     model = base.model(WIDTH)
     params, grads = gradients(base)

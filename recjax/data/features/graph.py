@@ -116,7 +116,7 @@ class GraphVectors(Feature):
         numbers, kept = entry_numbers(state), nested_state(state)
         rows = np.array([0, *(numbers.get(raw, 0) for raw in source.dataset.item_ids[1:])])
         network, vectors = kept[NETWORK], kept[VECTORS]
-        alone = np.asarray(isolated(network, self._features(source))) * network["scale"]
+        alone = np.asarray(isolated(network, jnp.asarray(self._features(source)))) * network["scale"]
         found = np.where((rows > 0)[:, None], vectors[rows - 1], np.concatenate([alone[:1] * 0, alone]))
         found[0] = 0.0
         return found.astype(np.float32)
@@ -128,7 +128,7 @@ class GraphVectors(Feature):
     def _graph(self, source: Source) -> tuple[Graph, int]:
         """The graph, and how many users it has."""
         pairs = user_items(source.train, source.dataset.n_items).tocoo()
-        users, items, count = pairs.row.astype(np.int32), pairs.col.astype(np.int32) - 1, pairs.shape[0]
+        users, items, count = pairs.row.astype(np.int32), pairs.col.astype(np.int32) - 1, len(source.train)
         ends = np.concatenate([users, items + count]), np.concatenate([items + count, users])
         order = np.argsort(ends[1], kind="stable")
         edges = (ends[0][order], ends[1][order])

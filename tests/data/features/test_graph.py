@@ -35,7 +35,10 @@ def test_aggregation_is_that_of_dense_products():
     params = jax.tree.map(lambda x: x + 0.1, init(jax.random.key(0), USERS, 4, 6, 3))
     x = RANDOM.normal(size=(USERS + ITEMS, 2)).astype(np.float32)
     np.testing.assert_allclose(jax.jit(neighbour_means)(x, sources, targets), dense() @ x, atol=1e-6)
-    leaky = lambda x: np.where(x > 0, x, 0.01 * x)
+
+    def leaky(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, 0.01 * x)
+
     p = jax.tree.map(np.asarray, params)
     h = np.concatenate([p["users"], leaky(FEATURES @ p["start"]["kernel"] + p["start"]["bias"])])
     h = leaky(h @ p["first"]["own"] + (dense() @ h) @ p["first"]["near"] + p["first"]["bias"])
