@@ -58,7 +58,7 @@ class MMGRec(TIGER):
                 f"MMGRec reads {self.vectors!r} of each item, but the columns are: {known}; the recipe needs "
                 "items={'graph': GraphVectors(), 'codes': Codes(..., of='graph')}"
             )
-        return MMGRecModel(self, SetT5(self.network(tokens), self.user_term), tokens, stats)
+        return MMGRecModel(self, UnorderedT5(self.network(tokens), self.user_term), tokens, stats)
 
 
 class RelatedBlock(Block):
@@ -96,7 +96,7 @@ class RelatedBlock(Block):
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
-class SetT5(T5):
+class UnorderedT5(T5):
     """The encoder-decoder whose encoder reads a set of vectors.
 
     Attributes:
@@ -135,7 +135,7 @@ class MMGRecModel(TIGERModel):
     """`MMGRec` built for a catalog."""
 
     config: MMGRec
-    module: SetT5
+    module: UnorderedT5
 
     def read(self, t5: Any, tokens: Any) -> Float[Array, "b m e"]:
         return tokens
