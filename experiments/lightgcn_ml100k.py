@@ -10,7 +10,7 @@ Expected:  ndcg@10 0.2436 [0.2299, 0.2572], recall@10 0.2193, hr@10 0.7413 on 94
            still rising at the last of the 60 epochs); popularity has 0.1360, transition counts 0.0831. The control was
            not run
 Time:      31 s, ranking 4 s
-Hardware:  one core of an Intel Xeon that other work shared
+Hardware:  one core of an AMD EPYC that other work shared
 """
 
 from recjax.config import RunConfig

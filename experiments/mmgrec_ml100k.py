@@ -1,4 +1,26 @@
-"""recjax train mmgrec_ml100k"""
+"""recjax train mmgrec_ml100k
+
+MMGRec (Liu et al., 2024), small, on ml-100k without order: random shares of each user's events, 8:1:1, all items
+ranked, several targets. GraphSAGE over the training events makes a vector of each film, of its title and its genres
+(two modalities); three codes of 64 quantise it, the fourth is its rank by popularity among those of equal codes. The
+encoder reads the vectors of 32 films of a user as a set, and 16 others are generated from it. The controls, plain
+attention, and codes of titles and genres without the graph (the encoder reads the graph's vectors still):
+
+    --set model.user_term=false
+    --set items.codes.of=vectors
+
+Not the paper's: see `MMGRec`; 64 -> 32 -> 16 for its 64 -> 16 -> 4 in the quantiser, whose width was not measured; a
+trie, so that no tuple of no item is generated; AdamW for SGD. The published figures (recall@10 0.1269, ndcg@10 0.0802)
+are on a sample of other films.
+
+Expected:  ndcg@10 0.1751 [0.1626, 0.1883], recall@10 0.1520, hr@10 0.6193 on 943 test users (one seed). Plain attention
+           has 0.1751: the user term gains -0.0000 [-0.0022, 0.0021], paired over users, nothing to be seen. Codes of
+           texts have 0.1261: the graph gains 0.0490 [0.0380, 0.0601]. Popularity has 0.1360, transition counts 0.0831,
+           and lightgcn_ml100k 0.2436, which is 0.0685 [0.0560, 0.0809] more: above popularity, far below a product of
+           two vectors
+Time:      18 minutes with 5 for the graph, beside four other trainings (a step takes 0.5 s of a core); ranking 35 s
+Hardware:  one core of an AMD EPYC that other work shared
+"""
 
 from typing import Any
 
