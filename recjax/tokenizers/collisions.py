@@ -1,7 +1,8 @@
 """Policies for items that share a tuple of codes: two items never silently become one.
 
 * `none`: they keep it, and a model cannot tell them apart; the diagnostics say how many they are.
-* `suffix`: one more slot holds the number of an item among those of its tuple (TIGER's extra digit).
+* `suffix`: one more slot holds the number of an item among those of its tuple (TIGER's extra digit), or its rank by
+  popularity among them (MMGRec's).
 * `nearest-free`: the first item keeps the tuple; each further one moves to the tuple that no item has and that costs
   least, as the tokenizer counts it.
 * `random`: every item gets a tuple of its own, drawn from its number, whatever the tokenizer gave it: codes that say
@@ -56,7 +57,12 @@ class Resolved:
 
 
 def resolve(
-    codes: np.ndarray, sizes: Sequence[int], policy: Policy, known: np.ndarray, candidates: Candidates
+    codes: np.ndarray,
+    sizes: Sequence[int],
+    policy: Policy,
+    known: np.ndarray,
+    candidates: Candidates,
+    counts: np.ndarray | None = None,
 ) -> Resolved:
     """Applies a collision policy.
 
@@ -66,6 +72,7 @@ def resolve(
         policy: one of those above.
         known: bool [n + 1], whether the item has text.
         candidates: where an item with text could go; asked under `nearest-free` only.
+        counts: int [n + 1], popularity by which suffixes rank the items of a tuple, ties by id; None: by id alone.
 
     Raises:
         InputError: no such policy, or fewer tuples than items.
@@ -94,7 +101,7 @@ def resolve(
     if policy == "random":
         moved = int(np.count_nonzero((codes != given).any(axis=1) & known))
     if policy == "suffix":
-        codes, sizes = _suffixed(codes, sizes)
+        codes, sizes = _suffixed(codes, sizes, counts)
     return Resolved(codes, sizes, moved)
 
 
@@ -142,10 +149,11 @@ def _successor(row: Tuple, sizes: Tuple) -> Tuple:
     return tuple(digits)
 
 
-def _suffixed(codes: np.ndarray, sizes: Tuple) -> tuple[np.ndarray, Tuple]:
+def _suffixed(codes: np.ndarray, sizes: Tuple, counts: np.ndarray | None) -> tuple[np.ndarray, Tuple]:
     """Codes with one more slot; its size is the power of two above the largest bucket, so that new items fit."""
     numbers, seen = np.zeros(len(codes), np.int32), dict[Tuple, int]()
-    for item, row in enumerate(map(tuple, codes[1:].tolist()), start=1):
+    order = np.arange(1, len(codes)) if counts is None else 1 + np.argsort(-counts[1:], kind="stable")
+    for item, row in zip(order.tolist(), map(tuple, codes[order].tolist()), strict=True):
         numbers[item] = seen.get(row, 0)
         seen[row] = int(numbers[item]) + 1
     size = 1 << max(seen.values(), default=1).bit_length()

@@ -114,6 +114,7 @@ def tokenize(
     texts: Sequence[str | None] | None = None,
     trainer: Trainer | None = None,
     behaviour: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
 ) -> Tokenized:
     """Codes of a catalog: fits the tokenizer, or uses one that was fitted, encodes and resolves collisions.
 
@@ -126,6 +127,7 @@ def tokenize(
         texts: of items 1 .. n, to tell identical ones; by default equal vectors are taken for equal texts.
         trainer: given to `fit`.
         behaviour: float32 [n + 1, e], what users do with items, given to the `fit` of a tokenizer that reads it.
+        counts: int [n + 1], popularity by which suffixes rank items of equal codes; by default they go by id.
 
     Raises:
         InputError: arguments that do not fit together, or vectors that are not finite.
@@ -145,7 +147,7 @@ def tokenize(
         iterators = tokenizer.candidates(state, vectors[items[first]])
         return [iterators[number] for number in which.reshape(-1).tolist()]
 
-    resolved = resolve(raw, tokenizer.sizes, tokenizer.collisions, known, candidates)
+    resolved = resolve(raw, tokenizer.sizes, tokenizer.collisions, known, candidates, counts)
     return Tokenized(
         tokenizer,
         state,

@@ -7,9 +7,9 @@ import pytest
 
 from recjax.config import from_json, to_json
 from recjax.data.batches.denoising import Corrupted
-from recjax.data.batches.derived import Baskets, Numbered, Prefixes, Users, Windows
+from recjax.data.batches.derived import Baskets, Numbered, Prefixes, Shuffled, Users, Windows
 from recjax.data.batches.hash_random import draw
-from recjax.data.batches.histories import Histories
+from recjax.data.batches.histories import Histories, shuffled
 from recjax.data.batches.loader import Loader
 from recjax.data.batches.partners import Partnered
 from recjax.data.batches.views import Batch, Cloze, Shifted
@@ -59,6 +59,24 @@ def test_windows_use_histories_that_are_too_long_for_the_view():
     source = histories([9, 30, 2])
     found = {target for _, _, target in pairs(epoch(source, Windows(Shifted(5), step=5)))}
     assert found == set(range(1, 42)) - {1, 10, 40}  # all but the first of each history
+
+
+def test_shuffled_histories_have_their_events_in_any_order_and_queries_a_part_of_them_all():
+    source, view = histories([9, 40, 2]), Shuffled(Cloze(12, mask_prob=0.01, align="left"))
+    found = shuffled(source, 0, source.users)
+    for row in range(3):
+        assert sorted(found.history(row)) == source.history(row).tolist()
+        assert (
+            found.timestamps[found.starts[row] : found.stops[row]] == source.timestamps[found.history(row) - 1]
+        ).all()
+    assert found.history(1).tolist() != source.history(1).tolist()
+    plain, mixed = (each.queries(source, 12, 51).items[1, :11] for each in (view.view, view))
+    assert set(plain.tolist()) == set(range(39, 50)) and len(set(mixed.tolist())) == 11
+    assert mixed.min() < 25 and set(mixed.tolist()) <= set(range(10, 50))
+    alone = source.take(np.array([1]))  # the query of a history depends on no other
+    np.testing.assert_array_equal(view.queries(alone, 12, 51).items[0, :11], mixed)
+    every = [item for _, _, item in pairs(epoch(source, Shuffled(Windows(Shifted(5), step=5))))]
+    assert set(every) < set(range(1, 52)) and len(every) == len(set(every))
 
 
 def test_baskets_are_the_runs_of_one_time_stamp():

@@ -23,13 +23,14 @@ import pytest
 import recjax
 from recjax.config import RunConfig, from_json, to_json
 from recjax.data.batches.alterations import Substitute
-from recjax.data.batches.derived import Numbered, Prefixes, Users, Windows
+from recjax.data.batches.derived import Numbered, Prefixes, Shuffled, Users, Windows
 from recjax.data.batches.insertions import Insertions
 from recjax.data.batches.loader import Data, query_batches
 from recjax.data.batches.partners import AlteredCopy, Partnered
 from recjax.data.batches.views import Batch, Cloze, NextSession, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
 from recjax.data.features.columns import Attribute, Codes, Words
+from recjax.data.features.graph import GraphVectors
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.features.sentences import Sentence
 from recjax.data.features.texts import Texts
@@ -53,6 +54,7 @@ from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
 from recjax.models.mender import Mender
+from recjax.models.mmgrec import MMGRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
@@ -206,6 +208,16 @@ SYSTEMS = {
             "behaviour": Behaviour(8),
             "codes": Codes(HierarchicalKMeans(slots=1, clusters=8, iterations=2), of="behaviour"),
             "words": Words(count=2, vocabulary=40),
+        },
+    ),
+    "mmgrec": ids(
+        MMGRec(**NETWORK, codes=8, beam=None, targets=4),
+        Shuffled(Cloze(LENGTH, align="left", mask_prob=0.2)),
+        pack=False,
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={
+            "graph": GraphVectors(hidden=8, width=8, steps=5, batch=64),
+            "codes": Codes(RQKMeans(slots=2, clusters=4, collisions="suffix"), of="graph", popular=True),
         },
     ),
     "reg4rec": ids(

@@ -21,6 +21,7 @@ from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import recommend
 from recjax.models.colarec import ColaRec
 from recjax.models.mender import Mender
+from recjax.models.mmgrec import MMGRec
 from recjax.models.model import ItemStats
 from recjax.models.tiger import TIGER
 from recjax.parallel.mesh import MeshShape
@@ -138,7 +139,7 @@ def test_one_causal_pass_gives_what_every_prefix_of_packed_histories_gives(param
     np.testing.assert_allclose([loss, sums["loss"][1]], [-found[: len(rows)].mean(), len(rows)], rtol=1e-5)
 
 
-@pytest.mark.parametrize("system", [ColaRec, Mender])
+@pytest.mark.parametrize("system", [ColaRec, Mender, MMGRec])
 def test_systems_that_read_more_than_items_in_their_order_are_not_causal(system):
     with pytest.raises(InputError, match="causal is True, expected False, since its inputs"):
         system(causal=True)

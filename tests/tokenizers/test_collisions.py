@@ -55,6 +55,14 @@ def test_suffix_numbers_the_items_of_a_tuple():
     assert resolve(full, (2,), "suffix", np.arange(5) > 0, everything).sizes == (2, 8)  # room for a fifth
 
 
+def test_suffixes_rank_by_popularity():
+    found = resolve(CODES, SIZES, "suffix", KNOWN, everything, np.array([99, 2, 5, 1, 5, 0, 3]))
+    by_id = resolve(CODES, SIZES, "suffix", KNOWN, everything)
+    np.testing.assert_array_equal(found.codes[:, :2], CODES)
+    assert by_id.codes[:, 2].tolist() == [0, 0, 1, 0, 2, 0, 1]
+    assert found.codes[:, 2].tolist() == [0, 2, 0, 1, 1, 0, 0] and found.sizes == by_id.sizes  # 2 before 4: ties by id
+
+
 def test_random_codes_are_distinct_and_say_nothing_of_the_text():
     found = resolve(CODES, SIZES, "random", KNOWN, everything)
     other = resolve(CODES[::-1].copy(), SIZES, "random", KNOWN, everything)

@@ -166,6 +166,19 @@ def test_each_weight_changes_the_gradients_of_its_own_part():
             assert same != name.startswith(moves), name
 
 
+def test_each_level_has_a_commitment_of_its_own():
+    """An entry's gradient is that of its own level alone: 2 (e - r) / coordinates, a mean over vectors."""
+    base = replace(TINY, start="random")
+    model = base.model(WIDTH)
+    params, grads = gradients(base)
+    found = quantised(model.latents(params, planted()[0][1:65]), params["codebooks"], jnp.zeros(16))
+    expected = np.zeros_like(params["codebooks"])
+    pulls = 2 * np.asarray(found.entries - found.residuals) / found.entries.shape[2] / 64
+    for slot in range(base.slots):
+        np.add.at(expected[slot], np.asarray(found.codes)[:, slot], pulls[:, slot])
+    np.testing.assert_allclose(grads["codebooks"], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_an_entry_that_no_vector_takes_gets_no_gradient():
     random = replace(TINY, start="random")
     params, grads = gradients(random)

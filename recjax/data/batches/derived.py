@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from recjax.data.batches.histories import Histories, prefixes, sessions, windows
+from recjax.data.batches.histories import Histories, prefixes, sessions, shuffled, windows
 from recjax.data.batches.views import Align, Batch, Placement, Queries, Relations, Samples, Shifted
 from recjax.data.ranges import ranges
 from recjax.limits import COUNT, refuse, require
@@ -93,6 +93,22 @@ class Windows(Derived):
     def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
         length = self.max_length + 1 if self.length is None else self.length
         return self.view.open(windows(histories, length, self.step), n_items, seed, relations)
+
+
+@dataclass(frozen=True)
+class Shuffled(Derived):
+    """Histories without order: the events of each in a random order, the same in every epoch.
+
+    Over `Windows` a sample is a random part of a history. A query of a history that is longer than the view takes is a
+    random part of it too, and not its last events; which one, its length alone decides. Time stamps move with their
+    events.
+    """
+
+    def open(self, histories: Histories, n_items: int, seed: int, relations: Relations | None = None) -> Samples:
+        return self.view.open(shuffled(histories, seed, histories.users), n_items, seed, relations)
+
+    def queries(self, source: Histories, length: int, n_items: int) -> Queries:
+        return self.view.queries(shuffled(source, 0, source.lengths), length, n_items)
 
 
 @dataclass(frozen=True)

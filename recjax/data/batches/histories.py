@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from recjax.data.batches.hash_random import draw
 from recjax.data.ranges import exclusive_sum, ranges
 from recjax.data.store.columns import StoredColumn
 from recjax.typing import InputError
@@ -120,6 +121,24 @@ def windows(histories: Histories, length: int, step: int = 1) -> Histories:
     stops = np.repeat(histories.stops, counts) - step * (np.repeat(counts, counts) - 1 - ranges(0, counts))
     starts = np.maximum(np.repeat(histories.starts, counts), stops - length)
     return replace(histories, starts=starts, stops=stops, users=np.repeat(histories.users, counts))
+
+
+def shuffled(histories: Histories, seed: int, keys: np.ndarray) -> Histories:
+    """Copy of the histories with the events of each in a random order.
+
+    Reads all events; of stored ones each process reads a share, so every process must call it.
+
+    Args:
+        histories: of any lengths.
+        seed: of the orders.
+        keys: int [n], of each history: those of equal key and length have one order.
+    """
+    lengths = histories.lengths
+    row, place = np.repeat(np.arange(len(lengths)), lengths), ranges(0, lengths)
+    order = np.lexsort((draw(seed, np.repeat(keys, lengths), place), row))
+    events = ranges(histories.starts, lengths)[order]
+    columns = shared(histories.items, events), shared(histories.timestamps, events)
+    return Histories.concatenated(lengths, *columns, histories.users)
 
 
 def sessions(histories: Histories) -> Histories:

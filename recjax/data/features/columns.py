@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from recjax.data.features.feature import Feature, Source, State, column
-from recjax.limits import COUNT, SIZE, at_least, require
+from recjax.data.transitions import item_counts
+from recjax.limits import COUNT, SIZE, at_least, refuse, require
 from recjax.text.items import ItemText
 from recjax.tokenizers.item_codes import flat_state, nested_state
 from recjax.tokenizers.tokenizer import Tokenized, planned_sizes, tokenize
@@ -22,6 +23,8 @@ from recjax.typing import InputError
 WORD = re.compile(r"\w+")
 ENTRIES = "entries"
 """Array of a state that holds a vocabulary, as the bytes of a JSON list."""
+COUNTS = "counts"
+"""Array of a state that holds how often items were had, that of padding and of unknown ones first."""
 
 
 def frequent_entries(counts: Counter[str], most: int) -> State:
@@ -142,11 +145,17 @@ class Codes(Feature):
         of: column of vectors; an item whose vector is zero has the tuple that its collision policy gives it.
         behaviour: column of vectors of what users do with items, zeros where that is not known, for a tokenizer with a
             collaborative loss. Only the fit reads it.
+        popular: suffixes rank items of equal codes by their training events, the most popular first, and not by id.
     """
 
     tokenizer: Any
     of: str = "vectors"
     behaviour: str | None = None
+    popular: bool = False
+
+    def __post_init__(self) -> None:
+        if self.popular and self.tokenizer.collisions != "suffix":
+            refuse(self, "popular", f"false: codes have no suffix under the policy {self.tokenizer.collisions!r}")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -164,7 +173,8 @@ class Codes(Feature):
         behaviour = None if self.behaviour is None else _joined(sources, self.behaviour)
         found = tokenize(self.tokenizer, vectors, _known(vectors), jax.random.key(seed), behaviour=behaviour)
         sizes = np.array(found.codes.sizes, np.int32)
-        return {"sizes": sizes, **flat_state(found.state)}
+        counted = self._counted(sources) if self.popular else {}
+        return {"sizes": sizes, **counted, **flat_state(found.state)}
 
     def make(self, source: Source, state: State) -> np.ndarray:
         return self.tokenized(source, state).codes.codes.astype(np.int32)
@@ -172,8 +182,21 @@ class Codes(Feature):
     def tokenized(self, source: Source, state: State) -> Tokenized:
         """Codes with diagnostics."""
         vectors = column(source, self.of)
-        learned = {name: array for name, array in state.items() if name != "sizes"}
-        return tokenize(self.tokenizer, vectors, _known(vectors), state=nested_state(learned))
+        learned = {name: array for name, array in state.items() if name not in ("sizes", ENTRIES, COUNTS)}
+        counts = None
+        if self.popular:
+            numbers = entry_numbers(state)
+            rows = [numbers.get(raw, 0) for raw in source.dataset.item_ids[1:]]
+            counts = np.asarray(state[COUNTS])[[0, *rows]]
+        return tokenize(self.tokenizer, vectors, _known(vectors), state=nested_state(learned), counts=counts)
+
+    def _counted(self, sources: Sequence[Source]) -> dict[str, np.ndarray]:
+        """Items of the fit and their training events, of 0 for all others."""
+        if len(sources) != 1:
+            raise InputError(f"popularity is that of the items of one catalog, but there are {len(sources)}")
+        (source,) = sources
+        counts = item_counts(source.train.compact().items, source.dataset.n_items)
+        return {**saved_entries(source.dataset.item_ids[1:]), COUNTS: counts}
 
     def sizes(self, state: State) -> tuple[int, ...]:
         return tuple(np.asarray(state["sizes"]).tolist()) if state else planned_sizes(self.tokenizer)

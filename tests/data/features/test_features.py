@@ -137,6 +137,23 @@ def made(feature: Behaviour, catalog: Source) -> np.ndarray:
     return feature.make(catalog, feature.fit([catalog], 0))
 
 
+def test_suffixes_rank_by_training_events_where_codes_are_popular():
+    shop = with_vectors()
+    popular = Codes(RQKMeans(slots=1, clusters=2, collisions="suffix"), popular=True)
+    state = popular.fit([shop], 0)
+    codes, counts = popular.make(shop, state), np.bincount(shop.train.items, minlength=len(IDS))
+    plain = replace(popular, popular=False).make(shop, {name: x for name, x in state.items() if name != "counts"})
+    np.testing.assert_array_equal(codes[:, 0], plain[:, 0])
+    assert (codes != plain).any()
+    for code in range(2):
+        bucket = np.flatnonzero(codes[:, 0] == code)
+        bucket = bucket[bucket > 0]
+        order = bucket[np.argsort(codes[bucket, 1])]
+        assert (np.diff(counts[order]) <= 0).all()
+    with pytest.raises(InputError, match="no suffix"):
+        Codes(RQKMeans(slots=1, clusters=2, collisions="nearest-free"), popular=True)
+
+
 def test_behaviour_is_kept_with_the_run_that_it_was_fitted_for():
     """Of a catalog with other items and events, those that the first one had have their vectors."""
     other = source("other", (["z", "b", "a", "z"], ["z", "a"]), {"z": "new", "a": "red", "b": "blue"})
