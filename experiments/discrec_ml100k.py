@@ -20,7 +20,7 @@ Hardware:  1 CPU core
 from typing import Any
 
 from recjax.config import RunConfig
-from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.derived import Windows
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.data.features.behaviour import Behaviour
@@ -36,10 +36,10 @@ from recjax.train.optimiser import AdamW
 def config() -> RunConfig:
     return RunConfig(
         name="discrec_ml100k",
-        data=Data("ml-100k", view=Prefixes(Shifted(max_length=10, targets=1)), rows=64, pack=False),
+        data=Data("ml-100k", view=Windows(Shifted(max_length=20), step=20), rows=64),
         items={"behaviour": Behaviour(64), "codes": Codes(RQKMeans(slots=3, clusters=32), of="behaviour")},
-        model=DiscRec(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20),
-        optim=AdamW(learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
+        model=DiscRec(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20, causal=True),
+        optim=AdamW(learning_rate=1e-2, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
         train=Train(steps=600, evaluate_every=0),
         evaluate=Evaluate(),

@@ -21,7 +21,7 @@ Hardware:  1 CPU core
 from typing import Any
 
 from recjax.config import RunConfig
-from recjax.data.batches.derived import Prefixes
+from recjax.data.batches.derived import Prefixes, Windows
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.data.features.behaviour import Behaviour
@@ -35,18 +35,19 @@ from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
 from recjax.train.stages import Stage
 
-NETWORK: dict[str, Any] = dict(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20)
+NETWORK: dict[str, Any] = dict(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=20, causal=True)
 
 
 def config() -> RunConfig:
     supervised = {
         "model": TIGER(**NETWORK),
         "train.steps": 600,
-        "optim": AdamW(learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
+        "data": Data("ml-100k", view=Windows(Shifted(max_length=20), step=20), rows=64),
+        "optim": AdamW(learning_rate=1e-2, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
     }
     return RunConfig(
         name="gream_ml100k",
-        data=Data("ml-100k", view=Prefixes(Shifted(max_length=10, targets=1)), rows=64, pack=False),
+        data=Data("ml-100k", view=Prefixes(Shifted(max_length=20, targets=1)), rows=64, pack=False),
         items={"behaviour": Behaviour(64), "codes": Codes(RQKMeans(slots=3, clusters=32), of="behaviour")},
         model=GREAM(**NETWORK, dropout=0.0, tries=3),
         optim=AdamW(learning_rate=1e-4, weight_decay=0.0, warmup_steps=5),

@@ -8,9 +8,12 @@ three. There is no official code; rewards for an item's category, which the pape
     --set model.share=0             no reward for codes of the target
     --set model.agree=-2            paths of which a code is unlikely given the others are dropped (CORP)
 
-Expected:  TODO
-Time:      TODO
-Hardware:  1 CPU core
+Expected:  ndcg@10 0.0386 [0.0296, 0.0472], hr@10 0.0827 on 943 test users (one seed), -0.0025 [-0.0086, 0.0036] to the
+           model that it starts from (0.0411, 0.0891), paired over users: nothing is shown. The mean reward of its own
+           samples rises from 0.103 to 0.124 in the meantime, and the divergence to 0.52 nats an item. Transition counts
+           have 0.1063. The controls were not run
+Time:      2 minutes, its first stage among them, on two cores that other work shared; ranking 1 minute
+Hardware:  2 CPU cores
 """
 
 import dataclasses
