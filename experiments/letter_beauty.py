@@ -47,7 +47,7 @@ def config() -> RunConfig:
         model=TIGER(width=64, layers=2, heads=4, channels=16, inner=256, beam=20, causal=True),
         optim=AdamW(learning_rate=1e-2, weight_decay=0.035, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=4000, evaluate_every=500, validation_users=2000),
+        train=Train(steps=2000, evaluate_every=400, validation_users=2000),
         evaluate=Evaluate(),
     )
 

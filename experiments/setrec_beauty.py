@@ -15,7 +15,6 @@ Hardware:  1 CPU core
 from typing import Any
 
 from recjax.config import RunConfig
-from recjax.data.batches.derived import Prefixes
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.data.features.behaviour import Behaviour
@@ -31,10 +30,10 @@ from recjax.train.optimiser import AdamW
 def config() -> RunConfig:
     return RunConfig(
         name="setrec_beauty",
-        data=Data("amazon-beauty-2014", view=Prefixes(Shifted(max_length=10, targets=1)), rows=256, pack=False),
+        data=Data("amazon-beauty-2014", view=Shifted(max_length=20), rows=64),
         text=TextSpace((Channel(Hashed(256), whiten=False),)),
         items={"behaviour": Behaviour(64)},
-        model=SETRec(slots=4, hidden=(256, 128), width=64, layers=2, heads=4, channels=16, inner=256),
+        model=SETRec(slots=4, hidden=(256, 128), width=64, layers=2, heads=4, channels=16, inner=256, causal=True),
         optim=AdamW(learning_rate=1e-3, weight_decay=0.01, warmup_steps=100, schedule="cosine"),
         mesh=MeshShape(),
         train=Train(steps=2400, evaluate_every=400, validation_users=2000),
@@ -44,7 +43,7 @@ def config() -> RunConfig:
 
 def tiny() -> dict[str, Any]:
     return {
-        "data.view.view.max_length": 12,
+        "data.view.max_length": 12,
         "items.behaviour.width": 8,
         "model.hidden": "16",
         "model.width": 8,

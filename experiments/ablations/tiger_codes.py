@@ -26,8 +26,7 @@ def config() -> RunConfig:
     tokenizer = dataclasses.replace(like.items["codes"].tokenizer, **dict.fromkeys(ALIGNED, 0.0))
     codes = Codes(Permuted(tokenizer, seed=None), behaviour="behaviour")
     model = DiscRec(**vars(like.model), collaborative=False)
-    train = dataclasses.replace(like.train, steps=2000, evaluate_every=400)
-    return dataclasses.replace(like, name="tiger_codes", items={**like.items, "codes": codes}, model=model, train=train)
+    return dataclasses.replace(like, name="tiger_codes", items={**like.items, "codes": codes}, model=model)
 
 
 def tiny() -> dict[str, int]:

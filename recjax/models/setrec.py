@@ -18,7 +18,7 @@ from recjax.limits import RATE, SIZE, at_least, require, within
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.ops.items.embedding import take_position
 from recjax.ops.items.softmax import full_softmax
-from recjax.text.lm.t5 import T5, T5Config
+from recjax.text.lm.t5 import T5, T5Config, seen_before
 from recjax.typing import Array, Float, InputError, Params
 
 TOKENS = "tokens"
@@ -40,8 +40,9 @@ class SETRec(ModelConfig):
     items from what the autoencoder makes of them. No parameter belongs to an item. Not the paper's: the network is
     trained from scratch and reads no prompt, and the distance is no mean over coordinates, for texts have length 1.
 
-    The view is `Prefixes(Shifted(targets=1))`, data.pack=false. It trains on one catalog; items of another one are
-    ranked by their texts.
+    The view is `Prefixes(Shifted(targets=1))`, data.pack=false; with `causal`, rows are packed histories with a target
+    at each position (`Shifted()`), and one pass of the encoder serves all of them. It trains on one catalog; items of
+    another one are ranked by their texts.
 
     Attributes:
         behaviour: column of the vectors of behaviour, zeros for an item without one.
@@ -56,6 +57,7 @@ class SETRec(ModelConfig):
         channels: of a head.
         inner: width inside the feed-forward network.
         dropout: rate on inputs, attention weights, and outputs of parts.
+        causal: items of a history see those before them and their own set; otherwise all of the history.
         dtype: compute type of the network; parameters are float32.
     """
 
@@ -73,6 +75,7 @@ class SETRec(ModelConfig):
     channels: int = 64
     inner: int = 1024
     dropout: float = 0.1
+    causal: bool = False
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -103,7 +106,7 @@ class SETRecModel(Model):
 
     @property
     def packing(self) -> bool:
-        return False
+        return self.config.causal
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         config, keys = self.config, iter(jax.random.split(key, 2 * len(self.config.hidden) + 4))
@@ -131,26 +134,40 @@ class SETRecModel(Model):
         return jnp.concatenate([found[..., None, :], cut], axis=-2), text, _through(params["rebuilt"], bottleneck)
 
     def answers(
-        self, params: Params, source: Batch | Queries, items: Items, key: Array | None = None
-    ) -> Float[Array, "b slots d"]:
-        """The decoder's answers, one a slot, with dropout where there is a key."""
+        self,
+        params: Params,
+        source: Batch | Queries,
+        items: Items,
+        key: Array | None = None,
+        *,
+        everywhere: bool = False,
+    ) -> Float[Array, "b *l slots d"]:
+        """The decoder's answers, one a slot, with dropout where there is a key.
+
+        After whole rows; with `everywhere`, at each position after the events of its history up to there.
+        """
         vectors = self.sets(params, items, items.rows(source.items))[0]
         rows, length, slots, width = vectors.shape
-        mask = jnp.repeat(source.items > 0, slots, axis=1)
-        places = jnp.broadcast_to(jnp.repeat(jnp.arange(length), slots), mask.shape)
+        histories = jnp.repeat(source.segments, slots, axis=1)
+        seen = seen_before(histories, slots) if self.config.causal else histories > 0
+        asked = seen[:, slots - 1 :: slots] if everywhere else histories > 0
+        places = jnp.broadcast_to(jnp.repeat(jnp.arange(length), slots), histories.shape)
 
         def run(t5: T5) -> Array:
-            states = t5.encode(vectors.reshape(rows, length * slots, width), mask, places)
-            questions = jnp.broadcast_to(t5.embed(jnp.arange(slots)), (rows, slots, width))
-            return t5.decode(questions, states, mask, apart=True).astype(jnp.float32)
+            states = t5.encode(vectors.reshape(rows, length * slots, width), seen, places)
+            questions = jnp.broadcast_to(t5.embed(jnp.arange(slots)), (*asked.shape[:-1], slots, width))
+            return t5.decode(questions, states, asked, apart=True).astype(jnp.float32)
 
         return self._run(params, run, key)
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
-        weights, targets = take_position(batch.weights, batch.last), take_position(batch.targets, batch.last)
-        answers, table, weight = self.answers(params, batch, items, key), self.table(params, items), jnp.sum(weights)
+        weights, targets, causal = batch.weights, batch.targets, self.config.causal
+        if not causal:
+            weights, targets = take_position(weights, batch.last), take_position(targets, batch.last)
+        answers, table = self.answers(params, batch, items, key, everywhere=causal), self.table(params, items)
+        weight = jnp.sum(weights)
         each = [
-            full_softmax(answers[:, slot], table[:, slot], None, targets, weights, items=self.n_items)
+            full_softmax(answers[..., slot, :], table[:, slot], None, targets, weights, items=self.n_items)
             for slot in range(1 + self.config.slots)
         ]
         _, text, rebuilt = self.sets(params, items, items.rows(batch.items))

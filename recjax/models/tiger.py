@@ -25,7 +25,7 @@ from recjax.limits import COUNT, refuse, require
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
 from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
 from recjax.ops.items.embedding import take_position
-from recjax.text.lm.t5 import SHARDING_RULES, T5, DecoderCache, T5Config
+from recjax.text.lm.t5 import SHARDING_RULES, T5, DecoderCache, T5Config, seen_before
 from recjax.typing import Array, Bool, Float, Int, Params
 
 TRIE = "trie"
@@ -142,7 +142,7 @@ class TIGERModel(Model):
     def log_likelihoods(self, params: Params, batch: Batch, items: Items, key: Array | None) -> Float[Array, "b l"]:
         """Log-probabilities of the targets of all positions, each after the events of its history up to there."""
         (tokens, _), slots = self.history(batch, items), len(self.tokens.sizes)
-        seen = self.seen(jnp.repeat(batch.segments, slots, axis=1))
+        seen = seen_before(jnp.repeat(batch.segments, slots, axis=1), slots)
         codes = codes_of(items, batch.targets)
 
         def run(t5: T5) -> Array:
@@ -167,17 +167,9 @@ class TIGERModel(Model):
     def states(self, t5: T5, history: History) -> Float[Array, "b m d"]:
         """States of the encoder."""
         tokens, mask = history
-        return t5.encode(self.read(t5, tokens), self.seen(mask) if self.config.causal else mask)
-
-    def seen(self, histories: Int[Array, "b m"] | Bool[Array, "b m"]) -> Bool[Array, "b m m"]:
-        """Tokens that each token sees: those of its own item and of items before it.
-
-        Args:
-            histories: number of each token's history, 0 for padding.
-        """
-        item = jnp.arange(histories.shape[1]) // len(self.tokens.sizes)
-        same = histories[:, :, None] == histories[:, None]
-        return same & (histories > 0)[:, None] & (item[:, None] >= item)
+        return t5.encode(
+            self.read(t5, tokens), seen_before(mask, len(self.tokens.sizes)) if self.config.causal else mask
+        )
 
     def likelihood_of(
         self, t5: T5, states: Float[Array, "b m d"], mask: Bool[Array, "b *k m"], codes: Int[Array, "b *k slots"]

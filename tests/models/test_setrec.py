@@ -1,6 +1,7 @@
 """SETRec: sets have no order, queries do not see each other, and texts alone rank items without an event."""
 
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,23 @@ def test_a_query_changes_its_own_answer_alone():
     other = {**params(), "tokens": params()["tokens"].at[2].add(1.0)}
     change = np.abs(answers(other, QUERIES, CATALOG) - before).max(axis=(0, 2))
     assert change[2] > 1e-3 and not np.delete(change, 2).any()
+
+
+def test_one_causal_pass_answers_as_every_prefix_of_packed_histories_does():
+    causal = replace(MODEL, config=replace(CONFIG, causal=True))
+    segments = np.array([[1, 1, 2, 2, 2, 0]], np.int32)
+    rows = np.array([[1, 2, 4, 5, 6, 0]], np.int32)
+    packed = replace(
+        BATCH, items=rows, segments=segments, targets=rows % ITEMS + 1, weights=(segments > 0) * np.float32(1)
+    )
+    found = jax.jit(partial(causal.answers, everywhere=True))(params(), packed, CATALOG)[0]
+    prefixes = np.array([[1, 0, 0], [1, 2, 0], [4, 0, 0], [4, 5, 0], [4, 5, 6]], np.int32)
+    queries = Queries(prefixes, prefixes * 0, (prefixes > 0).sum(1), prefixes[:, :0])  # pyright: ignore[reportArgumentType]
+    for model, alike in ((causal, True), (MODEL, False)):
+        expected = jax.jit(model.answers)(params(), queries, CATALOG)
+        assert np.allclose(found[:5], expected, atol=1e-5) == alike
+    loss, sums = jax.jit(partial(causal.loss, key=None))(params(), packed, CATALOG)
+    assert np.isfinite(loss) and float(sums["loss"][1]) == 5
 
 
 def test_inputs_that_share_a_position_have_no_order():

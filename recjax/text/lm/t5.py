@@ -334,6 +334,18 @@ class FeedForward(nn.Module):
         return _dense(config, config.width, config.inner**-0.5, "down")(Dropout(config.dropout)(inner))
 
 
+def seen_before(histories: Int[Array, "b m"] | Bool[Array, "b m"], slots: int) -> Bool[Array, "b m m"]:
+    """A causal encoder's mask over items of several inputs each: an item sees itself and the items before it.
+
+    Args:
+        histories: number of the history that each input is of, 0 for padding; histories of a row stay apart.
+        slots: inputs of an item, which stand side by side.
+    """
+    item = jnp.arange(histories.shape[1]) // slots
+    same = histories[:, :, None] == histories[:, None]
+    return same & (histories > 0)[:, None] & (item[:, None] >= item)
+
+
 def _buckets(gaps: Array, buckets: int, max_distance: int, both_sides: bool) -> Array:
     """Buckets of gaps, key minus query."""
     offset = 0
