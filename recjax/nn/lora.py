@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from recjax.limits import SIZE, above, require
 from recjax.nn.groups import FROZEN
+from recjax.nn.quantised import SCALE, restored
 from recjax.ops.products import projected
 from recjax.typing import Array, Params
 
@@ -43,6 +44,8 @@ class LoRA:
 class AdaptedDense(nn.Module):
     """A dense layer, with an adapter where `lora` names the layer.
 
+    Given a parameter `kernel_scale`, its kernel is one of eight bits, see `recjax.nn.quantised`.
+
     Attributes:
         features: of the output.
         use_bias: whether there is a bias.
@@ -62,6 +65,8 @@ class AdaptedDense(nn.Module):
         width = x.shape[-1]
         x = x.astype(self.dtype)
         y = projected(x, self.param("kernel", self.kernel_init, (width, self.features)).astype(self.dtype))
+        if self.has_variable("params", SCALE):
+            y = y * self.get_variable("params", SCALE).astype(self.dtype)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         if self.lora is None or self.name not in self.lora.targets:
@@ -104,14 +109,17 @@ def joined(params: Params) -> Params:
 def merged(params: Params, lora: LoRA) -> Params:
     """Parameters of the same module without adapters: each kernel with the product of its adapter added to it.
 
+    A kernel of eight bits that has an adapter is one of float32 afterwards.
+
     Args:
         params: of an adapted module.
         lora: its settings.
     """
     flat: dict[Any, Any] = dict(flatten_dict(params))
     for path in [path for path in flat if path[-1] == DOWN]:
-        kernel = (*path[:-1], "kernel")
+        kernel, scale = (*path[:-1], "kernel"), flat.pop((*path[:-1], SCALE), None)
         a, b = flat.pop(path), flat.pop((*path[:-1], UP))
         product = jax.numpy.asarray(a) @ b * (lora.alpha / lora.rank)
-        flat[kernel] = (flat[kernel].astype(jnp.float32) + product).astype(flat[kernel].dtype)
+        whole = flat[kernel].astype(jnp.float32) if scale is None else restored(flat[kernel], scale)
+        flat[kernel] = (whole + product).astype(flat[kernel].dtype if scale is None else jnp.float32)
     return unflatten_dict(flat)

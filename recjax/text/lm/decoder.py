@@ -28,9 +28,9 @@ Caches = tuple[Cache, ...]
 SHARDING_RULES = [
     (r"(^|/)(tokens|head)$", (MODEL_AXIS, None)),
     (r"(^|/)(query|key|value|gate|up)/(kernel|lora_b)$", (None, MODEL_AXIS)),
-    (r"(^|/)(query|key|value|gate|up)/bias$", (MODEL_AXIS,)),
+    (r"(^|/)(query|key|value|gate|up)/(bias|kernel_scale)$", (MODEL_AXIS,)),
     (r"(^|/)(output|down)/(kernel|lora_a)$", (MODEL_AXIS, None)),
-    (r"(^|/)(lora_[ab]|bias|scale)$", ()),
+    (r"(^|/)(lora_[ab]|bias|scale|kernel_scale)$", ()),
 ]
 """Layout of the parameters: heads and inner features over the model axis, so that a block adds up over it twice."""
 

@@ -67,12 +67,13 @@ class LanguageModelEncoder:
         Raises:
             InputError: see `find_folder` and `read_language_model`.
         """
-        folder, options = find_folder(self.folder, LANGUAGE_MODEL), {"dtype": self.dtype, "weights": self.dtype}
+        folder = find_folder(self.folder, LANGUAGE_MODEL)
+        options: dict[str, Any] = {"dtype": self.dtype, "weights": self.dtype, "layers": self.layers}
         if _is_t5(read_json(folder / CONFIG)):
-            model = read_t5(folder, layers=self.layers, encoder=True, **options)
+            model = read_t5(folder, encoder=True, **options)
             embed = partial(_mean_encoded, module=model.module)
         else:
-            model = read_language_model(folder, layers=self.layers, **options)
+            model = read_language_model(folder, **options)
             embed = partial(_mean_states, decoder=model.decoder)
         tokens = [found[: self.max_tokens] for found in model.tokenise(texts)]
         vectors = np.zeros((len(texts), self.width), np.float32)

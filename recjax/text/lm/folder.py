@@ -15,14 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict
 from tokenizers import Tokenizer
 
 from recjax.text.folder import read_tokenizer, refused
 from recjax.text.lm.config import DecoderConfig, read_config
 from recjax.text.lm.decoder import Decoder
-from recjax.text.lm.tensors import check_count, open_tensors, read_object, read_tensors
+from recjax.text.lm.tensors import Weights, check_count, open_tensors, read_object, read_tensors
 from recjax.text.rows import TokenRows
 from recjax.typing import Dtype, InputError, Params, shorten
 
@@ -72,7 +71,7 @@ def read_language_model(
     folder: Path,
     *,
     dtype: Dtype = "float32",
-    weights: Dtype = "float32",
+    weights: Weights = "float32",
     layers: int | None = None,
     remat: bool = False,
 ) -> LanguageModel:
@@ -81,7 +80,8 @@ def read_language_model(
     Args:
         folder: see above.
         dtype: compute type.
-        weights: type of the parameters; bfloat16 halves their memory, and suits those that are not trained.
+        weights: type of the parameters. "bfloat16" halves their memory and "int8" quarters that of kernels, see
+            `recjax.nn.quantised`; both suit those that are not trained.
         layers: the first so many blocks alone; None for all.
         remat: recompute blocks in the backward pass.
 
@@ -99,7 +99,7 @@ def read_language_model(
         raise InputError(f"layers is {layers}, expected 1 to {config.layers}, the layers of {folder}")
     whole, config = config, replace(config, layers=layers or config.layers, remat=remat)
     decoder = Decoder(config)
-    params = _parameters(decoder, whole, folder, np.dtype(jnp.dtype(weights)))
+    params = _parameters(decoder, whole, folder, weights)
     tokenizer = read_tokenizer(folder / "tokenizer.json", config.vocabulary)
     tokenizer.no_truncation()
     return LanguageModel(decoder, params, tokenizer, _stop(folder, content))
@@ -118,7 +118,7 @@ def tensor_names(decoder: Decoder) -> dict[str, tuple[str, tuple[int, ...]]]:
     return names
 
 
-def _parameters(decoder: Decoder, whole: DecoderConfig, folder: Path, dtype: np.dtype) -> Params:
+def _parameters(decoder: Decoder, whole: DecoderConfig, folder: Path, weights: Weights) -> Params:
     with open_tensors(folder) as places:
         # Before a module of that size is made.
         check_count(whole.layers, 9, places, folder)
@@ -134,7 +134,7 @@ def _parameters(decoder: Decoder, whole: DecoderConfig, folder: Path, dtype: np.
             tied = decoder.config.tied and name == SHARED["head"]
             return bool(BUFFERS.search(name)) or tied or _layer(name) in left
 
-        return read_tensors(names, places, folder, dtype, spare)
+        return read_tensors(names, places, folder, weights, spare)
 
 
 def _layer(name: str) -> int:

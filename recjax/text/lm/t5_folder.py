@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict
 from tokenizers import Tokenizer
 
@@ -109,7 +108,7 @@ def read_t5(
     with open_tensors(folder) as places:
         check_count(whole, 8, places, folder)
         names = tensor_names(config, encoder=encoder)
-        params = read_tensors(names, places, folder, np.dtype(jnp.dtype(weights)), spare)
+        params = read_tensors(names, places, folder, weights, spare)
     tokenizer = read_tokenizer(folder / "tokenizer.json", config.vocabulary)
     tokenizer.no_truncation()
     return EncoderDecoder(T5(config), params, tokenizer)

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from recjax.files import read_json
+from recjax.nn.quantised import SCALE, quantised
 from recjax.text.folder import WEIGHTS
 from recjax.typing import InputError, Params, shorten
 
@@ -17,6 +19,9 @@ INDEX = "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 SHOWN = 5
 """Tensors that a message names."""
+
+Weights = Literal["float32", "bfloat16", "int8"]
+"""Types that parameters are held in; eight bits suit those that are not trained."""
 
 Places = Mapping[str, tuple[Path, Any]]
 """Tensors by name, with the file of each and what reads it."""
@@ -39,7 +44,7 @@ def read_tensors(
     names: Mapping[str, tuple[str, tuple[int, ...]]],
     places: Places,
     folder: Path,
-    dtype: np.dtype,
+    weights: Weights,
     spare: Callable[[str], bool],
 ) -> Params:
     """Parameters made of tensors; kernels are turned, since PyTorch has outputs first.
@@ -48,7 +53,7 @@ def read_tensors(
         names: path of each parameter -> name of its tensor, and the parameter's shape.
         places: see `open_tensors`.
         folder: for messages.
-        dtype: of the parameters.
+        weights: type of the parameters; "int8" is that of kernels, which get a `kernel_scale`, and bfloat16 of others.
         spare: says of the name of a tensor that nothing needs whether it may be there.
 
     Raises:
@@ -59,7 +64,14 @@ def read_tensors(
         raise InputError(f"{folder} has no tensor {_some(missing)}, which config.json asks for")
     if unexpected := [name for name in sorted(places.keys() - expected) if not spare(name)]:
         raise InputError(f"{folder} has the tensor {_some(unexpected)}, which config.json does not ask for")
-    found = {path: _tensor(*places[name], name, shape, path, dtype) for path, (name, shape) in names.items()}
+    found: dict[str, Any] = {}
+    for path, (name, shape) in names.items():
+        tensor = _tensor(*places[name], name, shape, path)
+        if weights == "int8" and path.endswith("/kernel"):
+            found[path], found[path.removesuffix("kernel") + SCALE] = quantised(tensor)
+        else:
+            kind = "bfloat16" if weights == "int8" else weights
+            found[path] = tensor.astype(jnp.dtype(kind), copy=False)
     return unflatten_dict(found, sep="/")
 
 
@@ -77,7 +89,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _tensor(file: Path, opened: Any, name: str, shape: tuple[int, ...], path: str, dtype: np.dtype) -> np.ndarray:
+def _tensor(file: Path, opened: Any, name: str, shape: tuple[int, ...], path: str) -> np.ndarray:
     turned = path.endswith("kernel")
     expected = shape[::-1] if turned else shape
     held, kind = tuple(opened.get_slice(name).get_shape()), opened.get_slice(name).get_dtype()
@@ -85,7 +97,7 @@ def _tensor(file: Path, opened: Any, name: str, shape: tuple[int, ...], path: st
         raise InputError(f"{file}: {name!r} holds {kind}, expected one of {', '.join(FLOATS)}")
     if held != expected:
         raise InputError(f"{file}: {name!r} has shape {held}, but config.json makes it {expected}")
-    tensor = opened.get_tensor(name).astype(dtype, copy=False)
+    tensor = opened.get_tensor(name)
     return tensor.T if turned else tensor
 
 

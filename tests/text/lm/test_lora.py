@@ -7,10 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from recjax.models.model import Model
 from recjax.nn.groups import FROZEN
 from recjax.nn.lora import LoRA, beside, joined, merged
+from recjax.nn.quantised import SCALE, quantised, restored
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.folder import LanguageModel, read_language_model
 from recjax.text.lm.generate import log_likelihoods
@@ -40,8 +43,9 @@ class Tuned(Model):
         return total / weight, {"loss": (total, weight)}
 
 
-def test_adapters_alone_are_trained():
-    base = read_language_model(TWIN, layers=1)
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_adapters_alone_are_trained(weights):
+    base = read_language_model(TWIN, layers=1, weights=weights)
     model: Any = Tuned(base, replace(base.decoder, lora=ALL))
     batch: Any = padded(np.random.default_rng(0).integers(0, 40, (4, 8)))
     optimiser: Any = AdamW(1e-2, weight_decay=0.1).build(20)
@@ -68,3 +72,32 @@ def test_adapters_alone_are_trained():
     whole = log_likelihoods(base.decoder, merged(joined(state.params), ALL), batch)
     np.testing.assert_allclose(whole, tuned, atol=1e-4)
     assert np.abs(tuned - plain).max() > 0.1
+
+
+def test_kernels_of_eight_bits_are_near_and_are_what_is_computed_with():
+    whole, small = (read_language_model(TWIN, weights=weights) for weights in ("float32", "int8"))
+    flat, exact = flatten_dict(small.params), flatten_dict(whole.params)
+    kernels = [path for path in flat if path[-1] == "kernel"]
+    assert kernels and all(flat[path].dtype == np.int8 for path in kernels)
+    assert all(x.dtype == jnp.bfloat16 for path, x in flat.items() if path[-1] not in ("kernel", SCALE))
+    for path in kernels:
+        step = flat[*path[:-1], SCALE]
+        assert (np.abs(restored(flat[path], step) - exact[path]) <= 0.5001 * step).all()
+    rows = padded(np.random.default_rng(0).integers(0, 40, (4, 12)))
+    same = unflatten_dict(
+        {
+            path: restored(x, flat[*path[:-1], SCALE]) if path[-1] == "kernel" else x
+            for path, x in flat.items()
+            if path[-1] != SCALE
+        }
+    )
+    found = {
+        name: np.asarray(log_likelihoods(whole.decoder, params, rows))
+        for name, params in (("int8", small.params), ("restored", same), ("float32", whole.params))
+    }
+    np.testing.assert_allclose(found["int8"], found["restored"], rtol=1e-5, atol=1e-5)
+    assert 0 < np.abs(found["int8"] - found["float32"]).mean() < 0.05 * np.abs(found["float32"]).mean()
+    adapted = beside(small.params, replace(small.decoder, lora=ALL), jax.random.key(0), rows)
+    plain = merged(joined(adapted), ALL)
+    np.testing.assert_allclose(log_likelihoods(whole.decoder, plain, rows), found["int8"], rtol=1e-5, atol=1e-5)
+    assert quantised(np.zeros((3, 2), np.float32))[0].tolist() == [[0, 0]] * 3
