@@ -94,10 +94,15 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64, help="tokens of a prompt (default %(default)s)")
     parser.add_argument("--new", type=int, default=32, help="tokens to generate (default %(default)s)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="(default %(default)s)")
+    parser.add_argument(
+        "--weights", default="float32", choices=("float32", "bfloat16", "int8"), help="(default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     initialize()
-    model = read_language_model(options.folder, dtype=options.dtype)
+    model = read_language_model(options.folder, dtype=options.dtype, weights=options.weights)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    print(f"parameters take {held / 1e6:.0f} MB")
     stored = as_stored(model)
     table = {
         name: [perplexity(model, params, text) for params in (model.params, stored)] for name, text in TEXTS.items()
