@@ -2,15 +2,15 @@
 
     RECJAX_DATA=... RECJAX_PEERS=... python experiments/benchmarks/official_speed.py --case icsrec
 
-The authors' code is PyTorch: their model, loss, data set, collation and optimiser, by their own epoch where they have one.
-It is none of this repository's. Lay it into $RECJAX_PEERS/official, each at the commit named in `CODE`, as
+The authors' code is PyTorch: their model, loss, data set, collation and optimiser, by their own epoch where they have
+one. None of it is in this repository. Lay it into $RECJAX_PEERS/official, at the commits of `CODE`, as
 
     icsrec  github.com/QinHsiu/ICSRec    sracl  github.com/ziqiangcui/SRA-CL    letter  github.com/HonghuiBao2000/LETTER
 
-and make its environment with `peers/setup.sh FOLDER authors`. A sample is a target, one item to predict: the authors make a row of
-each prefix of a history. recjax does so too ("prefixes": the same samples), and takes all targets of a history in one
-row where the system allows it ("histories"). Ratios are taken round by round, then their median. What is prepared
-before an epoch, such as clusters and neighbours, is in no side's time.
+and make its environment with `peers/setup.sh FOLDER authors`. A target is one item to predict: the authors make a row
+of each prefix of a history, with one target. recjax does so too ("prefixes": the same samples), and where the system
+allows it takes all targets of a history in one row ("histories"). Ratios are taken round by round, then their median.
+What is prepared before an epoch, such as clusters and neighbours, is in no side's time.
 """
 
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ CASES = {
 
 
 def written(name: str, folder: Path) -> dict[str, Any]:
-    """The csv of all events that the authors' sides read, and facts of the dataset: each leaves out a user's last two."""
+    """Facts of a dataset, and a csv of all events for the authors' side; all sides leave out a user's last two."""
     dataset = find(name)
     lengths = np.diff(dataset.offsets)
     if lengths.min() < 4:
@@ -101,13 +101,11 @@ def written(name: str, folder: Path) -> dict[str, Any]:
     rows = np.arange(dataset.n_interactions)
     columns = np.stack([np.repeat(np.arange(len(lengths)), lengths), dataset.items, rows], axis=1)
     np.savetxt(folder / "events.csv", columns, fmt="%d", delimiter=",", header="user,item,timestamp", comments="")
-    # Rows of one history have at most `length` targets each, and packed rows are nearly full.
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "items": dataset.n_items,
         "users": len(lengths),
-        "trained": lengths - 3,
     }
 
 
@@ -117,7 +115,6 @@ def measure(name: str, options: Any) -> dict[str, Any]:
     sizes = {**case.sizes, **{key: getattr(options, key) for key in ("length", "batch") if getattr(options, key)}}
     with contest.scratch() as folder:
         facts = written(options.data or case.data, folder)
-        full = int(np.minimum(facts.pop("trained"), sizes["length"]).sum())
         settings = {
             **sizes,
             "events": str(folder / "events.csv"),
@@ -145,7 +142,7 @@ def measure(name: str, options: Any) -> dict[str, Any]:
         "peer": case.peer,
         "code": CODE[case.peer],
         "settings": {key: value for key, value in settings.items() if key not in ("events", "code")},
-        "dataset": {**facts, "targets": full},
+        "dataset": facts,
         "machine": contest.machine(),
         "load": [min(loads), max(loads)],
         "facts": found,
@@ -160,7 +157,7 @@ def forms(case: Case, sizes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if case.peer != "letter":  # TIGER has relative positions
         shared["model.max_length"] = str(sizes["length"])
     shared |= {"optim.learning_rate": str(sizes["learning_rate"]), "data.rows": str(sizes["batch"]), **case.set}
-    rows = str(max(1, round(sizes["batch"] / sizes["length"])))
+    rows = str(max(1, round(sizes["batch"] / sizes["length"])))  # packed rows are nearly full
     return {
         name: {
             "view": form["view"],
@@ -173,8 +170,8 @@ def forms(case: Case, sizes: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def show(record: dict[str, Any]) -> None:
     s, blocks, peer = record["settings"], record["blocks"], record["peer"]
     title = (
-        f"{record['case']}: {record['dataset']['name']}, {s['items']:,} items, width {s['width']}, {s['layers']} layers, "
-        f"length {s['length']}, batch {s['batch']}, {s['threads']} threads, "
+        f"{record['case']}: {record['dataset']['name']}, {s['items']:,} items, width {s['width']}, "
+        f"{s['layers']} layers, length {s['length']}, batch {s['batch']}, {s['threads']} threads, "
         f"load {record['load'][0]:.1f}-{record['load'][1]:.1f}"
     )
     columns = (

@@ -3,9 +3,10 @@
 
 Their epoch is run as it is; what it reads its batches from holds it between turns. It wants a GPU for k-means alone:
 faiss' flat index on the CPU takes the place of the one on a GPU, and clusters stay on the CPU. gensim is imported there
-and not used, so an empty module stands for it. Clusters are found before the first turn, once, of the first ten batches.
+and not used, so an empty module stands for it. Clusters are found before the first turn, of the first ten batches.
 """
 
+import contextlib
 import itertools
 import json
 import sys
@@ -13,7 +14,7 @@ import types
 from argparse import Namespace
 from pathlib import Path
 
-from turns import Held, Stopped, Turned, Turns, histories
+from turns import Held, StoppedError, Turned, Turns, histories
 
 TURNS, SETTINGS = Turns(), json.loads(Path(sys.argv[1]).read_text())
 CODE = Path(SETTINGS["code"]) / "icsrec" / "src"
@@ -115,10 +116,8 @@ def main() -> None:
     turned = Turned(TURNS, s["warmup"], ready, None)
     held = Held(training, turned, lambda batch: (len(batch[1]), batch[1].numel()))
     trainer = trainers.ICSRecTrainer(model, held, swept, None, None, args)
-    try:
+    with contextlib.suppress(StoppedError):
         trainer.train(0)
-    except Stopped:
-        pass
 
 
 if __name__ == "__main__":

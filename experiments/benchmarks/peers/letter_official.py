@@ -1,9 +1,9 @@
 # pyright: reportMissingImports=false
 """LETTER-TIGER by its authors' code (github.com/HonghuiBao2000/LETTER): their data set, collator and model, on a CPU.
 
-As in their finetune.py, the loop is the Trainer of Transformers, with its argument use_cpu, and texts of code tokens are
-read by the tokenizer of T5 that their repository has. A callback holds the loop between turns. Codes are random, four
-an item, 256 of each: what they say costs nothing.
+As in their finetune.py, the loop is the Trainer of Transformers, with its argument use_cpu, and texts of code tokens
+are read by the tokenizer of T5 that their repository has. A callback holds the loop between turns. Codes are random,
+four an item, 256 of each: what they say costs nothing. Batches are of `batch` rows, not accumulated.
 """
 
 import itertools

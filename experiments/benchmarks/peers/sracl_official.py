@@ -6,13 +6,14 @@ encoder is RecBole's. Vectors of a language model and the neighbours that they g
 read from files there; here both are random, of the same shapes: what they say costs nothing.
 """
 
+import contextlib
 import itertools
 import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 
-from turns import Held, Stopped, Turned, Turns, histories
+from turns import Held, StoppedError, Turned, Turns, histories
 
 TURNS, SETTINGS = Turns(), json.loads(Path(sys.argv[1]).read_text())
 CODE = Path(SETTINGS["code"]) / "sracl" / "recommender_code"
@@ -92,10 +93,8 @@ def main() -> None:
 
     turned = Turned(TURNS, s["warmup"], ready, None)
     held = Held(loader, turned, lambda batch: (len(batch[1]), batch[1].numel()))
-    try:
+    with contextlib.suppress(StoppedError):
         utils.train_epoch(args, model, held, optimiser, 0)
-    except Stopped:
-        pass
 
 
 if __name__ == "__main__":

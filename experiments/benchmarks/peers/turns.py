@@ -213,7 +213,7 @@ class Turned:
                 return
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Ends a loop that a library owns."""
 
 
@@ -244,7 +244,7 @@ class Held:
                 yield batch
                 self._turned.step(*self._count(batch), waited)
                 if self._turned.stopped:
-                    raise Stopped
+                    raise StoppedError
 
 
 def timed_lists(make, out: str | None) -> dict:
