@@ -107,6 +107,41 @@ def test_recjax_trains_and_recommends_in_its_turn(data, tmp_path: Path):
         assert not np.isin(shown, items[offsets[user] : offsets[user + 1]]).any() and (shown > 0).all()
 
 
+def test_a_loader_that_is_held_is_read_over_and_over_until_the_turns_stop():
+    from peers.turns import Held, StoppedError
+
+    class Turned:
+        stopped, steps = False, ()
+
+        def step(self, targets, positions, waited):
+            self.steps = (*self.steps, (targets, positions))
+            self.stopped = len(self.steps) == 5
+
+    turned, read = Turned(), []
+    held = Held([[1, 2], [3]], turned, lambda batch: (len(batch), 10))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(StoppedError):
+        read.extend(iter(held))
+    assert len(held) == 2 and turned.steps == ((2, 10), (1, 10)) * 2 + ((2, 10),)
+
+
+def test_recjax_trains_beside_its_authors_code_at_the_sizes_of_a_case(data, tmp_path: Path, monkeypatch):
+    import contest
+    from official_speed import CASES, forms
+
+    monkeypatch.setenv("RECJAX_DATA", str(data.events.parent / "data"))
+    monkeypatch.setenv("RECJAX_CACHE", str(data.events.parent / "cache"))
+    sizes = {**CASES["icsrec"].sizes, "width": 8, "layers": 1, "length": 12, "batch": 16, "learning_rate": 1e-3}
+    given = forms(CASES["icsrec"], sizes)
+    for form in given.values():
+        form["set"]["model.clusters"] = "4"
+    rest = {"recipe": "icsrec_beauty", "data": "tiny", "length": 12, "warmup": 2, "threads": 1, "seed": 0}
+    with contest.sides(["recjax-histories"], {**rest, "forms": given}, tmp_path, tmp_path, system="official") as (
+        side,
+    ):
+        block = side.train(0.2)
+    assert block["steps"] > 0 and block["steps"] < block["targets"] <= block["positions"]
+
+
 def test_a_side_that_cannot_start_says_how_to_make_its_environment(tmp_path: Path):
     import contest
 

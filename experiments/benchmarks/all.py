@@ -41,6 +41,9 @@ JOBS = {
     "training-ml-1m": Job("training_speed", ["--setting", "ml-1m", "--sides", "recjax,torch"], {"torch": 4.5}),
     "training-bce": Job("training_speed", ["--setting", "bce", "--sides", "recjax,torch"], {"torch": 4.5}),
     "training-beauty": Job("training_speed", ["--setting", "beauty", "--sides", "recjax,torch"], {"torch": 8.0}),
+    "icsrec": Job("official_speed", ["--case", "icsrec"], {"icsrec": 3.0}),
+    "sracl": Job("official_speed", ["--case", "sracl"], {"sracl": 3.0}),
+    "tiger": Job("official_speed", ["--case", "tiger"], {"letter": 3.0}),
     "evaluation": Job("evaluation_speed", [], {"torch": 2.5, "rectools": 4.0, "replay": 4.0}),
 }
 
@@ -49,12 +52,12 @@ def rows(name: str, record: dict[str, Any], aims: dict[str, float]) -> Iterator[
     """(what, rival, how many times as fast recjax is round by round by processor time, aim)."""
     turns = record.get("passes") or record["blocks"]
     what = " ".join(str(record[key]) for key in ("items", "what") if key in record)
-    for rival, aim in aims.items():
-        if rival not in turns:
-            continue
+    ours = ["recjax"] if "recjax" in turns else [side for side in turns if side.startswith("recjax-")]
+    for rival, own in ((rival, own) for rival in aims if rival in turns for own in ours):
         work = "targets" if "targets" in turns[rival][0] else "users"
-        rates = [[turn[work] / max(turn["cpu_seconds"], 1e-9) for turn in turns[side]] for side in ("recjax", rival)]
-        yield f"{name} {what}".strip(), rival, [a / b for a, b in zip(*rates, strict=True)], aim
+        rates = [[turn[work] / max(turn["cpu_seconds"], 1e-9) for turn in turns[side]] for side in (own, rival)]
+        words = (name, what, own.partition("-")[2])
+        yield " ".join(filter(None, words)), rival, [a / b for a, b in zip(*rates, strict=True)], aims[rival]
 
 
 def run(job: Job, out: Path, rest: list[str]) -> str:

@@ -35,6 +35,9 @@ PEERS = {
     "faiss": "faiss",
     "sentence_transformers": "texts",
     "onnx": "texts",
+    "icsrec": "authors",
+    "sracl": "authors",
+    "letter": "authors",
 }
 """Driver of a side -> its environment. A side is called after its driver, and after a hyphen what is special about it:
 "torch-compact" makes logits only where there is a target."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Environments of the peers that the benchmarks run beside recjax, each its own: torch is never a dependency of recjax.
 #
-#   experiments/benchmarks/peers/setup.sh [FOLDER] [torch|rectools|replay|faiss|texts ...]
+#   experiments/benchmarks/peers/setup.sh [FOLDER] [torch|rectools|replay|faiss|texts|authors ...]
 #
 # FOLDER defaults to $RECJAX_PEERS, or ~/.cache/recjax-peers. PYTHON chooses the interpreter (3.11), TORCH the torch
 # version. Packages come from whatever index pip is set up for; where that index serves the CUDA build of torch, set
@@ -34,7 +34,14 @@ for peer in "${peers[@]}"; do
         replay) install replay "replay-rec[torch]==${REPLAY:-0.22.0}" lightning ;;
         faiss) install faiss "faiss-cpu==${FAISS:-1.15.1}" ;;
         texts) install texts "sentence-transformers==${SENTENCE_TRANSFORMERS:-6.2.0}" "onnxruntime==${ONNXRUNTIME:-1.32.0}" onnx ;;
-        *) echo "unknown peer '$peer', expected torch, rectools, replay, faiss or texts" >&2; exit 2 ;;
+        # What the authors' code of official_speed.py imports; the code itself is fetched by hand, see that file.
+        # Transformers up to 4.46 have what LETTER's model imports; of RecBole its layers alone, without its dependencies.
+        authors)
+            install authors "transformers==${TRANSFORMERS:-4.44.2}" "numpy<2" "pandas<3" "scipy<1.17" accelerate sentencepiece protobuf \
+                "faiss-cpu==${FAISS:-1.15.1}" tqdm scikit-learn colorlog colorama pyyaml texttable tensorboard
+            "$folder/authors/bin/python" -m pip install --quiet --no-deps "recbole==${RECBOLE:-1.2.1}"
+            ;;
+        *) echo "unknown peer '$peer', expected torch, rectools, replay, faiss, texts or authors" >&2; exit 2 ;;
     esac
 done
 echo "export RECJAX_PEERS=$folder"

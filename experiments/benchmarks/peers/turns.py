@@ -188,14 +188,14 @@ class Turned:
         self._block: Block | None = None
         self.stopped = False
 
-    def step(self, targets: int, positions: int) -> None:
+    def step(self, targets: int, positions: int, waited: float = 0.0) -> None:
         if self._block is None:
             self._left -= 1
             if self._left <= 0:
                 self._ready()
                 self._wait()
             return
-        self._block.add(targets, positions)
+        self._block.add(targets, positions, waited)
         if self._block.over:
             self._turns.say(self._block.result())
             self._wait()
@@ -211,6 +211,40 @@ class Turned:
             else:
                 self.stopped = True
                 return
+
+
+class StoppedError(Exception):
+    """Ends a loop that a library owns."""
+
+
+class Held:
+    """A loader, read over and over, that holds the loop which reads it between turns.
+
+    Args:
+        loader: of one epoch.
+        turned: the turns.
+        count: (targets, positions) of a batch.
+    """
+
+    def __init__(self, loader, turned: Turned, count):
+        self._loader, self._turned, self._count = loader, turned, count
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self):
+        while True:
+            batches = iter(self._loader)
+            while True:
+                asked = time.perf_counter()
+                batch = next(batches, None)
+                waited = time.perf_counter() - asked
+                if batch is None:
+                    break
+                yield batch
+                self._turned.step(*self._count(batch), waited)
+                if self._turned.stopped:
+                    raise StoppedError
 
 
 def timed_lists(make, out: str | None) -> dict:
