@@ -58,7 +58,7 @@ ENCODER = {"width": 64, "layers": 2, "heads": 2, "dropout": 0.5, "batch": 256, "
 T5 = {"width": 128, "layers": 4, "heads": 6, "channels": 64, "inner": 1024, "dropout": 0.1, "learning_rate": 5e-4}
 SMALL = {"width": 64, "layers": 2, "heads": 4, "channels": 16, "inner": 256}
 TIGER_FORMS = {
-    "prefixes": {"view": "prefixes", "set": {}},
+    "prefixes": {"view": "prefixes", "set": {"model.causal": "false", "data.pack": "false"}},
     "histories": {"view": "histories", "set": {"model.causal": "true", "data.pack": "true", "data.rows": "{rows}"}},
 }
 CODES = {"tokenizer.steps": "20"}
