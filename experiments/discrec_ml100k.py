@@ -49,6 +49,7 @@ def config() -> RunConfig:
 def tiny() -> dict[str, Any]:
     return {
         "data.view.view.max_length": 12,
+        "data.view.step": 12,
         "items.behaviour.width": 8,
         "items.codes.tokenizer.clusters": 8,
         "model.width": 8,
