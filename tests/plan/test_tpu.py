@@ -89,3 +89,16 @@ def test_slices_and_a_state_over_data():
 def test_a_topology_that_cannot_be():
     with pytest.raises(InputError, match=r"--topology 'v5e:3x5': .*expected v5e:16x16"):
         plan(recipes.read("sasrec_ml1m").config, "v5e:3x5", items=100)
+
+
+def test_a_generator_of_item_codes_adds_up_over_the_model_axis_and_gathers_no_weight():
+    wide = ["model.width=1024", "model.layers=1", "model.heads=32", "model.channels=128", "model.inner=16384"]
+    settings = [*wide, "model.codes=1024", "tokenizer.clusters=1024", "data.rows=512", "mesh.model=16"]
+    found = plan(
+        override_all(recipes.read("tiger_beauty").config, settings), "v5e:16x16", items=100_000_000, ranking=False
+    ).training
+    assert found.fits and found.memory["optimiser"] == pytest.approx(2 * found.memory["parameters"], rel=0.01)
+    kernel = 1024 * 16384 * 4 // 16
+    assert all(one.bytes < kernel for one in found.collectives if one.kind == "all-gather"), "weights are sent around"
+    data = sum(one.count * one.bytes for one in found.collectives if one.axes == "data" and one.kind == "all-reduce")
+    assert data <= 1.2 * found.memory["parameters"]
