@@ -18,7 +18,7 @@ Expected:  phase 1: of 100 titles that were never read the item's own is the nea
            over users (published: about nothing); two dense layers 0.0832 [0.0777, 0.0886], 0.0039 ± 0.0032 more, best
            at the last step; `transition` counts 0.1034, `text_transition` 0.1261
 Time:      17 minutes, of which phase 1 takes 10, on a core shared with four others (3 of its own time); controls 6 each
-Hardware:  1 core of an Intel Xeon that other work shared
+Hardware:  1 core of an AMD EPYC that other work shared
 """
 
 from dataclasses import replace
