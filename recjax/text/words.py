@@ -49,6 +49,11 @@ class WordVectors:
     def __post_init__(self) -> None:
         ItemText(self.template)
 
+    @property
+    def width(self) -> int:
+        """Coordinates of a vector."""
+        return int(array_files.published_record(TABLE)["width"])
+
     def fingerprint(self) -> str:
         """Identity of the vectors besides the texts."""
         return f"words {array_files.published_record(TABLE)['sha256']}"

@@ -47,6 +47,8 @@ from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
 from recjax.models.idnp import IDNP
+from recjax.models.ilm import ILM
+from recjax.models.ilm_alignment import ILMAlignment
 from recjax.models.insertion import Insertion
 from recjax.models.interval_llm import IntervalLLM
 from recjax.models.lightgcn import LightGCN
@@ -60,6 +62,7 @@ from recjax.models.mqsa_ted import MQSATED
 from recjax.models.next_item import NextItem
 from recjax.models.outfit import OutfitTransformer
 from recjax.models.parts.dot_product import DotProductModel
+from recjax.models.parts.qformer import QFormerConfig
 from recjax.models.pisa import PISA
 from recjax.models.recformer import Recformer
 from recjax.models.recgpt import RecGPT
@@ -132,6 +135,8 @@ CODED = {
 
 EVIDENCE = dict(evidence_config("planted").items)
 
+QUERIES = QFormerConfig(queries=2, width=8, layers=1, heads=2, inner=16)
+
 SYSTEMS = {
     "sasrec": ids(SASRec(**SMALL)),
     "bert4rec": ids(BERT4Rec(**SMALL, inner=16, norm="pre"), Cloze(LENGTH, align="left", mask_prob=0.3)),
@@ -165,6 +170,18 @@ SYSTEMS = {
     ),
     "slmrec": ids(
         SLMRec(replace(LLAMA, width=8, channels=4, inner=16), teacher=2, parts=2), items={"behaviour": Behaviour(8)}
+    ),
+    "ilm": ids(
+        ILM(QUERIES, base=replace(LLAMA, width=8, layers=1, channels=4, inner=16), room=3),
+        pack=False,
+        items={"behaviour": Behaviour(8)},
+    ),
+    "ilm-alignment": ids(
+        ILMAlignment(QUERIES, texts=8, titles="vectors"),
+        LAST,
+        pack=False,
+        text=TextSpace((Channel(Hashed(16), whiten=False),)),
+        items={"behaviour": Behaviour(8), "words": Words(count=4, vocabulary=40)},
     ),
     "interval-llm": ids(
         IntervalLLM(replace(LLAMA, width=8, layers=1, channels=4, inner=16), width=8),
