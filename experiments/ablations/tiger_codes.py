@@ -4,9 +4,12 @@ Codes and how they are read, by one generator at one budget on amazon-beauty-201
 catalog): residual codes of texts; the same codes permuted among the items, which say nothing; codes of texts and of
 what users do (LETTER); codes of texts that are read in two branches (DiscRec).
 
-Expected:  TODO
-Time:      TODO
-Hardware:  1 CPU core a cell
+Expected:  ndcg@10, hr@10 of 22,363 test users after 2,000 steps, nineteen passes, one seed: codes of texts 0.0193,
+           0.0384; permuted 0.0053, 0.0102, -0.0141 [-0.0155, -0.0127] paired over users: they carry the texts.
+           LETTER's 0.0216, 0.0430, +0.0022 [0.0011, 0.0034]. text_transition has 0.0686, transition counts 0.0517,
+           popularity 0.0061. Codes in two branches were not run to their end here
+Time:      12 to 21 minutes a cell, and 1 to 4 of ranking, on a core that other work shared at times
+Hardware:  1 CPU core a cell (AMD EPYC)
 """
 
 import dataclasses

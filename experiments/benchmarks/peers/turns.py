@@ -242,7 +242,8 @@ class Held:
                 if batch is None:
                     break
                 yield batch
-                self._turned.step(*self._count(batch), waited)
+                targets, positions = self._count(batch)
+                self._turned.step(targets, positions, waited)
                 if self._turned.stopped:
                     raise StoppedError
 
