@@ -2,8 +2,8 @@
 
 DiscRec (Liu et al., 2025), small, on ml-100k: TIGER whose encoder and decoder read each code both as it is and as its
 item's other codes make it, mixed by a gate. Titles of films say little, so the codes are of what users do: residual
-k-means of vectors of behaviour (`Behaviour`), three of 32 and a suffix. Windows have up to 20 items. The control is TIGER
-of the same codes, seed and steps:
+k-means of vectors of behaviour (`Behaviour`), three of 32 and a suffix. Windows have up to 20 items. The control is
+TIGER of the same codes, seed and steps:
 
     --set model.collaborative=false
 
