@@ -35,7 +35,7 @@ GOAL = 3.0
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared.
+    """Two sides, the sizes that they share, and recjax's forms.
 
     Attributes:
         peer: the authors' side.

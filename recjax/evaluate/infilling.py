@@ -155,7 +155,7 @@ class Infilling(Evaluator):
 
 
 def trained_on(data: EvaluationData) -> bool:
-    """Whether training has seen an event of the histories that are asked about."""
+    """True if training has seen an event of the histories that are asked about."""
     train = data.split.train
     for which in ("validation", "test"):
         histories = data.split.examples(which).histories

@@ -18,6 +18,7 @@ from recjax.limits import COUNT, above, at_least, require, within
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts import qformer as parts
 from recjax.models.parts.qformer import QFormer, QFormerConfig, Sight, read, read_all
+from recjax.ops.activation import unit
 from recjax.ops.contrast import info_nce
 from recjax.ops.items.embedding import lookup, take_position
 from recjax.typing import Array, Bool, Float, InputError, Int, Params
@@ -196,7 +197,7 @@ class ILMAlignmentModel(Model):
 
 
 def held_out(ids: Int[Array, "*n"], share: float) -> Bool[Array, "*n"]:
-    """Whether items are of a share of the catalog that is spread evenly over it, by Knuth's multiplicative hash."""
+    """Flags of the items of a share of the catalog that is spread evenly over it, by Knuth's multiplicative hash."""
     return ids.astype(jnp.uint32) * jnp.uint32(2654435761) < min(share * 2.0**32, 2.0**32 - 1)
 
 
@@ -218,8 +219,3 @@ def check_vectors(name: str, stats: ItemStats) -> None:
             f"ILM reads the vectors {name!r} of each item, but the columns are: {known}; the recipe needs "
             f"items={{{name!r}: Behaviour()}} or VectorFile"
         )
-
-
-def unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Vectors of length 1."""
-    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)

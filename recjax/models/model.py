@@ -210,7 +210,7 @@ class Model(ABC):
         raise InputError(f"{type(self).__name__} does not say which events are out of place")
 
     def insertions(self, params: Params, queries: Queries, items: Items, places: Int[Array, "q n"]) -> Gaps:
-        """What is missing in histories that events were dropped from, and where.
+        """Events that are missing in histories, and their places.
 
         Args:
             params: parameters.

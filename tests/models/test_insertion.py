@@ -173,7 +173,7 @@ def test_normalisers_and_their_gradients_are_those_of_whole_logits(chunk):
 
 
 def test_gaps_and_items_never_stand_in_memory_together():
-    """What a step needs beside its arguments does not grow with the catalog as a score of each gap and item would."""
+    """The room of a step beside its arguments grows less than that of a score of each gap and item."""
     view, chunk = Insertions(LENGTH + 1, "last"), FullSoftmax(chunk_elements=2**12)
     batch = batch_of(histories([LENGTH] * 32), view, 32)
 

@@ -41,7 +41,7 @@ class First:
 
 
 def without_gpu() -> None:
-    """What the authors' clustering asks of faiss, on the CPU."""
+    """The part of faiss that the authors' clustering asks for, on the CPU."""
     sys.modules["gensim"] = types.ModuleType("gensim")
     faiss.StandardGpuResources = lambda: Namespace(noTempMemory=lambda: None)
     faiss.GpuIndexFlatConfig = Namespace
