@@ -51,7 +51,7 @@ def outputs(what):
 
 
 def changed(what, vectors=VECTORS, words=WORDS):
-    """Flags of the outputs of queries, and of the tokens of titles, that are other than before: bool [2, 3] and [2, 5]."""
+    """Flags of outputs of queries, and of tokens of titles, that are other than before: bool [2, 3] and [2, 5]."""
     before, after = outputs(what)(VECTORS, WORDS), outputs(what)(vectors, words)
     return [np.abs(np.asarray(a) - np.asarray(b)).max(axis=-1) > 1e-4 for a, b in zip(before, after, strict=True)]
 
