@@ -18,11 +18,11 @@ Expected:  phase 1: of 100 titles that were never read the item's own is the nea
            ranking, history masked, one seed); a random Q-Former 0.0766 [0.0714, 0.0813], 0.0027 ± 0.0026 less, paired
            over users (published: about nothing); two dense layers 0.0832 [0.0777, 0.0886], 0.0039 ± 0.0032 more, best
            at the last step, without dropout; `transition` counts 0.1034, `text_transition` 0.1261.
-           The first four blocks of SmolLM2, frozen, after 50 steps: 0.0636 [0.0594, 0.0678], hr@10 0.1190; with a random
-           Q-Former 0.0512 [0.0473, 0.0555], 0.0124 [0.0092, 0.0156] less, paired over users: what phase 1 has learned
-           helps where what reads it does not learn. These sizes of model.base: width=576, layers=4, heads=9, kv_heads=3,
-           channels=64, inner=1536, positions=8192, epsilon=1e-5, rotation.base=1e5; train.steps=50, optim.warmup_steps=5,
-           train.evaluate_every=0
+           The first four blocks of SmolLM2, frozen, after 50 steps: 0.0636 [0.0594, 0.0678], hr@10 0.1190; with a
+           random Q-Former 0.0512 [0.0473, 0.0555], 0.0124 [0.0092, 0.0156] less, paired over users: what phase 1 has
+           learned helps where what reads it does not learn. These sizes of model.base: width=576, layers=4, heads=9,
+           kv_heads=3, channels=64, inner=1536, positions=8192, epsilon=1e-5, rotation.base=1e5; train.steps=50,
+           optim.warmup_steps=5, train.evaluate_every=0
 Time:      17 minutes, of which phase 1 takes 10, on a core shared with four others (3 of its own time); controls 6 each
 Hardware:  1 core of an AMD EPYC that other work shared
 """
