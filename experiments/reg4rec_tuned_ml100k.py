@@ -31,7 +31,7 @@ from recjax.train.stages import Stage
 
 def config() -> RunConfig:
     like = recipes.read("reg4rec_ml100k").config
-    supervised = {"model": like.model, "train.steps": like.train.steps, "optim": like.optim, "data": like.data}
+    before = {"model": like.model, "optim": like.optim, "data.view": like.data.view, "train.steps": like.train.steps}
     ahead = Prefixes(Shifted(max_length=12, targets=3), least=4)
     return dataclasses.replace(
         like,
@@ -40,7 +40,7 @@ def config() -> RunConfig:
         model=REG4RecTuned(**vars(like.model) | {"dropout": 0.0}),
         optim=AdamW(learning_rate=1e-4, weight_decay=0.0, warmup_steps=5),
         train=Train(
-            steps=60, evaluate_every=0, stages=(Stage("supervised", supervised),), take=("^(?!frozen)",), log_every=10
+            steps=60, evaluate_every=0, stages=(Stage("supervised", before),), take=("^(?!frozen)",), log_every=10
         ),
     )
 

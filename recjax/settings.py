@@ -166,8 +166,8 @@ def keys(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), join(prefix, field.name)
         if isinstance(value, dict):
-            for name, entry in value.items():
-                yield from keys(entry, join(key, name)) if is_config(entry) else ()
+            for name, entry in value.items():  # a name with dots, as stages have, is no part of a key
+                yield from keys(entry, join(key, name)) if is_config(entry) and "." not in name else ()
             continue
         if is_several(value):
             for index, entry in enumerate(value):

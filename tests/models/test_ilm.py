@@ -154,7 +154,7 @@ def test_titles_that_were_never_read_are_found_by_the_items_behaviour():
     params, sums, drawn = trained(drawn_for(model.init, jax.random.key(0), first, items), items)
     held = np.flatnonzero(held_out(jnp.arange(1, ITEMS + 1), 0.15)) + 1
     assert 25 < len(held) < 40 and not np.isin(drawn, held).any() and np.isin(drawn, np.arange(1, ITEMS + 1)).all()
-    similar = np.asarray(model.similarities(params, model.inputs(items, jnp.asarray(held))))
+    similar = np.asarray(jax.jit(model.similarities)(params, model.inputs(items, jnp.asarray(held))))
     assert (similar.argmax(axis=1) == np.arange(len(held))).mean() > 0.6  # chance 0.03
     for name in ("contrast", "generation", "items"):
         means = np.asarray(sums[name][0] / sums[name][1])
@@ -173,16 +173,15 @@ def test_wrong_pairs_are_of_the_most_similar_title_and_of_the_most_similar_item(
     sums = run(params, replace(items, columns={"behaviour": vectors, "words": words.at[3].set(0)}))
     found = [float(sums[name][0]) for name in names]
     rows = np.array([1, 2, 1, 2, 2, 1]), np.array([1, 2, 2, 1, 1, 2])
-    logits = np.asarray(model.matches(params, (vectors[rows[0]], words[rows[1]], None)), np.float64)
+    matches, similarities = jax.jit(model.matches), jax.jit(model.similarities)
+    logits = np.asarray(matches(params, (vectors[rows[0]], words[rows[1]], None)), np.float64)
     matching = (np.log1p(np.exp(-logits[:2])).sum() + np.log1p(np.exp(logits[2:])).sum()) / 3
-    similar = np.asarray(model.similarities(params, (vectors[1:3], words[1:3], None)), np.float64) / 0.07
+    similar = np.asarray(similarities(params, (vectors[1:3], words[1:3], None)), np.float64) / 0.07
     odds = [similar[i, 1 - i] - similar[i, i] for i in (0, 1)] + [similar[1 - i, i] - similar[i, i] for i in (0, 1)]
     np.testing.assert_allclose(found, [np.log1p(np.exp(odds)).sum() / 2, matching], rtol=1e-4)
     assert float(sums["matching"][1]) == 2
     alike = run(params, replace(items, columns={"behaviour": vectors, "words": words.at[3].set(words[1])}))
-    everything = (
-        np.asarray(model.similarities(params, (vectors[1:4], words[np.array([1, 2, 1])], None)), np.float64) / 0.07
-    )
+    everything = np.asarray(similarities(params, (vectors[1:4], words[np.array([1, 2, 1])], None)), np.float64) / 0.07
     negative = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
     expected = parts.item_text_contrast(jnp.asarray(everything), jnp.asarray(negative))
     np.testing.assert_allclose(alike["contrast"][0], np.sum(expected), rtol=1e-4)

@@ -48,7 +48,6 @@ from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
 from recjax.models.idnp import IDNP
 from recjax.models.ilm import ILM
-from recjax.models.ilm_alignment import ILMAlignment
 from recjax.models.insertion import Insertion
 from recjax.models.interval_llm import IntervalLLM
 from recjax.models.lightgcn import LightGCN
@@ -175,13 +174,6 @@ SYSTEMS = {
         ILM(QUERIES, base=replace(LLAMA, width=8, layers=1, channels=4, inner=16), room=3),
         pack=False,
         items={"behaviour": Behaviour(8)},
-    ),
-    "ilm-alignment": ids(
-        ILMAlignment(QUERIES, texts=8, titles="vectors"),
-        LAST,
-        pack=False,
-        text=TextSpace((Channel(Hashed(16), whiten=False),)),
-        items={"behaviour": Behaviour(8), "words": Words(count=4, vocabulary=40)},
     ),
     "interval-llm": ids(
         IntervalLLM(replace(LLAMA, width=8, layers=1, channels=4, inner=16), width=8),
@@ -352,9 +344,14 @@ def queries_of(name: str) -> Queries:
 
 @cache
 def loss_of(name: str) -> Any:
-    """Compiled: parameters, batch -> the loss without dropout."""
+    """Compiled: parameters, batch -> the loss without dropout, and its weight."""
     run = trained(name)
-    return jax.jit(lambda params, batch: run.model.loss(params, batch, run.items, None)[0])
+
+    def loss(params: Params, batch: Any) -> tuple[Any, Any]:
+        found, sums = run.model.loss(params, batch, run.items, None)
+        return found, sums["loss"][1]
+
+    return jax.jit(loss)
 
 
 @cache
@@ -410,7 +407,7 @@ def test_neighbours_in_a_row_and_padding_change_nothing(name):
     neighbours = replace(counted, items=np.where(own, batch.items, other))
     alone = jax.tree.map(lambda x: np.where(own, x, np.zeros_like(x)), replace(counted, more={}))
     changed = replace(counted, items=np.where(own, other, batch.items))
-    expected, *found = (float(loss(run.params, each)) for each in (counted, neighbours, alone, changed))
+    expected, *found = (float(loss(run.params, each)[0]) for each in (counted, neighbours, alone, changed))
     np.testing.assert_allclose(found[:2], expected, rtol=2e-6)
     assert abs(found[2] / expected - 1) > 2e-5
 
@@ -427,10 +424,9 @@ def test_rows_that_may_be_taken_apart_do_not_see_each_other(name):
     def kept(rows: np.ndarray) -> Batch:
         return jax.tree.map(lambda x: np.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, np.zeros_like(x)), batch)
 
-    parts = [kept(first), kept(~first)]
-    weights = [part.weights.sum() for part in parts]
-    mean = np.average([loss(run.params, part) for part in parts], weights=weights)
-    np.testing.assert_allclose(mean, loss(run.params, batch), rtol=1e-5)
+    parts = [loss(run.params, kept(rows)) for rows in (first, ~first)]
+    mean = np.average([found for found, _ in parts], weights=[weight for _, weight in parts])
+    np.testing.assert_allclose(mean, loss(run.params, batch)[0], rtol=1e-5)
 
 
 @every
