@@ -149,7 +149,7 @@ def _weighted(losses: Array, batch: Batch) -> Array:
 
 
 class _Sampling:
-    """What the losses have in common whose negatives come from where their settings say."""
+    """Source of the negatives of a loss, by its settings."""
 
     negatives: int
     sampling: Sampling
