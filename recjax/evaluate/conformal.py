@@ -23,7 +23,7 @@ from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
 from recjax.evaluate.floors import rank_floors
 from recjax.evaluate.host_ranking import Rules
 from recjax.evaluate.intervals import bootstrap_values
-from recjax.evaluate.metrics import MISS
+from recjax.evaluate.metrics import MISS, means
 from recjax.evaluate.ranking import NonFiniteScoresError, best_items, few_shapes, prepared, tracked
 from recjax.evaluate.report import TIES, Report, dataset_facts
 from recjax.late import special
@@ -202,9 +202,9 @@ class PredictionSets(Evaluator):
             name=name,
             dataset=dataset_facts(data.dataset),
             protocol={"split": "test", "candidates": "full", "mask_seen": self.mask_seen, "tie": TIES},
-            metrics={level: _means(column) for level, column in {"all": first, **rows}.items()},
+            metrics={level: means(column) for level, column in {"all": first, **rows}.items()},
             interval=bootstrap_values(first, self.bootstrap, self.seed),
-            floors={floor: _means(column) for floor, column in counted.items()},
+            floors={floor: means(column) for floor, column in counted.items()},
             counts={"users": len(asked)} | dict.fromkeys(rows, len(asked)),
             seconds=seconds,
             audit=None,
@@ -266,7 +266,3 @@ def _values(scores: np.ndarray, sizes: np.ndarray, most: float, n_items: int) ->
     """Figures of each user, float64 [n]."""
     sizes = sizes.astype(np.float64)
     return {"excluded": 1 - sizes / n_items, "coverage": (scores <= most).astype(np.float64), "size": sizes}
-
-
-def _means(values: dict[str, np.ndarray]) -> dict[str, float]:
-    return {name: float(column.mean()) for name, column in values.items()}

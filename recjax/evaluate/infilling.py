@@ -16,7 +16,7 @@ from recjax.evaluate.evaluator import EvaluationData, Evaluator, sampled
 from recjax.evaluate.filling import Filled, asked_gaps, from_the_left
 from recjax.evaluate.infilling_floors import counted
 from recjax.evaluate.intervals import bootstrap_values
-from recjax.evaluate.metrics import user_metrics
+from recjax.evaluate.metrics import means, user_metrics
 from recjax.evaluate.report import LEADING, TIES, Report, dataset_facts
 from recjax.limits import COUNT, SEED, SIZE, between, require, within
 from recjax.models.model import Model
@@ -102,9 +102,9 @@ class Infilling(Evaluator):
             name=name,
             dataset=dataset_facts(dataset),
             protocol={"split": self.split, "candidates": "full", "mask_seen": "history", "tie": TIES},
-            metrics={group: _means(values) for group, values in found.items()},
+            metrics={group: means(values) for group, values in found.items()},
             interval=bootstrap_values(found["all"], self.bootstrap, self.seed),
-            floors={floor: _means(values) for floor, values in rivals.items()},
+            floors={floor: means(values) for floor, values in rivals.items()},
             counts={"users": count, "targets": len(task.targets)} | {group: count for group in found if group != "all"},
             seconds=seconds,
             audit=None,
@@ -174,7 +174,3 @@ def _events(histories: Any) -> pl.DataFrame:
     owners = np.repeat(histories.users, histories.lengths)
     columns = {"user": owners, "item": np.asarray(histories.items), "time": np.asarray(histories.timestamps)}
     return pl.DataFrame(columns).unique()
-
-
-def _means(values: dict[str, np.ndarray]) -> dict[str, float]:
-    return {metric: float(column.mean()) for metric, column in values.items()}

@@ -51,7 +51,12 @@ def user_metrics(ranks: np.ndarray, k: int | None = None) -> dict[str, np.ndarra
 
 def mean_metrics(ranks: np.ndarray, k: int | None = None) -> dict[str, float]:
     """Every accuracy metric, averaged over users."""
-    return {name: float(values.mean()) for name, values in user_metrics(ranks, k).items()}
+    return means(user_metrics(ranks, k))
+
+
+def means(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """Mean of each column."""
+    return {name: float(column.mean()) for name, column in values.items()}
 
 
 SET_CUTOFFS = (1, 5, 10, 20)

@@ -16,13 +16,13 @@ from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, Items
 from recjax.decode.any_order import AnyOrder, Order
 from recjax.limits import COUNT, RATE, SIZE, above, require
-from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
+from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
 from recjax.models.parts.flat_codes import check_codes, codes_of
 from recjax.nn.dense import Dense
 from recjax.ops.activation import unit
 from recjax.ops.items.embedding import take_position
 from recjax.ops.items.softmax import EXCLUDED
-from recjax.text.lm.t5 import T5, T5Config
+from recjax.text.lm.t5 import SHARDING_RULES, T5, T5Config
 from recjax.typing import Array, Bool, Float, Int, Params
 
 
@@ -146,6 +146,9 @@ class REG4RecModel(Model):
 
     def row_bytes(self, batch: Batch) -> int:
         return batch.items.shape[1] * self.config.width * jnp.dtype(self.config.dtype).itemsize
+
+    def sharding_rules(self) -> Rules:
+        return SHARDING_RULES
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         codes = codes_of(items, batch.items)

@@ -90,10 +90,11 @@ class REG4RecTunedModel(Tuned, REG4RecModel):
         policy = policy_of(params)
         paths = jax.lax.stop_gradient(self.drawn(policy, history, items, key))
         ahead = jnp.where(asked, config.ahead ** (jnp.arange(asked.shape[1]) - first), 0.0)
-        rewards = self.rewards(paths.codes, codes_of(items, batch.targets), ahead)
-        hits = self.rewards(paths.codes, codes_of(items, batch.targets), ahead * (jnp.arange(asked.shape[1]) == first))
+        targets = codes_of(items, batch.targets)
+        rewards = self.rewards(paths.codes, targets, ahead)
+        hits = jnp.all(paths.codes == jnp.take_along_axis(targets, first[..., None], axis=1), axis=2)
         new, old = (self.likelihood(each, history, paths) for each in (policy, params[FROZEN][REFERENCE]))
-        means = {"reward": rewards, "hits": hits >= 1 + config.share}
+        means = {"reward": rewards, "hits": hits}
         return policy_loss(new, old, group_advantages(rewards), weights, clip=config.clip, kl=config.kl, means=means)
 
     def rewards(

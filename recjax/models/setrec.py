@@ -15,10 +15,10 @@ from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import VECTORS, Items, by_rows
 from recjax.decode.scoring import DotProduct
 from recjax.limits import RATE, SIZE, at_least, require, within
-from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
+from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
 from recjax.ops.items.embedding import take_position
 from recjax.ops.items.softmax import full_softmax
-from recjax.text.lm.t5 import T5, T5Config, seen_before
+from recjax.text.lm.t5 import SHARDING_RULES, T5, T5Config, seen_before
 from recjax.typing import Array, Float, InputError, Params
 
 TOKENS = "tokens"
@@ -107,6 +107,9 @@ class SETRecModel(Model):
     @property
     def packing(self) -> bool:
         return self.config.causal
+
+    def sharding_rules(self) -> Rules:
+        return SHARDING_RULES
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         config, keys = self.config, iter(jax.random.split(key, 2 * len(self.config.hidden) + 4))

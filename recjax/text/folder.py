@@ -11,7 +11,7 @@ sentence_bert_config.json   most tokens of a text, lower case
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -287,6 +287,12 @@ def _no_weights(path: Path) -> str:
     if there:
         message += f"; {there[0]} is there, but recjax reads one safetensors file only: save the model as that"
     return message
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, by a language model's tokenizer; what it puts around texts by itself is included."""
+    with refused("the language model's tokenizer cannot read a text"):
+        return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
 
 
 def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:

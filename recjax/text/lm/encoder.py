@@ -10,6 +10,7 @@ import numpy as np
 
 from recjax.files import read_json
 from recjax.limits import COUNT, LAYERS, at_least, require
+from recjax.text.block import same_text
 from recjax.text.folder import fingerprint
 from recjax.text.hub import CONFIG, LANGUAGE_MODEL, find_folder
 from recjax.text.items import TEMPLATE, ItemText
@@ -92,10 +93,8 @@ def _mean_states(params: Params, rows: TokenRows, *, decoder: Decoder) -> Float[
 
 @partial(jax.jit, static_argnames="module")
 def _mean_encoded(params: Params, rows: TokenRows, *, module: T5) -> Float[Array, "b n d"]:
-    seen = (rows.segments[:, :, None] == rows.segments[:, None]) & (rows.segments > 0)[:, None]
-    states: Any = module.apply(
-        {"params": params}, method=lambda t5: t5.encode(t5.embed(rows.tokens), seen, rows.positions)
-    )
+    encoded = lambda t5: t5.encode(t5.embed(rows.tokens), same_text(rows), rows.positions)  # noqa: E731
+    states: Any = module.apply({"params": params}, method=encoded)
     return pooled_texts(states, rows)
 
 

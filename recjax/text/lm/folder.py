@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from tokenizers import Tokenizer
 
-from recjax.text.folder import read_tokenizer, refused
+from recjax.text.folder import read_tokenizer, token_ids
 from recjax.text.lm.config import DecoderConfig, read_config
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.tensors import Weights, check_count, open_tensors, read_object, read_tensors
@@ -63,8 +63,7 @@ class LanguageModel:
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; what the tokenizer puts around texts by itself is included."""
-        with refused("the language model's tokenizer cannot read a text"):
-            return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        return token_ids(self.tokenizer, texts)
 
 
 def read_language_model(

@@ -5,7 +5,7 @@ config.json, model.safetensors or an index, tokenizer.json: see `recjax.text.lm.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from tokenizers import Tokenizer
 
 from recjax.text.block import size_of
-from recjax.text.folder import read_tokenizer, refused
+from recjax.text.folder import read_tokenizer, token_ids
 from recjax.text.lm.config import flag_of, number_of
 from recjax.text.lm.t5 import T5, FeedForwardKind, T5Config
 from recjax.text.lm.tensors import check_count, open_tensors, read_object, read_tensors
@@ -63,8 +63,7 @@ class EncoderDecoder:
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; what the tokenizer puts around texts by itself is included."""
-        with refused("the language model's tokenizer cannot read a text"):
-            return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        return token_ids(self.tokenizer, texts)
 
 
 def read_t5(
@@ -96,7 +95,7 @@ def read_t5(
     if layers is not None and not 1 <= layers <= config.layers:
         raise InputError(f"layers is {layers}, expected 1 to {config.layers}, the layers of {folder}")
     whole, tied = config.layers, config.tied
-    config = T5Config(**vars(config) | {"layers": layers or whole, "tied": tied or encoder, "dropout": 0.0})
+    config = replace(config, layers=layers or whole, tied=tied or encoder, dropout=0.0)
     left = range(config.layers, whole)
 
     def spare(name: str) -> bool:
