@@ -34,6 +34,7 @@ from recjax.data.features.graph import GraphVectors
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.features.sentences import Sentence
 from recjax.data.features.texts import Texts
+from recjax.data.features.tokens import Tokens
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -73,9 +74,11 @@ from recjax.models.setrec import SETRec
 from recjax.models.slmrec import SMALL as LLAMA
 from recjax.models.slmrec import SLMRec
 from recjax.models.sracl import SRACL
+from recjax.models.text_lm import TextLM
 from recjax.nn.groups import filled, split_frozen
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
+from recjax.text.lm.config import DecoderConfig
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.hierarchical import HierarchicalKMeans
 from recjax.tokenizers.mpq import MPQ
@@ -179,6 +182,7 @@ SYSTEMS = {
         IntervalLLM(replace(LLAMA, width=8, layers=1, channels=4, inner=16), width=8),
         Shifted(LENGTH, align="left", times=True),
     ),
+    "text-lm": ids(TextLM(DecoderConfig(0, 8, 1, 2, 2, 4, 16)), items={"tokens": Tokens(count=8, vocabulary=300)}),
     "recformer": ids(
         Recformer(width=8, layers=1, inner=16, window=4, tokens=20, dropout=0.0),
         Shifted(LENGTH, align="left", targets=1),
