@@ -44,10 +44,8 @@ CATALOG = bare_items(ITEMS, {"tokens": np.pad(TEXTS, [(0, 128 - len(TEXTS)), (0,
 STATS = ItemStats(ITEMS, np.ones(ITEMS + 1), {"tokens": (COUNT,)}, sizes={"tokens": (WORDS + 1,) * COUNT})
 FIRST, SECOND = (1, 2, 4, 3), (5, 1)
 """Histories; item 4 has no text."""
-BATCH: Any = Batch(
-    *(np.array([row], np.int32) for row in ((1, 2, 4, 5, 0), (1, 1, 1, 2, 0), (0, 1, 2, 0, 0), (2, 4, 3, 1, 0))),
-    np.array([[1.0, 1.0, 1.0, 1.0, 0.0]], np.float32),
-)
+ROWS: Any = [np.array([row], np.int32) for row in ([1, 2, 4, 5, 0], [1, 1, 1, 2, 0], [0, 1, 2, 0, 0], [2, 4, 3, 1, 0])]
+BATCH = Batch(*ROWS, weights=(ROWS[1] > 0).astype(np.float32))
 
 
 def spelled(history: tuple[int, ...]) -> list[int]:
@@ -124,10 +122,12 @@ def test_adapters_go_on_from_a_folder_and_are_added_to_what_is_left(data: Path):
     fit(run(data, model, items={"tokens": Tokens(count=6, folder=str(TWIN))}), data / "run")
     params = jax.device_get(load_run(data / "run").params)
     jax.tree.map(np.testing.assert_array_equal, params[FROZEN], twin.params)
-    moved = {path[-2] for path, leaf in flatten_dict(params[ADAPTERS]).items() if path[-1] == "lora_b" and leaf.any()}
+    adapters: Any = flatten_dict(params[ADAPTERS])
+    moved = {path[-2] for path, leaf in adapters.items() if path[-1] == "lora_b" and leaf.any()}
     assert moved == {"query", "down"}
     left = read_language_model(data / "run" / FOLDER)
-    found, before = flatten_dict(left.params), flatten_dict(twin.params)
+    found: Any = flatten_dict(left.params)
+    before: Any = flatten_dict(twin.params)
     changed = {path[-2] for path in found if not np.array_equal(found[path], before[path])}
     assert changed == moved
     with pytest.raises(InputError, match="the sizes of"):
