@@ -46,6 +46,7 @@ def classes(value: Any) -> Iterator[type]:
 ELSEWHERE = {
     "align_minilm": "tests/models/test_alignment.py",
     "icsrec_beauty": "tests/models/test_icsrec.py",
+    "insertion_ml1m": "tests/models/test_insertion.py",
     "recgpt_finetune_beauty": "tests/text/test_space.py, tests/train/test_stages.py, tests/test_recgpt_commands.py",
     "tiger_codes": "tests/models/test_tiger.py, tests/tokenizers/test_tokenizers.py",
 }

@@ -232,6 +232,21 @@ class Model(ABC):
         """
         raise InputError(f"{type(self).__name__} takes no preferences")
 
+    def text_likelihood(
+        self, params: Params, queries: Queries, targets: Int[Array, " q"], items: Items
+    ) -> tuple[Float[Array, " q"], Int[Array, " q"]]:
+        """Log-likelihood of items' texts behind the texts of histories, in nats, and how many tokens it is of.
+
+        The first token of a text does not count, so that a history without events can be asked about too.
+
+        Args:
+            params: parameters.
+            queries: the histories.
+            targets: items whose texts are asked about.
+            items: of the catalog.
+        """
+        raise InputError(f"{type(self).__name__} does not write texts of items")
+
     # --- streaming, where `streams` is true
 
     @property

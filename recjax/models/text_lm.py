@@ -28,7 +28,7 @@ from recjax.text.lm.decoder import SHARDING_RULES, Decoder
 from recjax.text.lm.folder import read_language_model, write_language_model
 from recjax.text.lm.generate import log_likelihoods
 from recjax.text.rows import TokenRows
-from recjax.typing import Array, InputError, Int, Params
+from recjax.typing import Array, Float, InputError, Int, Params
 
 TABLE = "table"
 """Vectors of all texts, in `Items.prepared`."""
@@ -120,13 +120,9 @@ class TextLMModel(Model):
         return {"backbone": f"Llama-like, {config.base.layers} layers of {config.base.width}, {source}"}
 
     def row_bytes(self, batch: Batch) -> int | None:
-        config, length = self.config.base, self.room(batch.items.shape[1])
+        config, (count,) = self.config.base, self.stats.columns[self.config.column]
+        length = self.config.room or 2 * batch.items.shape[1] * count
         return config.layers * length * (12 * config.width + 3 * config.inner) * 4
-
-    def room(self, length: int) -> int:
-        """Tokens of a row of so many events."""
-        whole = 2 * length * self.stats.columns[self.config.column][0]
-        return whole if self.config.room is None else min(self.config.room, whole)
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         example = TokenRows(*(jnp.ones((CHUNK, 1), jnp.int32),) * 2)  # as many texts as a data axis divides
@@ -145,9 +141,9 @@ class TextLMModel(Model):
         pairs = jnp.stack([jnp.where(first, batch.items, 0), batch.targets], axis=2)
         events = jnp.where((batch.weights > 0)[..., None], pairs, 0).reshape(len(first), -1)
         tokens = jnp.where((events > 0)[..., None], items[self.config.column][items.rows(events)], 0)
-        segments = jnp.repeat(batch.segments, 2, axis=1)[..., None] * (tokens > 0)
-        flat = (x.reshape(len(first), -1) for x in (jnp.maximum(tokens - 1, 0), segments))
-        return without_gaps(*flat, room=self.room(first.shape[1]))
+        segments = (jnp.repeat(batch.segments, 2, axis=1)[..., None] * (tokens > 0)).reshape(len(first), -1)
+        words, places = jnp.maximum(tokens - 1, 0).reshape(len(first), -1), without_gaps(segments, self.config.room)
+        return TokenRows(*(jnp.take_along_axis(x, places, axis=1) for x in (words, segments)))
 
     def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
         rows = self.rows(batch, items)
@@ -155,6 +151,20 @@ class TextLMModel(Model):
         follows = (rows.segments[:, 1:] == rows.segments[:, :-1]) & (rows.segments[:, 1:] > 0)
         total, weight = -jnp.sum(found), jnp.sum(follows).astype(jnp.float32)
         return total / jnp.maximum(weight, 1.0), {"loss": (total, weight)}
+
+    def text_likelihood(
+        self, params: Params, queries: Queries, targets: Int[Array, " q"], items: Items
+    ) -> tuple[Float[Array, " q"], Int[Array, " q"]]:
+        events = jnp.concatenate([queries.items, targets[:, None]], axis=1)
+        tokens = jnp.where((events > 0)[..., None], items[self.config.column][items.rows(events)], 0)
+        own = jnp.zeros(tokens.shape, jnp.int32).at[:, -1, 1:].set(1)  # all tokens of the target but its first
+        tokens, own = (x.reshape(len(events), -1) for x in (tokens, own))
+        there = (tokens > 0).astype(jnp.int32)
+        places = without_gaps(there, self.config.room, last=True)
+        words, there, own = (jnp.take_along_axis(x, places, axis=1) for x in (jnp.maximum(tokens - 1, 0), there, own))
+        found = log_likelihoods(self.decoder, self.network(params), TokenRows(words, there))
+        counted = own * there
+        return jnp.sum(found * counted, axis=1), jnp.sum(counted, axis=1)
 
     def prepare(self, params: Params, items: Items) -> dict[str, Any]:
         reader = ItemReader(self.decoder, first=1)
@@ -169,7 +179,16 @@ class TextLMModel(Model):
         return [*SHARDING_RULES, (".*", ())]
 
 
-def without_gaps(tokens: Int[Array, "b n"], segments: Int[Array, "b n"], room: int) -> TokenRows:
-    """Tokens that are there (segment above 0), in their order, at the left of rows of `room`; later ones are cut."""
-    order = jnp.argsort(segments == 0, axis=1, stable=True)[:, :room]
-    return TokenRows(*(jnp.take_along_axis(x, order, axis=1) for x in (tokens, segments)))
+def without_gaps(segments: Int[Array, "b n"], room: int | None, last: bool = False) -> Int[Array, "b room"]:
+    """Places of the tokens that are there (segment above 0), in their order, and then of others.
+
+    Args:
+        segments: of the places.
+        room: places of a row at most; None for all.
+        last: cut the first tokens where there are too many, in place of the last ones.
+    """
+    order, length = jnp.argsort(segments == 0, axis=1, stable=True), segments.shape[1]
+    if room is None or room >= length:
+        return order
+    start = jnp.maximum(jnp.sum(segments > 0, axis=1) - room, 0) if last else jnp.zeros(len(segments), jnp.int32)
+    return jnp.take_along_axis(order, start[:, None] + jnp.arange(room), axis=1)

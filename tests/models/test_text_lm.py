@@ -13,10 +13,12 @@ from scipy.special import log_softmax
 
 from recjax.config import RunConfig
 from recjax.data.batches.loader import Data
-from recjax.data.batches.views import Batch, Shifted
+from recjax.data.batches.views import Batch, Queries, Shifted
 from recjax.data.features.behaviour import Behaviour
 from recjax.data.features.tokens import Tokens
 from recjax.data.items import bare_items
+from recjax.evaluate.evaluator import EvaluationData, sampled
+from recjax.evaluate.perplexity import Perplexity
 from recjax.evaluate.protocol import Evaluate
 from recjax.models.model import ItemStats
 from recjax.models.slmrec import SLMRec
@@ -29,7 +31,7 @@ from recjax.text.lm.folder import read_language_model
 from recjax.text.rows import padded
 from recjax.train.loop import fit
 from recjax.train.optimiser import Adam
-from recjax.train.run import load_run
+from recjax.train.run import Run, load_run
 from recjax.train.schedule import Train
 from recjax.train.stages import Stage
 from recjax.typing import InputError
@@ -77,6 +79,26 @@ def test_histories_are_the_texts_of_their_items_and_the_loss_is_that_of_each_tex
     np.testing.assert_allclose(loss, np.concatenate(nats).mean(), rtol=1e-5)
     short = replace(model, config=replace(model.config, room=4)).rows(BATCH, CATALOG)
     assert short.tokens.tolist() == [whole[:4]]
+
+
+def test_the_likelihood_of_a_text_is_that_of_its_tokens_behind_the_history():
+    """Also where only the last tokens of the history have room, and without a history."""
+    model, params = started(TextLM(BASE))
+    items: Any = np.array([[1, 2, 4], [5, 0, 0], [0, 0, 0]], np.int32)
+    targets: Any = np.array([2, 1, 2])
+    queries: Any = Queries(items, items, (items > 0).sum(1), items[:, :0])
+    expected = [0.0, 0.0, 0.0]
+    for short in (False, True):
+        asked = replace(model, config=replace(model.config, room=4 if short else None))
+        sums, counts = jax.jit(asked.text_likelihood)(params, queries, targets, CATALOG)
+        assert counts.tolist() == [2, 1, 2]
+        for row, (history, target) in enumerate(zip(items.tolist(), targets.tolist(), strict=True)):
+            own = spelled((target,))
+            text = [*spelled(tuple(history)), *own][-4 if short else None :]
+            logits = np.asarray(model.decoder.apply({"params": params}, padded([text])))[0].astype(np.float64)
+            nats = log_softmax(logits[:-1], axis=-1)[range(len(text) - 1), text[1:]]
+            expected[row] = nats[len(nats) - len(own) + 1 :].sum()
+        np.testing.assert_allclose(sums, expected, rtol=1e-5)
 
 
 def run(data: Path, model: Any, **changes: Any) -> RunConfig:
@@ -130,8 +152,27 @@ def test_adapters_go_on_from_a_folder_and_are_added_to_what_is_left(data: Path):
     before: Any = flatten_dict(twin.params)
     changed = {path[-2] for path in found if not np.array_equal(found[path], before[path])}
     assert changed == moved
+    check_perplexity(load_run(data / "run"))
     with pytest.raises(InputError, match="the sizes of"):
         replace(model, base=replace(base, inner=8)).given()
+
+
+def check_perplexity(run: Run) -> None:
+    """The report of a run against its model's likelihoods of the same texts; a history is worth what it adds."""
+    assert run.events is not None
+    view, held_out = run.config.data.view, sampled(run.events.test, 20)
+    with jax.set_mesh(run.mesh):
+        known = EvaluationData(run.dataset, run.events, view, run.items)
+        report = Perplexity(users=20, bootstrap=20).evaluate(run.model, run.params, known)
+        items: Any = np.asarray(view.queries(held_out.histories, 8, run.model.n_items).items)
+        some: Any = Queries(items, items, (items > 0).sum(1), items[:, :0])
+        for values, queries in (("likelihood", some), ("likelihood: alone", replace(some, items=items * 0))):
+            sums, counts = jax.jit(run.model.text_likelihood)(run.params, queries, held_out.targets, run.items)
+            assert report.users is not None
+            np.testing.assert_allclose(report.users[values].to_numpy(), sums / counts, rtol=1e-4)
+    figures = report.metrics["all"]
+    assert figures["perplexity"] == pytest.approx(np.exp(-figures["likelihood"]))
+    assert report.metrics["alone"] != figures and "nats a token" in next(reversed(report.notes))
 
 
 def test_what_cannot_be():
