@@ -19,7 +19,7 @@ from recjax.config import RunConfig
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
 from recjax.data.features.tokens import Tokens
-from recjax.evaluate.protocol import Evaluate
+from recjax.evaluate.perplexity import Perplexity
 from recjax.models.text_lm import TextLM
 from recjax.parallel.mesh import MeshShape
 from recjax.text.lm.config import DecoderConfig
@@ -36,8 +36,8 @@ def config() -> RunConfig:
         model=TextLM(sizes, room=512),
         optim=AdamW(learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=300, evaluate_every=0),
-        evaluate=Evaluate(),
+        train=Train(steps=300, evaluate_every=100, validation_users=500, metric="likelihood"),
+        evaluate=Perplexity(users=2000),
     )
 
 
