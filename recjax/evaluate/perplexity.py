@@ -120,7 +120,7 @@ class Perplexity(Evaluator):
             mine = rows[local_rows(sharding, len(rows))]
             targets = np.where(mine >= 0, examples.targets[mine], 0).astype(np.int32)
             (targets,) = to_devices((targets,), sharding, len(rows))
-            given = queries if histories else replace(queries, items=queries.items * 0)
+            given = queries if histories else replace(queries, items=queries.items[:, :1] * 0)
             return _likelihood(SameModel(model), params, given, targets, items)
 
         batches = query_batches(examples, data.view, model.n_items, self.users_per_batch, shapes=few_shapes(examples))
