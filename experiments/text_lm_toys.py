@@ -13,7 +13,7 @@ from a language model, and with `--set model.trained=adapters` trains adapters a
 Expected:  of the test items' texts after their histories perplexity 8.96 (-2.192 [-2.244, -2.142] nats a token, 2,000
            users), 9.47 without: a history is worth 0.055 [0.051, 0.060] nats a token. Tokens are its own tokenizer's,
            21.7 an item, so other models' figures do not compare. Means of its states, which nothing trains to rank,
-           have ndcg@10 0.0447 [0.0423, 0.0471] (0.0388 after six steps; `text_knn` of hashed words 0.0542 by the last
+           have ndcg@10 0.0447 [0.0423, 0.0471] (0.0388 after six steps; `text_knn` 0.0542, by TF-IDF of the last
            events); `text_transition` has 0.0793
 Time:      19 minutes for 300 steps, two passes
 Hardware:  1 CPU core (AMD EPYC) that other work shared
