@@ -34,6 +34,7 @@ from recjax.data.features.graph import GraphVectors
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.features.sentences import Sentence
 from recjax.data.features.texts import Texts
+from recjax.data.features.tokens import Tokens
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -55,6 +56,7 @@ from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
 from recjax.models.mender import Mender
+from recjax.models.mender_text import MenderText
 from recjax.models.mmgrec import MMGRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
@@ -241,6 +243,24 @@ SYSTEMS = {
         pack=False,
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={**CODED, "kinds": Texts(Hashed(8, template="{title}"))},
+    ),
+    "mender-text": ids(
+        MenderText(
+            **NETWORK,
+            codes=8,
+            beam=None,
+            unwanted=0.2,
+            memory=2,
+            room=16,
+            base=replace(LLAMA, width=8, layers=1, channels=4, inner=16),
+        ),
+        LAST,
+        pack=False,
+        items={
+            **CODED,
+            "kinds": Texts(Hashed(8, template="{title}")),
+            "words": Tokens(count=4, vocabulary=300, others=("looks for {title}", "avoids {title}")),
+        },
     ),
     "setrec": ids(
         SETRec(slots=2, hidden=(12,), **NETWORK),

@@ -27,6 +27,8 @@ FILE = "tokenizer.json"
 class Tokens(Feature):
     """Tokens of each item's text by a language model's tokenizer: int32 [rows, count], 0 where there are fewer.
 
+    With `others` an item has several texts, which one tokenizer reads: int32 [rows, 1 + others, count].
+
     A token's entry is its number + 1, so that a table of a language model's is looked up at entries - 1. The tokenizer
     is saved with the run, which needs the folder no more.
 
@@ -37,6 +39,7 @@ class Tokens(Feature):
             one (byte-pair encoding, Sennrich et al. 2016) that is fitted to the texts.
         vocabulary: most tokens of one that is fitted.
         end: what follows each text, also one that is cut, such as a new line.
+        others: templates of more texts of an item.
     """
 
     template: str = "{title}"
@@ -44,10 +47,12 @@ class Tokens(Feature):
     folder: str | None = None
     vocabulary: int = 4096
     end: str = ""
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(self, count=SIZE, vocabulary=at_least(257))
-        ItemText(self.template)
+        for template in (self.template, *self.others):
+            ItemText(template)
 
     @property
     def dtype(self) -> Any:
@@ -57,15 +62,15 @@ class Tokens(Feature):
         return "" if self.folder is None else file_digest(self._file)
 
     def shape(self) -> tuple[int, ...]:
-        return (self.count,)
+        return (1 + len(self.others), self.count) if self.others else (self.count,)
 
     def fit(self, sources: Sequence[Source], seed: int) -> State:
         if self.folder is not None:
             tokenizer = self._read(self._file.read_bytes())
         else:
-            texts = [text for source in sources for text in self._texts(source)]
+            texts = [text for source in sources for template in self._templates for text in _texts(template, source)]
             if not any(texts):
-                raise InputError(f"no item has a text of the template {self.template!r}")
+                raise InputError(f"no item has a text of the template {' or '.join(map(repr, self._templates))}")
             tokenizer = fit_tokenizer([text + self.end for text in texts], self.vocabulary)
         return {TOKENIZER: np.frombuffer(tokenizer.to_str().encode(), np.uint8)}
 
@@ -74,14 +79,15 @@ class Tokens(Feature):
         end = [token + 1 for token in tokenizer.encode(self.end, add_special_tokens=False).ids]
         if len(end) >= self.count:
             refuse(self, "end", f"fewer than the {self.count} tokens of an item")
-        found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
-        with refused("the language model's tokenizer cannot read a text"):
-            encoded = tokenizer.encode_batch_fast(self._texts(source), add_special_tokens=False)
-        for item, encoding in enumerate(encoded, 1):
-            if encoding.ids:
-                row = [token + 1 for token in encoding.ids[: self.count - len(end)]] + end
-                found[item, : len(row)] = row
-        return found
+        found = np.zeros((source.dataset.n_items + 1, len(self._templates), self.count), np.int32)
+        for place, template in enumerate(self._templates):
+            with refused("the language model's tokenizer cannot read a text"):
+                encoded = tokenizer.encode_batch_fast(_texts(template, source), add_special_tokens=False)
+            for item, encoding in enumerate(encoded, 1):
+                if encoding.ids:
+                    row = [token + 1 for token in encoding.ids[: self.count - len(end)]] + end
+                    found[item, place, : len(row)] = row
+        return found.reshape(len(found), *self.shape())
 
     def sizes(self, state: State) -> tuple[int, ...]:
         if state:
@@ -93,6 +99,10 @@ class Tokens(Feature):
     def tokenizer(self, state: State) -> Tokenizer:
         """The tokenizer of a state; special tokens in texts are letters like others."""
         return self._read(np.asarray(state[TOKENIZER]).tobytes())
+
+    @property
+    def _templates(self) -> tuple[str, ...]:
+        return (self.template, *self.others)
 
     @property
     def _file(self) -> Path:
@@ -110,9 +120,6 @@ class Tokens(Feature):
             tokenizer.encode_special_tokens = True
         return tokenizer
 
-    def _texts(self, source: Source) -> list[str]:
-        return [text or "" for text in ItemText(self.template).texts(source.dataset.catalog)]
-
 
 def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """Byte-level byte-pair encoding of texts; any text has tokens, and `END` is token 0."""
@@ -125,6 +132,10 @@ def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def _texts(template: str, source: Source) -> list[str]:
+    return [text or "" for text in ItemText(template).texts(source.dataset.catalog)]
 
 
 def _size(tokenizer: Tokenizer) -> int:
