@@ -51,7 +51,7 @@ def config() -> RunConfig:
             "kinds": Texts(Hashed(32, template="{categories}")),
         },
         model=Mender(width=64, layers=2, heads=4, channels=16, inner=256, codes=64, beam=None, unwanted=0.2),
-        optim=AdamW(learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
+        optim=AdamW(learning_rate=5e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
         train=Train(steps=600, evaluate_every=0),
         evaluate=Steering(users=300, users_per_batch=64),

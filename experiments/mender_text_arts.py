@@ -1,5 +1,4 @@
-"""recjax train mender_text_arts
-"""
+"""recjax train mender_text_arts"""
 
 from dataclasses import replace
 from typing import Any

@@ -33,6 +33,16 @@ def test_tokens_spell_the_texts_and_keep_their_end_where_they_are_cut():
     assert rows.max() < feature.sizes(state)[0] <= feature.sizes({})[0] == 301
 
 
+def test_several_texts_of_an_item_share_a_tokenizer():
+    feature = Tokens(count=14, vocabulary=300, others=("likes {title}",))
+    state = feature.fit([SHOP], 0)
+    rows = feature.make(SHOP, state)
+    assert rows.shape[1:] == feature.shape() == (2, 14) and not rows[[0, NOTHING]].any()
+    assert texts(feature, state, rows[LAMP]) == ["Red Lamp", "likes Red Lamp"]
+    with pytest.raises(InputError, match="template"):
+        replace(feature, others=("likes",))
+
+
 def test_a_catalog_that_was_never_seen_is_read_by_the_saved_tokenizer():
     feature = Tokens(count=30, vocabulary=300)
     state = feature.fit([SHOP], 0)
