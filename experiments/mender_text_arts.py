@@ -45,8 +45,8 @@ def config() -> RunConfig:
         ),
         optim=AdamW(learning_rate=5e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=600, evaluate_every=0),
-        evaluate=Steering(users=1000, users_per_batch=64),
+        train=Train(steps=400, evaluate_every=0),
+        evaluate=Steering(users=500, users_per_batch=128),
     )
 
 
