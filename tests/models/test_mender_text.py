@@ -22,7 +22,7 @@ from recjax.models.mender_text import LANGUAGE, TEXTS, MenderText, last_tokens
 from recjax.models.model import ItemStats
 from recjax.models.slmrec import SMALL
 from recjax.nn.groups import FROZEN
-from recjax.nn.lora import ADAPTERS
+from recjax.nn.lora import ADAPTERS, UP
 from recjax.plan.program import abstract_inputs
 from recjax.settings import change
 from recjax.text.lm.folder import read_language_model
@@ -156,7 +156,8 @@ def test_a_language_model_stays_as_its_folder_has_it_and_its_adapters_learn(tmp_
     held, adapters = run.params[LANGUAGE][FROZEN], run.params[LANGUAGE][ADAPTERS]
     jax.tree.map(np.testing.assert_array_equal, held["layer_0"], whole.params["layer_0"])
     np.testing.assert_array_equal(held["tokens"], whole.params["tokens"])
-    ups = [leaf for path, leaf in flatten_dict(adapters).items() if path[-1] == "lora_b"]
+    flat: dict[Any, Any] = dict(flatten_dict(adapters))
+    ups = [leaf for path, leaf in flat.items() if path[-1] == UP]
     assert len(ups) == 4 and all(np.any(leaf) for leaf in ups)
     assert f"{TWIN}, with adapters" in run.model.notes["backbone"] and run.params.keys() >= {"into", "decoder_0"}
     inputs = abstract_inputs(config, ITEMS, config.mesh.build(jax.devices()[:1]), 32)
