@@ -148,7 +148,7 @@ def test_a_language_model_stays_as_its_folder_has_it_and_its_adapters_learn(tmp_
     folder = tiny_datasets(tmp_path / "data", ["shop"]) / "shop"
     whole = read_language_model(TWIN)
     base = replace(whole.decoder.config, layers=1)
-    tiny = recipes.tiny(recipes.read("mender_text_arts")).config
+    tiny = recipes.tiny(recipes.read("mender_text_ml100k")).config
     own = {"model.base": base, "model.weights": str(TWIN), "items.words.folder": str(TWIN)}
     config = override_all(change(tiny, own), [f"data.dataset={folder}", "train.steps=3", "train.evaluate_every=0"])
     fit(config, tmp_path / "run")

@@ -1,4 +1,5 @@
-"""recjax train mender_text_arts"""
+"""recjax train mender_text_ml100k
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from recjax.config import RunConfig
 from recjax.data.batches.derived import Prefixes
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Shifted
+from recjax.data.features.behaviour import Behaviour
 from recjax.data.features.columns import Codes
 from recjax.data.features.texts import Texts
 from recjax.data.features.tokens import Tokens
@@ -15,8 +17,6 @@ from recjax.models.mender_text import TEXTS, MenderText
 from recjax.models.slmrec import SMALL
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
-from recjax.text.space import Channel, TextSpace
-from recjax.text.words import WordVectors
 from recjax.tokenizers.rq_kmeans import RQKMeans
 from recjax.train.loop import Train
 from recjax.train.optimiser import AdamW
@@ -24,13 +24,13 @@ from recjax.train.optimiser import AdamW
 
 def config() -> RunConfig:
     return RunConfig(
-        name="mender_text_arts",
-        data=Data("amazon-arts-cdsr", view=Prefixes(Shifted(max_length=10, targets=1)), rows=64, pack=False),
-        text=TextSpace((Channel(WordVectors("{title} {categories}")),)),
+        name="mender_text_ml100k",
+        data=Data("ml-100k", view=Prefixes(Shifted(max_length=10, targets=1)), rows=64, pack=False),
         items={
-            "codes": Codes(RQKMeans(slots=3, clusters=64)),
-            "kinds": Texts(Hashed(64, template="{categories}")),
-            "words": Tokens(TEXTS[0], count=16, end="\n", others=TEXTS[1:]),
+            "behaviour": Behaviour(64),
+            "codes": Codes(RQKMeans(slots=3, clusters=32), of="behaviour"),
+            "kinds": Texts(Hashed(32, template="{categories}")),
+            "words": Tokens(TEXTS[0], count=10, end="\n", others=TEXTS[1:]),
         },
         model=MenderText(
             width=64,
@@ -38,22 +38,23 @@ def config() -> RunConfig:
             heads=4,
             channels=16,
             inner=256,
-            codes=128,
-            beam=20,
+            codes=64,
+            beam=None,
             unwanted=0.2,
+            room=64,
             base=replace(SMALL, heads=4, kv_heads=4, channels=16),
         ),
         optim=AdamW(learning_rate=5e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
         mesh=MeshShape(),
-        train=Train(steps=400, evaluate_every=0),
-        evaluate=Steering(users=500, users_per_batch=128),
+        train=Train(steps=600, evaluate_every=0),
+        evaluate=Steering(users=300, users_per_batch=64),
     )
 
 
 def tiny() -> dict[str, Any]:
     return {
         "data.view.view.max_length": 12,
-        "text": TextSpace((Channel(Hashed(32)),)),
+        "items.behaviour.width": 8,
         "items.codes.tokenizer.clusters": 8,
         "items.kinds.encoder.width": 8,
         "items.words.count": 4,
