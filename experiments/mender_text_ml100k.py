@@ -14,12 +14,14 @@ Expected:  ndcg@10 0.0554 [0.0369, 0.0763], hr@10 0.1133 under all five preferen
            the same parameters 0.0586, 0.1200 under the matched one, which has seen the target (+0.0032 +- 0.0130,
            paired), 0.0442, 0.0833 under the last film's (0.0112 +- 0.0089 less), and 0.0176, 0.0400 without any, which
            training never sees (0.0378 +- 0.0207 less). mender_ml100k has 0.0486, 0.0762, 0.0482 and 0.0459: words are
-           worth 0.0068 +- 0.0183 under all (not shown), and lose 0.0283 +- 0.0202 without any.
+           worth 0.0068 +- 0.0183 under all (not shown), and lose 0.0283 +- 0.0202 without any; its control, trained
+           without preferences, has 0.0609, 0.0055 +- 0.0148 more than this.
            Steering: the target's preference raises it after the history of the user whose target is least alike in
            63 % of the 264 cases that it moves (p 6e-5), and in 57 % of 193 after the most alike (p 0.06). Sentiment:
            the target is among the best ten where its genres are wanted in 16 %, where they are unwanted in 0.3 %.
            The rate is the one that mender_ml100k has chosen. On the same users popularity has 0.0409, transition counts
-           0.1010, text_transition 0.0954. @SMOL@
+           0.1010, text_transition 0.0954.
+           Two blocks of SmolLM2 after 60 steps of 16 prefixes, a beam of 20: 0.0398 on 100 validation users.
            On amazon-arts-cdsr, codes of texts, 400 steps, it has learned no more than how often codes are: 0.0074
            (500 users, a beam of 20), popularity 0.0155
 Time:      7 minutes (2.5 of processor time), the eight rankings 4
