@@ -27,7 +27,7 @@ from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES, Decoder
 from recjax.text.lm.folder import read_language_model, write_language_model
 from recjax.text.lm.generate import log_likelihoods
-from recjax.text.rows import TokenRows
+from recjax.text.rows import TokenRows, without_gaps
 from recjax.typing import Array, Float, InputError, Int, Params
 
 TABLE = "table"
@@ -177,18 +177,3 @@ class TextLMModel(Model):
 
     def sharding_rules(self) -> Rules:
         return [*SHARDING_RULES, (".*", ())]
-
-
-def without_gaps(segments: Int[Array, "b n"], room: int | None, last: bool = False) -> Int[Array, "b room"]:
-    """Places of the tokens that are there (segment above 0), in their order, and then of others.
-
-    Args:
-        segments: of the places.
-        room: places of a row at most; None for all.
-        last: cut the first tokens where there are too many, in place of the last ones.
-    """
-    order, length = jnp.argsort(segments == 0, axis=1, stable=True), segments.shape[1]
-    if room is None or room >= length:
-        return order
-    start = jnp.maximum(jnp.sum(segments > 0, axis=1) - room, 0) if last else jnp.zeros(len(segments), jnp.int32)
-    return jnp.take_along_axis(order, start[:, None] + jnp.arange(room), axis=1)

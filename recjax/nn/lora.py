@@ -106,6 +106,13 @@ def joined(params: Params) -> Params:
     return unflatten_dict({**flatten_dict(params[FROZEN]), **flatten_dict(params[ADAPTERS])})
 
 
+def parted(params: Params) -> Params:
+    """The inverse of `joined`, for a module's fresh parameters."""
+    flat: Any = flatten_dict(params)
+    own = {path: flat.pop(path) for path in list(flat) if path[-1] in (DOWN, UP)}
+    return {FROZEN: unflatten_dict(flat), ADAPTERS: unflatten_dict(own)}
+
+
 def merged(params: Params, lora: LoRA) -> Params:
     """Parameters of the same module without adapters: each kernel with the product of its adapter added to it.
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from recjax.typing import Array, Bool, Int
@@ -47,3 +48,20 @@ def padded(texts: Sequence[Sequence[int]] | Sequence[np.ndarray] | np.ndarray, l
         tokens[row, : len(text)] = text
         segments[row, : len(text)] = 1
     return TokenRows(tokens, segments)  # pyright: ignore[reportArgumentType]
+
+
+def without_gaps(
+    segments: Int[Array, "b n"] | Bool[Array, "b n"], room: int | None, last: bool = False
+) -> Int[Array, "b room"]:
+    """Places of the tokens that are there (segment above 0), in their order, and then of others.
+
+    Args:
+        segments: of the places.
+        room: places of a row at most; None for all.
+        last: cut the first tokens where there are too many, in place of the last ones.
+    """
+    order, length = jnp.argsort(segments == 0, axis=1, stable=True), segments.shape[1]
+    if room is None or room >= length:
+        return order
+    start = jnp.maximum(jnp.sum(segments > 0, axis=1) - room, 0) if last else jnp.zeros(len(segments), jnp.int32)
+    return jnp.take_along_axis(order, start[:, None] + jnp.arange(room), axis=1)

@@ -56,6 +56,7 @@ from recjax.models.lite_llm4rec import LiteLLM4Rec
 from recjax.models.llm4dsr import LLM4DSR
 from recjax.models.lorec import LoRec
 from recjax.models.mender import Mender
+from recjax.models.mender_text import MenderText
 from recjax.models.mmgrec import MMGRec
 from recjax.models.model import Model, ModelConfig
 from recjax.models.mqsa_ted import MQSATED
@@ -245,6 +246,27 @@ SYSTEMS = {
         pack=False,
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={**CODED, "kinds": Texts(Hashed(8, template="{title}"))},
+    ),
+    "mender-text": ids(
+        MenderText(
+            **NETWORK,
+            codes=8,
+            beam=None,
+            unwanted=0.2,
+            memory=2,
+            room=16,
+            base=replace(LLAMA, width=8, layers=1, channels=4, inner=16),
+        ),
+        LAST,
+        pack=False,
+        items={
+            **CODED,
+            "kinds": Texts(Hashed(8, template="{title}")),
+            **{
+                name: Tokens(template + "{title}", count=4, vocabulary=300, fitted=("looks for {title}",))
+                for name, template in (("title", ""), ("wanted", "looks for "), ("unwanted", "avoids "))
+            },
+        },
     ),
     "setrec": ids(
         SETRec(slots=2, hidden=(12,), **NETWORK),

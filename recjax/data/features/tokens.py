@@ -35,6 +35,7 @@ class Tokens(Feature):
         folder: of the language model whose tokenizer it is, see `recjax.text.hub.find_folder`; None for a byte-level
             one (byte-pair encoding, Sennrich et al. 2016) that is fitted to the texts.
         vocabulary: most tokens of one that is fitted.
+        fitted: templates of the texts that it is fitted to, so that several columns share one; none for `template`.
         end: what follows each text, also one that is cut, such as a new line.
     """
 
@@ -42,11 +43,13 @@ class Tokens(Feature):
     count: int = 16
     folder: str | None = None
     vocabulary: int = 4096
+    fitted: tuple[str, ...] = ()
     end: str = ""
 
     def __post_init__(self) -> None:
         require(self, count=SIZE, vocabulary=at_least(257))
-        ItemText(self.template)
+        for template in (self.template, *self.fitted):
+            ItemText(template)
 
     @property
     def dtype(self) -> Any:
@@ -59,9 +62,10 @@ class Tokens(Feature):
         if self.folder is not None:
             tokenizer = self._read(self._file.read_bytes())
         else:
-            texts = [text for source in sources for text in self._texts(source)]
+            templates = self.fitted or (self.template,)
+            texts = [text for source in sources for template in templates for text in _texts(template, source)]
             if not any(texts):
-                raise InputError(f"no item has a text of the template {self.template!r}")
+                raise InputError(f"no item has a text of the template {' or '.join(map(repr, templates))}")
             tokenizer = fit_tokenizer([text + self.end for text in texts], self.vocabulary)
         return {TOKENIZER: np.frombuffer(tokenizer.to_str().encode(), np.uint8)}
 
@@ -72,7 +76,7 @@ class Tokens(Feature):
             refuse(self, "end", f"fewer than the {self.count} tokens of an item")
         found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
         with refused("the language model's tokenizer cannot read a text"):
-            encoded = tokenizer.encode_batch_fast(self._texts(source), add_special_tokens=False)
+            encoded = tokenizer.encode_batch_fast(_texts(self.template, source), add_special_tokens=False)
         for item, encoding in enumerate(encoded, 1):
             if encoding.ids:
                 row = [token + 1 for token in encoding.ids[: self.count - len(end)]] + end
@@ -105,9 +109,6 @@ class Tokens(Feature):
             tokenizer.encode_special_tokens = True
         return tokenizer
 
-    def _texts(self, source: Source) -> list[str]:
-        return [text or "" for text in ItemText(self.template).texts(source.dataset.catalog)]
-
 
 def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """Byte-level byte-pair encoding of texts; any text has tokens, and `END` is token 0."""
@@ -120,3 +121,7 @@ def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def _texts(template: str, source: Source) -> list[str]:
+    return [text or "" for text in ItemText(template).texts(source.dataset.catalog)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recjax.data.features.tokens import END, FILE, Tokens, fit_tokenizer
+from recjax.data.features.tokens import END, FILE, TOKENIZER, Tokens, fit_tokenizer
 from recjax.typing import InputError
 from tests.data.features.test_features import IDS, SHOP, TITLES, source
 
@@ -31,6 +31,17 @@ def test_tokens_spell_the_texts_and_keep_their_end_where_they_are_cut():
     (start,) = texts(cut, state, cut.make(SHOP, state)[[LAMP]])
     assert start.endswith("\n") and "Red Lamp".startswith(start[:-1]) and len(start) < len("Red Lamp\n")
     assert rows.max() < feature.sizes(state)[0] == feature.sizes({})[0] == 301
+
+
+def test_several_columns_share_a_tokenizer():
+    templates = ("{title}", "likes {title}")
+    features = [Tokens(template, count=14, vocabulary=300, fitted=templates) for template in templates]
+    one, other = (feature.fit([SHOP], 0) for feature in features)
+    np.testing.assert_array_equal(one[TOKENIZER], other[TOKENIZER])
+    rows = [feature.make(SHOP, one)[LAMP] for feature in features]
+    assert texts(features[0], one, rows) == ["Red Lamp", "likes Red Lamp"]
+    with pytest.raises(InputError, match="template"):
+        replace(features[0], fitted=("likes",))
 
 
 def test_a_catalog_that_was_never_seen_is_read_by_the_saved_tokenizer():
