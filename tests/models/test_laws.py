@@ -34,6 +34,7 @@ from recjax.data.features.graph import GraphVectors
 from recjax.data.features.relations import CoOccurrence, Neighbours, SessionCoOccurrence, Transitions
 from recjax.data.features.sentences import Sentence
 from recjax.data.features.texts import Texts
+from recjax.data.features.tokens import Tokens
 from recjax.data.items import Items
 from recjax.evaluate.protocol import Evaluate
 from recjax.evaluate.recommend import recommend
@@ -46,6 +47,7 @@ from recjax.models.discrec import DiscRec
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
+from recjax.models.gream_text import GREAMText
 from recjax.models.idnp import IDNP
 from recjax.models.ilm import ILM
 from recjax.models.insertion import Insertion
@@ -241,6 +243,11 @@ SYSTEMS = {
         pack=False,
         text=TextSpace((Channel(Hashed(16), whiten=False),)),
         items={**CODED, "kinds": Texts(Hashed(8, template="{title}"))},
+    ),
+    "gream-text": ids(
+        GREAMText(replace(LLAMA, width=8, layers=1, channels=4, inner=16), codes=8, mode="reasoning", beam=None),
+        pack=False,
+        items={**CODED, "titles": Tokens(count=3, vocabulary=270), "kinds": Tokens(count=3, vocabulary=270)},
     ),
     "setrec": ids(
         SETRec(slots=2, hidden=(12,), **NETWORK),

@@ -13,7 +13,7 @@ from recjax.files import file_digest
 from recjax.limits import SIZE, at_least, refuse, require
 from recjax.text.folder import refused
 from recjax.text.hub import LANGUAGE_MODEL, find_folder
-from recjax.text.items import ItemText
+from recjax.text.items import ItemText, leaves
 from recjax.typing import InputError
 
 TOKENIZER = "tokenizer"
@@ -36,6 +36,8 @@ class Tokens(Feature):
         folder: of the language model whose tokenizer it is, see `recjax.text.hub.find_folder`; None for a byte-level
             one (byte-pair encoding, Sennrich et al. 2016) that is fitted to the texts.
         vocabulary: most tokens of one that is fitted.
+        fitted: template of the texts that it is fitted to, so that columns share one; None for those of `template`.
+        leaf: read the last step alone of columns that are paths, such as categories.
         end: what follows each text, also one that is cut, such as a new line.
     """
 
@@ -43,11 +45,15 @@ class Tokens(Feature):
     count: int = 16
     folder: str | None = None
     vocabulary: int = 4096
+    fitted: str | None = None
+    leaf: bool = False
     end: str = ""
 
     def __post_init__(self) -> None:
         require(self, count=SIZE, vocabulary=at_least(257))
         ItemText(self.template)
+        if self.fitted is not None:
+            ItemText(self.fitted)
 
     @property
     def dtype(self) -> Any:
@@ -63,9 +69,11 @@ class Tokens(Feature):
         if self.folder is not None:
             tokenizer = self._read(self._file.read_bytes())
         else:
-            texts = [text for source in sources for text in self._texts(source)]
+            template = self.template if self.fitted is None else self.fitted
+            leaf = self.leaf and self.fitted is None
+            texts = [text for source in sources for text in _texts(source, template, leaf)]
             if not any(texts):
-                raise InputError(f"no item has a text of the template {self.template!r}")
+                raise InputError(f"no item has a text of the template {template!r}")
             tokenizer = fit_tokenizer([text + self.end for text in texts], self.vocabulary)
         return {TOKENIZER: np.frombuffer(tokenizer.to_str().encode(), np.uint8)}
 
@@ -76,7 +84,8 @@ class Tokens(Feature):
             refuse(self, "end", f"fewer than the {self.count} tokens of an item")
         found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
         with refused("the language model's tokenizer cannot read a text"):
-            encoded = tokenizer.encode_batch_fast(self._texts(source), add_special_tokens=False)
+            texts = _texts(source, self.template, self.leaf)
+            encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for item, encoding in enumerate(encoded, 1):
             if encoding.ids:
                 row = [token + 1 for token in encoding.ids[: self.count - len(end)]] + end
@@ -110,9 +119,6 @@ class Tokens(Feature):
             tokenizer.encode_special_tokens = True
         return tokenizer
 
-    def _texts(self, source: Source) -> list[str]:
-        return [text or "" for text in ItemText(self.template).texts(source.dataset.catalog)]
-
 
 def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """Byte-level byte-pair encoding of texts; any text has tokens, and `END` is token 0."""
@@ -125,6 +131,11 @@ def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def _texts(source: Source, template: str, leaf: bool) -> list[str]:
+    catalog = source.dataset.catalog
+    return [text or "" for text in ItemText(template).texts(leaves(catalog) if leaf else catalog)]
 
 
 def _size(tokenizer: Tokenizer) -> int:

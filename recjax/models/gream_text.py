@@ -1,0 +1,361 @@
+"""GREAM over a Llama-like language model: item codes are tokens beside words, and may follow a reasoning in text.
+
+Hong et al., Generative Reasoning Recommendation via LLMs, 2025; alignment by LC-Rec (Zheng et al., ICDE 2024).
+`recjax.models.gream` is the policy step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from recjax.data.batches.views import Batch, Queries
+from recjax.data.items import CODES, Items
+from recjax.decode.scoring import Stepwise
+from recjax.decode.trie import device_trie
+from recjax.limits import COUNT, SIZE, at_least, refuse, require
+from recjax.mixers.mixer import SeqContext
+from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
+from recjax.models.parts.code_text import CodeText, Part, compact, places, text_goals, together
+from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
+from recjax.models.parts.language_network import read_blocks
+from recjax.models.slmrec import ADAPTED, SMALL
+from recjax.models.tiger import TRIE
+from recjax.nn.groups import FROZEN
+from recjax.nn.lora import LoRA, beside, joined
+from recjax.ops.items.embedding import table_rows, take_position
+from recjax.text.hub import LANGUAGE_MODEL, find_folder
+from recjax.text.lm.config import DecoderConfig
+from recjax.text.lm.decoder import SHARDING_RULES, Caches, Decoder
+from recjax.text.lm.folder import read_language_model
+from recjax.text.rows import TokenRows
+from recjax.typing import Array, Bool, Float, InputError, Int, Params
+
+TABLES = ("tokens", "head")
+"""Parameters of a language model that belong to its words."""
+
+
+@dataclass(frozen=True)
+class GREAMText(ModelConfig):
+    """A decoder of words and item codes. With h a history of items, each a start and its codes, and [x] a mark:
+
+        direct      h item
+        reasoning   h [think] kind [end] ... [want] kind [end] item
+        find        title [end] item
+        name        item [name] title [end]
+
+    The kinds after [think] are those of the last `memory` items, newest first: the evidence, made by rule, which is
+    read and not learned. The wanted kind is the target's in training; a ranking by "reasoning" has the likeliest words
+    in its place. The loss is in nats a token, with the codes of all items of `direct` that follow another,
+
+        direct + reason (answer + wanted) + align (find + name)
+
+    where answer and wanted are the codes and the words of `reasoning`, of a row's last target, and find and name align
+    codes with the titles of as many items as there are rows, drawn from the whole catalog. The paper has a model of 4
+    billion parameters, chains written by another, and prompts in words where marks stand here.
+
+    Codes and marks have a table of their own, tied to their logits. Of a folder the weights are frozen and adapters
+    trained; from scratch, all is. The view is `Shifted`, without packing.
+
+    Attributes:
+        base: sizes of the language model. Its vocabulary is the rows of a folder's token table; from scratch, 0.
+        weights: folder of a language model whose first blocks these are, see `recjax.text.hub.find_folder`; None for a
+            network from scratch.
+        lora: adapters of the blocks from a folder.
+        titles: column of the words of items, by `recjax.data.features.tokens.Tokens`.
+        kinds: column of the words of what they are, by the same tokenizer.
+        memory: items in the evidence.
+        align: weight.
+        reason: weight.
+        mode: ranks after the history, or after a reasoning.
+        codes: rows of the token table for each slot, whatever the slot's size.
+        beam: prefixes kept after each code; None expands every prefix of the catalog.
+    """
+
+    ranks_unseen: ClassVar[bool] = True
+
+    base: DecoderConfig = SMALL
+    weights: str | None = None
+    lora: LoRA = ADAPTED
+    titles: str = "titles"
+    kinds: str = "kinds"
+    memory: int = 3
+    align: float = 1.0
+    reason: float = 1.0
+    mode: Literal["direct", "reasoning"] = "direct"
+    codes: int = 256
+    beam: int | None = 20
+
+    def __post_init__(self) -> None:
+        require(self, memory=SIZE, align=at_least(0), reason=at_least(0), codes=SIZE, beam=COUNT)
+        if bool(self.base.vocabulary) == (self.weights is None):
+            refuse(self, "base", "sizes with the vocabulary of the folder, or with vocabulary 0 for none")
+
+    def build(self, stats: ItemStats) -> "GREAMTextModel":
+        check_codes(type(self).__name__, stats.code_sizes, self.codes)
+        sizes = [set(stats.sizes.get(name, ())) for name in (self.titles, self.kinds)]
+        if len(set.union(*sizes)) != 1 or not all(sizes):
+            raise InputError(
+                f"GREAMText reads the columns {self.titles!r} and {self.kinds!r} of each item, words by one tokenizer; "
+                'the recipe needs Tokens() of both, with one `folder`, or one `fitted`, such as "{title} {categories}"'
+            )
+        words = max(sizes[0]) - 1
+        rows = self.base.vocabulary or table_rows(words)
+        if words > rows:
+            refuse(self, "base", f"sizes with a vocabulary of the {words:,} tokens that there are")
+        lora = None if self.weights is None else self.lora
+        decoder = Decoder(replace(self.base, vocabulary=rows), lora)
+        return GREAMTextModel(self, decoder, CodeText(FlatCodes(stats.code_sizes, self.codes), words), stats)
+
+    def given(self) -> Params | None:
+        """The folder's blocks and its tables of words."""
+        if self.weights is None:
+            return None
+        blocks = read_blocks(self.weights, replace(self.base, vocabulary=0))[FROZEN]
+        whole = read_language_model(find_folder(self.weights, LANGUAGE_MODEL), layers=1).params
+        return {"language": {FROZEN: {**blocks, **{name: whole[name] for name in TABLES if name in whole}}}}
+
+
+class Writing(NamedTuple):
+    """Memory of prefixes in a search.
+
+    Attributes:
+        caches: of what stands before the item, one for all prefixes of a query.
+        lengths: tokens of it, int32 [q, 1].
+        tokens: of the item so far, int32 [q, w, t].
+    """
+
+    caches: Caches
+    lengths: Array
+    tokens: Array
+
+
+@dataclass(frozen=True)
+class GREAMTextModel(Model):
+    """`GREAMText` built for a catalog."""
+
+    config: GREAMText
+    decoder: Decoder
+    text: CodeText
+    stats: ItemStats
+
+    @property
+    def packing(self) -> bool:
+        return False
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        base, weights = self.config.base, self.config.weights
+        source = f"{base.layers} layers of {base.width}, from scratch"
+        backbone = source if weights is None else f"the first {base.layers} layers of {weights}, with adapters"
+        return {"backbone": backbone, "mode": self.config.mode, "beam": self.config.beam or "exact"}
+
+    def init(self, key: Array, batch: Batch, items: Items) -> Params:
+        one, two, three = jax.random.split(key, 3)
+        lone = TokenRows(*(jnp.ones((1, 2), jnp.int32),) * 2)
+        base: Any = Decoder(self.decoder.config).init(one, lone)["params"]
+        language = base if self.decoder.lora is None else beside(base, self.decoder, two, lone)
+        own = jax.nn.initializers.normal(0.02)(three, (self.text.own, self.config.base.width))
+        return {"language": language, "own": own}
+
+    # --- texts
+
+    def history(self, source: Batch | Queries, items: Items) -> Part:
+        """The items of each row."""
+        return self.text.items(codes_of(items, source.items), source.items > 0)
+
+    def evidence(self, source: Batch | Queries, items: Items) -> Part:
+        """The kinds of the last items of each row, newest first, between their marks."""
+        held = jnp.sum(source.items > 0, axis=1, keepdims=True)
+        back = held - 1 - jnp.arange(self.config.memory)
+        recent = jnp.where(back >= 0, jnp.take_along_axis(source.items, jnp.maximum(back, 0), axis=1), 0)
+        kinds, rows = self._words(self.config.kinds, recent, items), len(recent)
+        return together(
+            self.text.mark("think", rows), self.text.texts(kinds, recent > 0), self.text.mark("want", rows)
+        )
+
+    def _words(self, name: str, ids: Int[Array, "*b"], items: Items) -> Int[Array, "*b t"]:
+        return jnp.take(items[name], items.rows(ids), axis=0, mode="clip")
+
+    # --- training
+
+    def loss(self, params: Params, batch: Batch, items: Items, key: Array | None) -> tuple[Array, WeightedSums]:
+        sums, config = self.terms(params, batch, items, key), self.config
+        factors = {"direct": 1.0, "answer": config.reason, "wanted": config.reason}
+        factors |= {"find": config.align, "name": config.align}
+        loss = sum(factor * sums[name][0] / jnp.maximum(sums[name][1], 1.0) for name, factor in factors.items())
+        weight = jnp.sum(batch.weights)
+        return jnp.asarray(loss), {"loss": (loss * weight, weight), **sums}
+
+    def terms(self, params: Params, batch: Batch, items: Items, key: Array | None) -> WeightedSums:
+        """Nats of the tokens of each term, and how many these are, of all texts of a batch in one pass."""
+        (rows, length), last, slots = batch.items.shape, batch.last, self.text.slots
+        target, counts = take_position(batch.targets, last), take_position(batch.weights, last)
+        drawn = jax.random.randint(jax.random.key(0) if key is None else key, (rows,), 1, items.size + 1)
+        # The last target stands behind its history.
+        there = jnp.sum(batch.items > 0, axis=1, keepdims=True)
+        longer = jnp.pad(batch.items, [(0, 0), (0, 1)])
+        longer = jnp.where(jnp.arange(length + 1) == there, target[:, None], longer)
+        wanted, titles = (
+            self._words(name, ids, items) for name, ids in ((self.config.kinds, target), (self.config.titles, drawn))
+        )
+        every, one = self.text.items(codes_of(items, longer), longer > 0), jnp.ones((rows, 1), bool)
+        answer, item = (self.text.items(codes_of(items, ids)[:, None], one) for ids in (target, drawn))
+        titled = self.text.texts(titles[:, None], one)
+        chain = together(self.evidence(batch, items), self.text.texts(wanted[:, None], one), answer)
+        find, name = together(titled, item), together(item, self.text.mark("name", rows), titled)
+        states = self._trained(params, (every, chain, find, name), there * (slots + 1))
+        direct, reasoning, finding, naming = states
+        direct = direct.reshape(rows, length + 1, slots + 1, -1)[:, 1:, :slots]
+        weights = jnp.where(batch.targets > 0, batch.weights, 0.0)
+        begin = -(slots + 1)  # states behind the start and all codes but the last
+        want = begin - wanted.shape[1] - 2
+        wanted_text = reasoning[:, want : begin - 1], wanted
+        named_text = naming[:, slots + 1 : -1], titles
+        known = jnp.any(titles > 0, axis=1).astype(jnp.float32)
+        return {
+            "direct": self._codes(params, direct, codes_of(items, longer[:, 1:]), weights),
+            "answer": self._codes(params, reasoning[:, begin:-1], codes_of(items, target), counts),
+            "wanted": self._text(params, *wanted_text, counts),
+            "find": self._codes(params, finding[:, begin:-1], codes_of(items, drawn), known),
+            "name": self._text(params, *named_text, known),
+        }
+
+    def _trained(self, params: Params, texts: tuple[Part, ...], begins: Int[Array, "b 1"]) -> list[Array]:
+        """States of texts of a row that do not see each other, but for the second, which continues the history."""
+        whole = together(*texts)
+        numbers = jnp.concatenate([jnp.full(part.tokens.shape[1], number) for number, part in enumerate(texts)])
+        place = jnp.arange(len(numbers))
+        own, past = numbers[:, None] == numbers, (numbers[:, None] == 1) & (numbers == 0)
+        allowed = (own | (past & (place < begins)[:, None])) & whole.there[:, None] & (place <= place[:, None])
+        allowed |= place == place[:, None]  # padding sees itself
+        turns = [places(part) + (begins if number == 1 else 0) for number, part in enumerate(texts)]
+        rows = TokenRows(
+            whole.tokens, whole.there.astype(jnp.int32), jnp.concatenate(turns, axis=1), allowed=allowed
+        )
+        states = self._run(params, lambda decoder: decoder.states(self._inputs(decoder, params, whole.tokens), rows))
+        ends = list(accumulate(part.tokens.shape[1] for part in texts))[:-1]
+        return jnp.split(states.astype(jnp.float32), ends, axis=1)
+
+    def _codes(
+        self, params: Params, states: Float[Array, "b *n slots d"], codes: Int[Array, "b *n slots"], weights: Array
+    ) -> tuple[Array, Array]:
+        total = jnp.zeros(())
+        for slot in range(self.text.slots):
+            found = jax.nn.log_softmax(self._code_logits(params, states[..., slot, :], slot))
+            own = jnp.take_along_axis(found, codes[..., slot, None], axis=-1)[..., 0]
+            total -= jnp.sum(jnp.where(weights > 0, weights * own, 0.0))
+        return total, jnp.sum(weights) * self.text.slots
+
+    def _text(
+        self, params: Params, states: Float[Array, "b k d"], entries: Int[Array, "b t"], weights: Float[Array, " b"]
+    ) -> tuple[Array, Array]:
+        goals, there = text_goals(entries, self.text.words)
+        found = jax.nn.log_softmax(self._run(params, lambda decoder: self._word_logits(decoder, params, states)))
+        own = jnp.take_along_axis(found, goals[..., None], axis=-1)[..., 0]
+        counts = there * weights[:, None]
+        return -jnp.sum(jnp.where(counts > 0, counts * own, 0.0)), jnp.sum(counts)
+
+    # --- the network
+
+    def _run(self, params: Params, function: Callable[[Decoder], Any]) -> Any:
+        language = params["language"] if self.decoder.lora is None else joined(params["language"])
+        return self.decoder.apply({"params": language}, method=function)
+
+    def _inputs(self, decoder: Decoder, params: Params, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        words = jnp.maximum(tokens - self.text.own, 0)
+        held = decoder.embed(TokenRows(words, jnp.ones_like(words)))
+        own = params["own"][jnp.minimum(tokens, self.text.own - 1)].astype(held.dtype)
+        return jnp.where((tokens < self.text.own)[..., None], own, held)
+
+    def _code_logits(self, params: Params, states: Float[Array, "*b d"], slot: int) -> Float[Array, "*b size"]:
+        first, stop = self.text.codes.span(slot)
+        return states.astype(jnp.float32) @ params["own"][first:stop].T
+
+    def _word_logits(self, decoder: Decoder, params: Params, states: Float[Array, "*b d"]) -> Float[Array, "*b w"]:
+        """Of the words and, last, of the end of a text."""
+        words = decoder.logits(states)[..., : self.text.words]
+        end = states.astype(jnp.float32) @ params["own"][self.text.number("end")]
+        return jnp.concatenate([words, end[..., None]], axis=-1)
+
+    # --- ranking
+
+    def prompt(self, source: Batch | Queries, items: Items) -> Part:
+        """What each row's next item, or the wanted kind, is written after, from the left."""
+        history = self.history(source, items)
+        if self.config.mode == "direct":
+            return history
+        return compact(together(history, self.evidence(source, items)))
+
+    def begin(self, params: Params, prompt: Part) -> Writing:
+        """Memory of prompts, with the wanted kind, written greedily, where there is a reasoning."""
+        tokens, there = prompt
+        reasoning, lengths = self.config.mode == "reasoning", jnp.sum(there, axis=1, dtype=jnp.int32)
+        room = tokens.shape[1] + (self._kind + 1 if reasoning else 0)
+        rows = TokenRows(tokens, there.astype(jnp.int32))
+        states, caches = self._run(
+            params, lambda decoder: decoder.begin(self._inputs(decoder, params, tokens), rows, room)
+        )
+        if reasoning:
+            last = take_position(states, jnp.maximum(lengths - 1, 0))
+            lengths, caches, _ = self.wanted(params, last, lengths, caches)
+        caches, lengths = jax.tree.map(lambda x: x[:, None], (caches, lengths))
+        return Writing(caches, lengths, jnp.zeros((len(tokens), 1, 0), jnp.int32))
+
+    @property
+    def _kind(self) -> int:
+        """Most words of a kind."""
+        return self.stats.columns[self.config.kinds][0]
+
+    def wanted(
+        self, params: Params, state: Float[Array, "q d"], lengths: Int[Array, " q"], caches: Caches
+    ) -> tuple[Int[Array, " q"], Caches, Int[Array, "q t"]]:
+        """Lengths and caches with the likeliest words after a state and their end, and the words as entries."""
+
+        def write(number: Array, carried: Any) -> Any:
+            state, lengths, caches, running, entries = carried
+            word = jnp.argmax(self._run(params, lambda decoder: self._word_logits(decoder, params, state)), axis=-1)
+            ends = (word == self.text.words) | (number == self._kind)
+            token = jnp.where(ends, self.text.number("end"), self.text.own + word)[:, None]
+            entries = entries.at[:, number].set(jnp.where(running & ~ends, word + 1, 0), mode="drop")
+            context = SeqContext(running[:, None].astype(jnp.int32), lengths[:, None])
+            states, caches = self._run(
+                params, lambda decoder: decoder.step(self._inputs(decoder, params, token), context, caches)
+            )
+            return states[:, 0], lengths + running, caches, running & ~ends, entries
+
+        running, entries = jnp.ones_like(lengths, bool), jnp.zeros((len(lengths), self._kind), jnp.int32)
+        found = jax.lax.fori_loop(0, self._kind + 1, write, (state, lengths, caches, running, entries))
+        return found[1], found[2], found[4]
+
+    def step(self, params: Params, cache: Writing, codes: Int[Array, "q w"]) -> tuple[Array, Writing]:
+        """Logits of the next slot after the last codes of prefixes, all prefixes of a query in one row."""
+        (rows, width), slot = codes.shape, cache.tokens.shape[2]
+        before = jnp.broadcast_to(cache.tokens, (rows, width, slot))
+        tokens = jnp.concatenate([before, self.text.codes.following(codes, slot)[..., None]], axis=2)
+        prefix, turn = jnp.divmod(jnp.arange(width * (slot + 1)), slot + 1)
+        caches: Caches = jax.tree.map(lambda x: x[:, 0], cache.caches)
+        held = (jnp.arange(caches[0].room) < cache.lengths)[:, None]
+        own = (prefix[:, None] == prefix) & (turn <= turn[:, None])
+        shapes = ((rows, len(turn), caches[0].room), (rows, len(turn), len(turn)))
+        allowed = jnp.concatenate([jnp.broadcast_to(x, shape) for x, shape in zip((held, own), shapes, strict=True)], 2)
+        inputs = params["own"][tokens.reshape(rows, -1)].astype(self.decoder.config.dtype)
+        context = SeqContext(jnp.ones((rows, len(turn)), jnp.int32), cache.lengths + turn)
+        states = self._run(params, lambda decoder: decoder.branches(inputs, context, allowed, caches))
+        states = states.reshape(rows, width, slot + 1, -1)[:, :, -1]
+        return self._code_logits(params, states, slot), Writing(cache.caches, cache.lengths, tokens)
+
+    def prepare(self, params: Params, items: Items) -> dict[str, Any]:
+        del params
+        return {TRIE: device_trie(items[CODES], self.text.codes.sizes, items.start, items.size)}
+
+    def scoring(self, params: Params, queries: Queries, items: Items) -> Stepwise:
+        trie = (items.prepared or self.prepare(params, items))[TRIE]
+        begin, step = (lambda prompt: self.begin(params, prompt)), (lambda *given: self.step(params, *given))
+        return Stepwise(begin, step, self.prompt(queries, items), trie, self.config.beam)
+
+    def sharding_rules(self) -> Rules:
+        return [("^own$", ()), *SHARDING_RULES, (".*", ())]
