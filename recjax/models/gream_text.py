@@ -291,45 +291,48 @@ class GREAMTextModel(Model):
         return compact(together(history, self.evidence(source, items)))
 
     def begin(self, params: Params, prompt: Part) -> Writing:
-        """Memory of prompts, with the wanted kind, written greedily, where there is a reasoning."""
-        tokens, there = prompt
-        reasoning, lengths = self.config.mode == "reasoning", jnp.sum(there, axis=1, dtype=jnp.int32)
-        room = tokens.shape[1] + (self._kind + 1 if reasoning else 0)
-        rows = TokenRows(tokens, there.astype(jnp.int32))
-        states, caches = self._run(
-            params, lambda decoder: decoder.begin(self._inputs(decoder, params, tokens), rows, room)
-        )
-        if reasoning:
-            last = take_position(states, jnp.maximum(lengths - 1, 0))
-            lengths, caches, _ = self.wanted(params, last, lengths, caches)
+        """Memory of prompts, and of the reasoning in its mode."""
+        caches, lengths, _ = self.read(params, prompt)
         caches, lengths = jax.tree.map(lambda x: x[:, None], (caches, lengths))
-        return Writing(caches, lengths, jnp.zeros((len(tokens), 1, 0), jnp.int32))
+        return Writing(caches, lengths, jnp.zeros((len(prompt.tokens), 1, 0), jnp.int32))
 
-    @property
-    def _kind(self) -> int:
-        """Most words of a kind."""
-        return self.stats.columns[self.config.kinds][0]
+    def wanted(self, params: Params, source: Batch | Queries, items: Items) -> Int[Array, "q t"]:
+        """The kinds that the reasoning says are wanted, as entries of the column; no words in direct mode."""
+        return self.read(params, self.prompt(source, items))[2]
 
-    def wanted(
-        self, params: Params, state: Float[Array, "q d"], lengths: Int[Array, " q"], caches: Caches
-    ) -> tuple[Int[Array, " q"], Caches, Int[Array, "q t"]]:
-        """Lengths and caches with the likeliest words after a state and their end, and the words as entries."""
+    def read(self, params: Params, prompt: Part) -> tuple[Caches, Int[Array, " q"], Int[Array, "q t"]]:
+        """Caches of prompts and their lengths, with the likeliest words of a kind in its mode, and these as entries."""
+        tokens, there = prompt
+        lengths, rows = jnp.sum(there, axis=1, dtype=jnp.int32), TokenRows(tokens, there.astype(jnp.int32))
+        most = 0 if self.config.mode == "direct" else self.stats.columns[self.config.kinds][0]
+        room = tokens.shape[1] + most + 1
+
+        def first(decoder: Decoder) -> tuple[Array, Caches]:
+            return decoder.begin(self._inputs(decoder, params, tokens), rows, room)
+
+        states, caches = self._run(params, first)
+        entries = jnp.zeros((len(lengths), most), jnp.int32)
+        if not most:
+            return caches, lengths, entries
 
         def write(number: Array, carried: Any) -> Any:
             state, lengths, caches, running, entries = carried
             word = jnp.argmax(self._run(params, lambda decoder: self._word_logits(decoder, params, state)), axis=-1)
-            ends = (word == self.text.words) | (number == self._kind)
+            ends = (word == self.text.words) | (number == most)
             token = jnp.where(ends, self.text.number("end"), self.text.own + word)[:, None]
             entries = entries.at[:, number].set(jnp.where(running & ~ends, word + 1, 0), mode="drop")
             context = SeqContext(running[:, None].astype(jnp.int32), lengths[:, None])
-            states, caches = self._run(
-                params, lambda decoder: decoder.step(self._inputs(decoder, params, token), context, caches)
-            )
+
+            def following(decoder: Decoder) -> tuple[Array, Caches]:
+                return decoder.step(self._inputs(decoder, params, token), context, caches)
+
+            states, caches = self._run(params, following)
             return states[:, 0], lengths + running, caches, running & ~ends, entries
 
-        running, entries = jnp.ones_like(lengths, bool), jnp.zeros((len(lengths), self._kind), jnp.int32)
-        found = jax.lax.fori_loop(0, self._kind + 1, write, (state, lengths, caches, running, entries))
-        return found[1], found[2], found[4]
+        last = take_position(states, jnp.maximum(lengths - 1, 0))
+        start = last, lengths, caches, jnp.ones_like(lengths, bool), entries
+        _, lengths, caches, _, entries = jax.lax.fori_loop(0, most + 1, write, start)
+        return caches, lengths, entries
 
     def step(self, params: Params, cache: Writing, codes: Int[Array, "q w"]) -> tuple[Array, Writing]:
         """Logits of the next slot after the last codes of prefixes, all prefixes of a query in one row."""
