@@ -32,7 +32,7 @@ from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES, Caches, Decoder
 from recjax.text.lm.folder import read_language_model
 from recjax.text.rows import TokenRows
-from recjax.typing import Array, Bool, Float, InputError, Int, Params
+from recjax.typing import Array, Float, InputError, Int, Params
 
 TABLES = ("tokens", "head")
 """Parameters of a language model that belong to its words."""
@@ -173,9 +173,7 @@ class GREAMTextModel(Model):
         back = held - 1 - jnp.arange(self.config.memory)
         recent = jnp.where(back >= 0, jnp.take_along_axis(source.items, jnp.maximum(back, 0), axis=1), 0)
         kinds, rows = self._words(self.config.kinds, recent, items), len(recent)
-        return together(
-            self.text.mark("think", rows), self.text.texts(kinds, recent > 0), self.text.mark("want", rows)
-        )
+        return together(self.text.mark("think", rows), self.text.texts(kinds, recent > 0), self.text.mark("want", rows))
 
     def _words(self, name: str, ids: Int[Array, "*b"], items: Items) -> Int[Array, "*b t"]:
         return jnp.take(items[name], items.rows(ids), axis=0, mode="clip")
@@ -233,9 +231,7 @@ class GREAMTextModel(Model):
         allowed = (own | (past & (place < begins)[:, None])) & whole.there[:, None] & (place <= place[:, None])
         allowed |= place == place[:, None]  # padding sees itself
         turns = [places(part) + (begins if number == 1 else 0) for number, part in enumerate(texts)]
-        rows = TokenRows(
-            whole.tokens, whole.there.astype(jnp.int32), jnp.concatenate(turns, axis=1), allowed=allowed
-        )
+        rows = TokenRows(whole.tokens, whole.there.astype(jnp.int32), jnp.concatenate(turns, axis=1), allowed=allowed)
         states = self._run(params, lambda decoder: decoder.states(self._inputs(decoder, params, whole.tokens), rows))
         ends = list(accumulate(part.tokens.shape[1] for part in texts))[:-1]
         return jnp.split(states.astype(jnp.float32), ends, axis=1)

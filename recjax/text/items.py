@@ -102,12 +102,6 @@ def plain(value: object, column: str = "") -> str:
     return _SPACE.sub(" ", text).strip()
 
 
-def leaves(catalog: pl.DataFrame) -> pl.DataFrame:
-    """A catalog whose columns of paths have the last step of each alone."""
-    paths = [name for name in PATH_COLUMNS if catalog.schema.get(name) == pl.String]
-    return catalog.with_columns(pl.col(name).str.strip_chars("|").str.split("|").list.last() for name in paths)
-
-
 def fingerprint(texts: Sequence[str | None]) -> str:
     """sha256 (hex) of texts; no text differs from an empty one."""
     digest = hashlib.sha256(b"recjax texts 1")

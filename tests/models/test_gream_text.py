@@ -33,7 +33,9 @@ from tests.tiny import on_one_device, tiny_datasets
 TWIN = Path(__file__).parents[1] / "text" / "lm" / "twins" / "smollm2"
 ITEMS, SIZES, WORDS = 16, (4, 4), 10
 TUPLES = np.stack(np.divmod(np.arange(-1, ITEMS) % ITEMS, 4), axis=1).astype(np.int32)
-TITLES = np.concatenate([TUPLES + [1, 5], np.zeros((ITEMS + 1, 1), int)], axis=1).astype(np.int32)  # words 0-3 and 4-7
+TITLES = np.concatenate([np.add(TUPLES, [1, 5]), np.zeros((ITEMS + 1, 1), int)], axis=1).astype(
+    np.int32
+)  # words 0-3 and 4-7
 KINDS = np.concatenate([9 + TUPLES[:, 1:] % 2, np.zeros((ITEMS + 1, 1), int)], axis=1).astype(np.int32)  # words 8 and 9
 TITLES[0] = KINDS[0] = 0
 COLUMNS = {CODES: TUPLES, "titles": TITLES, "kinds": KINDS}
@@ -212,9 +214,13 @@ def test_a_folder_stays_as_it_is_and_adapters_alone_have_moments(tmp_path, monke
     folder = tiny_datasets(tmp_path / "data", ["shop"]) / "shop"
     whole = read_language_model(TWIN)
     base = replace(whole.decoder.config, layers=1)
-    tiny = recipes.tiny(recipes.read("gream_text_toys")).config
+    tiny = recipes.tiny(recipes.read("gream_text_phones")).config
     own = {"model.base": base, "model.weights": str(TWIN), "model.mode": "reasoning"}
-    own |= {f"items.{name}.{key}": value for name in ("titles", "kinds") for key, value in {"folder": str(TWIN), "fitted": None}.items()}
+    own |= {
+        f"items.{name}.{key}": value
+        for name in ("titles", "kinds")
+        for key, value in {"folder": str(TWIN), "fitted": None}.items()
+    }
     config = override_all(change(tiny, own), [f"data.dataset={folder}", "train.evaluate_every=0"])
     fit(config, tmp_path / "run")
     run = load_run(tmp_path / "run")

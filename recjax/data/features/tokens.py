@@ -13,7 +13,7 @@ from recjax.files import file_digest
 from recjax.limits import SIZE, at_least, refuse, require
 from recjax.text.folder import refused
 from recjax.text.hub import LANGUAGE_MODEL, find_folder
-from recjax.text.items import ItemText, leaves
+from recjax.text.items import ItemText
 from recjax.typing import InputError
 
 TOKENIZER = "tokenizer"
@@ -37,7 +37,6 @@ class Tokens(Feature):
             one (byte-pair encoding, Sennrich et al. 2016) that is fitted to the texts.
         vocabulary: most tokens of one that is fitted.
         fitted: template of the texts that it is fitted to, so that columns share one; None for those of `template`.
-        leaf: read the last step alone of columns that are paths, such as categories.
         end: what follows each text, also one that is cut, such as a new line.
     """
 
@@ -46,7 +45,6 @@ class Tokens(Feature):
     folder: str | None = None
     vocabulary: int = 4096
     fitted: str | None = None
-    leaf: bool = False
     end: str = ""
 
     def __post_init__(self) -> None:
@@ -70,8 +68,7 @@ class Tokens(Feature):
             tokenizer = self._read(self._file.read_bytes())
         else:
             template = self.template if self.fitted is None else self.fitted
-            leaf = self.leaf and self.fitted is None
-            texts = [text for source in sources for text in _texts(source, template, leaf)]
+            texts = [text for source in sources for text in _texts(source, template)]
             if not any(texts):
                 raise InputError(f"no item has a text of the template {template!r}")
             tokenizer = fit_tokenizer([text + self.end for text in texts], self.vocabulary)
@@ -84,7 +81,7 @@ class Tokens(Feature):
             refuse(self, "end", f"fewer than the {self.count} tokens of an item")
         found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
         with refused("the language model's tokenizer cannot read a text"):
-            texts = _texts(source, self.template, self.leaf)
+            texts = _texts(source, self.template)
             encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for item, encoding in enumerate(encoded, 1):
             if encoding.ids:
@@ -133,9 +130,8 @@ def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def _texts(source: Source, template: str, leaf: bool) -> list[str]:
-    catalog = source.dataset.catalog
-    return [text or "" for text in ItemText(template).texts(leaves(catalog) if leaf else catalog)]
+def _texts(source: Source, template: str) -> list[str]:
+    return [text or "" for text in ItemText(template).texts(source.dataset.catalog)]
 
 
 def _size(tokenizer: Tokenizer) -> int:

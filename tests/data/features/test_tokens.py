@@ -42,6 +42,16 @@ def test_a_catalog_that_was_never_seen_is_read_by_the_saved_tokenizer():
     assert 1 not in row, "the special token in a title is letters"
 
 
+def test_two_columns_share_a_tokenizer_that_is_fitted_to_the_texts_of_both():
+    both = [Tokens(template, 12, vocabulary=300, fitted="{title} {brand}") for template in ("{title}", "{brand}")]
+    states = [feature.fit([SHOP], 0) for feature in both]
+    np.testing.assert_array_equal(*(state["tokenizer"] for state in states))
+    alone = replace(both[0], fitted=None).fit([SHOP], 0)["tokenizer"]
+    assert alone.tobytes() != states[0]["tokenizer"].tobytes()
+    (row,) = both[1].make(SHOP, states[1])[[LAMP]]
+    assert row.any() and texts(both[0], states[0], [row]) == texts(both[1], states[1], [row])
+
+
 def test_the_tokenizer_of_a_folder_is_saved_with_the_run(tmp_path: Path):
     fit_tokenizer(["red lamp", "blue lamp"] * 9, 280).save(str(tmp_path / FILE))
     (tmp_path / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""recjax train gream_text_toys"""
+"""recjax train gream_text_phones"""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ FITTED = "{title} {categories}"
 
 def config() -> RunConfig:
     return RunConfig(
-        name="gream_text_toys",
-        data=Data("amazon-toys-2014", view=Shifted(max_length=10), rows=64, pack=False),
+        name="gream_text_phones",
+        data=Data("amazon-phones-2014", view=Shifted(max_length=10), rows=64, pack=False),
         text=TextSpace((Channel(Hashed(256), whiten=False),)),
-        tokenizer=RQKMeans(slots=3, clusters=256),
+        tokenizer=RQKMeans(slots=2, clusters=128),
         items={
-            "titles": Tokens("{title}", count=16, fitted=FITTED),
-            "kinds": Tokens("{categories}", count=6, fitted=FITTED, leaf=True),
+            "titles": Tokens("{title}", count=12, vocabulary=2048, fitted=FITTED),
+            "kinds": Tokens("{categories}", count=8, vocabulary=2048, fitted=FITTED),
         },
         model=GREAMText(),
         optim=AdamW(learning_rate=5e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
