@@ -4,10 +4,9 @@ Hong et al., Generative Reasoning Recommendation via LLMs, 2025; alignment by LC
 `recjax.models.gream` is the policy step.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +16,21 @@ from recjax.data.items import CODES, Items
 from recjax.decode.scoring import Stepwise
 from recjax.decode.trie import device_trie
 from recjax.limits import COUNT, SIZE, at_least, refuse, require
-from recjax.mixers.mixer import SeqContext
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
-from recjax.models.parts.code_text import CodeText, Part, compact, places, text_goals, together
+from recjax.models.parts.code_text import CodeText, Part, compact, together
+from recjax.models.parts.code_writer import LANGUAGE, OWN, CodeWriter
 from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
 from recjax.models.parts.language_network import read_blocks
 from recjax.models.slmrec import ADAPTED, SMALL
 from recjax.models.tiger import TRIE
 from recjax.nn.groups import FROZEN
-from recjax.nn.lora import LoRA, beside, joined
+from recjax.nn.lora import LoRA
 from recjax.ops.items.embedding import table_rows, take_position
 from recjax.text.hub import LANGUAGE_MODEL, find_folder
 from recjax.text.lm.config import DecoderConfig
-from recjax.text.lm.decoder import SHARDING_RULES, Caches, Decoder
+from recjax.text.lm.decoder import SHARDING_RULES, Decoder
 from recjax.text.lm.folder import read_language_model
-from recjax.text.rows import TokenRows
-from recjax.typing import Array, Float, InputError, Int, Params
+from recjax.typing import Array, InputError, Int, Params
 
 TABLES = ("tokens", "head")
 """Parameters of a language model that belong to its words."""
@@ -108,7 +106,9 @@ class GREAMText(ModelConfig):
             refuse(self, "base", f"sizes with a vocabulary of the {words:,} tokens that there are")
         lora = None if self.weights is None else self.lora
         decoder = Decoder(replace(self.base, vocabulary=rows), lora)
-        return GREAMTextModel(self, decoder, CodeText(FlatCodes(stats.code_sizes, self.codes), words), stats)
+        return GREAMTextModel(
+            self, CodeWriter(decoder, CodeText(FlatCodes(stats.code_sizes, self.codes), words)), stats
+        )
 
     def given(self) -> Params | None:
         """The folder's blocks and its tables of words."""
@@ -116,21 +116,7 @@ class GREAMText(ModelConfig):
             return None
         blocks = read_blocks(self.weights, replace(self.base, vocabulary=0))[FROZEN]
         whole = read_language_model(find_folder(self.weights, LANGUAGE_MODEL), layers=1).params
-        return {"language": {FROZEN: {**blocks, **{name: whole[name] for name in TABLES if name in whole}}}}
-
-
-class Writing(NamedTuple):
-    """Memory of prefixes in a search.
-
-    Attributes:
-        caches: of what stands before the item, one for all prefixes of a query.
-        lengths: tokens of it, int32 [q, 1].
-        tokens: of the item so far, int32 [q, w, t].
-    """
-
-    caches: Caches
-    lengths: Array
-    tokens: Array
+        return {LANGUAGE: {FROZEN: {**blocks, **{name: whole[name] for name in TABLES if name in whole}}}}
 
 
 @dataclass(frozen=True)
@@ -138,9 +124,13 @@ class GREAMTextModel(Model):
     """`GREAMText` built for a catalog."""
 
     config: GREAMText
-    decoder: Decoder
-    text: CodeText
+    network: CodeWriter
     stats: ItemStats
+
+    @property
+    def text(self) -> CodeText:
+        """Numbering of tokens."""
+        return self.network.text
 
     @property
     def packing(self) -> bool:
@@ -154,12 +144,7 @@ class GREAMTextModel(Model):
         return {"backbone": backbone, "mode": self.config.mode, "beam": self.config.beam or "exact"}
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
-        one, two, three = jax.random.split(key, 3)
-        lone = TokenRows(*(jnp.ones((1, 2), jnp.int32),) * 2)
-        base: Any = Decoder(self.decoder.config).init(one, lone)["params"]
-        language = base if self.decoder.lora is None else beside(base, self.decoder, two, lone)
-        own = jax.nn.initializers.normal(0.02)(three, (self.text.own, self.config.base.width))
-        return {"language": language, "own": own}
+        return self.network.init(key)
 
     # --- texts
 
@@ -205,77 +190,21 @@ class GREAMTextModel(Model):
         titled = self.text.texts(titles[:, None], one)
         chain = together(self.evidence(batch, items), self.text.texts(wanted[:, None], one), answer)
         find, name = together(titled, item), together(item, self.text.mark("name", rows), titled)
-        states = self._trained(params, (every, chain, find, name), there * (slots + 1))
+        states = self.network.states(params, (every, chain, find, name), there * (slots + 1))
         direct, reasoning, finding, naming = states
         direct = direct.reshape(rows, length + 1, slots + 1, -1)[:, 1:, :slots]
         weights = jnp.where(batch.targets > 0, batch.weights, 0.0)
         begin = -(slots + 1)  # states behind the start and all codes but the last
         want = begin - wanted.shape[1] - 2
-        wanted_text = reasoning[:, want : begin - 1], wanted
-        named_text = naming[:, slots + 1 : -1], titles
         known = jnp.any(titles > 0, axis=1).astype(jnp.float32)
+        code_nats, word_nats = partial(self.network.code_nats, params), partial(self.network.word_nats, params)
         return {
-            "direct": self._codes(params, direct, codes_of(items, longer[:, 1:]), weights),
-            "answer": self._codes(params, reasoning[:, begin:-1], codes_of(items, target), counts),
-            "wanted": self._text(params, *wanted_text, counts),
-            "find": self._codes(params, finding[:, begin:-1], codes_of(items, drawn), known),
-            "name": self._text(params, *named_text, known),
+            "direct": code_nats(direct, codes_of(items, longer[:, 1:]), weights),
+            "answer": code_nats(reasoning[:, begin:-1], codes_of(items, target), counts),
+            "wanted": word_nats(reasoning[:, want : begin - 1], wanted, counts),
+            "find": code_nats(finding[:, begin:-1], codes_of(items, drawn), known),
+            "name": word_nats(naming[:, slots + 1 : -1], titles, known),
         }
-
-    def _trained(self, params: Params, texts: tuple[Part, ...], begins: Int[Array, "b 1"]) -> list[Array]:
-        """States of texts of a row that do not see each other, but for the second, which continues the history."""
-        whole = together(*texts)
-        numbers = jnp.concatenate([jnp.full(part.tokens.shape[1], number) for number, part in enumerate(texts)])
-        place = jnp.arange(len(numbers))
-        own, past = numbers[:, None] == numbers, (numbers[:, None] == 1) & (numbers == 0)
-        allowed = (own | (past & (place < begins)[:, None])) & whole.there[:, None] & (place <= place[:, None])
-        allowed |= place == place[:, None]  # padding sees itself
-        turns = [places(part) + (begins if number == 1 else 0) for number, part in enumerate(texts)]
-        rows = TokenRows(whole.tokens, whole.there.astype(jnp.int32), jnp.concatenate(turns, axis=1), allowed=allowed)
-        states = self._run(params, lambda decoder: decoder.states(self._inputs(decoder, params, whole.tokens), rows))
-        ends = list(accumulate(part.tokens.shape[1] for part in texts))[:-1]
-        return jnp.split(states.astype(jnp.float32), ends, axis=1)
-
-    def _codes(
-        self, params: Params, states: Float[Array, "b *n slots d"], codes: Int[Array, "b *n slots"], weights: Array
-    ) -> tuple[Array, Array]:
-        total = jnp.zeros(())
-        for slot in range(self.text.slots):
-            found = jax.nn.log_softmax(self._code_logits(params, states[..., slot, :], slot))
-            own = jnp.take_along_axis(found, codes[..., slot, None], axis=-1)[..., 0]
-            total -= jnp.sum(jnp.where(weights > 0, weights * own, 0.0))
-        return total, jnp.sum(weights) * self.text.slots
-
-    def _text(
-        self, params: Params, states: Float[Array, "b k d"], entries: Int[Array, "b t"], weights: Float[Array, " b"]
-    ) -> tuple[Array, Array]:
-        goals, there = text_goals(entries, self.text.words)
-        found = jax.nn.log_softmax(self._run(params, lambda decoder: self._word_logits(decoder, params, states)))
-        own = jnp.take_along_axis(found, goals[..., None], axis=-1)[..., 0]
-        counts = there * weights[:, None]
-        return -jnp.sum(jnp.where(counts > 0, counts * own, 0.0)), jnp.sum(counts)
-
-    # --- the network
-
-    def _run(self, params: Params, function: Callable[[Decoder], Any]) -> Any:
-        language = params["language"] if self.decoder.lora is None else joined(params["language"])
-        return self.decoder.apply({"params": language}, method=function)
-
-    def _inputs(self, decoder: Decoder, params: Params, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        words = jnp.maximum(tokens - self.text.own, 0)
-        held = decoder.embed(TokenRows(words, jnp.ones_like(words)))
-        own = params["own"][jnp.minimum(tokens, self.text.own - 1)].astype(held.dtype)
-        return jnp.where((tokens < self.text.own)[..., None], own, held)
-
-    def _code_logits(self, params: Params, states: Float[Array, "*b d"], slot: int) -> Float[Array, "*b size"]:
-        first, stop = self.text.codes.span(slot)
-        return states.astype(jnp.float32) @ params["own"][first:stop].T
-
-    def _word_logits(self, decoder: Decoder, params: Params, states: Float[Array, "*b d"]) -> Float[Array, "*b w"]:
-        """Of the words and, last, of the end of a text."""
-        words = decoder.logits(states)[..., : self.text.words]
-        end = states.astype(jnp.float32) @ params["own"][self.text.number("end")]
-        return jnp.concatenate([words, end[..., None]], axis=-1)
 
     # --- ranking
 
@@ -286,66 +215,14 @@ class GREAMTextModel(Model):
             return history
         return compact(together(history, self.evidence(source, items)))
 
-    def begin(self, params: Params, prompt: Part) -> Writing:
-        """Memory of prompts, and of the reasoning in its mode."""
-        caches, lengths, _ = self.read(params, prompt)
-        caches, lengths = jax.tree.map(lambda x: x[:, None], (caches, lengths))
-        return Writing(caches, lengths, jnp.zeros((len(prompt.tokens), 1, 0), jnp.int32))
+    @property
+    def _most(self) -> int:
+        """Words that the reasoning writes at most."""
+        return 0 if self.config.mode == "direct" else self.stats.columns[self.config.kinds][0]
 
     def wanted(self, params: Params, source: Batch | Queries, items: Items) -> Int[Array, "q t"]:
         """The kinds that the reasoning says are wanted, as entries of the column; no words in direct mode."""
-        return self.read(params, self.prompt(source, items))[2]
-
-    def read(self, params: Params, prompt: Part) -> tuple[Caches, Int[Array, " q"], Int[Array, "q t"]]:
-        """Caches of prompts and their lengths, with the likeliest words of a kind in its mode, and these as entries."""
-        tokens, there = prompt
-        lengths, rows = jnp.sum(there, axis=1, dtype=jnp.int32), TokenRows(tokens, there.astype(jnp.int32))
-        most = 0 if self.config.mode == "direct" else self.stats.columns[self.config.kinds][0]
-        room = tokens.shape[1] + most + 1
-
-        def first(decoder: Decoder) -> tuple[Array, Caches]:
-            return decoder.begin(self._inputs(decoder, params, tokens), rows, room)
-
-        states, caches = self._run(params, first)
-        entries = jnp.zeros((len(lengths), most), jnp.int32)
-        if not most:
-            return caches, lengths, entries
-
-        def write(number: Array, carried: Any) -> Any:
-            state, lengths, caches, running, entries = carried
-            word = jnp.argmax(self._run(params, lambda decoder: self._word_logits(decoder, params, state)), axis=-1)
-            ends = (word == self.text.words) | (number == most)
-            token = jnp.where(ends, self.text.number("end"), self.text.own + word)[:, None]
-            entries = entries.at[:, number].set(jnp.where(running & ~ends, word + 1, 0), mode="drop")
-            context = SeqContext(running[:, None].astype(jnp.int32), lengths[:, None])
-
-            def following(decoder: Decoder) -> tuple[Array, Caches]:
-                return decoder.step(self._inputs(decoder, params, token), context, caches)
-
-            states, caches = self._run(params, following)
-            return states[:, 0], lengths + running, caches, running & ~ends, entries
-
-        last = take_position(states, jnp.maximum(lengths - 1, 0))
-        start = last, lengths, caches, jnp.ones_like(lengths, bool), entries
-        _, lengths, caches, _, entries = jax.lax.fori_loop(0, most + 1, write, start)
-        return caches, lengths, entries
-
-    def step(self, params: Params, cache: Writing, codes: Int[Array, "q w"]) -> tuple[Array, Writing]:
-        """Logits of the next slot after the last codes of prefixes, all prefixes of a query in one row."""
-        (rows, width), slot = codes.shape, cache.tokens.shape[2]
-        before = jnp.broadcast_to(cache.tokens, (rows, width, slot))
-        tokens = jnp.concatenate([before, self.text.codes.following(codes, slot)[..., None]], axis=2)
-        prefix, turn = jnp.divmod(jnp.arange(width * (slot + 1)), slot + 1)
-        caches: Caches = jax.tree.map(lambda x: x[:, 0], cache.caches)
-        held = (jnp.arange(caches[0].room) < cache.lengths)[:, None]
-        own = (prefix[:, None] == prefix) & (turn <= turn[:, None])
-        shapes = ((rows, len(turn), caches[0].room), (rows, len(turn), len(turn)))
-        allowed = jnp.concatenate([jnp.broadcast_to(x, shape) for x, shape in zip((held, own), shapes, strict=True)], 2)
-        inputs = params["own"][tokens.reshape(rows, -1)].astype(self.decoder.config.dtype)
-        context = SeqContext(jnp.ones((rows, len(turn)), jnp.int32), cache.lengths + turn)
-        states = self._run(params, lambda decoder: decoder.branches(inputs, context, allowed, caches))
-        states = states.reshape(rows, width, slot + 1, -1)[:, :, -1]
-        return self._code_logits(params, states, slot), Writing(cache.caches, cache.lengths, tokens)
+        return self.network.read(params, self.prompt(source, items), self._most)[2]
 
     def prepare(self, params: Params, items: Items) -> dict[str, Any]:
         del params
@@ -353,8 +230,8 @@ class GREAMTextModel(Model):
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> Stepwise:
         trie = (items.prepared or self.prepare(params, items))[TRIE]
-        begin, step = (lambda prompt: self.begin(params, prompt)), (lambda *given: self.step(params, *given))
+        begin, step = partial(self.network.begin, params, words=self._most), partial(self.network.step, params)
         return Stepwise(begin, step, self.prompt(queries, items), trie, self.config.beam)
 
     def sharding_rules(self) -> Rules:
-        return [("^own$", ()), *SHARDING_RULES, (".*", ())]
+        return [(f"^{OWN}$", ()), *SHARDING_RULES, (".*", ())]

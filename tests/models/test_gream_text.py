@@ -80,7 +80,7 @@ def states_of() -> Any:
         language, own = params["language"], params["own"]
         every = jnp.concatenate([own, language["tokens"][:WORDS]])
         rows = TokenRows(tokens, jnp.ones_like(tokens))
-        found = MODEL.decoder.apply({"params": language}, every[tokens], rows, method=Decoder.states)
+        found = MODEL.network.decoder.apply({"params": language}, every[tokens], rows, method=Decoder.states)
         return found[0], every  # pyright: ignore[reportIndexIssue]
 
     return states
