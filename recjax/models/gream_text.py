@@ -144,7 +144,7 @@ class GREAMTextModel(Model):
         return {"backbone": backbone, "mode": self.config.mode, "beam": self.config.beam or "exact"}
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
-        return self.network.init(key)
+        return self.network.init(key, len(batch.items))
 
     # --- texts
 

@@ -48,10 +48,10 @@ class CodeWriter:
     decoder: Decoder
     text: CodeText
 
-    def init(self, key: Array) -> Params:
-        """Random parameters."""
+    def init(self, key: Array, rows: int) -> Params:
+        """Random parameters; `rows` are those of a batch, which the mesh divides."""
         one, two, three = jax.random.split(key, 3)
-        lone = TokenRows(*(jnp.ones((1, 2), jnp.int32),) * 2)
+        lone = TokenRows(*(jnp.ones((rows, 2), jnp.int32),) * 2)
         base: Any = Decoder(self.decoder.config).init(one, lone)["params"]
         language = base if self.decoder.lora is None else beside(base, self.decoder, two, lone)
         own = jax.nn.initializers.normal(0.02)(three, (self.text.own, self.decoder.config.width))
