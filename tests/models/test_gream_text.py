@@ -149,7 +149,16 @@ def test_the_loss_is_that_of_its_texts_written_out():
 @pytest.mark.parametrize("model", [MODEL, REASONING], ids=["direct", "reasoning"])
 def test_step_by_step_with_a_cache_is_each_item_read_as_a_whole(model):
     every = np.tile(np.arange(1, ITEMS + 1), (2, 1))
-    found = jax.jit(lambda params, items: model.scoring(params, QUERIES, items).scores(every))(params(), CATALOG)
+    searched = replace(model, config=replace(model.config, beam=ITEMS))
+
+    @jax.jit
+    def ranked(params: Any, items: Any) -> Any:
+        lists = searched.scoring(params, QUERIES, items).topk(QUERIES.seen, ITEMS)
+        return model.scoring(params, QUERIES, items).scores(every), lists
+
+    found, (listed, values) = jax.tree.map(np.asarray, ranked(params(), CATALOG))
+    assert (np.sort(listed) == every).all()
+    np.testing.assert_allclose(values, np.take_along_axis(found, listed - 1, axis=1), rtol=1e-4, atol=1e-4)
     for row, history in enumerate([[1, 7, 3], [12, 5]]):
         text = [token for number in history for token in item(number)]
         if model is REASONING:
