@@ -15,7 +15,7 @@ from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, Items
 from recjax.decode.scoring import Stepwise
 from recjax.decode.trie import device_trie
-from recjax.limits import COUNT, SIZE, at_least, refuse, require
+from recjax.limits import COUNT, SIZE, above, at_least, refuse, require
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
 from recjax.models.parts.code_text import CodeText, Part, compact, together
 from recjax.models.parts.code_writer import LANGUAGE, OWN, CodeWriter
@@ -66,9 +66,11 @@ class GREAMText(ModelConfig):
         titles: column of the words of items, by `recjax.data.features.tokens.Tokens`.
         kinds: column of the words of what they are, by the same tokenizer.
         memory: items in the evidence.
-        align: weight.
-        reason: weight.
+        align: weight; with 0 the terms are logged and not learned.
+        reason: weight, likewise.
         mode: ranks after the history, or after a reasoning.
+        scale: factor of the vectors of codes and marks where they are read: these begin with a deviation of 0.02, and
+            blocks from a folder expect that of its words (SmolLM2: 0.14).
         codes: rows of the token table for each slot, whatever the slot's size.
         beam: prefixes kept after each code; None expands every prefix of the catalog.
     """
@@ -84,11 +86,12 @@ class GREAMText(ModelConfig):
     align: float = 1.0
     reason: float = 1.0
     mode: Literal["direct", "reasoning"] = "direct"
+    scale: float = 1.0
     codes: int = 256
     beam: int | None = 20
 
     def __post_init__(self) -> None:
-        require(self, memory=SIZE, align=at_least(0), reason=at_least(0), codes=SIZE, beam=COUNT)
+        require(self, memory=SIZE, align=at_least(0), reason=at_least(0), scale=above(0), codes=SIZE, beam=COUNT)
         if bool(self.base.vocabulary) == (self.weights is None):
             refuse(self, "base", "sizes with the vocabulary of the folder, or with vocabulary 0 for none")
 
@@ -106,9 +109,8 @@ class GREAMText(ModelConfig):
             refuse(self, "base", f"sizes with a vocabulary of the {words:,} tokens that there are")
         lora = None if self.weights is None else self.lora
         decoder = Decoder(replace(self.base, vocabulary=rows), lora)
-        return GREAMTextModel(
-            self, CodeWriter(decoder, CodeText(FlatCodes(stats.code_sizes, self.codes), words)), stats
-        )
+        text = CodeText(FlatCodes(stats.code_sizes, self.codes), words)
+        return GREAMTextModel(self, CodeWriter(decoder, text, self.scale), stats)
 
     def given(self) -> Params | None:
         """The folder's blocks and its tables of words."""

@@ -47,7 +47,7 @@ STATS = ItemStats(
     SIZES,
     {"titles": (WORDS + 1,) * 3, "kinds": (WORDS + 1,) * 2},
 )
-CONFIG = GREAMText(replace(SMALL, width=16, layers=1, channels=8, inner=32), codes=5, memory=2, beam=None)
+CONFIG = GREAMText(replace(SMALL, width=16, layers=1, channels=8, inner=32), codes=5, memory=2, scale=2.0, beam=None)
 MODEL = CONFIG.build(STATS)
 REASONING = replace(CONFIG, mode="reasoning").build(STATS)
 START, THINK, WANT, NAME, END, WORD = 0, 11, 12, 13, 14, 15
@@ -78,10 +78,10 @@ def states_of() -> Any:
     @jax.jit
     def states(params: Any, tokens: Any) -> Any:
         language, own = params["language"], params["own"]
-        every = jnp.concatenate([own, language["tokens"][:WORDS]])
+        every = jnp.concatenate([2.0 * own, language["tokens"][:WORDS]])  # read twice as large as written
         rows = TokenRows(tokens, jnp.ones_like(tokens))
         found = MODEL.network.decoder.apply({"params": language}, every[tokens], rows, method=Decoder.states)
-        return found[0], every  # pyright: ignore[reportIndexIssue]
+        return found[0], jnp.concatenate([own, every[len(own) :]])  # pyright: ignore[reportIndexIssue]
 
     return states
 

@@ -43,10 +43,12 @@ class CodeWriter:
     Attributes:
         decoder: of words; with adapters, or without.
         text: numbering of tokens.
+        scale: factor of that table's vectors where they are read.
     """
 
     decoder: Decoder
     text: CodeText
+    scale: float = 1.0
 
     def init(self, key: Array, rows: int) -> Params:
         """Random parameters; `rows` are those of a batch, which the mesh divides."""
@@ -158,7 +160,7 @@ class CodeWriter:
         own = (prefix[:, None] == prefix) & (turn <= turn[:, None])
         both = (held, (rows, len(turn), caches[0].room)), (own, (rows, len(turn), len(turn)))
         allowed: Bool[Array, "q l k"] = jnp.concatenate([jnp.broadcast_to(*each) for each in both], axis=2)
-        inputs = params[OWN][tokens.reshape(rows, -1)].astype(self.decoder.config.dtype)
+        inputs = self._own(params, tokens.reshape(rows, -1))
         context = SeqContext(jnp.ones((rows, len(turn)), jnp.int32), cache.lengths + turn)
         states = self._run(params, lambda decoder: decoder.branches(inputs, context, allowed, caches))
         states = states.reshape(rows, width, slot + 1, -1)[:, :, -1]
@@ -171,8 +173,11 @@ class CodeWriter:
     def _inputs(self, decoder: Decoder, params: Params, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         words = jnp.maximum(tokens - self.text.own, 0)
         held = decoder.embed(TokenRows(words, jnp.ones_like(words)))
-        own = params[OWN][jnp.minimum(tokens, self.text.own - 1)].astype(held.dtype)
+        own = self._own(params, jnp.minimum(tokens, self.text.own - 1))
         return jnp.where((tokens < self.text.own)[..., None], own, held)
+
+    def _own(self, params: Params, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        return (self.scale * params[OWN][tokens]).astype(self.decoder.config.dtype)
 
     def _code_logits(self, params: Params, states: Float[Array, "*b d"], slot: int) -> Float[Array, "*b size"]:
         first, stop = self.text.codes.span(slot)
