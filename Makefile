@@ -9,8 +9,8 @@ UV ?= uv
 # Installed without bytecode: what is imported once is kept compiled, so that no later process compiles it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What is installed is what was locked, file by file: pip compares the hashes.
-LOCKED = --quiet --no-compile --require-hashes -r
+# What is installed is what was locked, file by file, and nothing else: pip compares the hashes.
+LOCKED = --quiet --no-compile --no-deps --require-hashes -r
 
 .PHONY: benchmarks help quickstart test docs attack pytest test-tpu beam lint types lock audit clean
 
@@ -91,7 +91,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 
 $(VENV)/.libtpu: requirements-tpu.txt $(VENV)/.dev
 	sed -n '/^libtpu==/,/[^\\]$$/p' requirements-tpu.txt > $(VENV)/libtpu.txt
-	$(BIN)/python -m pip install --no-deps --target $(VENV)/libtpu $(LOCKED) $(VENV)/libtpu.txt
+	$(BIN)/python -m pip install --target $(VENV)/libtpu $(LOCKED) $(VENV)/libtpu.txt
 	@touch $@
 
 # One resolution for both Pythons; lines with options, which may name an index, are taken out: those with hashes stay.

@@ -164,6 +164,8 @@ def _check_tagged(values: Mapping[str, Any], declared: Mapping[str, Any], key: s
     for name, value in values.items():
         is_table = get_origin(declared.get(name)) is dict and isinstance(value, dict)
         for place, entry in value.items() if is_table else [("", value)]:
+            if is_table and isinstance(entry, dict) and entry and all(map(is_config, entry.values())):
+                continue  # a table inside a table, such as features in the settings of a stage
             if any(isinstance(one, dict) for one in (entry if isinstance(entry, tuple) else (entry,))):
                 where = ".".join(filter(None, (key, name, place)))
                 raise InputError(f"{where} has no {TAG!r}: these settings belong to nothing")

@@ -46,7 +46,9 @@ def classes(value: Any) -> Iterator[type]:
 ELSEWHERE = {
     "align_minilm": "tests/models/test_alignment.py",
     "icsrec_beauty": "tests/models/test_icsrec.py",
+    "insertion_ml1m": "tests/models/test_insertion.py",
     "recgpt_finetune_beauty": "tests/text/test_space.py, tests/train/test_stages.py, tests/test_recgpt_commands.py",
+    "text_lm_toys": "tests/models/test_text_lm.py",
     "tiger_codes": "tests/models/test_tiger.py, tests/tokenizers/test_tokenizers.py",
 }
 """Recipes whose classes train in files of their own."""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -231,6 +232,21 @@ class Model(ABC):
         """
         raise InputError(f"{type(self).__name__} takes no preferences")
 
+    def text_likelihood(
+        self, params: Params, queries: Queries, targets: Int[Array, " q"], items: Items
+    ) -> tuple[Float[Array, " q"], Int[Array, " q"]]:
+        """Log-likelihood of items' texts behind the texts of histories, in nats, and how many tokens it is of.
+
+        The first token of a text does not count, so that a history without events can be asked about too.
+
+        Args:
+            params: parameters.
+            queries: the histories.
+            targets: items whose texts are asked about.
+            items: of the catalog.
+        """
+        raise InputError(f"{type(self).__name__} does not write texts of items")
+
     # --- streaming, where `streams` is true
 
     @property
@@ -300,10 +316,12 @@ class ModelConfig(ABC):
         ranks: whether the model ranks items. One that does not is trained by a command of its own.
         ranks_unseen: whether it ranks items without any event, by what else is known of them. Others, such as models
             of item ids, never see those: their catalog is the items with events.
+        leaves: whether a run that is done leaves files for other runs, see `leave`.
     """
 
     ranks: ClassVar[bool] = True
     ranks_unseen: ClassVar[bool] = False
+    leaves: ClassVar[bool] = False
 
     @property
     def longest(self) -> int | None:
@@ -320,3 +338,13 @@ class ModelConfig(ABC):
         Read where a run is opened for training; a run folder has them in its checkpoints.
         """
         return None
+
+    def leave(self, folder: Path, params: Params, learned: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Writes what other runs begin with, such as a language model's folder.
+
+        Args:
+            folder: of the run, which is done.
+            params: the best ones, NumPy.
+            learned: states of the run's features, by their names.
+        """
+        raise InputError(f"{type(self).__name__} leaves no files")

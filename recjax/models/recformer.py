@@ -15,8 +15,9 @@ from recjax.decode.scoring import DotProduct
 from recjax.limits import COUNT, LAYERS, RATE, SIZE, above, at_least, divides, require, within
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, Sweep, WeightedSums
 from recjax.models.parts.dot_product import last_token
-from recjax.models.parts.sentence_encoder import RULES, SentenceReader, drawn_words, read_items, unit
+from recjax.models.parts.sentence_encoder import RULES, SentenceReader, drawn_words, read_items
 from recjax.nn.groups import FROZEN
+from recjax.ops.activation import unit
 from recjax.ops.contrast import info_nce
 from recjax.ops.items.embedding import lookup, take_position
 from recjax.ops.items.softmax import full_softmax

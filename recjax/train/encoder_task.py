@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig
 from recjax.data.batches.loader import open_data
@@ -30,9 +29,7 @@ from recjax.text.folder import EncoderFolder
 from recjax.text.hub import MADE, find_folder
 from recjax.text.items import ItemText
 from recjax.text.whiten import whitened
-from recjax.train.folder.checkpoint import Checkpoints
-from recjax.train.folder.run_folder import CHECKPOINTS
-from recjax.train.run import read_record
+from recjax.train.leaving import best_params
 from recjax.train.task import Task
 from recjax.typing import InputError, Params
 
@@ -119,14 +116,9 @@ def write_encoder(config: RunConfig, run_dir: Path, out: Path | None = None) -> 
     """
     out = encoder_place(config, run_dir, out)
     encoder = config.model.read()
-    latest, record = read_record(run_dir)
-    step = record["progress"]["best_step"] or latest
-    whole = NamedSharding(config.mesh.build(), PartitionSpec())
-    with Checkpoints(run_dir / CHECKPOINTS, writes=False) as checkpoints:
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), encoder.params)
-        params = checkpoints.restore_params(step, target, averaged=config.train.ema is not None)
+    params = best_params(config, run_dir)
     if jax.process_index() == 0:
-        folder.write_folder(find_folder(config.model.encoder), encoder, jax.tree.map(np.asarray, params), out)
+        folder.write_folder(find_folder(config.model.encoder), encoder, params, out)
     barrier("encoder written")
     return out
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from recjax.train.folder.progress import Progress
 from recjax.train.folder.recovery import damaged_records, first_sound
 from recjax.train.folder.starts import add_start
 from recjax.train.interrupt import Interrupt
+from recjax.train.leaving import leave
 from recjax.train.programs import Alike, programs_of
 from recjax.train.refresh import Refresher
 from recjax.train.schedule import Calendar, Train
@@ -179,7 +181,8 @@ def _open(part: Part) -> Task:
     config = resolved(part.config, part.folder)
     if part.title and not config.model.ranks:  # a stage may train an encoder that the run reads texts by
         return open_encoder_task(config)
-    return open_task(config, part.folder)
+    task = open_task(config, part.folder)
+    return replace(task, finish=partial(leave, config)) if config.model.leaves else task
 
 
 def _calendar(train: Train, task: Task) -> Calendar:

@@ -75,9 +75,11 @@ from recjax.models.setrec import SETRec
 from recjax.models.slmrec import SMALL as LLAMA
 from recjax.models.slmrec import SLMRec
 from recjax.models.sracl import SRACL
+from recjax.models.text_lm import TextLM
 from recjax.nn.groups import filled, split_frozen
 from recjax.parallel.mesh import MeshShape
 from recjax.text.hashed import Hashed
+from recjax.text.lm.config import DecoderConfig
 from recjax.text.space import Channel, TextSpace
 from recjax.tokenizers.hierarchical import HierarchicalKMeans
 from recjax.tokenizers.mpq import MPQ
@@ -181,6 +183,7 @@ SYSTEMS = {
         IntervalLLM(replace(LLAMA, width=8, layers=1, channels=4, inner=16), width=8),
         Shifted(LENGTH, align="left", times=True),
     ),
+    "text-lm": ids(TextLM(DecoderConfig(0, 8, 1, 2, 2, 4, 16)), items={"tokens": Tokens(count=8, vocabulary=300)}),
     "recformer": ids(
         Recformer(width=8, layers=1, inner=16, window=4, tokens=20, dropout=0.0),
         Shifted(LENGTH, align="left", targets=1),

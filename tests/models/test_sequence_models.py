@@ -57,7 +57,7 @@ def _hidden(config):
     return jax.jit(lambda params, batch: module.apply({"params": params}, batch.items, batch.positions, batch.segments))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["sasrec-bf16", "gsasrec"])  # tests/models/test_laws.py trains the others' parts
 def test_loss_falls_when_trained(name):
     model, params = _built(CONFIGS[name])
     batch = _batch()

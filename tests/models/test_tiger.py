@@ -9,15 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from recjax.config import RunConfig, from_json, to_json
 from recjax.data.batches.derived import Prefixes
 from recjax.data.batches.loader import Data
 from recjax.data.batches.views import Batch, Queries, Shifted
-from recjax.data.items import CODES, Items, bare_items, by_catalog, joined, on_devices
+from recjax.data.items import CODES, Items, bare_items, by_catalog, joined
 from recjax.evaluate.protocol import Evaluate, evaluate
-from recjax.evaluate.ranking import prepared
 from recjax.evaluate.recommend import recommend
 from recjax.models.colarec import ColaRec
 from recjax.models.mender import Mender
@@ -188,29 +186,6 @@ def test_a_catalog_never_seen_is_ranked_beside_another(params):
         assert sorted(items[0, :4].tolist()) == [1, 2, 3, 5] and not items[0, 4:].any()
         place = items[0].tolist()
         assert place.index(2) == place.index(1) + 1 and scores[0, place.index(1)] == scores[0, place.index(2)]
-
-
-def test_loss_gradients_and_ranks_are_those_of_one_device(params):
-    batch = walks(9, 8)
-
-    def run(shape):
-        mesh = MeshShape(*shape).build(jax.devices()[: int(np.prod(shape))])
-        with jax.set_mesh(mesh):
-            items = on_devices(MEANT)
-            rows = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
-            own = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-            ranked = prepared(MODEL, own, items)
-
-            @jax.jit
-            def both(params, batch, items, ranked):
-                queries = Queries(batch.items, batch.positions, jnp.sum(batch.segments, axis=1), batch.items)
-                loss = jax.value_and_grad(lambda params: MODEL.loss(params, batch, items, None)[0])(params)
-                return loss, MODEL.scoring(params, queries, ranked).rank(jnp.max(batch.targets, axis=1), queries.seen)
-
-            return jax.tree.map(np.asarray, both(own, rows, items, ranked))
-
-    for found, expected in zip(jax.tree.leaves(run((4, 2, 1))), jax.tree.leaves(run((1, 1, 1))), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
 @pytest.fixture(scope="module")

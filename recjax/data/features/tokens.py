@@ -9,7 +9,6 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from recjax.data.features.feature import Feature, Source, State
-from recjax.files import file_digest
 from recjax.limits import SIZE, at_least, refuse, require
 from recjax.text.folder import refused
 from recjax.text.hub import LANGUAGE_MODEL, find_folder
@@ -57,9 +56,6 @@ class Tokens(Feature):
     def dtype(self) -> Any:
         return np.int32
 
-    def fingerprint(self) -> str:
-        return "" if self.folder is None else file_digest(self._file)
-
     def shape(self) -> tuple[int, ...]:
         return (self.count,)
 
@@ -81,8 +77,7 @@ class Tokens(Feature):
             refuse(self, "end", f"fewer than the {self.count} tokens of an item")
         found = np.zeros((source.dataset.n_items + 1, self.count), np.int32)
         with refused("the language model's tokenizer cannot read a text"):
-            texts = _texts(source, self.template)
-            encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            encoded = tokenizer.encode_batch_fast(_texts(source, self.template), add_special_tokens=False)
         for item, encoding in enumerate(encoded, 1):
             if encoding.ids:
                 row = [token + 1 for token in encoding.ids[: self.count - len(end)]] + end
@@ -90,11 +85,10 @@ class Tokens(Feature):
         return found
 
     def sizes(self, state: State) -> tuple[int, ...]:
-        if state:
-            size = _size(self.tokenizer(state))
-        else:
-            size = self.vocabulary if self.folder is None else _size(self._read(self._file.read_bytes()))
-        return (size + 1,) * self.count
+        if self.folder is None:
+            return (self.vocabulary + 1,) * self.count  # also where the texts make fewer: tables are laid out by it
+        tokenizer = self.tokenizer(state) if state else self._read(self._file.read_bytes())
+        return (max(tokenizer.get_vocab(with_added_tokens=True).values()) + 2,) * self.count
 
     def tokenizer(self, state: State) -> Tokenizer:
         """The tokenizer of a state; special tokens in texts are letters like others."""
@@ -132,7 +126,3 @@ def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
 
 def _texts(source: Source, template: str) -> list[str]:
     return [text or "" for text in ItemText(template).texts(source.dataset.catalog)]
-
-
-def _size(tokenizer: Tokenizer) -> int:
-    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1

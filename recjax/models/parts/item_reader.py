@@ -21,9 +21,11 @@ class ItemReader:
 
     Attributes:
         decoder: over words, numbered from 1.
+        first: word whose vector is the first of the decoder's table: 0 with a row for none, 1 without.
     """
 
     decoder: Decoder
+    first: int = 0
 
     def init(self, key: Array) -> Params:
         """Random parameters."""
@@ -34,7 +36,7 @@ class ItemReader:
     def __call__(self, params: Params, words: Int[Array, "n t"]) -> Float[Array, "n d"]:
         """float32 vectors of texts; zeros for one without words. Words are 0 behind its end."""
         lengths, width = jnp.sum(words > 0, axis=1), self.decoder.config.width
-        rows = TokenRows(words, (words > 0).astype(jnp.int32))
+        rows = TokenRows(jnp.maximum(words - self.first, 0), (words > 0).astype(jnp.int32))
         states: Any = self.decoder.apply({"params": params}, rows, method=_read)
         return pooled(states, lengths, "mean", normalise=False) * width**-0.5
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.data.features.sentences import KEYS, RARE
+from recjax.ops.activation import unit
 from recjax.ops.dropout import dropout
 from recjax.ops.items.embedding import lookup, table_rows
 from recjax.ops.items.softmax import full_softmax
@@ -113,11 +114,6 @@ def windows(there: Bool[Array, "b n"], window: int) -> Bool[Array, "b n n"]:
 def drawn_words(sentences: Int[Array, "b l t"], share: float, key: Array) -> Bool[Array, "b l t"]:
     """Words to mask, each by itself with this probability; neither keys nor rare words."""
     return (jax.random.uniform(key, sentences.shape) < share) & (sentences > RARE)
-
-
-def unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Vectors of length 1; zeros stay."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-12))
 
 
 def read_items(module: SentenceReader, params: Params, sentences: Int[Array, "rows t"]) -> Float[Array, "rows d"]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -187,6 +187,47 @@ def read_config(content: Mapping[str, Any], dtype: Dtype = "float32") -> Decoder
         qk_norm=family == "qwen3",
         dtype=dtype,
     )
+
+
+def written_config(config: DecoderConfig) -> dict[str, Any]:
+    """The `config.json` that `read_config` makes this of; compute type and remat are not in it.
+
+    Raises:
+        InputError: no family has such biases.
+    """
+    family = "qwen3" if config.qk_norm else "qwen2" if config.qkv_bias and not config.output_bias else "llama"
+    turned = config.rotation
+    scaling: dict[str, Any] = {"rope_type": "default"}
+    if turned.low is not None:
+        lengths = {"original_max_position_embeddings": turned.original}
+        scaling = {"rope_type": "llama3", "low_freq_factor": turned.low, "high_freq_factor": turned.high, **lengths}
+    elif turned.factor != 1.0:
+        scaling = {"rope_type": "linear"}
+    if scaling["rope_type"] != "default":
+        scaling["factor"] = turned.factor
+    content = {
+        "architectures": [f"{family.capitalize()}ForCausalLM"],
+        "model_type": family,
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "intermediate_size": config.inner,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.channels,
+        "max_position_embeddings": config.positions,
+        "rms_norm_eps": config.epsilon,
+        "rope_parameters": {**scaling, "rope_theta": turned.base},
+        "rope_theta": turned.base,  # the older spelling
+        "hidden_act": "silu",
+        "tie_word_embeddings": config.tied,
+        "attention_bias": config.output_bias,
+        "mlp_bias": config.mlp_bias,
+        "torch_dtype": "float32",
+    }
+    if read_config(content) != replace(config, dtype="float32", remat=False):
+        raise InputError("no family of Llama-like models has these biases and norms together")
+    return content
 
 
 def _channels(config: Mapping[str, Any], family: str, width: int, heads: int) -> int:

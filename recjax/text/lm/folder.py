@@ -1,4 +1,4 @@
-"""Folders of language models as Hugging Face writes them, read without PyTorch.
+"""Folders of language models as Hugging Face writes them, read and written without PyTorch.
 
 config.json                    the architecture
 model.safetensors              its tensors; or
@@ -7,6 +7,7 @@ tokenizer.json                 the tokenizer
 generation_config.json         tokens that end a text; otherwise those of config.json
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from recjax.text.folder import read_tokenizer, token_ids
-from recjax.text.lm.config import DecoderConfig, read_config
+from recjax.files import replacing
+from recjax.text.folder import WEIGHTS, read_tokenizer, token_ids
+from recjax.text.lm.config import DecoderConfig, read_config, written_config
 from recjax.text.lm.decoder import Decoder
 from recjax.text.lm.tensors import Weights, check_count, open_tensors, read_object, read_tensors
 from recjax.text.rows import TokenRows
@@ -102,6 +106,36 @@ def read_language_model(
     tokenizer = read_tokenizer(folder / "tokenizer.json", config.vocabulary)
     tokenizer.no_truncation()
     return LanguageModel(decoder, params, tokenizer, _stop(folder, content))
+
+
+def write_language_model(folder: Path, config: DecoderConfig, params: Params, tokenizer: bytes) -> None:
+    """Writes a folder that `read_language_model` and Hugging Face's own classes read; float32.
+
+    Args:
+        folder: made if absent; files of the same names are replaced, the weights last.
+        config: sizes.
+        params: of the decoder.
+        tokenizer: content of its file. Its special tokens, if there are any, end a text.
+
+    Raises:
+        InputError: the tokenizer has tokens that the configuration has no room for, or no family has such options.
+    """
+    content, flat = written_config(config), flatten_dict(params, sep="/")
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for path, (name, _) in tensor_names(Decoder(config)).items():
+        tensor = np.asarray(flat[path], np.float32)
+        tensors[name] = np.ascontiguousarray(tensor.T if path.endswith("kernel") else tensor)
+    with replacing(folder / "tokenizer.json") as new:
+        new.write_bytes(tokenizer)
+    special = read_tokenizer(folder / "tokenizer.json", config.vocabulary).get_added_tokens_decoder()
+    ends = [number for number, token in special.items() if token.special]
+    for file in ("config.json", "generation_config.json"):
+        whole = {**(content if file == "config.json" else {}), **({"eos_token_id": ends} if ends else {})}
+        with replacing(folder / file) as new:
+            new.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / WEIGHTS) as new:
+        save_file(tensors, new, {"format": "pt"})
 
 
 def tensor_names(decoder: Decoder) -> dict[str, tuple[str, tuple[int, ...]]]:

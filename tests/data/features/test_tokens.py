@@ -30,7 +30,7 @@ def test_tokens_spell_the_texts_and_keep_their_end_where_they_are_cut():
     cut = replace(feature, count=2)
     (start,) = texts(cut, state, cut.make(SHOP, state)[[LAMP]])
     assert start.endswith("\n") and "Red Lamp".startswith(start[:-1]) and len(start) < len("Red Lamp\n")
-    assert rows.max() < feature.sizes(state)[0] <= feature.sizes({})[0] == 301
+    assert rows.max() < feature.sizes(state)[0] == feature.sizes({})[0] == 301
 
 
 def test_a_catalog_that_was_never_seen_is_read_by_the_saved_tokenizer():
@@ -56,15 +56,13 @@ def test_the_tokenizer_of_a_folder_is_saved_with_the_run(tmp_path: Path):
     fit_tokenizer(["red lamp", "blue lamp"] * 9, 280).save(str(tmp_path / FILE))
     (tmp_path / "config.json").write_text("{}")
     feature = Tokens(count=20, folder=str(tmp_path))
-    before, state = feature.fingerprint(), feature.fit([SHOP], 0)
+    state = feature.fit([SHOP], 0)
     planned = feature.sizes({})
     (tmp_path / FILE).unlink()
     assert texts(feature, state, feature.make(SHOP, state)[[LAMP]]) == ["Red Lamp"]
     assert feature.sizes(state) == planned
     with pytest.raises(InputError, match=r"tokenizer\.json does not exist"):
         feature.fit([SHOP], 0)
-    fit_tokenizer(["red"] * 9, 280).save(str(tmp_path / FILE))
-    assert feature.fingerprint() != before
 
 
 @pytest.mark.parametrize(

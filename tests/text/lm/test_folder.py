@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from recjax.text.hub import LANGUAGE_MODEL, find_folder
-from recjax.text.lm.config import Rotation
-from recjax.text.lm.folder import read_language_model
+from recjax.text.lm.config import Rotation, read_config, written_config
+from recjax.text.lm.folder import read_language_model, write_language_model
 from recjax.typing import InputError
 
 TWINS = Path(__file__).parent / "twins"
@@ -129,3 +130,23 @@ def test_folders_are_found_by_name(monkeypatch):
     assert find_folder("qwen3", LANGUAGE_MODEL) == TWINS / "qwen3"
     with pytest.raises(InputError, match=re.escape("no language model at 'qwen4'; looked at qwen4, ")):
         find_folder("qwen4", LANGUAGE_MODEL)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm2"])
+def test_what_is_written_is_read_as_it_was(family, tmp_path):
+    model = read_language_model(TWINS / family)
+    config = model.decoder.config
+    write_language_model(tmp_path / family, config, model.params, (TWINS / family / "tokenizer.json").read_bytes())
+    again = read_language_model(tmp_path / family)
+    assert (again.decoder, again.tokenise(["red lamp"])) == (model.decoder, model.tokenise(["red lamp"]))
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+
+
+def test_options_that_no_family_has_are_not_written(tmp_path):
+    model = read_language_model(TWINS / "qwen3")
+    config = replace(model.decoder.config, qkv_bias=True)
+    with pytest.raises(InputError, match="no family"):
+        write_language_model(tmp_path, config, model.params, b"")
+    for rotation in (Rotation(500.0, 4.0), Rotation(500.0, 8.0, 1.0, 4.0, 16)):
+        turned = replace(model.decoder.config, rotation=rotation)
+        assert read_config(written_config(turned)).rotation == rotation
