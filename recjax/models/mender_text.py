@@ -18,6 +18,7 @@ from recjax.models.parts.preferences import Preferences, PreferencesModel
 from recjax.models.slmrec import SMALL
 from recjax.models.tiger import History
 from recjax.nn.dense import Dense
+from recjax.nn.groups import FROZEN
 from recjax.nn.lora import LoRA, joined, parted
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES as LANGUAGE_RULES
@@ -94,7 +95,10 @@ class MenderText(Preferences):
 
     def given(self) -> Params | None:
         """The folder's blocks and its vectors of tokens."""
-        return None if self.weights is None else {LANGUAGE: read_blocks(self.weights, replace(self.base, tied=True))}
+        if self.weights is None:
+            return None
+        held = read_blocks(self.weights, self.base)[FROZEN]
+        return {LANGUAGE: {FROZEN: {name: tree for name, tree in held.items() if name != "head"}}}  # it writes no word
 
 
 class WordsT5(T5):

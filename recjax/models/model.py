@@ -316,12 +316,12 @@ class ModelConfig(ABC):
         ranks: whether the model ranks items. One that does not is trained by a command of its own.
         ranks_unseen: whether it ranks items without any event, by what else is known of them. Others, such as models
             of item ids, never see those: their catalog is the items with events.
-        leaves: whether a run that is done leaves files for other runs, see `leave`.
+        leaves_files: whether a run that is done leaves files for other runs, see `write_files`.
     """
 
     ranks: ClassVar[bool] = True
     ranks_unseen: ClassVar[bool] = False
-    leaves: ClassVar[bool] = False
+    leaves_files: ClassVar[bool] = False
 
     @property
     def longest(self) -> int | None:
@@ -339,7 +339,7 @@ class ModelConfig(ABC):
         """
         return None
 
-    def leave(self, folder: Path, params: Params, learned: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    def write_files(self, folder: Path, params: Params, learned: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Writes what other runs begin with, such as a language model's folder.
 
         Args:

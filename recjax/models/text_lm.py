@@ -59,7 +59,7 @@ class TextLM(ModelConfig):
     """
 
     ranks_unseen: ClassVar[bool] = True
-    leaves: ClassVar[bool] = True
+    leaves_files: ClassVar[bool] = True
 
     base: DecoderConfig = SMALL
     weights: str | None = None
@@ -99,7 +99,7 @@ class TextLM(ModelConfig):
             raise InputError(f"the sizes of {self.weights} are {held}, but the recipe has {ours}")
         return model.params if self.adapters is None else {FROZEN: model.params}
 
-    def leave(self, folder: Path, params: Params, learned: Mapping[str, State]) -> None:
+    def write_files(self, folder: Path, params: Params, learned: Mapping[str, State]) -> None:
         whole = params if self.adapters is None else merged(joined(params), self.adapters)
         content = np.asarray(learned[self.column][TOKENIZER]).tobytes()
         write_language_model(folder / FOLDER, replace(self.base, vocabulary=len(whole["tokens"])), whole, content)

@@ -26,7 +26,7 @@ def leave(config: RunConfig, run_dir: Path) -> None:
     params = best_params(config, run_dir)
     if jax.process_index() == 0:
         learned = {path.stem: read(path).arrays for path in sorted((run_dir / ITEMS).glob("*.safetensors"))}
-        config.model.leave(run_dir, params, learned)
+        config.model.write_files(run_dir, params, learned)
     barrier("files left")
 
 

@@ -182,7 +182,7 @@ def _open(part: Part) -> Task:
     if part.title and not config.model.ranks:  # a stage may train an encoder that the run reads texts by
         return open_encoder_task(config)
     task = open_task(config, part.folder)
-    return replace(task, finish=partial(leave, config)) if config.model.leaves else task
+    return replace(task, finish=partial(leave, config)) if config.model.leaves_files else task
 
 
 def _calendar(train: Train, task: Task) -> Calendar:

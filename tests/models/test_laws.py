@@ -47,6 +47,7 @@ from recjax.models.discrec import DiscRec
 from recjax.models.dual_embeddings import DualEmbeddings
 from recjax.models.evidence import Evidence
 from recjax.models.gateau import GATEAU
+from recjax.models.gream_text import GREAMText
 from recjax.models.idnp import IDNP
 from recjax.models.ilm import ILM
 from recjax.models.insertion import Insertion
@@ -267,6 +268,11 @@ SYSTEMS = {
                 for name, template in (("title", ""), ("wanted", "looks for "), ("unwanted", "avoids "))
             },
         },
+    ),
+    "gream-text": ids(
+        GREAMText(replace(LLAMA, width=8, layers=1, channels=4, inner=16), codes=8, mode="reasoning", beam=None),
+        pack=False,
+        items={**CODED, "titles": Tokens(count=3, vocabulary=270), "kinds": Tokens(count=3, vocabulary=270)},
     ),
     "setrec": ids(
         SETRec(slots=2, hidden=(12,), **NETWORK),

@@ -69,16 +69,16 @@ class _States:
 def read_blocks(folder: str, config: DecoderConfig) -> Params:
     """The first blocks of a language model, as many as `config` has, and its last norm: parameters under `FROZEN`.
 
-    With a vocabulary, the vectors of tokens too.
+    With a vocabulary, the tables of tokens too.
 
     Raises:
         InputError: no such folder, or its sizes are not those of `config`.
     """
     model = read_language_model(find_folder(folder, LANGUAGE_MODEL), layers=config.layers)
     held = model.decoder.config
-    ours = replace(held, dtype=config.dtype, remat=config.remat, tied=config.tied, positions=config.positions)
-    ours = ours if config.vocabulary else replace(ours, vocabulary=0)
+    ours = replace(held, dtype=config.dtype, remat=config.remat, positions=config.positions)
+    ours = ours if config.vocabulary else replace(ours, vocabulary=0, tied=config.tied)
     if ours != config:
         raise InputError(f"the sizes of {folder} are {ours}, but the recipe has {config}")
-    spare = ("head",) if config.vocabulary else ("head", "tokens")
+    spare = () if config.vocabulary else ("head", "tokens")
     return {FROZEN: {name: tree for name, tree in model.params.items() if name not in spare}}

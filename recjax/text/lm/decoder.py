@@ -112,6 +112,21 @@ class Decoder(nn.Module):
             after.append(cache)
         return self.norm(inputs), tuple(after)
 
+    def branches(
+        self, inputs: Float[Array, "b l d"], context: SeqContext, allowed: Bool[Array, "b l k"], caches: Caches
+    ) -> Float[Array, "b l d"]:
+        """States of tokens that continue a row in several ways at once; the caches stay as they are.
+
+        Args:
+            inputs: of the tokens of all ways.
+            context: their segments and positions.
+            allowed: which places of a cache, then which of these tokens, each of them sees; k = room + l.
+            caches: of what all ways continue.
+        """
+        for block, cache in zip(self.layer, caches, strict=True):
+            inputs, _ = block(inputs, context, allowed, cache)
+        return self.norm(inputs)
+
 
 class Block(nn.Module):
     """x + attention(norm(x)), then + feed-forward(norm(x)).
@@ -129,11 +144,11 @@ class Block(nn.Module):
         self,
         x: Float[Array, "b l d"],
         context: SeqContext,
-        allowed: Bool[Array, "b l l"] | None = None,
+        allowed: Bool[Array, "b l k"] | None = None,
         cache: Cache | None = None,
         fresh: bool = False,
     ) -> tuple[Float[Array, "b l d"], Cache | None]:
-        """Output, and the cache with the new tokens in it; a `fresh` cache is empty."""
+        """Output, and the cache with the new tokens in it, unless `allowed` is given; a `fresh` cache is empty."""
         config = self.config
         mixed, cache = Attention(config, self.lora, name="attention")(
             _norm(config, "attention_norm")(x), context, allowed, cache, fresh
@@ -162,7 +177,10 @@ class Attention(nn.Module):
         query, key = (self._turned(name, x, context) for name in ("query", "key"))
         value = self._heads("value", x)
         if cache is not None and not fresh:
-            mixed, (cache,) = attend(query, key, value, context, (cache,), Visible())
+            if allowed is None:
+                mixed, (cache,) = attend(query, key, value, context, (cache,), Visible())
+            else:
+                mixed = attend_keys(query, (cache.key, key), (cache.value, value), allowed)
         else:
             if allowed is None:
                 mixed = attention(query, key, value, context.segments)
