@@ -1,7 +1,7 @@
 """GREAM over a Llama-like language model: item codes are tokens beside words, and may follow a reasoning in text.
 
 Hong et al., Generative Reasoning Recommendation via LLMs, 2025; alignment by LC-Rec (Zheng et al., ICDE 2024).
-`recjax.models.gream` is the policy step.
+`recjax.models.gream` is the policy step without text.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from recjax.models.parts.code_text import CodeText, Part, compact, together
 from recjax.models.parts.code_writer import LANGUAGE, OWN, CodeWriter
 from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
 from recjax.models.parts.language_network import read_blocks
+from recjax.models.parts.policy_step import SRPO, SRPOModel
 from recjax.models.slmrec import ADAPTED, SMALL
 from recjax.models.tiger import TRIE
 from recjax.nn.lora import LoRA
@@ -221,9 +222,42 @@ class GREAMTextModel(Model):
         return {TRIE: device_trie(items[CODES], self.text.codes.sizes, items.start, items.size)}
 
     def scoring(self, params: Params, queries: Queries, items: Items) -> Stepwise:
+        return self.search(params, queries, items)
+
+    def search(self, params: Params, source: Batch | Queries, items: Items) -> Stepwise:
+        """The search for items after each row's history, or after the reasoning that it leads to."""
         trie = (items.prepared or self.prepare(params, items))[TRIE]
         begin, step = partial(self.network.begin, params, words=self._most), partial(self.network.step, params)
-        return Stepwise(begin, step, self.prompt(queries, items), trie, self.config.beam)
+        return Stepwise(begin, step, self.prompt(source, items), trie, self.config.beam)
 
     def sharding_rules(self) -> Rules:
         return [(f"^{OWN}$", ()), *SHARDING_RULES, (".*", ())]
+
+
+@dataclass(frozen=True)
+class GREAMTextTuned(SRPO, GREAMText):
+    """`GREAMText` tuned by `SRPO`, to be trained after a stage of `GREAMText`.
+
+    Samples are the codes after the history, or, with `mode` "reasoning", after the likeliest reasoning, which is not
+    rewarded by itself: not the paper's, where reasonings are drawn too.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_policy()
+
+    def build(self, stats: ItemStats) -> "GREAMTextTunedModel":
+        return GREAMTextTunedModel(self, super().build(stats).network, stats)
+
+
+@dataclass(frozen=True)
+class GREAMTextTunedModel(SRPOModel, GREAMTextModel):
+    """`GREAMTextTuned` built for a catalog."""
+
+    config: GREAMTextTuned
+
+    def answers(self, params: Params, batch: Batch, items: Items) -> Stepwise:
+        return self.search(params, batch, items)
+
+    def sharding_rules(self) -> Rules:
+        return [(f"(^|/){OWN}$", ()), *super().sharding_rules()]

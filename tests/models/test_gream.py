@@ -12,10 +12,10 @@ import pytest
 
 from recjax.data.batches.views import Batch
 from recjax.data.items import CODES, bare_items
+from recjax.decode.sampling import log_probabilities, sampled_codes
 from recjax.models.gream import GREAM
 from recjax.models.model import ItemStats
 from recjax.models.parts.tuned import REFERENCE
-from recjax.models.tiger import TRIE
 from recjax.nn.groups import FROZEN
 from recjax.train.schedule import Calendar, Train
 from recjax.typing import InputError
@@ -39,15 +39,11 @@ def params() -> Any:
 
 
 def test_samples_are_items_drawn_by_their_probabilities():
-    many = replace(MODEL, config=replace(CONFIG, samples=200))
-
     @jax.jit
     def run(params: Any) -> Any:
-        history, trie = MODEL.history(BATCH, CATALOG), MODEL.prepare(params, CATALOG)[TRIE]
+        search = MODEL.answers(params, BATCH, CATALOG)
         every = jnp.broadcast_to(jnp.asarray(TUPLES[1:]), (8, ITEMS, 2))
-        return many.sampled(params, history, trie, jax.random.key(1)), MODEL.path_likelihood(
-            params, history, trie, every
-        )
+        return sampled_codes(search, 200, jax.random.key(1)), log_probabilities(search, every)
 
     codes, found = map(np.asarray, run(params()))
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0, rtol=1e-4)

@@ -15,8 +15,10 @@ from recjax import recipes
 from recjax.config import override_all
 from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import CODES, bare_items
-from recjax.models.gream_text import GREAMText
+from recjax.decode.sampling import log_probabilities
+from recjax.models.gream_text import GREAMText, GREAMTextTuned
 from recjax.models.model import ItemStats
+from recjax.models.parts.tuned import REFERENCE
 from recjax.models.slmrec import SMALL
 from recjax.nn.groups import FROZEN, path_name, split_frozen
 from recjax.nn.lora import ADAPTERS
@@ -252,3 +254,35 @@ def test_what_cannot_be_is_refused():
         CONFIG.build(replace(STATS, code_sizes=()))
     with pytest.raises(InputError, match="vocabulary of the 10 tokens"):
         GREAMText(replace(SMALL, vocabulary=8), weights="folder").build(STATS)
+
+
+def test_the_policy_step_makes_targets_likelier_after_a_reasoning_and_leaves_the_reference():
+    settings = {name: value for name, value in vars(CONFIG).items() if name != "mode"}
+    tuned = GREAMTextTuned(**settings, mode="reasoning", samples=8, k=2, tries=3).build(STATS)
+    start = {**params(), FROZEN: {REFERENCE: params()}}
+    optimiser = optax.adam(0.003)
+
+    @jax.jit
+    def trained(start: Any) -> Any:
+        def step(state: Any, number: Any) -> Any:
+            params, moments = state
+            key = jax.random.fold_in(jax.random.key(1), number)
+            (_, sums), grads = jax.value_and_grad(tuned.loss, has_aux=True)(params, BATCH, CATALOG, key)
+            updates, moments = optimiser.update(grads, moments)
+            return (optax.apply_updates(params, updates), moments), (sums["reward"][0], sums["kl"][0])
+
+        return jax.lax.scan(step, (start, optimiser.init(start)), jnp.arange(30))
+
+    (after, _), (rewards, divergence) = trained(start)
+    assert float(rewards[-5:].mean()) > float(rewards[0]) + 2 * 0.2  # sums over two rows
+    assert float(divergence[0]) == 0 and float(divergence[-1]) > 0
+    jax.tree.map(np.testing.assert_array_equal, after[FROZEN], start[FROZEN])
+
+    every = np.tile(np.arange(1, ITEMS + 1), (2, 1))
+
+    @jax.jit
+    def both(params: Any) -> Any:
+        search = REASONING.search(params, BATCH, CATALOG)
+        return log_probabilities(search, jnp.asarray(TUPLES[every])), search.scores(every)
+
+    np.testing.assert_allclose(*both(params()), rtol=1e-4, atol=1e-5)
