@@ -14,7 +14,8 @@ Expected:  of the test items' texts after their histories perplexity 8.96 (-2.19
            users), 9.47 without: a history is worth 0.055 [0.051, 0.060] nats a token. Tokens are its own tokenizer's,
            21.7 an item, so other models' figures do not compare. Means of its states, which nothing trains to rank,
            have ndcg@10 0.0447 [0.0423, 0.0471] (0.0388 after six steps; `text_knn` 0.0542, by TF-IDF of the last
-           events); `text_transition` has 0.0793
+           events); `text_transition` has 0.0793. SmolLM2 has 20.9 and 366 (200 users), and 9.82 and 21.6 after 40 steps
+           of its adapters on four rows of 256 tokens (9 minutes; its own tokens)
 Time:      19 minutes for 300 steps, two passes
 Hardware:  1 CPU core (AMD EPYC) that other work shared
 """
