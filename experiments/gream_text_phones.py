@@ -4,8 +4,8 @@ GREAM (Hong et al., 2025) over a language model, small, on Amazon Cell Phones (2
 beside the words of titles and categories. A network of two layers, from scratch, learns which codes follow a history
 (direct); which kind is wanted after the kinds of the last three items, and the codes after that (reasoning, a chain
 made by rule); and which codes and titles belong together (alignment, LC-Rec's item to index and index to item). The
-catalog is one of 4,878 items with short categories, so that a core learns something in minutes. The controls, and the
-other way to rank:
+catalog is one of 4,878 items with short categories, so that a core learns something in minutes; its histories lack two
+random events of each user, so that figures on it compare with each other alone. Controls, and the other way to rank:
 
     --set model.align=0
     --set model.reason=0
