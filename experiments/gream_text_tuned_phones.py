@@ -6,9 +6,12 @@ stage by itself, `recjax evaluate RUN/stages/supervised`, or GRPO on exact hits:
 
     --set model.passes=false --set model.prefixes=false
 
-Expected:  not measured yet
-Time:      minutes
-Hardware:  1 CPU core
+Expected:  ndcg@10 0.0241 [0.0220, 0.0263], hr@10 0.0476 on 11,652 test users (one seed): 0.0037 [0.0025, 0.0049] less
+           than before the 60 steps (0.0278), paired over users. At a rate of 2e-5 0.0013 [0.0007, 0.0019] less; GRPO at
+           1e-4 0.0010 [0.0000, 0.0020] less: samples hit the target in 0.2 to 0.4 % of cases, and what prefixes reward
+           is not the item. text_transition has 0.0449, transition counts 0.0362
+Time:      161 seconds for the stage, 47 for the 60 steps
+Hardware:  1 CPU core (AMD EPYC)
 """
 
 import dataclasses
