@@ -45,13 +45,20 @@ def classes(value: Any) -> Iterator[type]:
 
 ELSEWHERE = {
     "align_minilm": "tests/models/test_alignment.py",
+    "dare_ml1m": "tests/models/test_dare.py, tests/evaluate/test_evaluators.py",
+    "gream_ml100k": "tests/models/test_gream.py, tests/models/test_tiger.py, tests/train/test_stages.py",
+    "gream_text_tuned_phones": "tests/models/test_gream_text.py",
     "icsrec_beauty": "tests/models/test_icsrec.py",
+    "ilm_grocery": "tests/models/test_ilm.py, tests/text/test_words.py",
     "insertion_ml1m": "tests/models/test_insertion.py",
+    "llm4dsr_toys": "tests/models/test_llm4dsr.py",
+    "mender_ml100k": "tests/models/test_mender.py, tests/models/test_mender_text.py",
+    "reg4rec_tuned_ml100k": "tests/models/test_reg4rec_tuned.py",
     "recgpt_finetune_beauty": "tests/text/test_space.py, tests/train/test_stages.py, tests/test_recgpt_commands.py",
     "text_lm_toys": "tests/models/test_text_lm.py",
     "tiger_codes": "tests/models/test_tiger.py, tests/tokenizers/test_tokenizers.py",
 }
-"""Recipes whose classes train in files of their own."""
+"""Recipes whose classes have files of their own, in which they train."""
 
 
 @cache

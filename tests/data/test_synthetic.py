@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recjax.data.embedded.synthetic import NAMES, synthetic
 from recjax.data.prepare.audit import audit
@@ -69,6 +68,8 @@ def test_it_has_some_of_every_difficulty_and_not_much(dataset, split):
 
 def test_text_tells_more_than_chance_and_less_than_transitions(dataset, split):
     texts = [" ".join(str(cell or "") for cell in row[1:]) for row in dataset.catalog.rows()]
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import, for all workers
+
     vectors = TfidfVectorizer().fit_transform(texts)
     alike = np.zeros((dataset.n_items + 1, dataset.n_items + 1))
     alike[1:, 1:] = (vectors @ vectors.T).toarray()

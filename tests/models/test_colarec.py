@@ -22,15 +22,44 @@ ITEMS, SIZES = 18, (3, 3, 4)
 RANDOM = np.random.default_rng(0)
 VECTORS = np.concatenate([np.zeros((1, 4)), RANDOM.normal(size=(ITEMS, 4))]).astype(np.float32)
 KNOWN = np.arange(ITEMS + 1) > 0
-FOUND = tokenize(HierarchicalKMeans(slots=2, clusters=3), VECTORS, KNOWN, jax.random.key(0))
+TUPLES = (
+    np.array(
+        [
+            "000",
+            "220",
+            "100",
+            "210",
+            "211",
+            "110",
+            "010",
+            "200",
+            "201",
+            "020",
+            "101",
+            "021",
+            "120",
+            "000",
+            "011",
+            "001",
+            "221",
+            "121",
+            "111",
+        ],
+        "U3",
+    )
+    .view("U1")
+    .reshape(-1, 3)
+    .astype(np.int32)
+)
+"""Codes of the items, see `found`."""
 COLUMNS = {
-    CODES: jnp.asarray(FOUND.codes.codes.astype(np.int32)),
+    CODES: jnp.asarray(TUPLES),
     "behaviour": jnp.asarray(VECTORS),
     "words": jnp.asarray(RANDOM.integers(0, 9, (ITEMS + 1, 2)).astype(np.int32)),
 }
 CATALOG = bare_items(ITEMS, COLUMNS)
 STATS = ItemStats(
-    ITEMS, np.ones(ITEMS + 1), {name: x.shape[1:] for name, x in COLUMNS.items()}, FOUND.codes.sizes, {"words": (9, 9)}
+    ITEMS, np.ones(ITEMS + 1), {name: x.shape[1:] for name, x in COLUMNS.items()}, SIZES, {"words": (9, 9)}
 )
 CONFIG = ColaRec(width=8, layers=1, heads=2, channels=4, inner=16, dropout=0.0, codes=8, beam=ITEMS)
 MODEL = CONFIG.build(STATS)
@@ -38,6 +67,12 @@ MASK = ITEMS + 1
 ROWS = np.array([[1, 2, MASK, 4], [5, MASK, 7, 0]], np.int32)
 AT = ROWS == MASK
 BATCH = Batch(ROWS, (ROWS > 0).astype(np.int32), ROWS * 0, np.where(AT, 3, 0), AT.astype(np.float32))  # pyright: ignore[reportArgumentType]
+
+
+@cache
+def found() -> Any:
+    """The tokenizer's codes of the items' vectors."""
+    return tokenize(HierarchicalKMeans(slots=2, clusters=3), VECTORS, KNOWN, jax.random.key(0))
 
 
 @cache
@@ -54,19 +89,21 @@ def losses(atomic: bool) -> Any:
 
 
 def test_codes_split_clusters_evenly_and_are_of_one_item_each():
-    codes = FOUND.codes.codes[1:]
+    codes = found().codes.codes[1:]
+    np.testing.assert_array_equal(found().codes.codes, TUPLES)
+    assert found().codes.sizes == SIZES
     assert len({tuple(row) for row in codes.tolist()}) == ITEMS
     sizes = np.bincount(codes[:, 0], minlength=3)
     assert sizes.min() >= 4 and sizes.max() <= 8
-    again = tokenize(FOUND.tokenizer, VECTORS, KNOWN, state=FOUND.state)
-    np.testing.assert_array_equal(again.codes.codes, FOUND.codes.codes)
-    first = next(FOUND.tokenizer.candidates(FOUND.state, VECTORS[3:4])[0])
-    assert first == tuple(FOUND.codes.codes[3, :2].tolist())
+    again = tokenize(found().tokenizer, VECTORS, KNOWN, state=found().state)
+    np.testing.assert_array_equal(again.codes.codes, TUPLES)
+    first = next(found().tokenizer.candidates(found().state, VECTORS[3:4])[0])
+    assert first == tuple(TUPLES[3, :2].tolist())
 
 
 def test_an_item_that_is_drawn_is_none_of_the_users_and_one_that_is_alike_shares_a_leaf():
     draw = jax.jit(lambda key: MODEL.drawn(BATCH, jnp.array([3, 3]), CATALOG, key))
-    leaves = FOUND.codes.codes[:, :2]
+    leaves = TUPLES[:, :2]
     for number in range(20):
         negative, alike, known = map(np.asarray, draw(jax.random.key(number)))
         assert negative[0] not in (1, 2, 3, 4) and negative[1] not in (3, 5, 7)
@@ -100,7 +137,7 @@ def test_masks_and_padding_are_not_read_and_heads_are_of_a_slot_each():
     head = params()["head"]
     assert head.shape == params()["tokens"].shape  # input tables and heads apart
     start, stop = MODEL.tokens.span(2)
-    assert stop - start == FOUND.codes.sizes[2]
+    assert stop - start == SIZES[2]
     other = {**params(), "head": head.at[start:stop].multiply(-1.0)}
     assert np.abs(scores(other)[0] - found).max() > 1e-2
 
