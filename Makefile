@@ -78,15 +78,24 @@ types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # A stamp beside each environment: installed again when the lock or the package's metadata changes.
-$(VENV)/.runtime: requirements.lock pyproject.toml
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "recjax needs Python 3.11 or 3.12; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install $(LOCKED) requirements.lock
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(BIN)/python -m pip install $(LOCKED) requirements-dev.lock
+# What is in one lock and not in the other, so that two cores may install (make -j2).
+$(VENV)/.tools: requirements-dev.lock requirements.lock | $(VENV)/.made
+	awk 'FNR == NR { held[$$0] = 1; next } /^[^ ]/ { own = !($$0 in held) } own' requirements.lock requirements-dev.lock \
+		> $(VENV)/tools.txt
+	$(BIN)/python -m pip install $(LOCKED) $(VENV)/tools.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime $(VENV)/.tools
 	@touch $@
 
 $(VENV)/.libtpu: requirements-tpu.txt $(VENV)/.dev
