@@ -287,7 +287,7 @@ SYSTEMS = {
 STREAMING = ("sasrec", "next-item-lru")
 """Systems that are known to go on event by event."""
 
-RESUMED = ("sasrec", "recgpt", "mender", "sracl", "lorec", "gateau", "recformer", "slmrec")
+RESUMED = ("sasrec", "recgpt", "mender-text", "sracl", "lorec", "gateau", "recformer", "slmrec")
 """Of each kind of state: parameters alone, with codes and texts, what is refreshed, what is frozen. The loop is one."""
 
 every = pytest.mark.parametrize("name", SYSTEMS)
@@ -510,8 +510,9 @@ def test_it_resumes_bit_for_bit(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed.params, run.params)
 
 
-LIKE_OTHERS = ("discrec", "mender")
-"""Systems that have the layout and the loss of others here, ColaRec's and those of Mender's text form."""
+LIKE_OTHERS = ("discrec", "mender", "recgpt")
+"""Systems that have the layout and the loss of others here, ColaRec's and those of Mender's text form; RecGPT has files
+of its own in tests/multi_device."""
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in LIKE_OTHERS])
