@@ -33,70 +33,28 @@ Hardware:  1 core of an AMD EPYC that other work shared
 from dataclasses import replace
 from typing import Any
 
+from recjax import recipes
 from recjax.config import RunConfig
-from recjax.data.batches.derived import Prefixes
-from recjax.data.batches.loader import Data
-from recjax.data.batches.views import Shifted
-from recjax.data.features.behaviour import Behaviour
-from recjax.data.features.columns import Codes
-from recjax.data.features.texts import Texts
 from recjax.data.features.tokens import Tokens
-from recjax.evaluate.steering import Steering
 from recjax.models.mender_text import TEXTS, MenderText
 from recjax.models.slmrec import SMALL
-from recjax.parallel.mesh import MeshShape
-from recjax.text.hashed import Hashed
-from recjax.tokenizers.rq_kmeans import RQKMeans
-from recjax.train.loop import Train
-from recjax.train.optimiser import AdamW
+
+WORDS = ("title", "wanted", "unwanted")
+SHARED = ("behaviour", "codes", "kinds")
 
 
 def config() -> RunConfig:
-    return RunConfig(
-        name="mender_text_ml100k",
-        data=Data("ml-100k", view=Prefixes(Shifted(max_length=10, targets=1)), rows=64, pack=False),
-        items={
-            "behaviour": Behaviour(64),
-            "codes": Codes(RQKMeans(slots=3, clusters=32), of="behaviour"),
-            "kinds": Texts(Hashed(32, template="{categories}")),
-            **{
-                name: Tokens(template, count=10, fitted=TEXTS, end="\n")
-                for name, template in zip(("title", "wanted", "unwanted"), TEXTS, strict=True)
-            },
-        },
-        model=MenderText(
-            width=64,
-            layers=2,
-            heads=4,
-            channels=16,
-            inner=256,
-            codes=64,
-            beam=None,
-            unwanted=0.2,
-            room=64,
-            base=replace(SMALL, heads=4, kv_heads=4, channels=16),
-        ),
-        optim=AdamW(learning_rate=5e-3, weight_decay=0.01, warmup_steps=50, schedule="cosine"),
-        mesh=MeshShape(),
-        train=Train(steps=600, evaluate_every=0),
-        evaluate=Steering(users=300, users_per_batch=64),
-    )
+    like = recipes.read("mender_ml100k").config
+    words = {
+        name: Tokens(template, count=10, fitted=TEXTS, end="\n") for name, template in zip(WORDS, TEXTS, strict=True)
+    }
+    sizes = {name: value for name, value in vars(like.model).items() if name != "vectors"}
+    model = MenderText(**sizes, words=WORDS, room=64, base=replace(SMALL, heads=4, kv_heads=4, channels=16))
+    items = {name: like.items[name] for name in SHARED} | words
+    return replace(like, name="mender_text_ml100k", text=None, items=items, model=model)
 
 
 def tiny() -> dict[str, Any]:
-    return {
-        "data.view.view.max_length": 12,
-        "items.behaviour.width": 8,
-        "items.codes.tokenizer.clusters": 8,
-        "items.kinds.encoder.width": 8,
-        **{f"items.{name}.count": 4 for name in ("title", "wanted", "unwanted")},
-        **{f"items.{name}.vocabulary": 300 for name in ("title", "wanted", "unwanted")},
-        "evaluate.users": 6,
-        "model.base": replace(SMALL, width=8, layers=1, channels=4, inner=16),
-        "model.room": 8,
-        "model.width": 8,
-        "model.layers": 1,
-        "model.heads": 2,
-        "model.channels": 4,
-        "model.inner": 16,
-    }
+    small = {f"items.{name}.{key}": value for name in WORDS for key, value in (("count", 4), ("vocabulary", 300))}
+    base = replace(SMALL, width=8, layers=1, channels=4, inner=16)
+    return {**recipes.read("mender_ml100k").module.tiny(), **small, "model.base": base, "model.room": 8}

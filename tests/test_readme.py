@@ -19,7 +19,7 @@ from recjax.config import from_json, override_all, to_json
 from recjax.data.batches.loader import Loader, open_data
 from recjax.data.items import Relation, bare_items
 from recjax.nn.groups import FROZEN, is_frozen
-from tests.models.test_laws import ids
+from tests.models.systems import ids
 from tests.tiny import SETTINGS, few_users, on_one_device, tiny_datasets
 
 ROOT = Path(__file__).resolve().parents[1]

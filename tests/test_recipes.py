@@ -23,7 +23,7 @@ from recjax.plan.program import abstract_inputs, trace_evaluation, trace_trainin
 from recjax.train.alignment import align
 from recjax.train.loop import fit
 from recjax.typing import InputError
-from tests.models.test_laws import SYSTEMS
+from tests.models.systems import SYSTEMS
 from tests.tiny import on_one_device, tiny_datasets
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"

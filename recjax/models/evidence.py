@@ -32,6 +32,7 @@ from recjax.decode.scoring import Overlay
 from recjax.limits import SIZE, require
 from recjax.models.model import ItemStats, Model, ModelConfig, WeightedSums
 from recjax.models.parts.signals import POSTERIORS, SIGNALS, TINY, Found, Links, event_weights, left_out, merged
+from recjax.ops.items.embedding import last_items
 from recjax.typing import Array, Bool, Float, Int, Params
 
 FEATURES = (*SIGNALS, *(f"root {name}" for name in SIGNALS), "popularity")
@@ -147,7 +148,7 @@ class EvidenceModel(Model):
             own: events of the same users that are in the counts and have to be left out; None for none.
         """
         place = lengths[:, None] - 1 - jnp.arange(self.config.last)
-        recent = jnp.where(place >= 0, jnp.take_along_axis(events, jnp.maximum(place, 0), axis=1), 0)
+        recent = last_items(events, lengths, self.config.last)
         seconds = None if timestamps is None else jnp.take_along_axis(timestamps, jnp.maximum(place, 0), axis=1)
         rows = items.rows(recent)
         relations = {name: items.relation(name) for name in ("following", "preceding", "together", "text")}

@@ -20,12 +20,12 @@ from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSu
 from recjax.models.parts.code_text import CodeText, Part, compact, together
 from recjax.models.parts.code_writer import LANGUAGE, OWN, CodeWriter
 from recjax.models.parts.flat_codes import FlatCodes, check_codes, codes_of
-from recjax.models.parts.language_network import read_blocks
+from recjax.models.parts.language_network import backbone, read_blocks
 from recjax.models.parts.policy_step import SRPO, SRPOModel
 from recjax.models.slmrec import ADAPTED, SMALL
 from recjax.models.tiger import TRIE
 from recjax.nn.lora import LoRA
-from recjax.ops.items.embedding import table_rows, take_position
+from recjax.ops.items.embedding import last_items, table_rows, take_position
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES, Decoder
 from recjax.typing import Array, InputError, Int, Params
@@ -131,10 +131,8 @@ class GREAMTextModel(Model):
 
     @property
     def notes(self) -> dict[str, Any]:
-        base, weights = self.config.base, self.config.weights
-        source = f"{base.layers} layers of {base.width}, from scratch"
-        backbone = source if weights is None else f"the first {base.layers} layers of {weights}, with adapters"
-        return {"backbone": backbone, "mode": self.config.mode, "beam": self.config.beam or "exact"}
+        found = {"backbone": backbone(self.config.base, self.config.weights), "mode": self.config.mode}
+        return found | {"beam": self.config.beam or "exact"}
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         return self.network.init(key, len(batch.items))
@@ -147,9 +145,7 @@ class GREAMTextModel(Model):
 
     def evidence(self, source: Batch | Queries, items: Items) -> Part:
         """The kinds of the last items of each row, newest first, between their marks."""
-        held = jnp.sum(source.items > 0, axis=1, keepdims=True)
-        back = held - 1 - jnp.arange(self.config.memory)
-        recent = jnp.where(back >= 0, jnp.take_along_axis(source.items, jnp.maximum(back, 0), axis=1), 0)
+        recent = last_items(source.items, jnp.sum(source.items > 0, axis=1), self.config.memory)
         kinds, rows = self._words(self.config.kinds, recent, items), len(recent)
         return together(self.text.mark("think", rows), self.text.texts(kinds, recent > 0), self.text.mark("want", rows))
 
@@ -202,7 +198,7 @@ class GREAMTextModel(Model):
     # --- ranking
 
     def prompt(self, source: Batch | Queries, items: Items) -> Part:
-        """What each row's next item, or the wanted kind, is written after, from the left."""
+        """The text, from the left, behind which each row's next item, or the wanted kind, is written."""
         history = self.history(source, items)
         if self.config.mode == "direct":
             return history

@@ -17,7 +17,7 @@ from recjax.decode.scoring import DotProduct
 from recjax.limits import SIZE, refuse, require
 from recjax.models.ilm_alignment import TABLE, check_vectors
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
-from recjax.models.parts.language_network import read_blocks
+from recjax.models.parts.language_network import backbone, read_blocks
 from recjax.models.parts.objectives import FullSoftmax, Objective
 from recjax.models.parts.qformer import QUERIES_ALONE, QFormer, QFormerConfig, read, read_all
 from recjax.models.slmrec import SMALL
@@ -128,12 +128,8 @@ class ILMModel(Model):
 
     @property
     def notes(self) -> dict[str, Any]:
-        base, weights = self.config.base, self.config.weights
-        source = f"{base.layers} layers of {base.width}, from scratch"
-        return {
-            "backbone": source if weights is None else f"the first {base.layers} layers of {weights}, frozen",
-            "translator": self.config.translator,
-        }
+        read_by = backbone(self.config.base, self.config.weights, "frozen")
+        return {"backbone": read_by, "translator": self.config.translator}
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         config, keys, (width,) = self.config, jax.random.split(key, 5), self.stats.columns[self.config.vectors]

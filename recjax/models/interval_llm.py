@@ -17,7 +17,7 @@ from recjax.mixers.attention import Attention
 from recjax.mixers.mixer import SeqContext
 from recjax.mixers.parts.gaps import DAY, IntervalQuery, log_days
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
-from recjax.models.parts.language_network import Network, read_blocks
+from recjax.models.parts.language_network import Network, backbone, read_blocks
 from recjax.models.parts.objectives import Objective, SampledSoftmax
 from recjax.models.slmrec import ADAPTED, SMALL
 from recjax.nn.lora import LoRA
@@ -89,11 +89,7 @@ class IntervalLLMModel(Model):
 
     @property
     def notes(self) -> dict[str, Any]:
-        base, weights = self.config.base, self.config.weights
-        source = f"{base.layers} layers of {base.width}, from scratch"
-        return {
-            "backbone": source if weights is None else f"the first {base.layers} layers of {weights}, with adapters"
-        }
+        return {"backbone": backbone(self.config.base, self.config.weights)}
 
     @property
     def item_rows(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from recjax.data.batches.views import Batch, Queries
 from recjax.data.items import Items
 from recjax.limits import SIZE, refuse, require
 from recjax.models.model import ItemStats, Rules
-from recjax.models.parts.language_network import read_blocks
+from recjax.models.parts.language_network import backbone, read_blocks
 from recjax.models.parts.preferences import Preferences, PreferencesModel
 from recjax.models.slmrec import SMALL
 from recjax.models.tiger import History
@@ -137,10 +137,7 @@ class MenderTextModel(PreferencesModel):
 
     @property
     def notes(self) -> dict[str, Any]:
-        base, weights = self.config.base, self.config.weights
-        source = f"{base.layers} layers of {base.width}, from scratch"
-        source = source if weights is None else f"the first {base.layers} layers of {weights}, with adapters"
-        return super().notes | {"backbone": source}
+        return super().notes | {"backbone": backbone(self.config.base, self.config.weights)}
 
     def row_bytes(self, batch: Batch) -> int:
         tokens = self.config.memory * self.stats.columns[self.config.words[WANTED]][0] + self.config.room

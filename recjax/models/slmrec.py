@@ -14,7 +14,7 @@ from recjax.data.items import Items
 from recjax.decode.scoring import DotProduct
 from recjax.limits import COUNT, at_least, refuse, require, within
 from recjax.models.model import ItemStats, Model, ModelConfig, Rules, WeightedSums
-from recjax.models.parts.language_network import Network, read_blocks
+from recjax.models.parts.language_network import Network, backbone, read_blocks
 from recjax.models.parts.objectives import FullSoftmax, Objective
 from recjax.nn.lora import LoRA
 from recjax.ops.items.embedding import lookup, take_position
@@ -114,9 +114,7 @@ class SLMRecModel(Model):
 
     @property
     def notes(self) -> dict[str, Any]:
-        layers, weights = self.config.base.layers, self.config.weights
-        source = f"{layers} layers of {self.config.base.width}, from scratch"
-        return {"backbone": source if weights is None else f"the first {layers} layers of {weights}, with adapters"}
+        return {"backbone": backbone(self.config.base, self.config.weights)}
 
     def init(self, key: Array, batch: Batch, items: Items) -> Params:
         (width,), config = self.stats.columns[self.config.vectors], self.config

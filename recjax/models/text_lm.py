@@ -22,6 +22,7 @@ from recjax.nn.groups import FROZEN
 from recjax.nn.lora import ADAPTERS, LoRA, beside, joined, merged
 from recjax.ops.activation import unit
 from recjax.ops.items.embedding import lookup, take_position
+from recjax.text.folder import token_count
 from recjax.text.hub import LANGUAGE_MODEL, find_folder
 from recjax.text.lm.config import DecoderConfig
 from recjax.text.lm.decoder import SHARDING_RULES, Decoder
@@ -93,8 +94,8 @@ class TextLM(ModelConfig):
             return None
         model = read_language_model(find_folder(self.weights, LANGUAGE_MODEL), layers=self.base.layers)
         held, ours = model.decoder.config, self.base
-        known = max(model.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-        ours = replace(ours, vocabulary=ours.vocabulary or known)  # tables may have more rows than there are tokens
+        # Tables may have more rows than there are tokens.
+        ours = replace(ours, vocabulary=ours.vocabulary or token_count(model.tokenizer))
         if replace(held, dtype=ours.dtype, remat=ours.remat) != ours:
             raise InputError(f"the sizes of {self.weights} are {held}, but the recipe has {ours}")
         return model.params if self.adapters is None else {FROZEN: model.params}

@@ -295,16 +295,21 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
+def token_count(tokenizer: Tokenizer) -> int:
+    """Rows of the smallest table that has all tokens, special ones and those put around texts included."""
+    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *tokenizer.encode("a").ids], default=-1) + 1
+
+
+def read_tokenizer(path: Path, vocabulary: int | None = None) -> Tokenizer:
     """A `tokenizer.json`, without padding; InputError where it has tokens that a vocabulary of so many has not."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: save the fast tokenizer of the model beside it")
     with refused(f"{path} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
-        ids = [*tokenizer.get_vocab(with_added_tokens=True).values(), *tokenizer.encode("a").ids]
+        size = token_count(tokenizer)
     # A lookup beyond the table would give the vector of its last row.
-    if (size := max(ids, default=-1) + 1) > vocabulary:
+    if vocabulary is not None and size > vocabulary:
         raise InputError(f"{path} has {size} tokens, but config.json makes room for {vocabulary}")
     return tokenizer
 

@@ -22,7 +22,7 @@ from recjax.train.loop import fit
 from recjax.train.pretrained import load_named, load_pretrained
 from recjax.train.run import Run, load_run
 from recjax.typing import InputError, Params
-from tests.models.test_laws import SMALL, ids
+from tests.models.systems import SMALL, ids
 from tests.tiny import on_one_device, tiny_datasets
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from recjax.data.batches.views import Batch
@@ -19,6 +18,7 @@ from recjax.models.parts.tuned import REFERENCE
 from recjax.nn.groups import FROZEN
 from recjax.train.schedule import Calendar, Train
 from recjax.typing import InputError
+from tests.descent import descent
 
 ITEMS, SIZES, TARGET = 16, (4, 4), 6
 TUPLES = np.stack(np.divmod(np.arange(-1, ITEMS) % ITEMS, 4), axis=1).astype(np.int32)
@@ -59,20 +59,13 @@ def test_rewards_of_prefixes():
 
 
 def test_rewards_make_the_target_likelier_and_leave_the_reference_alone():
-    optimiser = optax.adam(0.01)
 
     @jax.jit
     def trained(start: Any) -> Any:
-        def step(state: Any, number: Any) -> Any:
-            params, moments = state
-            key = jax.random.fold_in(jax.random.key(1), number)
-            (_, sums), grads = jax.value_and_grad(MODEL.loss, has_aux=True)(params, BATCH, CATALOG, key)
-            updates, moments = optimiser.update(grads, moments)
-            return (optax.apply_updates(params, updates), moments), (sums["reward"][0], sums["kl"][0])
+        return descent(lambda params, _, key: MODEL.loss(params, BATCH, CATALOG, key), start, jnp.arange(30))
 
-        return jax.lax.scan(step, (start, optimiser.init(start)), jnp.arange(30))
-
-    (after, _), (rewards, divergence) = trained(params())
+    after, sums = trained(params())
+    rewards, divergence = sums["reward"][0], sums["kl"][0]
     assert float(rewards[-5:].mean()) > float(rewards[:5].mean()) + 8 * 0.2
     assert float(divergence[0]) == 0 and float(divergence[-1]) > 0
     jax.tree.map(np.testing.assert_array_equal, after[FROZEN], params()[FROZEN])

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from recjax import recipes
@@ -29,6 +28,7 @@ from recjax.text.rows import TokenRows
 from recjax.train.loop import fit
 from recjax.train.run import load_run
 from recjax.typing import InputError
+from tests.descent import descent
 from tests.drawn import drawn_for
 from tests.tiny import on_one_device, tiny_datasets
 
@@ -197,19 +197,11 @@ def test_alignment_finds_items_by_titles_and_a_chain_says_what_kind_is_wanted():
     kinds = (np.arange(5) + random.integers(0, 2, (120, 8, 1))) % 2
     rows = 1 + 4 * random.integers(0, 2, kinds.shape) + kinds + 2 * random.integers(0, 2, kinds.shape)  # items 1 to 8
     batches = jax.tree.map(lambda *x: np.stack(x), *(batch_of(each[:, :-1], each[:, 1:]) for each in rows))
-    optimiser = optax.adam(0.01)
 
     @jax.jit
     def trained(start: Any, batches: Batch, items: Any) -> Any:
-        def step(state: Any, given: Any) -> Any:
-            params, moments = state
-            batch, number = given
-            key = jax.random.fold_in(jax.random.key(1), number)
-            (_, sums), grads = jax.value_and_grad(MODEL.loss, has_aux=True)(params, batch, items, key)
-            updates, moments = optimiser.update(grads, moments)
-            return (optax.apply_updates(params, updates), moments), {name: a / b for name, (a, b) in sums.items()}
-
-        (params, _), sums = jax.lax.scan(step, (start, optimiser.init(start)), (batches, jnp.arange(len(rows))))
+        params, sums = descent(lambda params, batch, key: MODEL.loss(params, batch, items, key), start, batches)
+        sums = {name: a / b for name, (a, b) in sums.items()}
         return sums, REASONING.wanted(params, jax.tree.map(lambda x: x[-1], batches), items)
 
     start = drawn_for(MODEL.init, jax.random.key(2), jax.tree.map(lambda x: x[0], batches), CATALOG)
@@ -260,20 +252,14 @@ def test_the_policy_step_makes_targets_likelier_after_a_reasoning_and_leaves_the
     settings = {name: value for name, value in vars(CONFIG).items() if name != "mode"}
     tuned = GREAMTextTuned(**settings, mode="reasoning", samples=8, k=2, tries=3).build(STATS)
     start = {**params(), FROZEN: {REFERENCE: params()}}
-    optimiser = optax.adam(0.003)
 
     @jax.jit
     def trained(start: Any) -> Any:
-        def step(state: Any, number: Any) -> Any:
-            params, moments = state
-            key = jax.random.fold_in(jax.random.key(1), number)
-            (_, sums), grads = jax.value_and_grad(tuned.loss, has_aux=True)(params, BATCH, CATALOG, key)
-            updates, moments = optimiser.update(grads, moments)
-            return (optax.apply_updates(params, updates), moments), (sums["reward"][0], sums["kl"][0])
+        loss = lambda params, _, key: tuned.loss(params, BATCH, CATALOG, key)  # noqa: E731
+        return descent(loss, start, jnp.arange(30), rate=0.003)
 
-        return jax.lax.scan(step, (start, optimiser.init(start)), jnp.arange(30))
-
-    (after, _), (rewards, divergence) = trained(start)
+    after, sums = trained(start)
+    rewards, divergence = sums["reward"][0], sums["kl"][0]
     assert float(rewards[-5:].mean()) > float(rewards[0]) + 2 * 0.2  # sums over two rows
     assert float(divergence[0]) == 0 and float(divergence[-1]) > 0
     jax.tree.map(np.testing.assert_array_equal, after[FROZEN], start[FROZEN])

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from recjax.data.batches.histories import Histories
@@ -20,6 +19,7 @@ from recjax.evaluate.steering import Steering, matched, partners
 from recjax.models.mender import Mender
 from recjax.models.model import ItemStats
 from recjax.typing import InputError
+from tests.descent import descent
 
 KINDS, MEMBERS, ROWS, LENGTH = 4, 3, 64, 3
 ITEMS, SIZES = KINDS * MEMBERS, (KINDS, MEMBERS)
@@ -59,20 +59,11 @@ def walks(seed: int) -> Batch:
 def params() -> Any:
     """After 200 steps, compiled once."""
     batches = jax.tree.map(lambda *arrays: np.stack(arrays), *(walks(seed) for seed in range(200)))
-    optimiser = optax.adam(0.01)
 
     @jax.jit
     def trained() -> Any:
-        params = MODEL.init(jax.random.key(0), walks(0), CATALOG)
-
-        def step(state: Any, numbered: Any) -> Any:
-            params, moments = state
-            key = jax.random.fold_in(jax.random.key(1), numbered[0])
-            grads = jax.grad(lambda params: MODEL.loss(params, numbered[1], CATALOG, key)[0])(params)
-            updates, moments = optimiser.update(grads, moments)
-            return (optax.apply_updates(params, updates), moments), None
-
-        return jax.lax.scan(step, (params, optimiser.init(params)), (jnp.arange(200), batches))[0][0]
+        start = MODEL.init(jax.random.key(0), walks(0), CATALOG)
+        return descent(lambda params, batch, key: MODEL.loss(params, batch, CATALOG, key), start, batches)[0]
 
     return trained()
 

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
@@ -29,6 +28,7 @@ from recjax.text.lm.folder import read_language_model
 from recjax.train.loop import fit
 from recjax.train.run import load_run
 from recjax.typing import InputError
+from tests.descent import descent
 from tests.models.test_mender import COLUMNS as VECTORS
 from tests.models.test_mender import ITEMS, KIND, KINDS, LENGTH, MEMBERS, ROWS, SIZES, examples, walks
 from tests.tiny import on_one_device, tiny_datasets
@@ -63,20 +63,11 @@ MODEL = CONFIG.build(STATS)
 def params() -> Any:
     """After training, compiled once."""
     batches = jax.tree.map(lambda *arrays: np.stack(arrays), *(walks(seed) for seed in range(STEPS)))
-    optimiser = optax.adam(0.01)
 
     @jax.jit
     def trained() -> Any:
-        params = MODEL.init(jax.random.key(0), walks(0), CATALOG)
-
-        def step(state: Any, numbered: Any) -> Any:
-            params, moments = state
-            key = jax.random.fold_in(jax.random.key(1), numbered[0])
-            grads = jax.grad(lambda params: MODEL.loss(params, numbered[1], CATALOG, key)[0])(params)
-            updates, moments = optimiser.update(grads, moments)
-            return (optax.apply_updates(params, updates), moments), None
-
-        return jax.lax.scan(step, (params, optimiser.init(params)), (jnp.arange(STEPS), batches))[0][0]
+        start = MODEL.init(jax.random.key(0), walks(0), CATALOG)
+        return descent(lambda params, batch, key: MODEL.loss(params, batch, CATALOG, key), start, batches)[0]
 
     return trained()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from recjax.data.features.feature import Feature, Source, State
 from recjax.limits import SIZE, at_least, refuse, require
-from recjax.text.folder import refused
+from recjax.text.folder import read_tokenizer, refused, token_count
 from recjax.text.hub import LANGUAGE_MODEL, find_folder
 from recjax.text.items import ItemText
 from recjax.typing import InputError
@@ -60,7 +59,7 @@ class Tokens(Feature):
 
     def fit(self, sources: Sequence[Source], seed: int) -> State:
         if self.folder is not None:
-            tokenizer = self._read(self._file.read_bytes())
+            tokenizer = self._of_folder()
         else:
             templates = self.fitted or (self.template,)
             texts = [text for source in sources for template in templates for text in _texts(template, source)]
@@ -86,28 +85,19 @@ class Tokens(Feature):
     def sizes(self, state: State) -> tuple[int, ...]:
         if self.folder is None:
             return (self.vocabulary + 1,) * self.count  # also where the texts make fewer: tables are laid out by it
-        tokenizer = self.tokenizer(state) if state else self._read(self._file.read_bytes())
-        return (max(tokenizer.get_vocab(with_added_tokens=True).values()) + 2,) * self.count
+        return (token_count(self.tokenizer(state) if state else self._of_folder()) + 1,) * self.count
 
     def tokenizer(self, state: State) -> Tokenizer:
         """The tokenizer of a state; special tokens in texts are letters like others."""
-        return self._read(np.asarray(state[TOKENIZER]).tobytes())
-
-    @property
-    def _file(self) -> Path:
-        assert self.folder is not None
-        file = find_folder(self.folder, LANGUAGE_MODEL) / FILE
-        if not file.is_file():
-            raise InputError(f"{file} does not exist: save the fast tokenizer of the model beside it")
-        return file
-
-    def _read(self, content: bytes) -> Tokenizer:
-        with refused(f"the tokenizer of {self.folder or 'the run'} cannot be read"):
-            tokenizer = Tokenizer.from_buffer(content)
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            tokenizer.encode_special_tokens = True
+        with refused("the run's tokenizer cannot be read"):
+            tokenizer = Tokenizer.from_buffer(np.asarray(state[TOKENIZER]).tobytes())
+        tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True
         return tokenizer
+
+    def _of_folder(self) -> Tokenizer:
+        assert self.folder is not None
+        return read_tokenizer(find_folder(self.folder, LANGUAGE_MODEL) / FILE)
 
 
 def fit_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:

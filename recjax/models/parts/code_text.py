@@ -88,7 +88,7 @@ def places(part: Part) -> Int[Array, "b m"]:
 
 
 def text_goals(entries: Int[Array, "b t"], end: int) -> tuple[Int[Array, "b k"], Bool[Array, "b k"]]:
-    """What follows the token before a text and each of its words, k = t + 1, and where there is such a one.
+    """Tokens that follow the one before a text and each of its words, k = t + 1, and where there is such a one.
 
     Args:
         entries: words from the left, 0 where there are fewer.

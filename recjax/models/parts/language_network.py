@@ -66,6 +66,12 @@ class _States:
         return self.decoder.init(key, *inputs, method=Decoder.states)
 
 
+def backbone(config: DecoderConfig, weights: str | None, how: str = "with adapters") -> str:
+    """Description of a system's blocks for its reports: from scratch, or of the folder that `read_blocks` reads."""
+    source = f"{config.layers} layers of {config.width}, from scratch"
+    return source if weights is None else f"the first {config.layers} layers of {weights}, {how}"
+
+
 def read_blocks(folder: str, config: DecoderConfig) -> Params:
     """The first blocks of a language model, as many as `config` has, and its last norm: parameters under `FROZEN`.
 

@@ -16,7 +16,7 @@ from recjax.decode.scoring import Stepwise
 from recjax.limits import RATE, SIZE, above, require
 from recjax.models.model import WeightedSums
 from recjax.models.tiger import TIGER, History, TIGERModel
-from recjax.ops.items.embedding import take_position
+from recjax.ops.items.embedding import last_items, take_position
 from recjax.typing import Array, Int, Params
 
 Stated = Literal["all", "last", "none"]
@@ -75,9 +75,7 @@ class PreferencesModel(TIGERModel):
 
     def recent(self, source: Batch | Queries) -> Int[Array, "b p"]:
         """The last items of each history, latest first, 0 where there are fewer."""
-        held = jnp.sum(source.items > 0, axis=1, keepdims=True)
-        places = held - 1 - jnp.arange(self.config.memory)
-        return jnp.where(places >= 0, jnp.take_along_axis(source.items, jnp.maximum(places, 0), axis=1), 0)
+        return last_items(source.items, jnp.sum(source.items > 0, axis=1), self.config.memory)
 
     def stated(self, source: Batch | Queries, which: Stated) -> Int[Array, "b p"]:
         """Preferences of histories alone."""

@@ -89,6 +89,12 @@ def _own_rows(part: Array, ids: Array) -> Array:
     return jnp.where(mine[..., None], rows, 0.0)
 
 
+def last_items(events: Int[Array, "b l"], lengths: Int[Array, " b"], count: int) -> Int[Array, "b n"]:
+    """The last items of histories that are aligned to the left, latest first, 0 where there are fewer."""
+    place = lengths[:, None] - 1 - jnp.arange(count)
+    return jnp.where(place >= 0, jnp.take_along_axis(events, jnp.maximum(place, 0), axis=1), 0)
+
+
 def take_position(x: Array, index: Array) -> Array:
     """One position of each row, [b, l, ...] and indices [b] -> [b, ...], or several, indices [b, s] -> [b, s, ...].
 

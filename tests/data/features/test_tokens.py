@@ -14,7 +14,7 @@ LAMP, NOTHING = IDS.index("a"), IDS.index("c")
 
 
 def texts(feature: Tokens, state, rows) -> list[str]:
-    """What the tokens of rows spell."""
+    """The texts that the tokens of rows spell."""
     tokenizer = feature.tokenizer(state)
     return [tokenizer.decode([int(t) - 1 for t in row if t], skip_special_tokens=False) for row in rows]
 
